@@ -1,0 +1,126 @@
+"""Every setting, with the release's value as its default. `validate` reports all that is wrong at once."""
+
+from ml_collections import ConfigDict
+
+
+def default_config() -> ConfigDict:
+  """The release's Market-1501 configuration; files under configs/ change what differs."""
+  config = ConfigDict()
+  config.seed = 0  # all randomness is a function of (seed, step)
+  config.batch_size = 8  # images per stream and step, over all devices; a step sees 4 times as many pictures
+  config.num_steps = 100_000  # length of the run, in iterations
+  config.compute_dtype = 'float32'  # float32 or bfloat16: what convolutions compute in; parameters stay float32
+
+  config.data = ConfigDict()
+  config.data.layout = 'market1501'  # market1501 or synthetic (rendered on first use, in Market-1501's layout)
+  config.data.root = ''  # folder of the data set; synthetic: '' is <workdir>/synthetic_data
+  config.data.loader = 'tfdata'  # tfdata (decode while training) or memory (decode once, no TensorFlow)
+  config.data.image_size_hw = (256, 128)  # height and width of training pictures, pixels
+  config.data.prefetch_batches = 4  # batches that tf.data keeps ready
+  config.data.decode_threads = 8  # pictures decoded at a time
+
+  config.data.synthetic = ConfigDict()
+  config.data.synthetic.seed = 0  # the rendered people and photos are a function of this seed and the sizes below
+  config.data.synthetic.num_train_identities = 64  # people in bounding_box_train
+  config.data.synthetic.num_test_identities = 32  # other people, in query and bounding_box_test
+  config.data.synthetic.photos_per_identity = 16  # photos of each person, spread over the cameras
+  config.data.synthetic.num_distractors = 32  # gallery photos of people nobody asks for (identity 0000)
+  config.data.synthetic.num_junk = 16  # gallery crops without a usable person (identity -1)
+  config.data.synthetic.image_size_hw = (128, 64)  # pixels of the files
+
+  config.augment = ConfigDict()
+  config.augment.flip_prob = 0.5  # chance of a horizontal mirror, for image and positive independently
+  config.augment.crop_padding = 10  # pixels of edge replication on each side before the random crop
+  config.augment.random_erasing_prob = 0.5  # chance that the re-id network's copy has a rectangle erased (erasing_p)
+
+  config.structure_encoder = ConfigDict()
+  config.structure_encoder.width = 16  # channels of the first layer; the code has 8 times as many
+  config.structure_encoder.num_res_blocks = 4  # residual blocks at a quarter of the image size
+  config.structure_encoder.dilations = (3, 6, 9)  # ASPP; the largest must be smaller than a quarter of height and width
+
+  config.decoder = ConfigDict()
+  config.decoder.num_res_blocks = 4  # AdaIN residual blocks, one run of the appearance code each
+  config.decoder.mlp_width = 512  # hidden units of the MLPs that make the AdaIN parameters
+
+  config.discriminator = ConfigDict()
+  config.discriminator.width = 32  # channels of the first layers; twice as many after the last stride
+  config.discriminator.num_scales = 3  # image sizes judged: full, half, quarter
+  config.discriminator.num_res_blocks = 4  # residual blocks per scale
+  config.discriminator.r1_weight = 0.01  # LAMBDA: weight of the squared gradient norm on real images
+
+  config.reid = ConfigDict()
+  config.reid.stage_sizes = (3, 4, 6, 3)  # bottleneck blocks per stage: ResNet-50
+  config.reid.width = 64  # channels of the stem; the last stage has 32 times as many
+  config.reid.last_stride = 1  # stride of the last stage (ID_stride)
+  config.reid.pool = 'max'  # max or avg: pooling of the stripes and of the head's input
+  config.reid.num_parts = 4  # horizontal stripes in the appearance code
+  config.reid.head_width = 512  # units of each head's bottleneck: half the embedding
+  config.reid.primary_dropout = 0.5  # before the primary classifier
+  config.reid.fine_dropout = 0.75  # before the fine-grained classifier
+  config.reid.input_scale = 0  # enlargement of the re-id input; 0 is the release's rule: 2 up to height 128, else 1
+  config.reid.batch_norm_group = 8  # images that share BatchNorm statistics within a call; 0: the whole batch
+
+  config.optimizer = ConfigDict()
+  config.optimizer.generator_learning_rate = 1e-4  # Adam, structure encoder and decoder
+  config.optimizer.discriminator_learning_rate = 1e-4  # Adam
+  config.optimizer.reid_learning_rate = 0.002  # SGD with Nesterov momentum, backbone (lr2)
+  config.optimizer.head_multiplier = 10.0  # the heads' rate over the backbone's
+  config.optimizer.reid_momentum = 0.9
+  config.optimizer.weight_decay = 5e-4  # added to every gradient (coupled), all parameters
+  config.optimizer.decay_steps = 60_000  # rates drop at this step, at 1.5 and at 1.75 times it
+  config.optimizer.gan_decay = 0.1  # gamma: factor of both Adam rates at each drop
+  config.optimizer.reid_decay = 0.1  # gamma2: factor of the SGD rates at each drop
+
+  config.weights = ConfigDict()  # constant loss weights, names as in the objectives
+  config.weights.adversarial = 1.0
+  config.weights.self_reconstruction = 5.0
+  config.weights.positive_reconstruction = 5.0
+  config.weights.cross_identity = 0.5
+  config.weights.identity = 1.0
+  config.weights.positive_identity = 1.0
+
+  # Ramped weights: from `initial`, by `per_step` in every iteration after `start_step`, up to `maximum`.
+  config.ramps = ConfigDict()
+  for name, maximum in (('structure_code', 1.0), ('appearance_code', 1.0), ('cycle', 2.0), ('teaching', 2.0)):
+    ramp = config.ramps[name] = ConfigDict()
+    ramp.initial = 0.0
+    ramp.start_step = 30_000
+    ramp.per_step = 0.0005
+    ramp.maximum = maximum
+
+  config.structure_encoder_update_prob = 0.5  # chance that a step trains the encoder on generated pictures
+
+  config.teaching = ConfigDict()
+  config.teaching.primary = 1.0  # T_w: weight of KL(teacher, student) within the teaching weight
+  config.teaching.fine_grained = 0.2  # B_w: weight of naming the structure donor within the teaching weight
+  config.teaching.teacher_norm = 'batch'  # batch (train_bn: statistics of the batch) or running
+  config.teaching.teacher_dropout = False  # the release leaves it on by accident after its first picture dump
+
+  config.teacher = ConfigDict()  # the plain re-id CNN trained beforehand on the same identities
+  config.teacher.checkpoint = ''  # folder of a trained teacher; '' is <workdir>/teacher, trained first when absent
+  config.teacher.stage_sizes = (3, 4, 6, 3)
+  config.teacher.width = 64
+  config.teacher.last_stride = 2
+  config.teacher.pool = 'avg'  # avg or max
+  config.teacher.head_width = 512
+  config.teacher.dropout = 0.5
+  config.teacher.batch_size = 32
+  config.teacher.num_epochs = 60  # passes over the training images
+  config.teacher.warmup_epochs = 5  # the rate grows linearly from a tenth
+  config.teacher.decay_epoch = 40  # the rate drops to a tenth here
+  config.teacher.learning_rate = 0.05  # SGD with Nesterov momentum, head; the backbone gets a tenth
+  config.teacher.backbone_multiplier = 0.1
+  config.teacher.random_erasing_prob = 0.0
+
+  config.log = ConfigDict()
+  config.log.progress_every_steps = 10  # progress line and metrics
+  config.log.pictures_every_steps = 5_000  # picture grid
+  config.log.checkpoint_every_steps = 10_000
+  config.log.keep_checkpoints = 3
+
+  config.evaluation = ConfigDict()
+  config.evaluation.batch_size = 64  # images embedded at a time
+  config.evaluation.alpha = 0.5  # weight of the query's fine-grained half in `both`
+  config.evaluation.num_swaps = 8  # people on each side of the swap sheet
+  config.evaluation.num_ranked_queries = 8  # queries on the ranked-list sheet
+  return config

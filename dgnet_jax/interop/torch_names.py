@@ -1,0 +1,156 @@
+"""Where each array of the release's state dicts lives in our parameter trees, and how its axes turn.
+
+A table row is (release name, our path, kind); kind says the layout: conv (out, in, kh, kw) <-> (kh, kw, in, out),
+linear (out, in) <-> (in, out), vector as it is. Paths of BatchNorm statistics begin with 'batch_stats', all others
+with 'params'.
+"""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+Path = tuple[str, ...]
+
+_TO_OURS = {'conv': (2, 3, 1, 0), 'linear': (1, 0), 'vector': (0,)}
+_TO_TORCH = {'conv': (3, 2, 0, 1), 'linear': (1, 0), 'vector': (0,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One array: its name in the release, its path in our tree, and its layout."""
+
+  name: str
+  path: Path
+  kind: str
+
+
+def _conv(name: str, path: Path) -> list[Entry]:
+  return [
+    Entry(f'{name}.conv.weight', (*path, 'conv', 'kernel'), 'conv'),
+    Entry(f'{name}.conv.bias', (*path, 'conv', 'bias'), 'vector'),
+  ]
+
+
+def _residual(name: str, path: Path) -> list[Entry]:
+  return [entry for i in range(2) for entry in _conv(f'{name}.model.{i}', (*path, f'conv_{i}'))]
+
+
+def _linear(name: str, path: Path) -> list[Entry]:
+  return [Entry(f'{name}.weight', (*path, 'kernel'), 'linear'), Entry(f'{name}.bias', (*path, 'bias'), 'vector')]
+
+
+def _batch_norm(name: str, path: Path) -> list[Entry]:
+  return [
+    Entry(f'{name}.weight', ('params', *path, 'scale'), 'vector'),
+    Entry(f'{name}.bias', ('params', *path, 'bias'), 'vector'),
+    Entry(f'{name}.running_mean', ('batch_stats', *path, 'mean'), 'vector'),
+    Entry(f'{name}.running_var', ('batch_stats', *path, 'var'), 'vector'),
+  ]
+
+
+def generator_entries(config: Any) -> list[Entry]:
+  """The release's `gen` for the sizes in `config`. AdaIN's unused running statistics have no place in ours."""
+  encoder: Path = ('params', 'structure_encoder')
+  entries = [e for i in range(4) for e in _conv(f'enc_content.model.{i}', (*encoder, f'down_{i}'))]
+  for i in range(config.structure_encoder.num_res_blocks):
+    entries += _residual(f'enc_content.model.4.model.{i}', (*encoder, f'block_{i}'))
+  pyramid = (*encoder, 'pyramid')
+  entries += _conv('enc_content.model.5.conv1', (*pyramid, 'point'))
+  for i, branch in enumerate(('conv6', 'conv12', 'conv18')):
+    entries += _conv(f'enc_content.model.5.{branch}.0', (*pyramid, f'dilated_{i}_point'))
+    entries += _conv(f'enc_content.model.5.{branch}.1', (*pyramid, f'dilated_{i}'))
+  entries += _conv('enc_content.model.5.fuse', (*pyramid, 'fuse'))
+
+  decoder: Path = ('params', 'decoder')
+  for i in range(config.decoder.num_res_blocks):
+    entries += _residual(f'dec.model.1.model.{i}', (*decoder, f'block_{i}'))
+    for ours, theirs in (('scale', 'w'), ('shift', 'b')):
+      for j in range(3):
+        entries += _linear(f'mlp_{theirs}{i + 1}.model.{j}.fc', (*decoder, f'adain_{ours}_{i}', f'linear_{j}'))
+  for i, layer in enumerate(('3', '5')):
+    entries += _conv(f'dec.model.{layer}', (*decoder, f'up_{i}'))
+    entries.append(Entry(f'dec.model.{layer}.norm.gamma', (*decoder, f'up_{i}', 'norm', 'scale'), 'vector'))
+    entries.append(Entry(f'dec.model.{layer}.norm.beta', (*decoder, f'up_{i}', 'norm', 'bias'), 'vector'))
+  for layer, name in (('6', 'refine_0'), ('7', 'refine_1'), ('8', 'to_rgb')):
+    entries += _conv(f'dec.model.{layer}', (*decoder, name))
+  return entries
+
+
+def discriminator_entries(config: Any) -> list[Entry]:
+  """The release's `dis` for the sizes in `config`."""
+  entries = []
+  blocks = config.discriminator.num_res_blocks
+  for scale in range(config.discriminator.num_scales):
+    path: Path = ('params', f'scale_{scale}')
+    for i in range(5):
+      entries += _conv(f'cnns.{scale}.{i}', (*path, f'conv_{i}'))
+    for i in range(blocks):
+      entries += _residual(f'cnns.{scale}.{5 + i}', (*path, f'block_{i}'))
+    entries.append(Entry(f'cnns.{scale}.{5 + blocks}.weight', (*path, 'score', 'conv', 'kernel'), 'conv'))
+    entries.append(Entry(f'cnns.{scale}.{5 + blocks}.bias', (*path, 'score', 'conv', 'bias'), 'vector'))
+  return entries
+
+
+def _resnet_entries(stage_sizes: Iterable[int]) -> list[Entry]:
+  entries = [Entry('model.conv1.weight', ('params', 'backbone', 'stem', 'kernel'), 'conv')]
+  entries += _batch_norm('model.bn1', ('backbone', 'stem_norm'))
+  for stage, num_blocks in enumerate(stage_sizes):
+    for block in range(num_blocks):
+      theirs = f'model.layer{stage + 1}.{block}'
+      ours: Path = ('backbone', f'stage_{stage}_block_{block}')
+      for i in range(3):
+        entries.append(Entry(f'{theirs}.conv{i + 1}.weight', ('params', *ours, f'conv_{i}', 'kernel'), 'conv'))
+        entries += _batch_norm(f'{theirs}.bn{i + 1}', (*ours, f'norm_{i}'))
+      if block == 0:
+        entries.append(Entry(f'{theirs}.downsample.0.weight', ('params', *ours, 'project', 'kernel'), 'conv'))
+        entries += _batch_norm(f'{theirs}.downsample.1', (*ours, 'project_norm'))
+  return entries
+
+
+def _head_entries(theirs: str, ours: str) -> list[Entry]:
+  entries = _linear(f'{theirs}.add_block.0', ('params', ours, 'bottleneck'))
+  entries += _batch_norm(f'{theirs}.add_block.1', (ours, 'norm'))
+  return entries + _linear(f'{theirs}.classifier.0', ('params', ours, 'classifier'))
+
+
+def reid_entries(config: Any) -> list[Entry]:
+  """The release's `id` (ID_style AB). Its unused `model.fc` and step counters have no place in ours."""
+  heads = _head_entries('classifier1', 'primary_head') + _head_entries('classifier2', 'fine_head')
+  return _resnet_entries(config.reid.stage_sizes) + heads
+
+
+def teacher_entries(config: Any) -> list[Entry]:
+  """The release's teacher (a plain `ft_net`)."""
+  return _resnet_entries(config.teacher.stage_sizes) + _head_entries('classifier', 'head')
+
+
+def from_torch(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry]) -> dict[str, Any]:
+  """Our variables {'params': ..., 'batch_stats': ...} from a state dict of the release.
+
+  Raises:
+    KeyError: naming every array of `entries` that the state dict lacks.
+  """
+  entries = list(entries)
+  missing = [entry.name for entry in entries if entry.name not in state_dict]
+  if missing:
+    raise KeyError(f'the state dict lacks {len(missing)} arrays: {", ".join(missing)}')
+  variables: dict[str, Any] = {'params': {}, 'batch_stats': {}}
+  for entry in entries:
+    node = variables
+    for key in entry.path[:-1]:
+      node = node.setdefault(key, {})
+    node[entry.path[-1]] = np.ascontiguousarray(np.transpose(state_dict[entry.name], _TO_OURS[entry.kind]))
+  return variables
+
+
+def to_torch(variables: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, np.ndarray]:
+  """A state dict of the release from our variables; only what both have."""
+  state_dict = {}
+  for entry in entries:
+    node: Any = variables
+    for key in entry.path:
+      node = node[key]
+    state_dict[entry.name] = np.ascontiguousarray(np.transpose(np.asarray(node), _TO_TORCH[entry.kind]))
+  return state_dict

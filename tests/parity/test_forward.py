@@ -1,0 +1,103 @@
+"""Every network's forward pass against the release, float64."""
+
+import jax
+import numpy as np
+import pytest
+
+from dgnet_jax.interop import torch_names
+from dgnet_jax.models.build import make_networks, make_teacher_network
+from dgnet_jax.models.layers import enlarge
+from tests.parity import goldens
+
+RTOL = 1e-8
+
+
+class Case:
+  """One golden forward pass with our networks and its inputs."""
+
+  def __init__(self, folder, name):
+    self.folder, self.name = folder, name
+    self.arrays = goldens.load_npz(folder, name)
+    self.traces = goldens.load_json(folder, name)['traces']
+    self.meta = goldens.load_json(folder, name)['meta']
+    self.recipe = goldens.load_recipe(folder)
+    self.config = goldens.config_of(self.meta)
+    self.num_identities = self.meta['ID_class']
+    self.networks = make_networks(self.config, self.num_identities)
+    self.teacher = make_teacher_network(self.config, self.num_identities)
+    shape = (self.meta['batch'], 3, self.meta['height'], self.meta['width'])
+    self.image = goldens.images(self.recipe, shape, self.meta['image_seed'])
+    self.image2 = goldens.images(self.recipe, shape, self.meta['image2_seed'])
+
+  def variables(self, network):
+    return goldens.variables_of(self.folder, network, self.config, self.meta['master_seed'], self.num_identities)
+
+  def check(self, key, actual):
+    assert goldens.relative_error(actual, self.arrays[key]) < RTOL, key
+
+  def check_statistics(self, network, batch_stats):
+    """BatchNorm's running statistics after one training forward: arrays in the small case, fingerprints in the full.
+
+    The file counts the forwards that its statistics have seen; where it counts none, they are the starting ones.
+    """
+    counter = 'model.bn1.num_batches_tracked'
+    if self.arrays.get(f'{network}_trainbuf/{counter}') == 0:
+      batch_stats = self.variables(network)['batch_stats']
+    entries = [e for e in goldens.ENTRIES[network](self.config) if e.path[0] == 'batch_stats']
+    ours = torch_names.to_torch({'batch_stats': jax.device_get(batch_stats)}, entries)
+    assert ours
+    fingerprints = self.traces[network].get('trainbuf', {})
+    for name, value in ours.items():
+      if f'{network}_trainbuf/{name}' in self.arrays:
+        self.check(f'{network}_trainbuf/{name}', value)
+      else:
+        norm, dot = fingerprints[name][-2:]
+        assert np.allclose(self.recipe.fingerprint(name, value), [norm, dot], rtol=0, atol=RTOL * norm), name
+
+
+@pytest.fixture(scope='module', params=['forward_small', 'forward_full'])
+def case(request, parity_dir):
+  return Case(parity_dir, request.param)
+
+
+@pytest.mark.usefixtures('float64')
+class TestForward:
+
+  def test_structure_encoder_and_decoder(self, case):
+    params = case.variables('gen')['params']
+    encode, decode = jax.jit(case.networks.encode_structure), jax.jit(case.networks.decode)
+    structure, structure2 = encode(params, case.image), encode(params, case.image2)
+    case.check('enc_s', goldens.nchw(structure))
+    if 'enc_s2' in case.arrays:
+      case.check('enc_s2', goldens.nchw(structure2))
+    code = case.arrays['id_eval_f']
+    case.check('dec_x', goldens.nchw(decode(params, structure, code)))
+    case.check('dec_x_swap', goldens.nchw(decode(params, structure2, code)))
+
+  def test_discriminator(self, case):
+    scores = jax.jit(case.networks.discriminate)(case.variables('dis')['params'], case.image)
+    for i, score in enumerate(scores):
+      case.check(f'dis_scale{i}', np.asarray(score)[:, None])
+
+  def test_appearance_encoder(self, case):
+    variables = case.variables('id')
+    output = jax.jit(case.networks.encode_appearance)(variables['params'], variables['batch_stats'], case.image)
+    for key, value in (('f', output.code), ('p0', output.primary_logits), ('p1', output.fine_logits)):
+      case.check(f'id_eval_{key}', value)
+    enlarged = enlarge(case.image, case.networks.reid_scale)[:, None]
+    train = jax.jit(case.networks.encode_appearance_train)
+    output, statistics = train(variables['params'], variables['batch_stats'], enlarged)
+    for key, value in (('f', output.code), ('p0', output.primary_logits), ('p1', output.fine_logits)):
+      case.check(f'id_train_{key}', value[:, 0])
+    case.check_statistics('id', statistics)
+
+  def test_teacher(self, case):
+    variables = case.variables('teacher')
+    apply = jax.jit(case.teacher.apply, static_argnames='norm')
+    image = enlarge(case.image, case.teacher.reid_scale)
+    output, same = apply(variables['params'], variables['batch_stats'], image)
+    case.check('teacher_eval_p0', output.logits)
+    jax.tree.map(np.testing.assert_array_equal, same, variables['batch_stats'])
+    output, statistics = apply(variables['params'], variables['batch_stats'], image[:, None], norm='batch')
+    case.check('teacher_train_p0', output.logits[:, 0])
+    case.check_statistics('teacher', statistics)

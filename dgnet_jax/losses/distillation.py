@@ -1,0 +1,90 @@
+"""Learning from the teacher's soft labels on generated pictures."""
+
+import jax
+import jax.numpy as jnp
+
+from dgnet_jax.losses.checks import full_precision
+from dgnet_jax.types import Array
+
+# In the order of the release's `teacher_style` 0 to 4.
+LABEL_STYLES = ('soft', 'argmax', 'appearance', 'uniform', 'donors')
+
+
+def soft_label_kl(student_logits: Array, teacher_probs: Array) -> Array:
+  """Kullback-Leibler divergence of the student from the teacher; no gradient reaches the teacher.
+
+  Paper: eq. 8 (primary feature learning).
+
+  Args:
+    student_logits: f32[B, K], before softmax.
+    teacher_probs: f32[B, K], rows sum to 1; zeros are allowed.
+
+  Returns:
+    f32[B], in nats, 0 where both agree.
+
+  Raises:
+    ValueError: the shapes differ or are not [B, K].
+  """
+  if student_logits.ndim != 2 or student_logits.shape != teacher_probs.shape:
+    raise ValueError(f'{student_logits.shape=} {teacher_probs.shape=}: want the same f32[B, K]')
+  target = full_precision(jax.lax.stop_gradient(teacher_probs))
+  log_student = jax.nn.log_softmax(full_precision(student_logits))
+  return (jax.scipy.special.xlogy(target, target) - target * log_student).sum(axis=1)
+
+
+def teacher_soft_labels(
+  logits: Array,
+  mirrored_logits: Array,
+  *,
+  style: str = 'soft',
+  appearance_identity: Array | None = None,
+  structure_identity: Array | None = None,
+) -> Array:
+  """What the primary head is taught of a generated picture; no gradient reaches the teacher.
+
+  Release fact 12. Styles: 'soft', the mean of the teacher's softmax on the picture and on its mirror image; 'argmax',
+  one-hot of the likeliest of these; 'appearance', one-hot of the appearance donor; 'uniform', all equal; 'donors', the
+  soft label with every identity but the two donors' removed, renormalised.
+
+  Args:
+    logits: f32[B, K], the teacher's on the pictures.
+    mirrored_logits: f32[B, K], the teacher's on their mirror images.
+    style: one of `LABEL_STYLES`.
+    appearance_identity: i32[B], for styles 'appearance' and 'donors'.
+    structure_identity: i32[B], for style 'donors'.
+
+  Returns:
+    f32[B, K], rows sum to 1.
+
+  Raises:
+    ValueError: unknown style, a label that the style needs is missing, or the shapes do not fit.
+  """
+  if logits.ndim != 2 or logits.shape != mirrored_logits.shape:
+    raise ValueError(f'{logits.shape=} {mirrored_logits.shape=}: want the same f32[B, K]')
+  num_examples, num_identities = logits.shape
+  soft = jax.nn.softmax(full_precision(logits)) + jax.nn.softmax(full_precision(mirrored_logits))
+  soft = jax.lax.stop_gradient(_normalized(soft))
+
+  def one_hot(identity: Array | None, name: str) -> Array:
+    if identity is None or identity.shape != (num_examples,):
+      shape = None if identity is None else identity.shape
+      raise ValueError(f'style {style!r} needs {name} i32[{num_examples}], not {shape}')
+    return jax.nn.one_hot(identity, num_identities, dtype=soft.dtype)
+
+  match style:
+    case 'soft':
+      return soft
+    case 'argmax':
+      return one_hot(soft.argmax(axis=1), 'the likeliest identity')
+    case 'appearance':
+      return one_hot(appearance_identity, 'appearance_identity')
+    case 'uniform':
+      return jnp.full_like(soft, 1 / num_identities)
+    case 'donors':
+      donors = one_hot(appearance_identity, 'appearance_identity') + one_hot(structure_identity, 'structure_identity')
+      return _normalized(jnp.where(donors > 0, soft, 0))
+  raise ValueError(f'{style=}: want one of {LABEL_STYLES}')
+
+
+def _normalized(weights: Array) -> Array:
+  return weights / weights.sum(axis=1, keepdims=True)

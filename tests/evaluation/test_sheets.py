@@ -1,0 +1,104 @@
+"""Sheets: every picture is where it belongs, framed as it should be, and files appear whole."""
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from dgnet_jax.evaluation import sheets
+
+HEIGHT, WIDTH = 192, 96  # shown at their own size, so pixels can be compared
+
+
+def flat_pictures(*shape):
+  """Pictures of one random colour each, u8[*shape, H, W, 3], and the colours."""
+  color = np.random.default_rng(len(shape)).integers(60, 200, (*shape, 1, 1, 3), dtype=np.uint8)
+  return np.broadcast_to(color, (*shape, HEIGHT, WIDTH, 3)).copy()
+
+
+def contains(sheet, picture, row, column, columns):
+  """Whether the sheet shows the flat picture in the right place of its grid."""
+  mask = (sheet == picture[0, 0]).all(axis=-1)
+  if not mask.sum() >= picture.shape[0] * picture.shape[1]:
+    return False
+  ys, xs = np.nonzero(mask)
+  middle_y, middle_x = np.median(ys), np.median(xs)
+  cell_width = WIDTH + 2 * sheets.MARGIN
+  left = sheet.shape[1] - columns * cell_width
+  return int((middle_x - left) // cell_width) == column and int(middle_y // (HEIGHT + 2 * sheets.MARGIN)) == row
+
+
+def test_swap_sheet_has_sources_on_its_edges():
+  structures, appearances, grid = flat_pictures(2), flat_pictures(3, 1)[:, 0], flat_pictures(2, 3, 1)[:, :, 0]
+  sheet = sheets.swap_sheet(structures, appearances, grid)
+  assert sheet.dtype == np.uint8
+  for i in range(2):
+    assert contains(sheet, structures[i], i + 1, 0, 4)
+    for j in range(3):
+      assert contains(sheet, grid[i, j], i + 1, j + 1, 4)
+  for j in range(3):
+    assert contains(sheet, appearances[j], 0, j + 1, 4)
+
+
+def test_training_grid_rows_and_columns():
+  rows = {'original': flat_pictures(4), 'cross': flat_pictures(4, 1)[:, 0]}
+  sheet = sheets.training_grid(rows)
+  for row, pictures in enumerate(rows.values()):
+    for column, picture in enumerate(pictures):
+      assert contains(sheet, picture, row, column, 4)
+
+
+def test_small_pictures_are_enlarged():
+  small = np.zeros((2, 64, 32, 3), np.uint8)
+  sheet = sheets.training_grid({'original': small})
+  assert (sheet == 0).all(axis=-1).sum() >= 2 * 192 * 96
+
+
+def test_truth_sheet_writes_the_psnr():
+  pictures = flat_pictures(2)
+  with_one = sheets.truth_sheet(pictures, pictures, pictures, pictures, [12.3, 45.6])
+  with_other = sheets.truth_sheet(pictures, pictures, pictures, pictures, [12.3, 45.7])
+  assert with_one.shape == with_other.shape and (with_one != with_other).any()
+
+
+def test_ranked_sheet_frames_by_verdict():
+  queries, matches = flat_pictures(1), flat_pictures(2, 1)[:, 0]
+  label = ['id 1', 'camera 2']
+
+  def sheet(right):
+    return sheets.ranked_sheet(queries, [label], [matches], [[label, label]], [right])
+
+  def count(image, color):
+    return int((image == color).all(axis=-1).sum())
+
+  mixed = sheet([True, False])
+  assert count(mixed, sheets.GREEN) == count(mixed, sheets.RED) == count(mixed, sheets.BLUE) > 1000
+  green_x, red_x = (np.nonzero((mixed == c).all(axis=-1))[1].mean() for c in (sheets.GREEN, sheets.RED))
+  assert green_x < red_x
+  assert count(sheet([True, True]), sheets.RED) == 0
+
+
+def test_ranked_sheet_takes_fewer_matches_than_the_widest_row():
+  queries = flat_pictures(2)
+  matches = [flat_pictures(3), flat_pictures(1)]
+  labels = [[['id 1']] * 3, [['id 1']]]
+  sheets.ranked_sheet(queries, [['id 1'], ['id 2']], matches, labels, [[True] * 3, [False]])
+
+
+def test_what_does_not_fit_is_named():
+  pictures = flat_pictures(2)
+  with pytest.raises(ValueError, match='grid'):
+    sheets.swap_sheet(pictures, pictures, flat_pictures(2, 3))
+  with pytest.raises(ValueError, match='dtype'):
+    sheets.training_grid({'original': pictures / 255})
+  with pytest.raises(ValueError, match='one shape'):
+    sheets.training_grid({'original': pictures, 'cross': pictures[:1]})
+  with pytest.raises(ValueError, match='does not fit'):
+    sheets.ranked_sheet(pictures, [['a'], ['b']], [pictures], [[['a']] * 2], [[True, True]])
+
+
+def test_png_appears_whole(tmp_path):
+  pixels = flat_pictures(1)[0]
+  path = sheets.save_png(tmp_path / 'new' / 'folder' / 'sheet.png', pixels)
+  with Image.open(path) as image:
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+  assert [p.name for p in path.parent.iterdir()] == ['sheet.png']

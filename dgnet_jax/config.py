@@ -1,6 +1,30 @@
-"""Every setting, with the release's value as its default. `validate` reports all that is wrong at once."""
+"""Every setting, with the release's value as its default. `validate` reports all that is wrong at once.
+
+Nothing heavy is imported here: a mistake in a config is told before JAX starts.
+"""
+
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
+
+from dgnet_jax import config_rules
+
+
+class UserError(Exception):
+  """Something that a person can put right. The message says what and how; it is shown without a traceback."""
+
+
+class Interrupted(Exception):
+  """The run was asked to stop, and has saved its state. The message says how to go on."""
+
+
+class ConfigError(UserError):
+  """All that is wrong with a configuration; `problems` has one line each."""
+
+  def __init__(self, problems: Sequence[str]) -> None:
+    self.problems = tuple(problems)
+    count = 'a problem' if len(self.problems) == 1 else f'{len(self.problems)} problems'
+    super().__init__('\n  '.join([f'{count} in the configuration:', *self.problems]))
 
 
 def default_config() -> ConfigDict:
@@ -123,4 +147,20 @@ def default_config() -> ConfigDict:
   config.evaluation.alpha = 0.5  # weight of the query's fine-grained half in `both`
   config.evaluation.num_swaps = 8  # people on each side of the swap sheet
   config.evaluation.num_ranked_queries = 8  # queries on the ranked-list sheet
-  return config
+  # Without ml_collections' own type checks, which stop at the first mistake: `validate` finds them all.
+  return ConfigDict(config.to_dict(), type_safe=False)
+
+
+def validate(config: ConfigDict) -> None:
+  """Checks types, ranges and combinations; looks at no file.
+
+  Args:
+    config: of the form of `default_config()`.
+
+  Raises:
+    ConfigError: names every unknown or missing field, wrong type, value out of range and impossible combination. A
+      combination is not judged when one of its fields is wrong by itself.
+  """
+  problems = config_rules.problems(config, default_config())
+  if problems:
+    raise ConfigError(problems)

@@ -3,21 +3,20 @@
 import os
 import pathlib
 
+from dgnet_jax.xla_flags import set_cpu_flags
+
 REPO = pathlib.Path(__file__).resolve().parent.parent
 
-# The CPU backend's own convolutions are 2 to 5 times slower than the library's on padded inputs; eight virtual devices
-# let sharding be tested anywhere. Compiled programs are kept between runs, one folder per worker so that none reads
-# another's half-written file.
-os.environ['XLA_FLAGS'] = ' '.join(
-  [
-    os.environ.get('XLA_FLAGS', ''),
-    '--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT',
-    '--xla_force_host_platform_device_count=8',
-  ]
-).strip()
+# Eight virtual devices let sharding be tested anywhere. Compiled programs are kept between runs, one folder per worker
+# so that none reads another's half-written file.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-WORKER = os.environ.get('PYTEST_XDIST_WORKER', 'main')
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(REPO / '.pytest_cache' / 'jax' / WORKER))
+EIGHT_DEVICES = '--xla_force_host_platform_device_count=8'
+if EIGHT_DEVICES not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {EIGHT_DEVICES}'.strip()
+set_cpu_flags()
+CACHE = REPO / '.pytest_cache' / 'jax'
+if os.environ.get('JAX_COMPILATION_CACHE_DIR', str(CACHE)).startswith(str(CACHE)):  # a worker inherits its parent's
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE / os.environ.get('PYTEST_XDIST_WORKER', 'main'))
 
 import jax  # noqa: E402 (after the settings above)
 import pytest  # noqa: E402

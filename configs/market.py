@@ -1,0 +1,12 @@
+"""The release's configuration, on a Market-1501 folder.
+
+python -m dgnet_jax.main --config=configs/market.py --workdir=runs/market --config.data.root=Market-1501-v15.09.15
+"""
+
+from dgnet_jax.config import default_config
+
+
+def get_config():
+  config = default_config()  # every default is the release's value
+  config.data.layout = 'market1501'
+  return config

@@ -1,0 +1,169 @@
+"""Configurations from files under configs/ and from the command line, and as JSON beside a run's results."""
+
+import ast
+from collections.abc import Mapping, Sequence
+import importlib.util
+import json
+import os
+import pathlib
+import traceback
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dgnet_jax import config_rules
+from dgnet_jax.config import ConfigError, UserError, default_config
+
+PREFIX = '--config.'
+WORDS = {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
+  """Takes `--config.FIELD=VALUE` and `--config.FIELD VALUE` out of a command line.
+
+  Args:
+    arguments: without the program's name.
+
+  Returns:
+    Field name to text (the last one counts), the other arguments in order, and problems.
+  """
+  overrides, others, problems = {}, [], []
+  rest = list(arguments)
+  while rest:
+    argument = rest.pop(0)
+    if not argument.startswith(PREFIX):
+      others.append(argument)
+      continue
+    name, equals, text = argument.removeprefix(PREFIX).partition('=')
+    if not equals:
+      if not rest or rest[0].startswith('--'):
+        problems.append(f'{name}: a value is missing, {PREFIX}{name}=VALUE')
+        continue
+      text = rest.pop(0)
+    overrides[name] = text
+  return overrides, others, problems
+
+
+def parse_value(text: str, reference: Any) -> Any:
+  """Reads `text` as the type of `reference`.
+
+  Raises:
+    ValueError: it is no such thing.
+  """
+  if isinstance(reference, bool):
+    if text.lower() not in WORDS:
+      raise ValueError(text)
+    return WORDS[text.lower()]
+  if isinstance(reference, tuple):
+    value = ast.literal_eval(text.strip().strip('()[]').rstrip(',') + ',')
+    if not config_rules.is_like(value, reference):
+      raise ValueError(text)
+    return value
+  return type(reference)(text)
+
+
+def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> list[str]:
+  """Sets what can be set in place; returns the problems of the rest."""
+  fields = dict(config_rules.leaves(config))
+  references = dict(config_rules.leaves(default_config()))
+  problems = []
+  for name, text in overrides.items():
+    if name not in fields or name not in references:
+      problems.append(f'{name}: no such field{config_rules.suggestion(name, list(references))}')
+      continue
+    try:
+      value = parse_value(text, references[name])
+    except (ValueError, SyntaxError):
+      problems.append(f'{name}: {text!r} is not {config_rules.type_name(references[name])}')
+      continue
+    _set_field(config, name, value)
+  return problems
+
+
+def _set_field(config: ConfigDict, name: str, value: Any) -> None:
+  *sections, last = name.split('.')
+  for section in sections:
+    config = config[section]
+  config[last] = value
+
+
+def read_config_file(path: str | os.PathLike[str]) -> ConfigDict:
+  """Runs `get_config()` of a Python file.
+
+  Raises:
+    UserError: there is no such file, or it fails; names the line.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    there = sorted(str(p) for p in path.parent.glob('*.py')) or sorted(
+      str(p) for p in pathlib.Path('configs').glob('*')
+    )
+    raise UserError(f'{path}: no such config file{"; there are " + ", ".join(there) if there else ""}')
+  spec = importlib.util.spec_from_file_location('dgnet_jax_run_config', path)
+  if spec is None or spec.loader is None:
+    raise UserError(f'{path}: a config is a Python file (.py) with a function get_config()')
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    config = module.get_config()
+  except Exception as error:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f', line {lines[-1]}' if lines else ''
+    raise UserError(f'{path}{where}: {type(error).__name__}: {error}') from error
+  if not isinstance(config, ConfigDict):
+    raise UserError(
+      f'{path}: get_config() returned {type(config).__name__}, not a ConfigDict (start from default_config())'
+    )
+  return config
+
+
+def load_config(path: str | os.PathLike[str], overrides: Mapping[str, str], problems: Sequence[str] = ()) -> ConfigDict:
+  """A config file with command-line values on top, checked.
+
+  Args:
+    path: Python file with `get_config()`.
+    overrides: field name to text.
+    problems: what was already found wrong with the command line; reported together with the rest.
+
+  Raises:
+    UserError: the file cannot be read.
+    ConfigError: all that is wrong with the file's values and the overrides, at once.
+  """
+  config = read_config_file(path)
+  found = [*problems, *apply_overrides(config, overrides), *config_rules.problems(config, default_config())]
+  if found:
+    raise ConfigError(found)
+  values = dict(config_rules.leaves(config))
+  for name, reference in config_rules.leaves(default_config()):
+    _set_field(config, name, type(reference)(values[name]))  # a list becomes a tuple, 1 becomes 1.0
+  return config
+
+
+def save_config(config: ConfigDict, path: str | os.PathLike[str]) -> None:
+  """Writes `config` as JSON, aside first, so that the file is always whole."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  aside = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+  aside.write_text(json.dumps(config.to_dict(), indent=2) + '\n')
+  aside.replace(path)
+
+
+def changed_fields(path: str | os.PathLike[str], config: ConfigDict) -> list[str]:
+  """What differs between a saved config and this one, a line per field; nothing when there is no saved one.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return []
+  try:
+    saved = dict(config_rules.leaves(json.loads(path.read_text())))
+  except ValueError as error:
+    raise UserError(f'{path}: damaged ({error}); delete it to go on without the comparison') from error
+  now = dict(config_rules.leaves(json.loads(json.dumps(config.to_dict()))))
+  return [
+    f'{name}: {saved.get(name, "absent")} -> {now.get(name, "absent")}'
+    for name in sorted(saved.keys() | now.keys())
+    if saved.get(name) != now.get(name)
+  ]

@@ -1,0 +1,198 @@
+"""What a configuration must satisfy. Every function returns problems as lines '<field>: <what is wrong>'."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import difflib
+import math
+from typing import Any
+
+CHOICES = {
+  'compute_dtype': ('float32', 'bfloat16'),
+  'data.layout': ('market1501', 'synthetic'),
+  'data.loader': ('tfdata', 'memory'),
+  'reid.last_stride': (1, 2),
+  'reid.pool': ('max', 'avg'),
+  'reid.input_scale': (0, 1, 2),
+  'teaching.teacher_norm': ('batch', 'running'),
+  'teacher.last_stride': (1, 2),
+  'teacher.pool': ('avg', 'max'),
+}
+# Numbers are at least 0; these may not be 0 either.
+POSITIVE = {
+  *('num_steps', 'data.image_size_hw', 'data.prefetch_batches', 'data.decode_threads'),
+  *('data.synthetic.image_size_hw', 'data.synthetic.num_test_identities'),
+  *('structure_encoder.width', 'structure_encoder.dilations', 'decoder.num_res_blocks', 'decoder.mlp_width'),
+  *('discriminator.width', 'discriminator.num_scales'),
+  *('reid.stage_sizes', 'reid.width', 'reid.num_parts', 'reid.head_width'),
+  *('optimizer.generator_learning_rate', 'optimizer.discriminator_learning_rate', 'optimizer.reid_learning_rate'),
+  *('optimizer.decay_steps', 'optimizer.gan_decay', 'optimizer.reid_decay'),
+  *('teacher.stage_sizes', 'teacher.width', 'teacher.head_width', 'teacher.num_epochs', 'teacher.learning_rate'),
+  *('log.progress_every_steps', 'log.pictures_every_steps', 'log.checkpoint_every_steps', 'log.keep_checkpoints'),
+  *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries'),
+}
+# The variance of BatchNorm needs two examples, identification two people, a positive two photos.
+AT_LEAST_TWO = {
+  *('batch_size', 'teacher.batch_size'),
+  *('data.synthetic.num_train_identities', 'data.synthetic.photos_per_identity'),
+}
+
+
+def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Every field that is not a section, with its dotted name."""
+  for name, value in config.items():
+    if hasattr(value, 'items'):
+      yield from leaves(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+  """'; did you mean ...?' for a misspelt or misplaced field, '' when nothing is near."""
+  last = name.rsplit('.', 1)[-1]
+  near = [field for field in known if field.rsplit('.', 1)[-1] == last]
+  near = near or difflib.get_close_matches(name, known, n=2, cutoff=0.75)
+  if not near:
+    ends = {field.rsplit('.', 1)[-1]: field for field in known}
+    near = [ends[end] for end in difflib.get_close_matches(last, list(ends), n=2, cutoff=0.75)]
+  return f'; did you mean {" or ".join(near[:3])}?' if near else ''
+
+
+def is_like(value: Any, reference: Any) -> bool:
+  """Whether `value` may stand where the default has `reference`; whole numbers may stand for floats."""
+  if isinstance(reference, tuple):
+    return isinstance(value, tuple | list) and all(is_like(item, reference[0]) for item in value)
+  if isinstance(reference, float):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+  return type(value) is type(reference)
+
+
+def type_name(reference: Any) -> str:
+  """What a field takes, in words."""
+  if isinstance(reference, tuple):
+    return f'whole numbers like {",".join(map(str, reference))}'
+  return {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a text'}[type(reference)]
+
+
+def problems(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+  """All that is wrong with `config`, whose fields must be those of `default`."""
+  found = _shape_problems(dict(leaves(config)), dict(leaves(default)))
+  for name, value in leaves(config):
+    if name not in found:
+      problem = _range_problem(name, value)
+      found |= {name: problem} if problem else {}
+  # A combination that reads a wrong field would crash, or report it twice.
+  for fields, rule in COMBINATIONS:
+    if not any(wrong == field or wrong.startswith(f'{field}.') for wrong in found for field in fields):
+      problem = rule(config)
+      found |= {fields[0]: problem} if problem else {}
+  return [f'{name}: {problem}' for name, problem in found.items()]
+
+
+def _shape_problems(given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, str]:
+  """Unknown, missing and wrongly typed fields."""
+  found = {name: f'no such field{suggestion(name, list(known))}' for name in given if name not in known}
+  found |= {name: 'missing' for name in known if name not in given}
+  for name, reference in known.items():
+    if name in given and not is_like(given[name], reference):
+      found[name] = f'{given[name]!r} is not {type_name(reference)}'
+    elif name in given and name.endswith('_hw') and len(given[name]) != 2:
+      found[name] = f'{given[name]!r} is not (height, width)'
+  return found
+
+
+def _range_problem(name: str, value: Any) -> str:
+  """What is wrong with one well-typed value by itself, or ''."""
+  if name in CHOICES and value not in CHOICES[name]:
+    return f'{value!r} is none of {", ".join(map(str, CHOICES[name]))}'
+  if isinstance(value, bool | str):
+    return ''
+  numbers = value if isinstance(value, tuple | list) else (value,)
+  if not numbers:
+    return 'is empty'
+  if not all(math.isfinite(x) for x in numbers):
+    return f'{value} is not finite'
+  least = 2 if name in AT_LEAST_TWO else 0
+  if min(numbers) < least or (name in POSITIVE and min(numbers) == 0):
+    return f'{value} must be {"above 0" if name in POSITIVE else f"at least {least}"}'
+  if name.endswith('_prob') and value > 1:
+    return f'{value} is no probability (0 to 1)'
+  if name.endswith(('dropout', 'momentum')) and value >= 1:
+    return f'{value} must be below 1'
+  return ''
+
+
+def _quarters(config: Any) -> str:
+  size = tuple(config.data.image_size_hw)
+  return f'{size} must be multiples of 4: the generator halves twice' if size[0] % 4 or size[1] % 4 else ''
+
+
+def _dilations_fit(config: Any) -> str:
+  largest, quarter = max(config.structure_encoder.dilations), min(config.data.image_size_hw) // 4
+  if largest < quarter:
+    return ''
+  return f'{largest} must be below a quarter of height and width, here {quarter}, for reflect padding'
+
+
+def _smallest_scale_fits(config: Any) -> str:
+  scales = config.discriminator.num_scales
+  # Halved between scales and twice within one, rounding up; a 3x3 reflect padding needs two pixels.
+  if -(-min(config.data.image_size_hw) // 2 ** (scales + 1)) >= 2:
+    return ''
+  return f'{scales} leave less than a 2x2 map of images of {tuple(config.data.image_size_hw)}'
+
+
+def _blocks_divide_code(config: Any) -> str:
+  reid, blocks = config.reid, config.decoder.num_res_blocks
+  code_size = reid.num_parts * 4 * reid.width * 2 ** (len(reid.stage_sizes) - 1)
+  if code_size % blocks == 0:
+    return ''
+  return f'{blocks} must divide the appearance code: num_parts x 4 x width x 2 per later stage of reid = {code_size}'
+
+
+def _stripes_fit(config: Any) -> str:
+  reid, height = config.reid, config.data.image_size_hw[0]
+  rows = height * (reid.input_scale or (2 if height <= 128 else 1))  # release fact 21
+  later = len(reid.stage_sizes) - 1
+  for stride in [2, 2] + [2] * max(later - 1, 0) + [reid.last_stride] * min(later, 1):
+    rows = -(-rows // stride)
+  return f'{reid.num_parts} stripes do not fit a last map of {rows} rows' if rows < reid.num_parts else ''
+
+
+def _groups_fill_batch(config: Any) -> str:
+  group, batch = config.reid.batch_norm_group, config.batch_size
+  if group != 1 and (group == 0 or group >= batch or batch % group == 0):
+    return ''
+  return f'{group} must be 0, at least batch_size ({batch}), or divide it and be above 1'
+
+
+def _teacher_epochs_in_order(config: Any) -> str:
+  teacher = config.teacher
+  if teacher.warmup_epochs < min(teacher.decay_epoch, teacher.num_epochs):
+    return ''
+  return (
+    f'{teacher.warmup_epochs} must be below decay_epoch ({teacher.decay_epoch}) and num_epochs ({teacher.num_epochs})'
+  )
+
+
+def _ramps_rise(config: Any) -> str:
+  falling = [name for name, ramp in config.ramps.items() if ramp.initial > ramp.maximum]
+  return f'initial is above maximum in {", ".join(falling)}' if falling else ''
+
+
+def _root_named(config: Any) -> str:
+  if config.data.root or config.data.layout == 'synthetic':
+    return ''
+  return 'name the folder of the data set: --config.data.root=FOLDER'
+
+
+# Fields that a rule reads (the first is the one to blame), and the rule.
+COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
+  (('data.image_size_hw',), _quarters),
+  (('structure_encoder.dilations', 'data.image_size_hw'), _dilations_fit),
+  (('discriminator.num_scales', 'data.image_size_hw'), _smallest_scale_fits),
+  (('decoder.num_res_blocks', 'reid.num_parts', 'reid.width', 'reid.stage_sizes'), _blocks_divide_code),
+  (('reid.num_parts', 'reid.stage_sizes', 'reid.last_stride', 'reid.input_scale', 'data.image_size_hw'), _stripes_fit),
+  (('reid.batch_norm_group', 'batch_size'), _groups_fill_batch),
+  (('teacher.warmup_epochs', 'teacher.decay_epoch', 'teacher.num_epochs'), _teacher_epochs_in_order),
+  (('ramps',), _ramps_rise),
+  (('data.root', 'data.layout'), _root_named),
+)

@@ -1,0 +1,203 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from dgnet_jax import config_file, config_rules
+from dgnet_jax.config import ConfigError, UserError, default_config, validate
+
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
+
+
+@pytest.fixture
+def config():
+  config = default_config()
+  config.data.root = 'somewhere'
+  return config
+
+
+def problems_of(config):
+  with pytest.raises(ConfigError) as caught:
+    validate(config)
+  return caught.value.problems
+
+
+class TestValidate:
+  def test_default_with_a_root_is_valid(self, config):
+    validate(config)
+
+  def test_everything_wrong_is_told_at_once(self, config):
+    config.data.rooot = 'x'
+    config.batch_size = '8'
+    config.augment.flip_prob = 1.5
+    config.reid.pool = 'median'
+    config.structure_encoder.dilations = (3, 32)
+    config.log.keep_checkpoints = 0
+    del config.seed
+    fields = [problem.split(':')[0] for problem in problems_of(config)]
+    assert sorted(fields) == sorted(
+      [
+        *('data.rooot', 'batch_size', 'augment.flip_prob', 'reid.pool', 'structure_encoder.dilations'),
+        *('log.keep_checkpoints', 'seed'),
+      ]
+    )
+
+  def test_near_misses_are_named(self, config):
+    config.data.rooot = 'x'
+    assert 'did you mean data.root?' in problems_of(config)[0]
+
+  @pytest.mark.parametrize(
+    ('field', 'value', 'words'),
+    [
+      ('data.image_size_hw', (64, 64, 3), 'height, width'),
+      ('data.image_size_hw', (256, 126), 'multiples of 4'),
+      ('data.image_size_hw', [1.5, 2.5], 'whole numbers'),
+      ('structure_encoder.dilations', (3, 32), 'quarter'),
+      ('structure_encoder.dilations', (), 'empty'),
+      ('discriminator.num_scales', 7, '2x2'),
+      ('decoder.num_res_blocks', 3, 'divide the appearance code'),
+      ('reid.num_parts', 17, 'stripes'),
+      ('reid.batch_norm_group', 3, 'batch_size'),
+      ('reid.batch_norm_group', 1, 'above 1'),
+      ('batch_size', 1, 'at least 2'),
+      ('batch_size', True, 'whole number'),
+      ('teacher.warmup_epochs', 40, 'decay_epoch'),
+      ('ramps.cycle.initial', 3.0, 'maximum'),
+      ('optimizer.weight_decay', -1e-4, 'at least 0'),
+      ('optimizer.reid_learning_rate', 0.0, 'above 0'),
+      ('optimizer.reid_learning_rate', float('nan'), 'finite'),
+      ('reid.primary_dropout', 1.0, 'below 1'),
+      ('data.root', '', '--config.data.root'),
+      ('data', 3, 'no such field'),
+    ],
+  )
+  def test_impossible_values(self, config, field, value, words):
+    config_file._set_field(config, field, value)
+    assert any(words in problem for problem in problems_of(config))
+
+  def test_possible_values_at_the_edges(self, config):
+    config.batch_size = 4  # below the BatchNorm group: one group
+    config.structure_encoder.dilations = (31,)
+    config.discriminator.num_scales = 5
+    config.reid.num_parts = 16
+    config.optimizer.reid_momentum = 0
+    validate(config)
+
+  def test_rules_name_fields_that_exist(self):
+    known = {name for name, _ in config_rules.leaves(default_config())}
+    named = {*config_rules.CHOICES, *config_rules.POSITIVE, *config_rules.AT_LEAST_TWO}
+    named |= {field for fields, _ in config_rules.COMBINATIONS for field in fields} - {'ramps'}
+    assert named <= known
+
+
+class TestOverrides:
+  def test_both_spellings(self):
+    arguments = ['--config.batch_size=4', '--mode=train', '--config.data.root', 'a=b', '--workdir', 'w']
+    overrides, others, problems = config_file.split_overrides(arguments)
+    assert overrides == {'batch_size': '4', 'data.root': 'a=b'}
+    assert others == ['--mode=train', '--workdir', 'w']
+    assert not problems
+
+  def test_a_missing_value_does_not_eat_the_next_flag(self):
+    overrides, others, problems = config_file.split_overrides(['--config.seed', '--mode=train', '--config.seed'])
+    assert (overrides, others) == ({}, ['--mode=train'])
+    assert len(problems) == 2
+
+  @pytest.mark.parametrize(
+    ('text', 'reference', 'value'),
+    [
+      *(('4', 1, 4), ('100_000', 1, 100_000), ('-1', 1, -1), ('1e-4', 0.5, 1e-4), ('2', 0.5, 2.0)),
+      *(('true', False, True), ('0', True, False), ('x y', '', 'x y'), ('', 'x', '')),
+      *(('(64, 32)', (1, 2), (64, 32)), ('64,32', (1, 2), (64, 32)), ('[3]', (1, 2), (3,)), ('(3,)', (1, 2), (3,))),
+    ],
+  )
+  def test_values(self, text, reference, value):
+    parsed = config_file.parse_value(text, reference)
+    assert parsed == value
+    assert type(parsed) is type(reference)
+
+  @pytest.mark.parametrize(
+    ('text', 'reference'),
+    [
+      ('4.5', 1),
+      ('four', 1),
+      ('x', 0.5),
+      ('maybe', True),
+      ('a,b', (1, 2)),
+      ('1.5,2', (1, 2)),
+      ('', (1, 2)),
+      ('(', (1,)),
+    ],
+  )
+  def test_wrong_values(self, text, reference):
+    with pytest.raises((ValueError, SyntaxError)):
+      config_file.parse_value(text, reference)
+
+  def test_file_and_command_line_are_judged_together(self):
+    overrides = {'bach_size': '3', 'seed': 'x', 'augment.flip_prob': '2'}
+    with pytest.raises(ConfigError) as caught:
+      config_file.load_config(CONFIGS / 'market.py', overrides, ['x: before'])
+    assert [p.split(':')[0] for p in caught.value.problems] == [
+      *('x', 'bach_size', 'seed', 'augment.flip_prob', 'data.root')
+    ]
+
+  def test_values_get_the_type_of_the_default(self, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+      'from dgnet_jax.config import default_config\n'
+      'def get_config():\n'
+      '  config = default_config()\n'
+      '  config.data.root = "x"\n'
+      '  config.structure_encoder.dilations = [1, 2]\n'
+      '  config.weights.identity = 2\n'
+      '  return config\n'
+    )
+    config = config_file.load_config(path, {})
+    assert config.structure_encoder.dilations == (1, 2)
+    assert isinstance(config.weights.identity, float)
+
+
+class TestConfigFiles:
+  def test_missing_file_names_the_others(self):
+    with pytest.raises(UserError, match='market.py'):
+      config_file.read_config_file(CONFIGS / 'markt.py')
+
+  @pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+      ('x = 1\ny = z\n', 'line 2: NameError'),
+      ('def get_config():\n  return 3\n', 'returned int'),
+      ('(', 'SyntaxError'),
+    ],
+  )
+  def test_broken_files(self, tmp_path, text, words):
+    (tmp_path / 'c.py').write_text(text)
+    with pytest.raises(UserError, match=words):
+      config_file.read_config_file(tmp_path / 'c.py')
+
+  def test_saved_config_tells_what_changed(self, config, tmp_path):
+    path = tmp_path / 'run' / 'config.json'
+    assert config_file.changed_fields(path, config) == []
+    config_file.save_config(config, path)
+    assert json.loads(path.read_text())['data']['image_size_hw'] == [256, 128]
+    assert config_file.changed_fields(path, config) == []
+    config.batch_size = 4
+    assert config_file.changed_fields(path, config) == ['batch_size: 8 -> 4']
+    assert [p.name for p in path.parent.iterdir()] == ['config.json']
+
+  def test_damaged_saved_config(self, config, tmp_path):
+    (tmp_path / 'config.json').write_text('{')
+    with pytest.raises(UserError, match='damaged'):
+      config_file.changed_fields(tmp_path / 'config.json', config)
+
+
+def test_nothing_heavy_is_imported():
+  code = (
+    'import sys\n'
+    'import dgnet_jax.config, dgnet_jax.config_file, dgnet_jax.main\n'
+    'print([m for m in ("jax", "numpy", "flax", "optax", "orbax", "tensorflow", "PIL") if m in sys.modules])'
+  )
+  result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert result.stdout.strip() == '[]'

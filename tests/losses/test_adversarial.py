@@ -1,0 +1,170 @@
+import jax
+import jax.numpy as jnp
+from jax.test_util import check_grads
+import numpy as np
+import pytest
+
+from dgnet_jax.losses import adversarial
+from dgnet_jax.losses.adversarial import r1_penalty, scores_and_penalty
+from dgnet_jax.models.build import make_networks
+from tests.parity import goldens
+
+SIGMOID_OF = {value: np.log(value / (1 - value)) for value in (0.25, 0.5, 0.8)}
+FAMILIES = ('lsgan', 'nonsaturating', 'wasserstein')
+# Two pictures; a map of two pixels, and a scale with a single score.
+REAL = [np.array([[[1.0, 0.0]], [[2.0, 1.0]]]), np.array([0.5, 1.0])]
+FAKE = [np.array([[[0.0, 2.0]], [[1.0, 1.0]]]), np.array([-1.0, 0.0])]
+
+
+def losses_of(family):
+  return (getattr(adversarial, f'{family}_{player}_loss') for player in ('discriminator', 'generator'))
+
+
+def as_arrays(scores):
+  return [jnp.asarray(score) for score in scores]
+
+
+class TestValuesByHand:
+  def test_lsgan(self):
+    discriminator, generator = losses_of('lsgan')
+    real, fake = as_arrays(REAL), as_arrays(FAKE)
+    np.testing.assert_allclose(discriminator(real, fake), [(2.0 + 0.5) + (1.0 + 0.25), (1.0 + 0.5) + 0.0], rtol=1e-6)
+    np.testing.assert_allclose(generator(fake), [2 * (1.0 + 4.0), 2 * (0.0 + 1.0)], rtol=1e-6)
+
+  def test_nonsaturating(self):
+    discriminator, generator = losses_of('nonsaturating')
+    real = [jnp.array([[SIGMOID_OF[0.8]], [SIGMOID_OF[0.5]]])]
+    fake = [jnp.array([[SIGMOID_OF[0.25]], [SIGMOID_OF[0.5]]])]
+    np.testing.assert_allclose(discriminator(real, fake), [-np.log(0.8) - np.log(0.75), -2 * np.log(0.5)], rtol=1e-6)
+    np.testing.assert_allclose(generator(fake), [-np.log(0.25), -np.log(0.5)], rtol=1e-6)
+
+  def test_nonsaturating_stays_finite(self):
+    discriminator, generator = losses_of('nonsaturating')
+    scores = [jnp.array([[1e4], [-1e4]])]
+    np.testing.assert_allclose(discriminator(scores, scores), [1e4, 1e4])
+    np.testing.assert_allclose(generator(scores), [0.0, 1e4])
+
+  def test_wasserstein(self):
+    discriminator, generator = losses_of('wasserstein')
+    real, fake = as_arrays(REAL), as_arrays(FAKE)
+    drift = 0.001 * np.array([4.0 + 1.0 + 1.0 + 0.25, 2.0 + 5.0 + 0.0 + 1.0])
+    np.testing.assert_allclose(discriminator(real, fake), [1 - 0.5 - 1 - 0.5, 1 - 1.5 + 0 - 1] + drift, atol=1e-6)
+    squares = np.array([4.0 + 1.0, 2.0 + 0.0])
+    np.testing.assert_allclose(generator(fake), [-1 + 1, -1] + 0.001 * squares, atol=1e-6)
+    np.testing.assert_allclose(generator(fake, drift_weight=1.0), [0, -1] + squares, atol=1e-6)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+class TestEveryFamily:
+  @pytest.mark.usefixtures('x64')
+  def test_gradients_jit_vmap_and_precision(self, family):
+    discriminator, generator = losses_of(family)
+    real, fake = [np.random.default_rng(seed).normal(size=(3, 2, 4, 2)) for seed in (0, 1)]
+    check_grads(lambda r, f: discriminator([r], [f]), (real, fake), order=1)
+    check_grads(lambda f: generator([f]), (fake,), order=1)
+    over_streams = jax.jit(jax.vmap(discriminator, in_axes=1, out_axes=1))([real], [fake])
+    assert over_streams.shape == (3, 2) and over_streams.dtype == 'float64'
+    alone = discriminator([jnp.asarray(real[:, 1])], [jnp.asarray(fake[:, 1])])
+    np.testing.assert_allclose(over_streams[:, 1], alone, rtol=1e-12)
+    assert generator([jnp.asarray(fake, 'bfloat16')]).dtype == 'float32'
+
+  def test_a_trailing_channel_changes_nothing(self, family):
+    discriminator, _ = losses_of(family)
+    real, fake = jnp.ones((2, 3, 4)), jnp.full((2, 3, 4), 0.25)
+    np.testing.assert_allclose(discriminator([real], [fake]), discriminator([real[..., None]], [fake[..., None]]))
+
+  def test_shapes_are_named(self, family):
+    discriminator, generator = losses_of(family)
+    ones = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match='real_shapes=.* fake_shapes='):
+      discriminator([ones], [ones, ones])
+    with pytest.raises(ValueError, match='real_shapes=.* fake_shapes='):
+      discriminator([ones], [jnp.ones((2, 4))])
+    with pytest.raises(ValueError, match='shapes='):
+      generator([ones, jnp.ones((3, 3))])
+    with pytest.raises(ValueError, match='shapes='):
+      generator([])
+    with pytest.raises(ValueError, match='one array'):
+      generator(ones)
+
+
+def quadratic(weights, image):
+  """Scores f[B, 2] whose gradient is known: w_0 * sum(x^2) / 2 and w_1 * sum(x)."""
+  flat = image.reshape(len(image), -1)
+  return jnp.stack([weights[0] * (flat**2).sum(1) / 2, weights[1] * flat.sum(1)], axis=1)
+
+
+@pytest.mark.usefixtures('x64')
+class TestPenalty:
+  image = np.random.default_rng(3).normal(size=(3, 4, 2, 3))
+
+  def test_value_by_hand(self):
+    weights = jnp.array([2.0, 0.5])
+    scores, penalty = scores_and_penalty(lambda x: quadratic(weights, x), jnp.asarray(self.image))
+    np.testing.assert_allclose(scores, quadratic(weights, self.image))
+    np.testing.assert_allclose(penalty, ((2.0 * self.image + 0.5) ** 2).sum((1, 2, 3)))
+
+  def test_gradients_are_those_of_double_backward(self):
+    """Of the parameters and of the image, each example weighted differently, through a deep function."""
+    mixing = np.random.default_rng(4).normal(size=(24, 5))
+
+    def score(weights, image):
+      return jnp.tanh(jnp.tanh(image.reshape(3, -1) @ weights['first']) @ weights['second'])
+
+    def by_double_backward(weights, image):
+      gradient = jax.grad(lambda x: score(weights, x).sum())(image)
+      return score(weights, image), (gradient**2).sum((1, 2, 3))
+
+    def ours(weights, image):
+      return scores_and_penalty(lambda x: score(weights, x), image)
+
+    def objective(function, weights, image):
+      scores, penalty = function(weights, image)
+      return (penalty * jnp.array([1.0, -2.0, 0.3])).sum() + (scores**2).sum()
+
+    weights = {'first': jnp.asarray(mixing), 'second': jnp.asarray(mixing[:5, :2])}
+    expected = jax.value_and_grad(lambda w, x: objective(by_double_backward, w, x), argnums=(0, 1))(weights, self.image)
+    actual = jax.jit(jax.value_and_grad(lambda w, x: objective(ours, w, x), argnums=(0, 1)))(weights, self.image)
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-14), actual, expected)
+
+  def test_scales_are_summed(self):
+    first, second = (lambda x: quadratic(jnp.array([1.0, 0.0]), x)), (lambda x: quadratic(jnp.array([0.0, 2.0]), x))
+    image = jnp.asarray(self.image)
+    np.testing.assert_allclose(r1_penalty((first, second), image), r1_penalty(first, image) + r1_penalty(second, image))
+    np.testing.assert_allclose(r1_penalty(second, image), [4.0 * 24] * 3)
+
+  def test_errors_name_what_is_wrong(self):
+    with pytest.raises(ValueError, match='scores.shape='):
+      scores_and_penalty(lambda x: x.sum(0), jnp.asarray(self.image))
+    with pytest.raises(ValueError, match='no score function'):
+      r1_penalty([], jnp.asarray(self.image))
+
+
+@pytest.mark.usefixtures('x64')
+def test_release_nonsaturating(parity_dir):
+  """Losses, penalty and all parameter gradients of the release's nsgan; its lsgan is part of the golden steps."""
+  expected = goldens.load_json(parity_dir, 'variants')['dis/nsgan']
+  recipe = goldens.load_recipe(parity_dir)
+  meta = {'height': expected['height'], 'width': expected['width'], 'batch': expected['batch']}
+  config = goldens.config_of(meta | {'teacher_stride': 2, 'pool': 'max', 'ID_stride': 1})
+  networks = make_networks(config, expected['ID_class'])
+  variables = goldens.variables_of(parity_dir, 'dis', config, expected['master_seed'], expected['ID_class'])
+  fake, real = (jnp.asarray(goldens.images(recipe, expected['image_shape'], seed)) for seed in (670, 671))
+  discriminator, generator = losses_of('nonsaturating')
+
+  def objective(params):
+    fake_scores, real_scores = networks.discriminate(params, fake), networks.discriminate(params, real)
+    score_fns = [lambda x, fn=fn: jax.nn.sigmoid(fn(x)) for fn in networks.score_fns(params)]
+    penalty = 0.01 * r1_penalty(score_fns, real).mean()
+    return discriminator(real_scores, fake_scores).mean() + penalty, penalty
+
+  params = jax.tree.map(jnp.asarray, variables['params'])
+  (loss, penalty), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(params)
+  assert float(loss) == pytest.approx(expected['dis_loss'], rel=1e-10)
+  assert float(penalty) == pytest.approx(expected['reg'], rel=1e-10)
+  generator_loss = jax.jit(lambda x: generator(networks.discriminate(params, x)).mean())(fake)
+  assert float(generator_loss) == pytest.approx(expected['gen_loss'], rel=1e-10)
+  ours = goldens.torch_names.to_torch({'params': jax.device_get(gradients)}, goldens.ENTRIES['dis'](config))
+  assert ours.keys() == expected['dis_loss_grads'].keys()
+  for name, (norm, dot) in expected['dis_loss_grads'].items():
+    np.testing.assert_allclose(recipe.fingerprint(name, ours[name]), [norm, dot], rtol=0, atol=1e-9 * norm)

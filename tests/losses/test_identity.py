@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+from jax.test_util import check_grads
+import numpy as np
+import pytest
+
+from dgnet_jax.losses.identity import fine_grained_cross_entropy, identity_cross_entropy
+
+LOSSES = [identity_cross_entropy, fine_grained_cross_entropy]
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+class TestCrossEntropy:
+  def test_value_by_hand(self, loss):
+    logits = jnp.log(jnp.array([[1.0, 2.0, 5.0], [2.0, 2.0, 4.0]]))
+    np.testing.assert_allclose(loss(logits, jnp.array([1, 2])), np.log([4.0, 2.0]), rtol=1e-6)
+
+  def test_large_logits_stay_finite(self, loss):
+    np.testing.assert_allclose(loss(jnp.array([[1e4, 0.0]]), jnp.array([1])), [1e4])
+
+  def test_jit_and_vmap(self, loss):
+    logits = np.random.default_rng(0).normal(size=(3, 2, 5)).astype(np.float32)
+    identity = np.array([[0, 4], [1, 3], [2, 2]])
+    streams = jax.jit(jax.vmap(loss, in_axes=1, out_axes=1))(logits, identity)
+    for i in range(2):
+      np.testing.assert_allclose(streams[:, i], loss(jnp.asarray(logits[:, i]), jnp.asarray(identity[:, i])), rtol=1e-6)
+
+  @pytest.mark.usefixtures('x64')
+  def test_gradient_and_precision(self, loss):
+    logits, identity = np.random.default_rng(1).normal(size=(3, 4)), jnp.array([3, 0, 1])
+    check_grads(lambda x: loss(x, identity), (logits,), order=1)
+    assert loss(jnp.asarray(logits), identity).dtype == 'float64'
+    assert loss(jnp.asarray(logits, 'bfloat16'), identity).dtype == 'float32'
+
+  @pytest.mark.parametrize(('logits', 'identity'), [((2, 3), (3,)), ((2, 3), (2, 1)), ((2, 2, 3), (2,))])
+  def test_shapes_are_named(self, loss, logits, identity):
+    with pytest.raises(ValueError, match='logits.shape=.* identity.shape='):
+      loss(jnp.zeros(logits), jnp.zeros(identity, int))
+
+  def test_identities_are_integers(self, loss):
+    with pytest.raises(ValueError, match='float32'):
+      loss(jnp.zeros((2, 3)), jnp.zeros(2))

@@ -1,0 +1,59 @@
+"""What every source of training batches has in common."""
+
+import abc
+from collections.abc import Iterable, Iterator
+import itertools
+from typing import Any
+
+import numpy as np
+
+from dgnet_jax.data.index import Split
+from dgnet_jax.data.sampling import PairSampler, SingleSampler
+from dgnet_jax.types import PixelBatch
+
+
+class Source(abc.ABC):
+  """Batches of a split's pictures, each a pure function of (seed, step).
+
+  Attributes:
+    sampler: of the pairs that `batches` yields.
+    single_sampler: of the single pictures that `single_batches` yields.
+  """
+
+  def __init__(self, split: Split, data_config: Any, sampler: PairSampler, single_sampler: SingleSampler) -> None:
+    """Args:
+    split: of the training pictures.
+    data_config: `config.data`.
+    sampler: over `split.classes`.
+    single_sampler: over `split.classes`.
+    """
+    self._paths = split.paths
+    self._image_size_hw = tuple(data_config.image_size_hw)
+    self.sampler = sampler
+    self.single_sampler = single_sampler
+
+  @abc.abstractmethod
+  def _pictures(self, places: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """For each array i[...] of places in the split its pictures u8[..., H, W, 3]; may read ahead."""
+
+  def batches(self, start_step: int) -> Iterator[PixelBatch]:
+    """Endless batches of this process from `start_step` on, as numpy arrays.
+
+    Raises:
+      UserError: there are fewer pictures than a batch takes, or a file became unreadable.
+    """
+    # Both pictures of a pair side by side, [B, 2 streams, image and positive].
+    drawn, drawn_again = itertools.tee(map(self.sampler.batch, itertools.count(start_step)))
+    pictures = self._pictures(np.stack([d['image'], d['positive']], axis=2) for d in drawn)
+    for pixels, d in zip(pictures, drawn_again, strict=False):
+      yield PixelBatch(image=pixels[:, :, 0], positive=pixels[:, :, 1], identity=d['identity'])
+
+  def single_batches(self, start_step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless batches of single pictures u8[B, H, W, 3] with their classes i32[B], from `start_step` on.
+
+    Raises:
+      UserError: there are fewer pictures than a batch takes, or a file became unreadable.
+    """
+    drawn, drawn_again = itertools.tee(map(self.single_sampler.batch, itertools.count(start_step)))
+    for pixels, d in zip(self._pictures(d['image'] for d in drawn), drawn_again, strict=False):
+      yield pixels, d['identity']

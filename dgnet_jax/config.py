@@ -147,6 +147,7 @@ def default_config() -> ConfigDict:
   config.evaluation.alpha = 0.5  # weight of the query's fine-grained half in `both`
   config.evaluation.num_swaps = 8  # people on each side of the swap sheet
   config.evaluation.num_ranked_queries = 8  # queries on the ranked-list sheet
+  config.evaluation.num_truth_pairs = 256  # synthetic data: cross pictures compared with the rendered truth
   # Without ml_collections' own type checks, which stop at the first mistake: `validate` finds them all.
   return ConfigDict(config.to_dict(), type_safe=False)
 

@@ -19,7 +19,7 @@ CHOICES = {
 # Numbers are at least 0; these may not be 0 either.
 POSITIVE = {
   *('num_steps', 'data.image_size_hw', 'data.prefetch_batches', 'data.decode_threads'),
-  *('data.synthetic.image_size_hw', 'data.synthetic.num_test_identities'),
+  'data.synthetic.image_size_hw',
   *('structure_encoder.width', 'structure_encoder.dilations', 'decoder.num_res_blocks', 'decoder.mlp_width'),
   *('discriminator.width', 'discriminator.num_scales'),
   *('reid.stage_sizes', 'reid.width', 'reid.num_parts', 'reid.head_width'),
@@ -27,12 +27,12 @@ POSITIVE = {
   *('optimizer.decay_steps', 'optimizer.gan_decay', 'optimizer.reid_decay'),
   *('teacher.stage_sizes', 'teacher.width', 'teacher.head_width', 'teacher.num_epochs', 'teacher.learning_rate'),
   *('log.progress_every_steps', 'log.pictures_every_steps', 'log.checkpoint_every_steps', 'log.keep_checkpoints'),
-  *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries'),
+  *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries', 'evaluation.num_truth_pairs'),
 }
-# The variance of BatchNorm needs two examples, identification two people, a positive two photos.
+# The variance of BatchNorm needs two examples, identification and cross pictures two people, a positive two photos.
 AT_LEAST_TWO = {
   *('batch_size', 'teacher.batch_size'),
-  *('data.synthetic.num_train_identities', 'data.synthetic.photos_per_identity'),
+  *('data.synthetic.num_train_identities', 'data.synthetic.num_test_identities', 'data.synthetic.photos_per_identity'),
 }
 
 

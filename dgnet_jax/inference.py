@@ -59,6 +59,25 @@ class PhotoFiles:
       return np.stack(list(pool.map(self._read, paths)))
 
 
+class Chosen:
+  """Pictures of an array in another order, or repeatedly, as `Pixels`: gathered slice by slice.
+
+  Args:
+    pictures: u8[M, H, W, 3].
+    index: i64[N], into `pictures`.
+  """
+
+  def __init__(self, pictures: np.ndarray, index: np.ndarray) -> None:
+    self._pictures = pictures
+    self._index = index
+
+  def __len__(self) -> int:
+    return len(self._index)
+
+  def __getitem__(self, index: slice, /) -> np.ndarray:
+    return self._pictures[self._index[index]]
+
+
 def _unit(x: Array) -> Array:
   """Vectors of length 1 along the last axis; a zero vector stays zero."""
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -295,7 +314,7 @@ def swap_pictures(
     generator_params: of structure encoder and decoder; replicated over `mesh` if there is one.
     reid_params: of the appearance encoder, likewise.
     reid_stats: its running statistics, likewise.
-    structures: u8[N, H, W, 3] or files. One picture for all is `np.broadcast_to(picture, (N, H, W, 3))`.
+    structures: u8[N, H, W, 3] or files.
     appearances: u8[N, H, W, 3] or files.
     batch_size: pairs at a time.
     mesh: devices to spread a batch over; None leaves it to jax.

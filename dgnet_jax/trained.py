@@ -1,0 +1,110 @@
+"""What evaluation and generation take from a training run: the networks' parameters, and people to show."""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from dgnet_jax import inference
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.config import UserError
+from dgnet_jax.data.index import DISTRACTOR, DatasetIndex, Split
+from dgnet_jax.models.build import Networks, make_networks
+from dgnet_jax.partitioning import make_mesh, replicated
+from dgnet_jax.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """Networks with the parameters of a checkpoint, on this process's devices.
+
+  step: iterations done when it was saved. mesh: the devices; every process has the whole on its own.
+  """
+
+  networks: Networks
+  generator: Params
+  reid: Params
+  reid_stats: Params
+  step: int
+  mesh: jax.sharding.Mesh
+  batch_size: int
+
+  def swap_pictures(
+    self, structures: inference.Pixels, appearances: inference.Pixels, **options: Any
+  ) -> Iterator[np.ndarray]:
+    """`inference.swap_pictures` with these networks; the options are `log` and `what`."""
+    return inference.swap_pictures(
+      self.networks,
+      self.generator,
+      self.reid,
+      self.reid_stats,
+      structures=structures,
+      appearances=appearances,
+      batch_size=self.batch_size,
+      mesh=self.mesh,
+      **options,
+    )
+
+  def embed(self, images: inference.Pixels, **options: Any) -> np.ndarray:
+    """`inference.embed` with these networks; the options are `log` and `what`."""
+    return inference.embed(
+      self.networks, self.reid, self.reid_stats, images, self.batch_size, mesh=self.mesh, **options
+    )
+
+
+def load_trained(config: Any, index: DatasetIndex, workdir: str | pathlib.Path) -> Trained:
+  """Restores the newest whole checkpoint of a run; the discriminator and the optimisers are not read.
+
+  Args:
+    config: of the run.
+    index: of the data that it was trained on.
+    workdir: of the run.
+
+  Raises:
+    UserError: there is no checkpoint, all are damaged, or they do not fit the config.
+  """
+  networks = make_networks(config, index.num_identities)
+  mesh = make_mesh(jax.local_devices())
+  checkpoints = Checkpoints(pathlib.Path(workdir) / 'checkpoints', config=config)
+  if checkpoints.latest_step() is None:
+    raise UserError(f'{checkpoints.folder}: no checkpoint of DG-Net; --mode=train makes one')
+  key = jax.random.key(0)
+  reid, reid_stats = jax.eval_shape(networks.init_reid, key)
+  template = {
+    'step': jax.ShapeDtypeStruct((), np.int32),
+    'generator': {'params': jax.eval_shape(networks.init_generator, key)},
+    'reid': {'params': reid, 'batch_stats': reid_stats},
+  }
+  place = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
+  state = checkpoints.restore_part(jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), template))
+  checkpoints.close()
+  return Trained(
+    networks=networks,
+    generator=state['generator']['params'],
+    reid=state['reid']['params'],
+    reid_stats=state['reid']['batch_stats'],
+    step=int(state['step']),
+    mesh=mesh,
+    batch_size=config.evaluation.batch_size,
+  )
+
+
+def one_photo_each(split: Split, count: int | None = None) -> np.ndarray:
+  """Photos of different people, one each, junk and distractors left out: always the same ones.
+
+  Args:
+    split: to choose from.
+    count: at most so many people, evenly spread over the sorted identities; None is all.
+
+  Returns:
+    i64[at most count], indices into the split, in the order of their identities.
+  """
+  identities, first = np.unique(split.identity, return_index=True)
+  first = first[identities > DISTRACTOR]
+  if count is None or count >= len(first):
+    return first
+  return first[np.linspace(0, len(first) - 1, count).round().astype(int)]

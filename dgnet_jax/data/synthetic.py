@@ -1,0 +1,277 @@
+"""The built-in pedestrians: rendered people, as single pictures and as a data set in Market-1501's layout.
+
+The true picture of one person's clothes in another's pose exists here: `render(appearance of A, structure of B)`.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import time
+from typing import Any
+import uuid
+
+import numpy as np
+from PIL import Image
+
+from dgnet_jax.config import UserError
+from dgnet_jax.data.synthetic_cameras import CAMERAS, background, draw_occluder, expose
+from dgnet_jax.data.synthetic_clothes import draw_person
+from dgnet_jax.data.synthetic_people import (
+  NUM_CAMERAS,
+  Appearance,
+  Structure,
+  appearance_from_json,
+  draw_junk_structure,
+  draw_people,
+  draw_structure,
+  hand_drawn,
+)
+from dgnet_jax.progress import Progress
+
+__all__ = ['Appearance', 'Structure', 'photo_truth', 'render', 'write_dataset']
+
+Truth = tuple[Appearance, Structure]
+
+SUPERSAMPLING = 3  # pixels drawn per pixel and axis
+JPEG_QUALITY = 95
+MANIFEST = 'truth.json'
+FORMAT = 1  # of the manifest and the drawings: a folder of another format is not reused
+FOLDERS = ('bounding_box_train', 'query', 'bounding_box_test', 'gt_bbox')
+SETTINGS = (
+  'seed',
+  'num_train_identities',
+  'num_test_identities',
+  'photos_per_identity',
+  'num_distractors',
+  'num_junk',
+  'image_size_hw',
+)
+PROGRESS_EVERY_SECONDS = 3.0
+
+
+def render(appearance: Appearance, structure: Structure, image_size_hw: tuple[int, int] = (128, 64)) -> np.ndarray:
+  """The photo of a person. The same arguments give the same pixels.
+
+  Args:
+    appearance: who.
+    structure: everything else: pose, place, camera, light, noise.
+    image_size_hw: pixels. Lengths scale with the height; a smaller size looks like a larger one shrunk.
+
+  Returns:
+    u8[H, W, 3], RGB.
+
+  Raises:
+    ValueError: the camera does not exist or the size is not positive.
+  """
+  height, width = image_size_hw
+  if structure.camera not in CAMERAS or height < 1 or width < 1:
+    raise ValueError(f'{structure.camera=} (1..{NUM_CAMERAS}) {image_size_hw=}')
+  image = background(structure, (width * SUPERSAMPLING, height * SUPERSAMPLING))
+  draw_person(image, appearance, structure, CAMERAS[structure.camera].light_side)
+  draw_occluder(image, structure)
+  return expose(image.reduce(SUPERSAMPLING), structure)
+
+
+class _Plan:
+  """Which photos a data set has: paths in Market-1501's layout, each with its truth."""
+
+  def __init__(self) -> None:
+    self.photos: dict[str, Truth] = {}
+    self._frame = 0
+
+  def frame(self) -> int:
+    """The number of a new moment."""
+    self._frame += 25
+    return self._frame
+
+  def add(self, folder: str, identity: int, frame: int, box: int, truth: Truth) -> None:
+    """One file, named identity_camera-sequence_frame_box; box 00 is drawn by hand, others come from a detector."""
+    person = f'{identity:04d}' if identity >= 0 else str(identity)
+    camera = truth[1].camera
+    sequence = 1 + frame // 25 % 3
+    self.photos[f'{folder}/{person}_c{camera}s{sequence}_{frame:06d}_{box:02d}.jpg'] = truth
+
+
+def _draw_photos(rng: np.random.Generator, count: int) -> list[Structure]:
+  """`count` photos of one person by at least two cameras (if there are two photos), evenly."""
+  num_cameras = min(int(rng.integers(4, NUM_CAMERAS + 1)), max(2, count // 2))
+  cameras = rng.permutation(np.arange(1, NUM_CAMERAS + 1))[:num_cameras]
+  return [draw_structure(rng, int(cameras[index % num_cameras])) for index in range(count)]
+
+
+def _add_test_person(plan: _Plan, identity: int, person: Appearance, photos: list[Structure]) -> None:
+  """A query per camera, of those that leave a photo in the gallery; hand-drawn boxes of the queries' cameras."""
+  cameras = [structure.camera for structure in photos]
+  asking = {camera for camera in cameras if cameras.count(camera) > 1} or {cameras[0]}
+  asked: set[int] = set()
+  for structure in photos:
+    frame = plan.frame()
+    neat = hand_drawn(structure)
+    if structure.camera in asking:
+      plan.add('gt_bbox', identity, frame, 0, (person, neat))
+    if structure.camera in asking - asked:
+      plan.add('query', identity, frame, 0, (person, neat))
+      asked.add(structure.camera)
+    else:
+      plan.add('bounding_box_test', identity, frame, 1, (person, structure))
+
+
+def _plan_photos(settings: Mapping[str, Any]) -> dict[str, Truth]:
+  """Every file of a data set with its truth, a function of the settings."""
+
+  def rng(*stream: int) -> np.random.Generator:
+    return np.random.default_rng([settings['seed'], *stream])
+
+  plan = _Plan()
+  num_train, num_photos = settings['num_train_identities'], settings['photos_per_identity']
+  for index, person in enumerate(draw_people(rng(0), num_train)):
+    for structure in _draw_photos(rng(1, index), num_photos):
+      plan.add('bounding_box_train', 1 + index, plan.frame(), 1, (person, structure))
+  test_people = draw_people(rng(2), settings['num_test_identities'])
+  for index, person in enumerate(test_people):
+    _add_test_person(plan, 1 + num_train + index, person, _draw_photos(rng(3, index), num_photos))
+  strangers = draw_people(rng(4), settings['num_distractors'])
+  for index, person in enumerate(strangers):
+    structure = draw_structure(rng(5, index), 1 + index % NUM_CAMERAS)
+    plan.add('bounding_box_test', 0, plan.frame(), 1, (person, structure))
+  for index in range(settings['num_junk']):
+    structure = draw_junk_structure(rng(6, index), 1 + index % NUM_CAMERAS)
+    plan.add('bounding_box_test', -1, plan.frame(), 1, (test_people[index % len(test_people)], structure))
+  return plan.photos
+
+
+def _manifest_text(settings: Mapping[str, Any], photos: Mapping[str, Truth]) -> str:
+  """The manifest: settings, people once each, and for every file its person and structure."""
+  numbers = {person: index for index, person in enumerate(dict.fromkeys(person for person, _ in photos.values()))}
+  manifest = {
+    'format': FORMAT,
+    'settings': settings,
+    'people': [dataclasses.asdict(person) for person in numbers],
+    'photos': {
+      path: {'person': numbers[person], 'structure': dataclasses.asdict(structure)}
+      for path, (person, structure) in photos.items()
+    },
+  }
+  return json.dumps(manifest)
+
+
+def _read_manifest(root: pathlib.Path) -> dict[str, Any]:
+  """The manifest of a folder that `write_dataset` wrote."""
+  path = root / MANIFEST
+  try:
+    manifest = json.loads(path.read_text())
+  except FileNotFoundError as error:
+    raise UserError(f'{root}: no built-in pedestrians here ({MANIFEST} is missing)') from error
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path}: cannot be read ({error}); delete the folder {root} to render it anew') from error
+  if not isinstance(manifest, dict) or not {'format', 'settings', 'people', 'photos'} <= set(manifest):
+    raise UserError(f'{path}: not a manifest of built-in pedestrians; delete the folder {root} to render it anew')
+  return manifest
+
+
+def _is_finished(root: pathlib.Path, settings: Mapping[str, Any]) -> bool:
+  """Whether `root` holds this very data set; False if it is absent or empty.
+
+  Raises:
+    UserError: it holds something else.
+  """
+  if root.exists() and not root.is_dir():
+    raise UserError(f'{root}: is a file; name a folder for the built-in pedestrians, --config.data.root=FOLDER')
+  if not root.exists() or not any(root.iterdir()):
+    return False
+  advice = f'delete the folder {root} to render it anew, or name another, --config.data.root=FOLDER'
+  if not (root / MANIFEST).exists():
+    raise UserError(f'{root}: holds other files, and no built-in pedestrians; name another, --config.data.root=FOLDER')
+  manifest = _read_manifest(root)
+  stored = {'format': manifest['format'], **manifest['settings']}
+  wanted = {'format': FORMAT, **settings}
+  changes = [
+    f'{name} {stored.get(name)} -> {wanted.get(name)}'
+    for name in wanted | stored
+    if stored.get(name) != wanted.get(name)
+  ]
+  if changes:
+    raise UserError(f'{root}: pedestrians rendered with other settings ({", ".join(changes)}); {advice}')
+  return True
+
+
+def _write_photos(root: pathlib.Path, settings: Mapping[str, Any], log: Callable[[str], None]) -> None:
+  """Renders everything into the existing empty folder `root`; the manifest comes last."""
+  photos = _plan_photos(settings)
+  for folder in FOLDERS:
+    (root / folder).mkdir()
+  height, width = settings['image_size_hw']
+  progress = Progress(len(photos), unit='photos')
+  last_line = time.monotonic()
+  for count, (path, (person, structure)) in enumerate(photos.items(), start=1):
+    picture = Image.fromarray(render(person, structure, (height, width)))
+    picture.save(root / path, quality=JPEG_QUALITY, subsampling=0)
+    if time.monotonic() - last_line > PROGRESS_EVERY_SECONDS:
+      last_line = time.monotonic()
+      log(f'rendering pedestrians {progress.line(count)}')
+  (root / MANIFEST).write_text(_manifest_text(settings, photos))
+
+
+def write_dataset(root: str | pathlib.Path, synthetic_config: Any, *, log: Callable[[str], None] = print) -> None:
+  """Renders a data set of pedestrians in Market-1501's folders and names; leaves a finished one alone.
+
+  Train and test people differ; half of all people have near twins. Every query has a true match by another camera.
+  Everything is written into a folder beside `root`, which takes the name `root` when complete.
+
+  Args:
+    root: folder to make; its parents are made too.
+    synthetic_config: the section data.synthetic.
+    log: takes lines for a person: progress and the outcome.
+
+  Raises:
+    UserError: `root` holds something else or a data set of other settings, or cannot be written.
+  """
+  root = pathlib.Path(root)
+  settings = {name: getattr(synthetic_config, name) for name in SETTINGS}
+  settings['image_size_hw'] = list(settings['image_size_hw'])
+  if _is_finished(root, settings):
+    return
+  partial = root.with_name(f'{root.name}.{uuid.uuid4().hex[:8]}.partial')
+  start = time.monotonic()
+  try:
+    partial.mkdir(parents=True)
+    _write_photos(partial, settings, log)
+    try:
+      os.rename(partial, root)  # also replaces an empty folder
+    except OSError:
+      # Another process may have been faster with the same data.
+      if not _is_finished(root, settings):
+        raise
+  except OSError as error:
+    raise UserError(f'{root}: cannot write the built-in pedestrians ({error})') from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+  log(f'rendered pedestrians in {time.monotonic() - start:.0f}s: {root}')
+
+
+def photo_truth(root: str | pathlib.Path) -> Mapping[str, Truth]:
+  """Who and what every photo of a rendered data set shows.
+
+  Args:
+    root: folder that `write_dataset` made.
+
+  Returns:
+    From the path relative to `root`, with forward slashes, to (appearance, structure); `render` of these gives the
+    stored picture but for JPEG's error.
+
+  Raises:
+    UserError: there is no readable manifest.
+  """
+  root = pathlib.Path(root)
+  manifest = _read_manifest(root)
+  try:
+    people = [appearance_from_json(values) for values in manifest['people']]
+    return {
+      path: (people[photo['person']], Structure(**photo['structure'])) for path, photo in manifest['photos'].items()
+    }
+  except (TypeError, KeyError, IndexError, AttributeError) as error:
+    message = f'{root / MANIFEST}: does not fit this version ({error}); delete the folder {root} to render it anew'
+    raise UserError(message) from error

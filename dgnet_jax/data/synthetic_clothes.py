@@ -57,7 +57,7 @@ def _draw_leg(brush: Brush, leg: Limb, look: Appearance) -> None:
     return
   brush.tube(joints, (0.055, 0.04, 0.027), look.skin)
   if look.bottom == 'shorts':
-    brush.tube((leg.root, _between(leg.root, leg.bend, 0.82)), (0.07, 0.062), look.bottom_colour)
+    brush.tube((leg.root, _between(leg.root, leg.bend, 0.82)), (0.068, 0.056), look.bottom_colour)
 
 
 def _draw_arm(brush: Brush, arm: Limb, look: Appearance, *, carries: bool) -> None:

@@ -165,7 +165,7 @@ def draw_structure(rng: np.random.Generator, camera: int) -> Structure:
     'stride': _rounded(rng, 0.12, 0.5),
     'centre_x': _rounded(rng, 0.45, 0.55),
     'foot_y': _rounded(rng, 0.945, 0.99),
-    'height': _rounded(rng, 0.8, 0.92),
+    'height': _rounded(rng, 0.84, 0.94),
     'background_x': _rounded(rng, 0, 1),
     'background_y': _rounded(rng, 0, 1),
     'light': _rounded(rng, 0.86, 1.14),

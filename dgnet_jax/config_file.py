@@ -158,12 +158,17 @@ def changed_fields(path: str | os.PathLike[str], config: ConfigDict) -> list[str
   if not path.exists():
     return []
   try:
-    saved = dict(config_rules.leaves(json.loads(path.read_text())))
+    return differences(json.loads(path.read_text()), config)
   except ValueError as error:
     raise UserError(f'{path}: damaged ({error}); delete it to go on without the comparison') from error
+
+
+def differences(saved: Mapping[str, Any], config: ConfigDict) -> list[str]:
+  """What differs between a config read from JSON and this one, a line per field."""
+  before = dict(config_rules.leaves(saved))
   now = dict(config_rules.leaves(json.loads(json.dumps(config.to_dict()))))
   return [
-    f'{name}: {saved.get(name, "absent")} -> {now.get(name, "absent")}'
-    for name in sorted(saved.keys() | now.keys())
-    if saved.get(name) != now.get(name)
+    f'{name}: {before.get(name, "absent")} -> {now.get(name, "absent")}'
+    for name in sorted(before.keys() | now.keys())
+    if before.get(name) != now.get(name)
   ]

@@ -1,6 +1,6 @@
 """Cross pictures of people never trained on: sheets, and on the built-in pedestrians the distance to the truth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 import os
 import pathlib
 from typing import Any
@@ -29,7 +29,7 @@ def write_swap_sheet(config: Any, index: DatasetIndex, trained: Trained, path: p
   return sheets.save_png(path, sheets.swap_sheet(photos, photos, made.reshape(len(photos), *photos.shape)))
 
 
-def _draw_pairs(identity: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_pairs(identity: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
   """Indices i64[count] of structure donors and of appearance donors, each another person."""
   rng = np.random.default_rng(PAIR_SEED)
   people = np.flatnonzero(identity > DISTRACTOR)
@@ -38,10 +38,30 @@ def _draw_pairs(identity: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarra
   return structure, appearance
 
 
-def _resized(pixels: np.ndarray, image_size_hw: tuple[int, int]) -> np.ndarray:
-  """As a photo of the data set is resized when it is read."""
-  height, width = image_size_hw
-  return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+def render_truth(
+  config: Any, root: str, paths: Sequence[str], structure_from: Iterable[int], appearance_from: Iterable[int]
+) -> np.ndarray:
+  """The true pictures of one photo's person in another photo's structure, at the size that networks see.
+
+  Args:
+    config: of the run; the data are the built-in pedestrians.
+    root: of the data set.
+    paths: of its photos.
+    structure_from: N indices into `paths`.
+    appearance_from: N indices into `paths`.
+
+  Returns:
+    u8[N, H, W, 3].
+  """
+  known = photo_truth(root)
+  names = [pathlib.PurePath(os.path.relpath(path, root)).as_posix() for path in paths]
+  height, width = config.data.image_size_hw
+  truth = []
+  for place, donor in zip(structure_from, appearance_from, strict=True):
+    picture = render(known[names[donor]][0], known[names[place]][1], tuple(config.data.synthetic.image_size_hw))
+    # Resized as a photo is when it is read.
+    truth.append(np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)))
+  return np.stack(truth)
 
 
 def measure_against_truth(
@@ -59,19 +79,12 @@ def measure_against_truth(
   Returns:
     {'generated': {'psnr', 'ssim'}, 'structure': ..., 'recolored': ...}, see `image_quality.trivial_answers`.
   """
-  size, file_size = tuple(config.data.image_size_hw), tuple(config.data.synthetic.image_size_hw)
+  size = tuple(config.data.image_size_hw)
   identity = np.concatenate([index.query.identity, index.gallery.identity])
   paths = index.query.paths + index.gallery.paths
-  chosen = _draw_pairs(identity, config.evaluation.num_truth_pairs)
+  chosen = draw_pairs(identity, config.evaluation.num_truth_pairs)
   structures, appearances = (PhotoFiles([paths[i] for i in donors], size)[:] for donors in chosen)
-  known = photo_truth(index.root)
-  names = [pathlib.PurePath(os.path.relpath(path, index.root)).as_posix() for path in paths]
-  truth = np.stack(
-    [
-      _resized(render(known[names[donor]][0], known[names[place]][1], file_size), size)
-      for place, donor in zip(*chosen, strict=True)
-    ]
-  )
+  truth = render_truth(config, index.root, paths, *chosen)
   swaps = trained.swap_pictures(structures, appearances, log=log, what='cross pictures against the truth')
   generated = np.concatenate(list(swaps))
   shown = slice(SHOWN_TRUTHS)

@@ -1,0 +1,202 @@
+"""Evaluation and generation of a whole run, with tiny networks on the built-in pedestrians."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.config import UserError, default_config
+from dgnet_jax.data.index import Split
+from dgnet_jax.data.open import open_dataset
+from dgnet_jax.evaluate import evaluate, picture_table, ranking_table
+from dgnet_jax.evaluation import image_quality
+from dgnet_jax.generate import generate
+from dgnet_jax.inference import PhotoFiles
+from dgnet_jax.models.build import make_networks
+from dgnet_jax.optimizers import make_optimizers
+from dgnet_jax.swap_report import draw_pairs, render_truth
+from dgnet_jax.train_state import create_train_state
+from dgnet_jax.train_teacher import train_teacher
+from dgnet_jax.trained import load_trained, one_photo_each
+
+STEP = 7
+
+
+def tiny_config():
+  config = default_config()
+  config.batch_size = 2
+  config.data.update(layout='synthetic', loader='memory', image_size_hw=(32, 16))
+  config.data.synthetic.update(
+    num_train_identities=4, num_test_identities=5, photos_per_identity=4, num_distractors=2, num_junk=2
+  )
+  config.structure_encoder.update(width=2, num_res_blocks=1, dilations=(1, 1, 2))
+  config.decoder.update(num_res_blocks=1, mlp_width=8)
+  config.discriminator.update(width=2, num_scales=1, num_res_blocks=1)
+  config.reid.update(stage_sizes=(1, 1), width=4, head_width=8, num_parts=2, input_scale=1)
+  config.teacher.update(stage_sizes=(1, 1), width=4, head_width=8, batch_size=8)
+  config.teacher.update(num_epochs=1, warmup_epochs=0, decay_epoch=1)
+  config.evaluation.update(batch_size=16, num_swaps=3, num_ranked_queries=3, num_truth_pairs=10)
+  return config
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """The config and the folder of a run: data, a teacher and one checkpoint."""
+  config, workdir = tiny_config(), tmp_path_factory.mktemp('run')
+  index = open_dataset(config, workdir, log=lambda _: None)
+  train_teacher(config, index, workdir, log=lambda _: None)
+  networks = make_networks(config, index.num_identities)
+  state = create_train_state(networks, make_optimizers(config), config.seed).replace(step=np.int32(STEP))
+  checkpoints = Checkpoints(workdir / 'checkpoints', 1, config)
+  checkpoints.save(STEP, state, wait=True)
+  checkpoints.close()
+  return config, workdir, index, state
+
+
+@pytest.fixture(scope='module')
+def evaluation(run):
+  """The results, and the lines that a person saw."""
+  config, workdir, *_ = run
+  lines = []
+  return evaluate(config, workdir, log=lines.append), lines
+
+
+def test_parameters_are_those_of_the_checkpoint(run):
+  config, workdir, index, state = run
+  trained = load_trained(config, index, workdir)
+  assert trained.step == STEP
+  jax.tree.map(np.testing.assert_array_equal, trained.generator, dict(state.generator.params))
+  jax.tree.map(np.testing.assert_array_equal, trained.reid, dict(state.reid.params))
+  jax.tree.map(np.testing.assert_array_equal, trained.reid_stats, dict(state.reid.batch_stats))
+
+
+def test_results(run, evaluation):
+  _, workdir, index, _ = run
+  results, _ = evaluation
+  assert results['step'] == STEP and results['num_queries'] == len(index.query)
+  assert results['num_distractors'] == 2 and results['num_junk'] == 2
+  for table in (results['single_query'], results['multi_query']):
+    assert list(table) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']
+    for row in table.values():
+      assert list(row) == ['rank_1', 'rank_5', 'rank_10', 'mAP']
+      assert 0 <= row['rank_1'] <= row['rank_5'] <= row['rank_10'] <= 1 and 0 < row['mAP'] <= 1
+  assert list(results['pictures']) == ['generated', 'structure', 'recolored']
+  assert all(0 < row['psnr'] < 60 and -1 < row['ssim'] < 1 for row in results['pictures'].values())
+  assert json.loads((workdir / 'evaluation' / 'results.json').read_text()) == results
+
+
+def test_truth_of_a_photo_by_itself_is_the_photo(run):
+  config, _, index, _ = run
+  paths, size = index.query.paths, (32, 16)
+  truth = render_truth(config, index.root, paths, range(5), range(5))
+  assert (image_quality.psnr(truth, PhotoFiles(paths[:5], size)[:]) > 28).all()  # but for JPEG's error
+
+
+def test_truth_keeps_the_structure_and_changes_the_person(run):
+  config, _, index, _ = run
+  paths, identity = index.query.paths, index.query.identity
+  other = int(np.flatnonzero(identity != identity[0])[-1])
+  own, swapped, donor = render_truth(config, index.root, paths, [0, 0, other], [0, other, other])
+  background = (own == swapped).all(axis=-1)
+  assert 0.2 < background.mean() < 1
+  assert (own == donor).all(axis=-1).mean() < 0.2
+
+
+def test_pairs_are_of_different_people():
+  identity = np.array([1, 0, -1, 2, 2, 2])
+  structure, appearance = draw_pairs(identity, 50)
+  assert (identity[structure] != identity[appearance]).all()
+  assert (identity[structure] > 0).all() and (identity[appearance] > 0).all()
+  np.testing.assert_array_equal(draw_pairs(identity, 50)[0], structure)
+
+
+def test_sheets_can_be_seen(run, evaluation):
+  _, workdir, *_ = run
+  results, lines = evaluation
+  assert set(results['files']) == {'swaps', 'ranked', 'truth'}
+  for name in results['files'].values():
+    path = workdir / 'evaluation' / name
+    assert str(path) in lines[-1]
+    with Image.open(path) as sheet:
+      assert min(sheet.size) > 300
+  assert not [path for path in (workdir / 'evaluation').iterdir() if path.name.startswith('.')]
+
+
+def test_tables_are_printed(evaluation):
+  _, lines = evaluation
+  text = '\n'.join(lines)
+  for word in (
+    'single query',
+    'multi-query',
+    'chance',
+    'teacher',
+    'primary',
+    'fine-grained',
+    'both, alpha 0.5',
+    'PSNR',
+  ):
+    assert word in text
+
+
+def test_evaluation_is_repeatable(run, evaluation):
+  config, workdir, *_ = run
+  assert evaluate(config, workdir, log=lambda _: None) == evaluation[0]
+
+
+def test_generate(run):
+  config, workdir, index, _ = run
+  folder = generate(config, workdir, log=lambda _: None)
+  assert folder == workdir / 'generated' / f'step_{STEP:07d}'
+  with (folder / 'manifest.csv').open() as file:
+    rows = list(csv.DictReader(file))
+  people = np.unique(index.query.identity)
+  assert len(rows) == len(people) * config.evaluation.num_swaps
+  assert {row['file'] for row in rows} == {f'pictures/{p.name}' for p in (folder / 'pictures').iterdir()}
+  assert {int(row['appearance_identity']) for row in rows} == set(people.tolist())
+  for row in rows:
+    appearance, structure = row['appearance_identity'], row['structure_identity']
+    assert row['file'] == f'pictures/{int(appearance):04d}_in_{int(structure):04d}.png'
+    assert row['appearance_from'].startswith(f'query/{int(appearance):04d}_')
+    assert row['structure_from'].startswith(f'query/{int(structure):04d}_')
+    with Image.open(folder / row['file']) as picture:
+      assert picture.size == (16, 32)
+  assert len(list(folder.glob('sheet_*.png'))) == 2  # five people, three on a sheet
+
+
+def test_generated_pictures_are_those_of_their_sources(run):
+  config, workdir, index, _ = run
+  trained = load_trained(config, index, workdir)
+  with (generate(config, workdir, log=lambda _: None) / 'manifest.csv').open() as file:
+    row = list(csv.DictReader(file))[-1]
+  root = workdir / 'synthetic_data'
+  structure, appearance = (PhotoFiles([root / row[key]], (32, 16))[:] for key in ('structure_from', 'appearance_from'))
+  expected = next(trained.swap_pictures(structure, appearance))[0]
+  with Image.open(workdir / 'generated' / f'step_{STEP:07d}' / row['file']) as picture:
+    np.testing.assert_allclose(np.asarray(picture).astype(int), expected, atol=1)
+
+
+def test_without_a_checkpoint_says_what_to_do(run, tmp_path):
+  config, workdir, *_ = run
+  (tmp_path / 'synthetic_data').symlink_to(workdir / 'synthetic_data')
+  for job in (evaluate, generate):
+    with pytest.raises(UserError, match='no checkpoint of DG-Net; --mode=train'):
+      job(config, tmp_path, log=lambda _: None)
+
+
+def test_one_photo_each_is_of_people_only():
+  split = Split(tuple('abcdefgh'), np.array([5, -1, 0, 2, 5, 9, 2, 7]), np.ones(8, int))
+  assert one_photo_each(split).tolist() == [3, 0, 7, 5]
+  assert one_photo_each(split, 2).tolist() == [3, 5]
+  assert one_photo_each(split, 9).tolist() == [3, 0, 7, 5]
+
+
+def test_table_texts():
+  row = {'rank_1': 0.5, 'rank_5': 0.75, 'rank_10': 1.0, 'mAP': 0.1236}
+  assert ranking_table('single query', {'both': row}, 0.5).split('\n')[1].split() == [
+    *('both,', 'alpha', '0.5', '50.00%', '75.00%', '100.00%', '12.36%')
+  ]
+  assert '21.50 dB   0.800' in picture_table('pictures', {'generated': {'psnr': 21.5, 'ssim': 0.8}})

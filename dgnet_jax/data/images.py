@@ -12,8 +12,8 @@ from dgnet_jax.config import UserError
 from dgnet_jax.data.index import DatasetIndex, name_some
 from dgnet_jax.progress import Progress
 
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
+IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 FORMATS = ('JPEG', 'PNG')  # what every loader reads alike
 MODES = ('RGB', 'L', 'RGBA', 'P')  # 8 bits per channel; the others would be converted silently and wrongly
 PROGRESS_SECONDS = 5.0  # between two progress lines
@@ -59,7 +59,8 @@ def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
 
 def normalize(pixels: Any) -> Any:
   """Pixels u8[..., 3] to f32[..., 3] with ImageNet's mean 0 and deviation 1; for numpy and JAX arrays."""
-  return (pixels.astype(np.float32) / np.float32(255) - IMAGENET_MEAN) / IMAGENET_STD
+  mean, std = IMAGENET_MEAN.astype(np.float32), IMAGENET_STD.astype(np.float32)
+  return (pixels.astype(np.float32) / np.float32(255) - mean) / std
 
 
 def denormalize(image: Any, *, truncate: bool = False) -> Any:

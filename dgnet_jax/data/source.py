@@ -12,6 +12,11 @@ from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.types import PixelBatch
 
 
+def _pair_batch(pixels: Any, identity: Any) -> PixelBatch:
+  """From pixels [B, 2 streams, image and positive, H, W, 3]; arrays of the host, until a feed moves them."""
+  return PixelBatch(image=pixels[:, :, 0], positive=pixels[:, :, 1], identity=identity)
+
+
 class Source(abc.ABC):
   """Batches of a split's pictures, each a pure function of (seed, step).
 
@@ -42,11 +47,10 @@ class Source(abc.ABC):
     Raises:
       UserError: there are fewer pictures than a batch takes, or a file became unreadable.
     """
-    # Both pictures of a pair side by side, [B, 2 streams, image and positive].
     drawn, drawn_again = itertools.tee(map(self.sampler.batch, itertools.count(start_step)))
     pictures = self._pictures(np.stack([d['image'], d['positive']], axis=2) for d in drawn)
     for pixels, d in zip(pictures, drawn_again, strict=False):
-      yield PixelBatch(image=pixels[:, :, 0], positive=pixels[:, :, 1], identity=d['identity'])
+      yield _pair_batch(pixels, d['identity'])
 
   def single_batches(self, start_step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless batches of single pictures u8[B, H, W, 3] with their classes i32[B], from `start_step` on.

@@ -1,0 +1,128 @@
+"""Reading, resizing and normalising pictures, against the release's own."""
+
+import io
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+import pytest
+
+from dgnet_jax.config import UserError
+from dgnet_jax.data.images import denormalize, normalize, read_image, verify_images
+from dgnet_jax.data.index import read_market1501
+from tests.data.folders import TRAIN, write_market
+
+
+@pytest.fixture(scope='module')
+def golden(parity_dir):
+  with np.load(parity_dir / 'preprocess.npz') as file:
+    return dict(file)
+
+
+@pytest.mark.parametrize('i', range(4))
+def test_release_preprocessing(golden, tmp_path, i):
+  (tmp_path / 'x.jpg').write_bytes(golden[f'file{i}'].tobytes())
+  resized = read_image(str(tmp_path / 'x.jpg'), (256, 128))
+  assert np.mean(np.abs(resized.astype(int) - golden[f'resized{i}']) <= 1) > 0.99
+  normalized = normalize(golden[f'resized{i}'])
+  assert normalized.dtype == np.float32
+  np.testing.assert_allclose(normalized, golden[f'out{i}'].transpose(1, 2, 0), atol=1e-6)
+  np.testing.assert_array_equal(denormalize(normalized), golden[f'resized{i}'])
+  recovered = golden[f'recover{i}']
+  truncated = denormalize(golden[f'out{i}'].transpose(1, 2, 0), truncate=True)
+  assert np.mean(truncated == recovered.reshape(truncated.shape))== 1
+  assert 0.15 < np.mean(truncated < golden[f'resized{i}']) < 0.3
+
+
+def test_every_value_survives_normalisation_in_both_libraries():
+  pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(-1, 3)
+  np.testing.assert_array_equal(denormalize(normalize(pixels)), pixels)
+  made = denormalize(normalize(jnp.asarray(pixels)))
+  assert made.dtype == np.uint8
+  np.testing.assert_array_equal(made, pixels)
+
+
+def test_values_out_of_range_are_clipped():
+  np.testing.assert_array_equal(denormalize(np.array([[-9.0, 0.0, 9.0]])), [[0, 116, 255]])
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'P'])
+def test_modes_become_rgb(tmp_path, mode):
+  path = tmp_path / 'x.png'
+  Image.new('RGB', (5, 6), (51, 51, 51)).convert(mode).save(path)
+  np.testing.assert_array_equal(read_image(str(path), (8, 4)), np.full((8, 4, 3), 51))
+
+
+def jpeg(mode='RGB'):
+  file = io.BytesIO()
+  Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)).convert(mode).save(file, 'jpeg')
+  return file.getvalue()
+
+
+def gif():
+  file = io.BytesIO()
+  Image.new('RGB', (4, 4)).save(file, 'gif')
+  return file.getvalue()
+
+
+def damaged_png():
+  file = io.BytesIO()
+  Image.new('RGB', (4, 4)).save(file, 'png')
+  return file.getvalue().replace(b'IDAT', b'IDAX')
+
+
+BROKEN = {
+  'empty': (b'', 'not a readable'),
+  'text': (b'hello, I am no picture', 'not a readable'),
+  'half': (jpeg()[:-600], 'truncated'),
+  'header': (jpeg()[:100], 'no.jpg'),
+  'cmyk': (jpeg('CMYK'), 'CMYK'),
+  'gif': (gif(), 'not a readable'),
+  'png': (damaged_png(), 'unreadable'),
+}
+
+
+@pytest.mark.parametrize('name', BROKEN)
+def test_unreadable_files_are_named(tmp_path, name):
+  contents, reason = BROKEN[name]
+  path = tmp_path / 'no.jpg'
+  path.write_bytes(contents)
+  with pytest.raises(UserError, match=reason) as error:
+    read_image(str(path), (8, 4))
+  assert str(error.value).count(str(path)) == 1
+
+
+def test_missing_file_is_named(tmp_path):
+  with pytest.raises(UserError, match='No such file') as error:
+    read_image(str(tmp_path / 'no.jpg'), (8, 4))
+  assert str(error.value).count('no.jpg') == 1
+
+
+def test_verification_names_all_that_is_broken(tmp_path):
+  index = read_market1501(write_market(tmp_path))
+  verify_images(index, threads=2)
+  (tmp_path / 'bounding_box_train' / TRAIN[1]).write_bytes(jpeg()[:-600])
+  (tmp_path / 'bounding_box_test' / '0000_c1s1_000151_00.jpg').write_bytes(b'')
+  with pytest.raises(UserError, match='2 of 12') as error:
+    verify_images(index, threads=2)
+  assert TRAIN[1] in str(error.value) and '0000_c1s1_000151_00.jpg' in str(error.value)
+
+
+def test_verification_tells_how_far_it_is(tmp_path, monkeypatch):
+  monkeypatch.setattr('dgnet_jax.data.images.PROGRESS_SECONDS', -1.0)
+  lines = []
+  verify_images(read_market1501(write_market(tmp_path)), threads=2, log=lines.append)
+  assert len(lines) == 12 and lines[-1].startswith('checking 12/12') and 'pictures/s' in lines[-1]
+
+
+def test_resizing_is_antialiased(tmp_path):
+  # Lines one pixel wide vanish into grey when they are antialiased, and turn black or white when they are not.
+  pixels = np.zeros((64, 32, 3), np.uint8)
+  pixels[::2] = 255
+  Image.fromarray(pixels).save(tmp_path / 'x.png')
+  small = read_image(str(tmp_path / 'x.png'), (16, 8))
+  assert np.abs(small[4:-4].astype(int) - 127).max() < 16
+
+
+def test_real_crops_are_readable(shared_data_dir):
+  verify_images(read_market1501(shared_data_dir / 'market_mini'), threads=4)

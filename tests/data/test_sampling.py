@@ -1,0 +1,109 @@
+"""Batches as pure functions of (seed, step)."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from dgnet_jax.config import UserError
+from dgnet_jax.data.sampling import PairSampler, SingleSampler
+
+CLASSES = np.array([0, 2, 1, 0, 0, 2, 1, 0, 3, 2, 2], np.int32)  # person 3 has a single picture
+EXPECTED = {
+  'image': [[4, 10], [9, 3], [3, 6], [5, 0]],
+  'positive': [[7, 5], [10, 0], [4, 2], [1, 7]],
+  'single': [7, 8, 6, 4],
+}  # of batch 7, seed 1
+
+
+def assert_same(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name])
+
+
+@st.composite
+def cases(draw):
+  people = draw(st.integers(1, 6))
+  classes = list(range(people)) + draw(st.lists(st.integers(0, people - 1), min_size=8, max_size=40))
+  batch_size = 2 * draw(st.integers(1, 4))
+  return np.array(draw(st.permutations(classes)), np.int32), batch_size, draw(st.integers(0, 2**63))
+
+
+@given(cases(), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_every_batch_is_valid_and_repeatable(case, step):
+  classes, batch_size, seed = case
+  batch = PairSampler(classes, batch_size, seed).batch(step)
+  assert {name: x.shape for name, x in batch.items()} == dict.fromkeys(
+    ('image', 'positive', 'identity'), (batch_size, 2)
+  )
+  np.testing.assert_array_equal(classes[batch['image']], batch['identity'])
+  np.testing.assert_array_equal(classes[batch['positive']], batch['identity'])
+  alone = np.bincount(classes)[batch['identity']] == 1
+  np.testing.assert_array_equal(batch['image'] == batch['positive'], alone)
+  assert batch['identity'].dtype == np.int32
+  assert_same(batch, PairSampler(classes, batch_size, seed).batch(step))
+
+
+@pytest.mark.parametrize('sampler_class', [PairSampler, SingleSampler])
+@given(cases(), st.integers(0, 50))
+@settings(max_examples=30, deadline=None)
+def test_processes_share_a_batch(sampler_class, case, step):
+  classes, batch_size, seed = case
+  whole = sampler_class(classes, batch_size, seed).batch(step)
+  parts = [sampler_class(classes, batch_size, seed, process, 2).batch(step) for process in (0, 1)]
+  assert_same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
+
+
+@given(cases(), st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_an_epoch_shows_no_picture_twice_and_drops_the_rest(case, epoch):
+  classes, batch_size, seed = case
+  sampler = PairSampler(classes, batch_size, seed)
+  assert sampler.steps_per_epoch == len(classes) // batch_size
+  steps = range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
+  images = np.concatenate([sampler.batch(step)['image'] for step in steps])
+  for stream in (0, 1):
+    assert len(np.unique(images[:, stream])) == len(images) == len(classes) // batch_size * batch_size
+
+
+def test_streams_epochs_seeds_and_purposes_differ():
+  classes = np.zeros(64, np.int32)
+  first = PairSampler(classes, 64, 0).batch(0)['image']
+  orders = [first[:, 0], first[:, 1], SingleSampler(classes, 64, 0).batch(0)['image']]
+  orders += [*PairSampler(classes, 64, 0).batch(1)['image'].T, *PairSampler(classes, 64, 1).batch(0)['image'].T]
+  assert len({tuple(order) for order in orders}) == len(orders)
+  assert all(set(order) == set(range(64)) for order in orders)
+
+
+def test_positives_are_uniform_over_the_others():
+  sampler = PairSampler(CLASSES, 11, seed=5)
+  counts = np.zeros((11, 11))
+  steps = 3000
+  for step in range(steps):
+    batch = sampler.batch(step)
+    np.add.at(counts, (batch['image'], batch['positive']), 1)
+  same = CLASSES[:, None] == CLASSES[None]
+  expected = np.where(same & ~np.eye(11, dtype=bool), 1 / np.maximum(same.sum(1, keepdims=True) - 1, 1), 0)
+  expected[8, 8] = 1
+  np.testing.assert_allclose(counts / (2 * steps), expected, atol=4 * 0.5 / np.sqrt(2 * steps))
+  assert np.all(counts[expected == 0] == 0)
+
+
+def test_numbers_never_change():
+  # A run is resumed by (seed, step) alone: another batch here would silently change every resumed run.
+  batch = PairSampler(CLASSES, 4, seed=1).batch(7)
+  np.testing.assert_array_equal(batch['image'], EXPECTED['image'])
+  np.testing.assert_array_equal(batch['positive'], EXPECTED['positive'])
+  np.testing.assert_array_equal(SingleSampler(CLASSES, 4, seed=1).batch(7)['image'], EXPECTED['single'])
+
+
+def test_too_few_pictures():
+  with pytest.raises(UserError, match='11 training pictures are fewer than a batch of 12'):
+    PairSampler(CLASSES, 12, 0).batch(0)
+
+
+def test_batch_must_divide_among_processes():
+  with pytest.raises(ValueError, match='process_count=3'):
+    PairSampler(CLASSES, 4, 0, 0, 3)

@@ -24,7 +24,7 @@ def import_tensorflow() -> Any:
   Raises:
     UserError: it is not installed.
   """
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # warnings and errors only
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # nothing here uses it, and it announces itself on stderr
   try:
     import tensorflow as tf
   except ImportError as error:
@@ -122,8 +122,7 @@ def make_source(split: Split, config: Any, *, log: Callable[[str], None] = print
     `config.teacher.batch_size`.
 
   Raises:
-    UserError: TensorFlow is missing, or pictures are unreadable.
-    ValueError: a batch does not divide among the processes.
+    UserError: TensorFlow is missing, pictures are unreadable, or a batch does not divide among the processes.
   """
   rows = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
   sampler = PairSampler(split.classes, config.batch_size, config.seed, **rows)

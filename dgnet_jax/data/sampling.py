@@ -35,10 +35,10 @@ class _EpochSampler:
       process_count: how many such runs there are.
 
     Raises:
-      ValueError: the batch does not divide among the processes.
+      UserError: the batch does not divide among the processes.
     """
-    if batch_size % process_count or not 0 <= process_index < process_count:
-      raise ValueError(f'{batch_size=} {process_index=} {process_count=}')
+    if batch_size % process_count:
+      raise UserError(f'a batch of {batch_size} does not divide among {process_count} processes')
     self.classes = np.asarray(classes, np.int32)
     self.batch_size = batch_size
     self._seed = seed

@@ -105,5 +105,5 @@ def test_too_few_pictures():
 
 
 def test_batch_must_divide_among_processes():
-  with pytest.raises(ValueError, match='process_count=3'):
+  with pytest.raises(UserError, match='a batch of 4 does not divide among 3 processes'):
     PairSampler(CLASSES, 4, 0, 0, 3)

@@ -211,7 +211,7 @@ def _teacher_embedder(
 ) -> Callable[..., np.ndarray]:
   """`inference.embed_teacher` with the run's teacher."""
   teacher = load_teacher(config, index, config.teacher.checkpoint or workdir / 'teacher')
-  teacher = jax.device_put(teacher, replicated(trained.mesh))
+  teacher = jax.device_put(jax.device_get(teacher), replicated(trained.mesh))  # from all processes' devices to ours
   network = make_teacher_network(config, index.num_identities)
 
   def embed(files: PhotoFiles, *, what: str) -> np.ndarray:

@@ -12,7 +12,7 @@ DATA_AXIS = 'data'
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   """A mesh of one axis 'data' over all devices of all processes, or over `devices`.
 
-  Devices are ordered by process, so a process's rows of a batch are adjacent (`process_slice`).
+  Devices are ordered by process, so a process's rows of a batch are adjacent, as the samplers give them.
   """
   chosen = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
   # The default, Explicit axes, would ask every layer for shardings.
@@ -27,15 +27,3 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
   """A whole copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
-
-
-def process_slice(count: int) -> slice:
-  """This process's rows of a global batch of `count`.
-
-  Raises:
-    ValueError: `count` does not divide among the processes.
-  """
-  if count % jax.process_count():
-    raise ValueError(f'{count=} {jax.process_count()=}')
-  rows = count // jax.process_count()
-  return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)

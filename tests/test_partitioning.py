@@ -3,9 +3,8 @@
 import jax
 from jax.sharding import AxisType
 import numpy as np
-import pytest
 
-from dgnet_jax.partitioning import batch_sharding, make_mesh, process_slice, replicated
+from dgnet_jax.partitioning import batch_sharding, make_mesh, replicated
 
 
 def test_mesh_has_one_automatic_axis_over_all_devices():
@@ -27,15 +26,3 @@ def test_shardings():
   for i, shard in enumerate(split.addressable_shards):
     np.testing.assert_array_equal(shard.data, x[i * rows : (i + 1) * rows])
   assert all(shard.data.shape == x.shape for shard in whole.addressable_shards)
-
-
-def test_process_slices_cover_a_batch(monkeypatch):
-  assert process_slice(5) == slice(0, 5)
-  monkeypatch.setattr(jax, 'process_count', lambda: 4)
-  rows = []
-  for process in range(4):
-    monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
-    rows += range(12)[process_slice(12)]
-  assert rows == list(range(12))
-  with pytest.raises(ValueError, match='count=10'):
-    process_slice(10)

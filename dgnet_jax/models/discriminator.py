@@ -1,7 +1,6 @@
 """D: one PatchGAN per image scale (paper section 3; release fact 30)."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from dgnet_jax.models.layers import ConvLayer, ResidualBlock
@@ -12,13 +11,7 @@ patch_normal = nn.initializers.normal(0.02)  # release fact 34
 
 def halve(image: Array) -> Array:
   """Average of 3x3 windows at stride 2; windows at the border count their own pixels only. f[N, H, W, C]."""
-  window = {'window_dimensions': (1, 3, 3, 1), 'window_strides': (1, 2, 2, 1)}
-  padding = ((0, 0), (1, 1), (1, 1), (0, 0))
-
-  def windowed_sum(x):
-    return jax.lax.reduce_window(x, jnp.zeros((), x.dtype), jax.lax.add, padding=padding, **window)
-
-  return windowed_sum(image) / windowed_sum(jnp.ones((1, *image.shape[1:3], 1), image.dtype))
+  return nn.avg_pool(image, (3, 3), (2, 2), padding=((1, 1), (1, 1)), count_include_pad=False)
 
 
 class PatchDiscriminator(nn.Module):

@@ -79,16 +79,19 @@ class ConvLayer(nn.Module):
     margin = self.dilation * (self.kernel_size - 1) // 2
     if margin:
       x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode='reflect')
+    # XLA's CPU kernels are 2 to 5 times slower on convolutions without padding: give them a column to pad, and cut it.
+    spare = 1 if margin and jax.default_backend() == 'cpu' else 0
+    width = (x.shape[2] - 2 * margin - 1) // self.stride + 1
     x = nn.Conv(
       self.features,
       (self.kernel_size, self.kernel_size),
       strides=self.stride,
       kernel_dilation=self.dilation,
-      padding='VALID',
+      padding=((0, 0), (0, spare)),
       kernel_init=self.kernel_init,
       dtype=self.dtype,
       name='conv',
-    )(x)
+    )(x)[:, :, :width]
     if self.norm == 'instance':
       x = instance_norm(x)
     elif self.norm == 'layer':
@@ -185,6 +188,21 @@ def _fold(running: Array, calls: Array) -> Array:
   return keep**number * running + shares @ calls
 
 
+def _highest(x: Array) -> Array:
+  """The maximum of f[N, H, W, C] over height and width, by index.
+
+  The gradient of `jnp.max` asks where x equals its maximum; XLA may compute x anew for that question, rounded
+  otherwise, and the gradient of the places that no longer match is lost (8 % of it in a small network on CPU).
+  """
+  flat = x.reshape(x.shape[0], -1, x.shape[-1])
+  where = jnp.argmax(jax.lax.stop_gradient(flat), axis=1, keepdims=True)
+  return jnp.take_along_axis(flat, where, axis=1)[:, 0]
+
+
+def _average(x: Array) -> Array:
+  return x.mean((1, 2))
+
+
 def adaptive_pool(x: Array, parts: int, kind: str) -> Array:
   """Pools [N, H, W, C] to `parts` horizontal stripes, [N, parts, C]; windows as in torch's adaptive pooling.
 
@@ -194,9 +212,8 @@ def adaptive_pool(x: Array, parts: int, kind: str) -> Array:
     kind: max or avg.
   """
   height = x.shape[1]
-  reduce = {'max': jnp.max, 'avg': jnp.mean}[kind]
-  stripes = [x[:, i * height // parts : -(-(i + 1) * height // parts)] for i in range(parts)]
-  return jnp.stack([reduce(stripe, (1, 2)) for stripe in stripes], axis=1)
+  pool = {'max': _highest, 'avg': _average}[kind]
+  return jnp.stack([pool(x[:, i * height // parts : -(-(i + 1) * height // parts)]) for i in range(parts)], axis=1)
 
 
 def enlarge(image: Array, scale: int) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dgnet_jax.config import default_config
 from dgnet_jax.interop import torch_names
+from dgnet_jax.types import PairBatch
 
 
 def load_json(folder, name):
@@ -50,10 +51,54 @@ def config_of(meta):
   config.batch_size = meta['batch']
   config.reid.batch_norm_group = 0
   config.teacher.last_stride = meta['teacher_stride']
-  if 'pool' in meta:
-    config.reid.pool = meta['pool']
-  if 'ID_stride' in meta:
-    config.reid.last_stride = meta['ID_stride']
+  if 'hyperparameters' in meta:
+    return _with_hyperparameters(config, meta['hyperparameters'], meta['iteration0'])
+  config.reid.pool = config.teacher.pool = meta['pool']
+  config.reid.last_stride = meta['ID_stride']
+  return config
+
+
+def _with_hyperparameters(config, theirs, first_iteration):
+  """The release's yaml in our words."""
+  config.reid.pool = theirs['pool']  # the trainer builds its teacher with the default, average pooling
+  config.reid.last_stride = theirs['ID_stride']
+  config.augment.random_erasing_prob = theirs['erasing_p']
+  config.discriminator.r1_weight = theirs['dis']['LAMBDA']
+  config.discriminator.width = theirs['dis']['dim']
+  config.discriminator.num_scales = theirs['dis']['num_scales']
+  config.discriminator.num_res_blocks = theirs['dis']['n_res']
+  config.structure_encoder.width = theirs['gen']['dim']
+  config.structure_encoder.num_res_blocks = config.decoder.num_res_blocks = theirs['gen']['n_res']
+  config.decoder.mlp_width = theirs['gen']['mlp_dim']
+  config.structure_encoder_update_prob = theirs['use_encoder_again']
+  config.optimizer.generator_learning_rate = theirs['lr_g']
+  config.optimizer.discriminator_learning_rate = theirs['lr_d']
+  config.optimizer.reid_learning_rate = theirs['lr2']
+  config.optimizer.weight_decay = theirs['weight_decay']
+  config.optimizer.decay_steps = theirs['step_size']
+  config.optimizer.gan_decay, config.optimizer.reid_decay = theirs['gamma'], theirs['gamma2']
+  for ours, name in (
+    ('adversarial', 'gan_w'),
+    ('self_reconstruction', 'recon_x_w'),
+    ('positive_reconstruction', 'recon_xp_w'),
+    ('cross_identity', 'recon_id_w'),
+    ('identity', 'id_w'),
+    ('positive_identity', 'pid_w'),
+  ):
+    config.weights[ours] = float(theirs[name])
+  for ours, weight, maximum, start in (
+    ('structure_code', 'recon_s_w', 'max_w', 'warm_iter'),
+    ('appearance_code', 'recon_f_w', 'max_w', 'warm_iter'),
+    ('cycle', 'recon_x_cyc_w', 'max_cyc_w', 'warm_iter'),
+    ('teaching', 'teacher_w', 'max_teacher_w', 'warm_teacher_iter'),
+  ):
+    ramp = config.ramps[ours]
+    ramp.initial, ramp.maximum, ramp.per_step = float(theirs[weight]), float(theirs[maximum]), theirs['warm_scale']
+    # The release keeps a ramped weight as state: a run that starts late starts from its initial value.
+    ramp.start_step = max(theirs[start], first_iteration - 1)
+  config.teaching.primary = float(theirs.get('T_w', 1.0))
+  config.teaching.fine_grained = float(theirs['B_w'])
+  config.teaching.teacher_norm = 'batch' if theirs['train_bn'] else 'running'
   return config
 
 
@@ -74,6 +119,24 @@ def shapes_of(folder, network, num_identities):
     key: [num_identities if size == release_classes and '.classifier.0.' in f'.{key}' else size for size in shape]
     for key, shape in shapes.items()
   }
+
+
+def pair_batch(recipe, meta, step):
+  """The recipe's batch of one iteration as our PairBatch, float64, and the release's labels in it."""
+  raw = recipe.make_batch(
+    meta['batch'], meta['height'], meta['width'], meta['hyperparameters']['ID_class'], meta['master_seed'], step
+  )
+
+  def streams(key):
+    return np.stack([nhwc(raw[key.format(stream)]) for stream in 'ab'], axis=1)
+
+  return PairBatch(
+    image=streams('x_{}'),
+    positive=streams('xp_{}'),
+    erased_image=streams('x_{}_re'),
+    erased_positive=streams('xp_{}_re'),
+    identity=np.stack([raw['l_a'], raw['l_b']], axis=1),
+  )
 
 
 def variables_of(folder, network, config, master_seed, num_identities):

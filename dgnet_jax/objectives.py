@@ -1,0 +1,260 @@
+"""What one iteration computes and what it is judged by, without any optimiser.
+
+Terms are arrays f[B, 2], one number per example and stream. A stream's index follows the release's a and b: for terms
+on cross images it is the appearance donor, for the structure code the structure donor (release fact 5).
+"""
+
+from collections.abc import Mapping
+import functools
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dgnet_jax.losses.adversarial import lsgan_discriminator_loss, lsgan_generator_loss, scores_and_penalty
+from dgnet_jax.losses.distillation import soft_label_kl, teacher_soft_labels
+from dgnet_jax.losses.identity import fine_grained_cross_entropy, identity_cross_entropy
+from dgnet_jax.losses.reconstruction import l1_error
+from dgnet_jax.models.build import Networks, TeacherNetwork
+from dgnet_jax.models.layers import enlarge
+from dgnet_jax.types import ActiveTerms, Array, PairBatch, Params, Teacher
+
+Terms = dict[str, Array]
+frozen = jax.lax.stop_gradient
+per_stream = functools.partial(jax.vmap, in_axes=1, out_axes=1)  # a loss of f[B, ...] applied to f[B, 2, ...]
+
+
+@flax.struct.dataclass
+class Draws:
+  """What a step draws at random besides the augmentation.
+
+  update_structure_encoder: bool[]; when true the structure-code loss trains the encoder on detached cross images,
+  otherwise it trains the generator through a frozen encoder. *_dropout_key: None switches dropout off.
+  """
+
+  update_structure_encoder: Array
+  dropout_key: Array | None = None
+  teacher_dropout_key: Array | None = None
+
+
+@flax.struct.dataclass
+class AppearanceCodes:
+  """Appearance codes f[B, 2, F] of the images and of their positives; constants for every loss (release fact 4)."""
+
+  image: Array
+  positive: Array
+
+
+@flax.struct.dataclass
+class Generated:
+  """The forward pass; images f[B, 2, H, W, 3].
+
+  cross is indexed by its structure donor: cross[:, 0] has structure 0 and appearance 1 (the release's x_ab).
+  """
+
+  structure_code: Array
+  self_reconstruction: Array
+  positive_reconstruction: Array
+  cross: Array
+
+  @property
+  def cross_by_appearance(self) -> Array:
+    """The cross images indexed by their appearance donor (the release's x_ba, x_ab)."""
+    return self.cross[:, ::-1]
+
+
+def appearance_codes(
+  networks: Networks, params: Params, batch_stats: Params, batch: PairBatch
+) -> tuple[AppearanceCodes, Params]:
+  """Codes of the clean pictures under batch statistics, and the running statistics after those four calls."""
+  pictures = enlarge(jnp.concatenate([batch.image, batch.positive], axis=1), networks.reid_scale)
+  output, batch_stats = networks.encode_appearance_train(frozen(params), batch_stats, pictures)
+  code = frozen(output.code)
+  return AppearanceCodes(code[:, :2], code[:, 2:]), batch_stats
+
+
+def generate(networks: Networks, params: Params, image: Array, codes: AppearanceCodes) -> Generated:
+  """Self-, same-person and cross-identity generation (paper section 3.1): one encoder call and one decoder call.
+
+  Args:
+    networks: from `make_networks`.
+    params: of the generator.
+    image: f[B, 2, H, W, 3].
+    codes: of the same batch.
+  """
+  structure = networks.encode_structure(params, image)
+  appearance = jnp.stack([codes.image, codes.positive, codes.image[:, ::-1]], axis=2)
+  repeated = jnp.broadcast_to(structure[:, :, None], (*structure.shape[:2], 3, *structure.shape[2:]))
+  decoded = networks.decode(params, repeated, appearance)
+  return Generated(structure, decoded[:, :, 0], decoded[:, :, 1], decoded[:, :, 2])
+
+
+def discriminator_terms(networks: Networks, params: Params, real: Array, fake: Array, r1_weight: float) -> Terms:
+  """What the discriminator minimises (paper eq. 7 as least squares; release facts 14 and 15).
+
+  Args:
+    networks: from `make_networks`.
+    params: of the discriminator.
+    real: f[B, 2, H, W, 3].
+    fake: f[B, 2, H, W, 3], no gradient reaches it.
+    r1_weight: weight of the squared gradient norm on real images.
+
+  Returns:
+    discriminator and r1 (weighted), f[B, 2] each.
+  """
+  flat_real = real.reshape(-1, *real.shape[2:])
+  fake_scores = networks.discriminate(params, frozen(fake).reshape(flat_real.shape))
+  judged = [scores_and_penalty(score_fn, flat_real) for score_fn in networks.score_fns(params)]
+  loss = lsgan_discriminator_loss([scores for scores, _ in judged], fake_scores)
+  penalty = r1_weight * sum(penalty for _, penalty in judged)
+  return {'discriminator': loss.reshape(real.shape[:2]), 'r1': penalty.reshape(real.shape[:2])}
+
+
+def soft_labels(
+  network: TeacherNetwork, teacher: Teacher, image: Array, *, norm: str, dropout_key: Array | None
+) -> Array:
+  """The teacher's opinion of pictures f[B, 2, H, W, 3] and their mirror images: f[B, 2, K], rows sum to 1.
+
+  Each stream and each mirror image is a BatchNorm call of its own (release facts 12 and 13).
+  """
+  seen = enlarge(frozen(image), network.reid_scale)
+  both = jnp.concatenate([seen, jnp.flip(seen, axis=-2)], axis=1)
+  output, _ = network.apply(teacher.params, teacher.batch_stats, both, norm=norm, dropout_key=dropout_key)
+  return frozen(per_stream(teacher_soft_labels)(output.logits[:, :2], output.logits[:, 2:]))
+
+
+def _reconstruction_terms(generated: Generated, image: Array) -> Terms:
+  l1 = per_stream(l1_error)
+  return {
+    'self_reconstruction': l1(generated.self_reconstruction, image),
+    'positive_reconstruction': l1(generated.positive_reconstruction, image),
+  }
+
+
+def _adversarial_terms(networks: Networks, discriminator_params: Params, generated: Generated) -> Terms:
+  scores = networks.discriminate(frozen(discriminator_params), generated.cross_by_appearance)
+  return {'adversarial': per_stream(lsgan_generator_loss)(scores)}
+
+
+def _recovery_terms(
+  networks: Networks,
+  generator_params: Params,
+  reid_params: Params,
+  reid_stats: Params,
+  generated: Generated,
+  batch: PairBatch,
+  codes: AppearanceCodes,
+  update_structure_encoder: Array,
+  active: ActiveTerms,
+) -> Terms:
+  """Re-encodes the cross images: their identity, their codes, and the way back to the original picture."""
+  # The release judges by a copy of the re-id network: gradients reach the picture, neither parameters nor statistics
+  # move, dropout is off, and BatchNorm uses the batch (fact 17).
+  seen = enlarge(generated.cross_by_appearance, networks.reid_scale)
+  recovered, _ = networks.encode_appearance_train(frozen(reid_params), reid_stats, seen)
+  recovered_appearance = frozen(recovered.code)
+  terms = {'cross_identity': per_stream(identity_cross_entropy)(recovered.primary_logits, batch.identity)}
+  if not (active.codes or active.cycle):
+    return terms
+
+  def routed(flag: Array, value: Any) -> Any:
+    """`value`, with a gradient only where the flag is true."""
+    return jax.tree.map(lambda x: jnp.where(flag, x, frozen(x)), value)
+
+  # Either the encoder learns from detached pictures or the pictures learn through a frozen encoder (fact 18).
+  encoder_params = {'structure_encoder': routed(update_structure_encoder, generator_params['structure_encoder'])}
+  recovered_structure = networks.encode_structure(encoder_params, routed(~update_structure_encoder, generated.cross))
+  if active.codes:
+    terms['structure_code'] = per_stream(l1_error)(recovered_structure, generated.structure_code)
+    # The recovered code is detached, so this one is only a number to watch (fact 16).
+    terms['appearance_code'] = per_stream(l1_error)(recovered_appearance, codes.image)
+  if active.cycle:
+    cycle = networks.decode(generator_params, recovered_structure, recovered_appearance)
+    terms['cycle'] = per_stream(l1_error)(cycle, batch.image)
+  return terms
+
+
+def _reid_terms(
+  networks: Networks,
+  reid_params: Params,
+  reid_stats: Params,
+  generated: Generated,
+  batch: PairBatch,
+  labels: Array | None,
+  dropout_key: Array | None,
+) -> tuple[Terms, Params]:
+  """Identification of real pictures, and learning from detached cross images when there are teacher labels."""
+  pictures = [batch.erased_image, batch.erased_positive]
+  if labels is not None:
+    pictures.append(enlarge(frozen(generated.cross_by_appearance), networks.reid_scale))
+  output, batch_stats = networks.encode_appearance_train(
+    reid_params, reid_stats, jnp.concatenate(pictures, axis=1), dropout_key
+  )
+  primary, fine = output.primary_logits, output.fine_logits
+  terms = {
+    'identity': per_stream(identity_cross_entropy)(primary[:, :2], batch.identity),
+    'positive_identity': per_stream(identity_cross_entropy)(primary[:, 2:4], batch.identity),
+  }
+  if labels is not None:
+    structure_identity = batch.identity[:, ::-1]
+    terms['fine_identity'] = per_stream(identity_cross_entropy)(fine[:, :2], batch.identity)
+    terms['primary_teaching'] = per_stream(soft_label_kl)(primary[:, 4:], labels)
+    terms['fine_teaching'] = per_stream(fine_grained_cross_entropy)(fine[:, 4:], structure_identity)
+  return terms, batch_stats
+
+
+def generator_and_reid_terms(
+  networks: Networks,
+  generated: Generated,
+  generator_params: Params,
+  reid_params: Params,
+  *,
+  reid_stats: Params,
+  discriminator_params: Params,
+  batch: PairBatch,
+  codes: AppearanceCodes,
+  labels: Array | None,
+  draws: Draws,
+  active: ActiveTerms,
+) -> tuple[Terms, Params]:
+  """Every term that the generator and the re-id network minimise (paper eq. 1 to 9; release facts 9 to 20).
+
+  Args:
+    networks: from `make_networks`.
+    generated: the forward pass, made with `generator_params`; gradients to it go on to the generator.
+    generator_params: of structure encoder and decoder, for what is encoded and decoded again.
+    reid_params: of the appearance encoder.
+    reid_stats: its running statistics after the clean calls.
+    discriminator_params: already updated in this step.
+    batch: the input.
+    codes: appearance codes of the clean pictures.
+    labels: the teacher's, f[B, 2, K] by appearance donor; None while teaching is inactive.
+    draws: of this step.
+    active: which ramped terms count.
+
+  Returns:
+    Terms f[B, 2] by name, and the re-id network's running statistics after the step.
+  """
+  terms = _reconstruction_terms(generated, batch.image)
+  terms |= _adversarial_terms(networks, discriminator_params, generated)
+  terms |= _recovery_terms(
+    networks,
+    generator_params,
+    reid_params,
+    reid_stats,
+    generated,
+    batch,
+    codes,
+    draws.update_structure_encoder,
+    active,
+  )
+  reid_terms, batch_stats = _reid_terms(
+    networks, reid_params, reid_stats, generated, batch, labels, draws.dropout_key
+  )
+  return terms | reid_terms, batch_stats
+
+
+def stream_means(terms: Mapping[str, Array]) -> Terms:
+  """Each term's mean over the batch, f[2]: the numbers that the release logs with _a and _b."""
+  return {name: term.mean(0) for name, term in terms.items()}

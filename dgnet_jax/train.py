@@ -1,0 +1,216 @@
+"""The main job: DG-Net's training loop around the jitted step."""
+
+from collections.abc import Callable
+import contextlib
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.config import Interrupted, UserError
+from dgnet_jax.data.device_feed import device_batches
+from dgnet_jax.data.images import denormalize, normalize
+from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.data.open import open_dataset
+from dgnet_jax.data.pipeline import make_source
+from dgnet_jax.evaluation.sheets import training_grid
+from dgnet_jax.inference import reconstruct
+from dgnet_jax.interruption import stop_signals
+from dgnet_jax.metric_writer import MetricWriter
+from dgnet_jax.models.build import Networks, make_networks, make_teacher_network
+from dgnet_jax.optimizers import make_optimizers
+from dgnet_jax.partitioning import make_mesh, replicated
+from dgnet_jax.progress import Progress
+from dgnet_jax.schedules import active_terms, learning_rates, loss_weights, phase_boundaries
+from dgnet_jax.train_state import create_train_state
+from dgnet_jax.train_step import Metrics, make_train_step
+from dgnet_jax.train_teacher import train_teacher
+from dgnet_jax.types import TrainState
+
+Log = Callable[[str], None]
+PICTURED_PAIRS = 8  # people on the picture grids
+
+
+class LossWatch:
+  """Keeps the metrics of steps not yet looked at, so that the device never waits for the host.
+
+  Reading them finds the exact step and term at which a loss stopped being finite.
+  """
+
+  def __init__(self, checkpoints: Checkpoints) -> None:
+    self._checkpoints = checkpoints
+    self._pending: list[tuple[int, Metrics]] = []
+
+  def add(self, step: int, metrics: Metrics) -> None:
+    self._pending.append((step, metrics))
+
+  def read(self) -> dict[str, float]:
+    """The mean of every term since the last call, over steps and streams.
+
+    Raises:
+      UserError: a term is not finite; names the step, the term and the last good checkpoint.
+    """
+    fetched = [(step, jax.device_get(metrics)) for step, metrics in self._pending]
+    self._pending.clear()
+    for step, metrics in fetched:
+      broken = [name for name, value in metrics.items() if not np.all(np.isfinite(value))]
+      if broken:
+        last = self._checkpoints.latest_step()
+        good = f'the last good checkpoint is step {last}' if last is not None else 'there is no checkpoint yet'
+        raise UserError(
+          f'step {step}: {", ".join(sorted(broken))} not finite; {good} in {self._checkpoints.folder}. '
+          'Lower the learning rates (optimizer.*), or set compute_dtype to float32, and run the same command again.'
+        )
+    names = fetched[-1][1] if fetched else {}
+    return {name: float(np.mean([np.mean(metrics[name]) for _, metrics in fetched if name in metrics])) for name in names}
+
+
+def _announce(config: Any, index: DatasetIndex, networks: Networks, state: TrainState, log: Log) -> None:
+  """What is about to happen, in a few lines."""
+  counts = {
+    name: sum(x.size for x in jax.tree.leaves(getattr(state, name).params))
+    for name in ('generator', 'discriminator', 'reid')
+  }
+  sizes = ', '.join(f'{name} {count / 1e6:.2f} M' for name, count in counts.items())
+  height, width = networks.image_size_hw
+  log(f'{index.name}: {len(index.train.paths)} training images of {index.num_identities} people, {height}x{width}')
+  log(f'parameters: {sizes}; {jax.device_count()} {jax.default_backend()} device(s)')
+  start = config.ramps.teaching.start_step
+  if not config.ramps.teaching.initial:
+    log(f'teaching weight 0 until step {start + 2}: the teacher matters from then on')
+
+
+class Pictures:
+  """Grids of the same training pairs at intervals: original, reconstructions, cross images, cycle."""
+
+  def __init__(self, networks: Networks, source: Any, writer: MetricWriter) -> None:
+    batch = next(source.batches(0))
+    count = min(PICTURED_PAIRS, len(batch.image))
+    self._image = normalize(batch.image[:count])
+    self._positive = normalize(batch.positive[:count])
+    self._writer = writer
+    self._reconstruct = jax.jit(functools.partial(reconstruct, networks))
+
+  def write(self, step: int, state: TrainState) -> None:
+    """Draws the grid and hands it to the metric writer."""
+    made = self._reconstruct(
+      state.generator.params,
+      state.reid.params,
+      state.reid.batch_stats,
+      image=self._image,
+      positive=self._positive,
+    )
+    rows = {'original': self._image, 'positive': self._positive} | dict(made)
+    rows = {name: denormalize(np.asarray(image[:, 0])) for name, image in rows.items()}
+    rows['appearance of cross'] = denormalize(self._image[:, 1])
+    self._writer.write_images(step, {'pairs': training_grid(rows)})
+
+
+def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> TrainState:
+  """Trains (or goes on training) DG-Net in `workdir`, the teacher first if there is none.
+
+  Args:
+    config: validated.
+    workdir: gets `checkpoints/`, `metrics.jsonl`, TensorBoard files, `pictures/` and, by default, `teacher/`.
+    log: takes lines for a person.
+
+  Returns:
+    The state after the last step.
+
+  Raises:
+    UserError: a loss is not finite.
+    Interrupted: SIGINT or SIGTERM came; the state is saved and the same command goes on from it.
+  """
+  workdir = pathlib.Path(workdir)
+  index = open_dataset(config, workdir, log=log)
+  teacher = train_teacher(config, index, workdir, log=log)
+  mesh = make_mesh()
+  networks = make_networks(config, index.num_identities)
+  optimizers = make_optimizers(config)
+  checkpoints = Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)
+  with contextlib.closing(checkpoints), stop_signals() as stopped:
+    state = jax.device_put(create_train_state(networks, optimizers, config.seed), replicated(mesh))
+    if checkpoints.latest_step() is not None:
+      state = checkpoints.restore(state)
+      log(f'going on from step {int(state.step)} in {checkpoints.folder}')
+    _announce(config, index, networks, state, log)
+    step_fn = make_train_step(networks, make_teacher_network(config, index.num_identities), optimizers, config, mesh)
+    source = make_source(index.train, config, log=log)
+    writer = MetricWriter(workdir, resume_step=int(state.step))
+    with contextlib.closing(writer):
+      pictures = Pictures(networks, source, writer)
+      teacher = jax.device_put(teacher, replicated(mesh))
+      return _loop(config, mesh, step_fn, source, state, teacher, checkpoints, writer, pictures, stopped, log)
+
+
+def _loop(
+  config: Any,
+  mesh: jax.sharding.Mesh,
+  step_fn: Callable[..., tuple[TrainState, Metrics]],
+  source: Any,
+  state: TrainState,
+  teacher: Any,
+  checkpoints: Checkpoints,
+  writer: MetricWriter,
+  pictures: Pictures,
+  stopped: Callable[[], bool],
+  log: Log,
+) -> TrainState:
+  start, total = int(state.step), config.num_steps
+  phases = set(phase_boundaries(config))
+  watch, progress = LossWatch(checkpoints), Progress(total, start)
+  with contextlib.closing(device_batches(source.batches(start), mesh)) as batches:
+    for step in range(start, total):
+      if step in phases or step == start:
+        log(f'step {step}: compiling for {_describe(active_terms(config, step))}')
+      state, metrics = step_fn(state, teacher, next(batches), active_terms(config, step))
+      watch.add(step, metrics)
+      done = step + 1
+      if done % config.log.progress_every_steps == 0 or done == total:
+        _report(config, done, watch.read(), progress, writer, log)
+      if done % config.log.pictures_every_steps == 0 or done == total:
+        pictures.write(done, state)
+      if stopped():
+        watch.read()
+        checkpoints.save(done, state, wait=True)
+        raise Interrupted(f'stopped at step {done}; saved in {checkpoints.folder}. The same command goes on from there.')
+      if done % config.log.checkpoint_every_steps == 0 and done < total:
+        watch.read()
+        checkpoints.save(done, state)
+  if start < total:
+    checkpoints.save(total, state, wait=True)
+  log(f'{total} steps done; state in {checkpoints.folder}')
+  return state
+
+
+def _describe(active: Any) -> str:
+  ramped = [name for name in ('codes', 'cycle', 'teaching') if getattr(active, name)]
+  return f'ramped terms {", ".join(ramped)}' if ramped else 'the warm-up (no ramped terms)'
+
+
+def _report(
+  config: Any, done: int, losses: dict[str, float], progress: Progress, writer: MetricWriter, log: Log
+) -> None:
+  """One progress line, and the numbers behind it to the metrics."""
+  shown = {
+    'total': 'total',
+    'D': 'discriminator',
+    'adv': 'adversarial',
+    'self': 'self_reconstruction',
+    'pos': 'positive_reconstruction',
+    'cyc': 'cycle',
+    'id': 'identity',
+    'cross id': 'cross_identity',
+    'teach': 'primary_teaching',
+  }
+  summary = ' '.join(f'{label} {losses[name]:.3f}' for label, name in shown.items() if name in losses)
+  log(progress.line(done, summary))
+  weights, rates = loss_weights(config, jnp.asarray(done - 1)), learning_rates(config, jnp.asarray(done - 1))
+  scalars = {f'loss/{name}': value for name, value in losses.items()}
+  scalars |= {f'weight/{name}': float(value) for name, value in weights.after.items()}
+  scalars |= {f'rate/{name}': float(value) for name, value in rates.items()}
+  writer.write_scalars(done, scalars)

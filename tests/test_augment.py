@@ -1,10 +1,12 @@
 """Mirror, crop and random erasing, against models of the release in plain Python."""
 
+import functools
 import math
 import random
 
 import jax
 import jax.numpy as jnp
+from ml_collections import FrozenConfigDict
 import numpy as np
 import pytest
 
@@ -16,7 +18,14 @@ from dgnet_jax.types import PixelBatch
 
 H, W = 24, 12
 erase = jax.jit(random_erasing, static_argnums=2)
+pairs = jax.jit(augment_pairs, static_argnames=('augment_config', 'reid_scale'))
+singles = jax.jit(augment_singles, static_argnames=('augment_config', 'erasing_prob', 'reid_scale'))
 move = jax.jit(flip_and_crop, static_argnames=('flip_prob', 'crop_padding'))
+
+
+def settings(**changes):
+  """config.augment with changes, hashable."""
+  return FrozenConfigDict(default_config().augment.to_dict() | changes)
 
 
 def make_pixels(*leading):
@@ -111,7 +120,7 @@ def test_random_erasing_has_the_release_distribution(height_width):
 
 
 def test_random_erasing_changes_nothing_else_and_is_off_at_zero():
-  images = jax.random.normal(jax.random.key(0), (64, H, W, 3)) + 10
+  images = 1.0 + make_pixels(64)
   erased = erase(images, jax.random.key(1), 1.0)
   assert np.all((erased == images) | (erased == 0))
   assert np.all(np.any(np.asarray(erased) == 0, axis=(1, 2, 3)))
@@ -125,8 +134,8 @@ def test_a_picture_that_no_rectangle_fits_stays():
 
 @pytest.mark.parametrize('scale', [1, 2])
 def test_pairs(scale):
-  pixels, config = make_pairs(4), default_config().augment
-  augment = jax.jit(lambda p, k: augment_pairs(p, k, config, scale))
+  pixels = make_pairs(4)
+  augment = functools.partial(pairs, augment_config=settings(), reid_scale=scale)
   batch = augment(pixels, jax.random.key(3))
   again, other = augment(pixels, jax.random.key(3)), augment(pixels, jax.random.key(4))
   assert batch.image.shape == batch.positive.shape == (4, 2, H, W, 3)
@@ -144,10 +153,10 @@ def test_pairs(scale):
 
 
 def test_image_and_positive_and_streams_are_drawn_independently():
-  picture, config = make_pixels(), default_config().augment
-  config.crop_padding = 2
+  picture = make_pixels()
   same = np.broadcast_to(picture, (300, 2, *picture.shape))
-  batch = augment_pairs(PixelBatch(same, same, np.zeros((300, 2), np.int32)), jax.random.key(0), config, 1)
+  pixels = PixelBatch(same, same, np.zeros((300, 2), np.int32))
+  batch = pairs(pixels, jax.random.key(0), settings(crop_padding=2), 1)
   known, moved = crops(picture, 2), denormalize(np.concatenate([batch.image, batch.positive], axis=1))
   drawn = [known[x.tobytes()] for x in moved.reshape(-1, H, W, 3)]
   correlation = np.corrcoef(np.array(drawn).reshape(300, 12).T)
@@ -155,20 +164,19 @@ def test_image_and_positive_and_streams_are_drawn_independently():
 
 
 def test_singles():
-  images, config = make_pixels(6), default_config().augment
-  made = augment_singles(images, jax.random.key(0), config, 0.5, 2)
+  images, key = make_pixels(6), jax.random.key(0)
+  made = singles(images, key, settings(), 0.5, 2)
   assert made.shape == (6, 2 * H, 2 * W, 3) and made.dtype == np.float32
-  config.flip_prob, config.crop_padding = 0.0, 0
-  np.testing.assert_allclose(augment_singles(images, jax.random.key(0), config, 0.0, 1), normalize(images), atol=1e-6)
+  plain = singles(images, key, settings(flip_prob=0.0, crop_padding=0), 0.0, 1)
+  np.testing.assert_allclose(plain, normalize(images), atol=1e-6)
 
 
 def test_eight_devices_make_the_same_and_exchange_nothing():
-  pixels, config = make_pairs(8), default_config().augment
-  augment = jax.jit(lambda p, k: augment_pairs(p, k, config, 2))
-  one = augment(pixels, jax.random.key(0))
+  pixels, rest = make_pairs(8), (jax.random.key(0), settings(), 2)
+  one = pairs(pixels, *rest)
   split = jax.device_put(pixels, batch_sharding(make_mesh()))
-  eight = augment(split, jax.random.key(0))
+  eight = pairs(split, *rest)
   jax.tree.map(np.testing.assert_array_equal, one, eight)
   assert len(eight.erased_image.sharding.device_set) == jax.device_count()
-  program = augment.lower(split, jax.random.key(0)).compile().as_text()
+  program = pairs.lower(split, *rest).compile().as_text()
   assert not [word for word in ('all-gather', 'all-reduce', 'all-to-all', 'collective-permute') if word in program]

@@ -13,9 +13,10 @@ import numpy as np
 
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex
 from dgnet_jax.data.open import open_dataset
+from dgnet_jax.data.photos import PhotoFiles
 from dgnet_jax.evaluation import ranking, sheets
 from dgnet_jax.evaluation.ranking import RankingResult
-from dgnet_jax.inference import PhotoFiles, embed_teacher
+from dgnet_jax.inference import embed_teacher
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.partitioning import replicated
 from dgnet_jax.swap_report import measure_against_truth, write_swap_sheet

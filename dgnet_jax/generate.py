@@ -10,8 +10,8 @@ import numpy as np
 
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.open import open_dataset
+from dgnet_jax.data.photos import Chosen, PhotoFiles
 from dgnet_jax.evaluation import sheets
-from dgnet_jax.inference import Chosen, PhotoFiles
 from dgnet_jax.trained import load_trained, one_photo_each
 
 Log = Callable[[str], None]

@@ -5,17 +5,15 @@ of one size so that each is compiled once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 import functools
-import os
 import time
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgnet_jax.data.images import denormalize, normalize, read_image
+from dgnet_jax.data.images import denormalize, normalize
+from dgnet_jax.data.photos import Pixels
 from dgnet_jax.models.build import Networks, TeacherNetwork
 from dgnet_jax.models.layers import enlarge
 from dgnet_jax.partitioning import batch_sharding
@@ -25,57 +23,6 @@ from dgnet_jax.types import Array, Params
 Log = Callable[[str], None]
 
 PROGRESS_SECONDS = 10.0  # between progress lines
-
-
-class Pixels(Protocol):
-  """Pictures to go through in order: a numpy array u8[N, H, W, 3], or files read as they are needed."""
-
-  def __len__(self) -> int: ...
-
-  def __getitem__(self, index: slice, /) -> np.ndarray: ...
-
-
-class PhotoFiles:
-  """Pictures on disk as `Pixels`: only the slice asked for is decoded, several files at a time.
-
-  Args:
-    paths: of the files.
-    image_size_hw: height and width to resize to, pixels.
-  """
-
-  def __init__(self, paths: Sequence[str | os.PathLike[str]], image_size_hw: tuple[int, int]) -> None:
-    self._paths = paths
-    self._read = functools.partial(read_image, image_size_hw=image_size_hw)
-    self._empty = np.zeros((0, *image_size_hw, 3), np.uint8)
-
-  def __len__(self) -> int:
-    return len(self._paths)
-
-  def __getitem__(self, index: slice, /) -> np.ndarray:
-    paths = self._paths[index]
-    if not paths:
-      return self._empty
-    with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
-      return np.stack(list(pool.map(self._read, paths)))
-
-
-class Chosen:
-  """Pictures of an array in another order, or repeatedly, as `Pixels`: gathered slice by slice.
-
-  Args:
-    pictures: u8[M, H, W, 3].
-    index: i64[N], into `pictures`.
-  """
-
-  def __init__(self, pictures: np.ndarray, index: np.ndarray) -> None:
-    self._pictures = pictures
-    self._index = index
-
-  def __len__(self) -> int:
-    return len(self._index)
-
-  def __getitem__(self, index: slice, /) -> np.ndarray:
-    return self._pictures[self._index[index]]
 
 
 def _unit(x: Array) -> Array:

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from dgnet_jax.data.index import DISTRACTOR, DatasetIndex
+from dgnet_jax.data.photos import Chosen, PhotoFiles
 from dgnet_jax.data.synthetic import photo_truth, render
 from dgnet_jax.evaluation import image_quality, sheets
-from dgnet_jax.inference import Chosen, PhotoFiles
 from dgnet_jax.trained import Trained, one_photo_each
 
 Log = Callable[[str], None]

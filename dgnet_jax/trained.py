@@ -13,6 +13,7 @@ from dgnet_jax import inference
 from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.config import UserError
 from dgnet_jax.data.index import DISTRACTOR, DatasetIndex, Split
+from dgnet_jax.data.photos import Pixels
 from dgnet_jax.models.build import Networks, make_networks
 from dgnet_jax.partitioning import make_mesh, replicated
 from dgnet_jax.types import Params
@@ -33,9 +34,7 @@ class Trained:
   mesh: jax.sharding.Mesh
   batch_size: int
 
-  def swap_pictures(
-    self, structures: inference.Pixels, appearances: inference.Pixels, **options: Any
-  ) -> Iterator[np.ndarray]:
+  def swap_pictures(self, structures: Pixels, appearances: Pixels, **options: Any) -> Iterator[np.ndarray]:
     """`inference.swap_pictures` with these networks; the options are `log` and `what`."""
     return inference.swap_pictures(
       self.networks,
@@ -49,7 +48,7 @@ class Trained:
       **options,
     )
 
-  def embed(self, images: inference.Pixels, **options: Any) -> np.ndarray:
+  def embed(self, images: Pixels, **options: Any) -> np.ndarray:
     """`inference.embed` with these networks; the options are `log` and `what`."""
     return inference.embed(
       self.networks, self.reid, self.reid_stats, images, self.batch_size, mesh=self.mesh, **options

@@ -20,7 +20,8 @@ FLOORS = (
     *('models.layers', 'partitioning'),
   ),
   (
-    *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.open', 'augment', 'models.resnet'),
+    *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.open', 'data.photos'),
+    *('augment', 'models.resnet'),
     *('models.structure_encoder', 'models.decoder', 'models.discriminator', 'models.appearance_encoder'),
   ),
   ('data.device_feed', 'models.build', 'optimizers'),

@@ -12,10 +12,10 @@ from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.config import UserError, default_config
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.open import open_dataset
+from dgnet_jax.data.photos import PhotoFiles
 from dgnet_jax.evaluate import evaluate, picture_table, ranking_table
 from dgnet_jax.evaluation import image_quality
 from dgnet_jax.generate import generate
-from dgnet_jax.inference import PhotoFiles
 from dgnet_jax.models.build import make_networks
 from dgnet_jax.optimizers import make_optimizers
 from dgnet_jax.swap_report import draw_pairs, render_truth

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 import pytest
 
 from dgnet_jax import inference
@@ -171,17 +170,6 @@ def test_reconstruct_takes_codes_from_the_right_people(linear):
   assert list(made) == list(expected)
   for name, value in expected.items():
     np.testing.assert_allclose(made[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
-
-
-def test_photo_files_read_only_what_is_asked(tmp_path):
-  paths = []
-  for i, picture in enumerate(pictures(5)):
-    paths.append(tmp_path / f'{i}.png')
-    Image.fromarray(picture).save(paths[-1])
-  files = inference.PhotoFiles([*paths, tmp_path / 'missing.png'], (HEIGHT, WIDTH))
-  assert len(files) == 6
-  np.testing.assert_array_equal(files[1:4], pictures(5)[1:4])
-  assert files[6:9].shape == (0, HEIGHT, WIDTH, 3)
 
 
 def test_progress_lines(linear, monkeypatch):

@@ -1,0 +1,30 @@
+"""Pictures by slices: from files and from an array in another order."""
+
+import numpy as np
+from PIL import Image
+
+from dgnet_jax.data.photos import Chosen, PhotoFiles
+
+HEIGHT, WIDTH = 8, 4
+
+
+def pictures(count):
+  return np.random.default_rng(0).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def test_photo_files_read_only_what_is_asked(tmp_path):
+  paths = []
+  for i, picture in enumerate(pictures(5)):
+    paths.append(tmp_path / f'{i}.png')
+    Image.fromarray(picture).save(paths[-1])
+  files = PhotoFiles([*paths, tmp_path / 'missing.png'], (HEIGHT, WIDTH))
+  assert len(files) == 6
+  np.testing.assert_array_equal(files[1:4], pictures(5)[1:4])
+  assert files[6:9].shape == (0, HEIGHT, WIDTH, 3)
+
+
+def test_chosen_gathers_in_the_order_given():
+  source, index = pictures(4), np.array([3, 0, 0, 2])
+  chosen = Chosen(source, index)
+  assert len(chosen) == 4
+  np.testing.assert_array_equal(chosen[1:9], source[[0, 0, 2]])

@@ -1,10 +1,9 @@
 """The report on a trained run: rankings next to chance, pictures next to trivial answers, and sheets to look at."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -16,6 +15,7 @@ from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import PhotoFiles
 from dgnet_jax.evaluation import ranking, sheets
 from dgnet_jax.evaluation.ranking import RankingResult
+from dgnet_jax.files import whole_file
 from dgnet_jax.inference import embed_teacher
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.partitioning import replicated
@@ -141,13 +141,6 @@ def picture_table(title: str, table: Table) -> str:
   return '\n'.join(lines)
 
 
-def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-  """Whole or not at all."""
-  aside = path.with_name(f'.{path.name}.part')
-  aside.write_text(json.dumps(content, indent=2) + '\n')
-  os.replace(aside, path)
-
-
 def _describe(index: DatasetIndex, trained: Trained) -> dict[str, Any]:
   gallery = index.gallery.identity
   return {
@@ -202,7 +195,8 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
     title = f'{config.evaluation.num_truth_pairs} cross pictures against the truth'
     log(picture_table(title, results['pictures']))
   results['files'] = {name: path.name for name, path in files.items()}
-  _write_json(folder / 'results.json', results)
+  with whole_file(folder / 'results.json') as aside:
+    aside.write_text(json.dumps(results, indent=2) + '\n')
   log(f'results and pictures: {", ".join(str(path) for path in (folder / "results.json", *files.values()))}')
   return results
 

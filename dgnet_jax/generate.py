@@ -12,6 +12,7 @@ from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import Chosen, PhotoFiles
 from dgnet_jax.evaluation import sheets
+from dgnet_jax.files import whole_file
 from dgnet_jax.trained import load_trained, one_photo_each
 
 Log = Callable[[str], None]
@@ -85,8 +86,7 @@ def _write_manifest(
 ) -> None:
   """A row per picture: whose clothes on whose photo. Whole or not at all."""
   query = index.query
-  aside = path.with_name(f'.{path.name}.part')
-  with aside.open('w', newline='') as file:
+  with whole_file(path) as aside, aside.open('w', newline='') as file:
     writer = csv.writer(file)
     writer.writerow(MANIFEST_FIELDS)
     for name, (donor, place) in zip(names, sources, strict=True):
@@ -94,4 +94,3 @@ def _write_manifest(
       for photo in (donor, place):
         row += [str(query.identity[photo]), os.path.relpath(query.paths[photo], index.root)]
       writer.writerow(row)
-  os.replace(aside, path)

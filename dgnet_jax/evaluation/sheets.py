@@ -1,12 +1,13 @@
 """Sheets of pictures for a person to look at: labelled, framed, enlarged where the pictures are small."""
 
 from collections.abc import Mapping, Sequence
-import os
 import pathlib
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from dgnet_jax.files import whole_file
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Color = tuple[int, int, int]
@@ -214,7 +215,7 @@ def ranked_sheet(
 
 
 def save_png(path: str | pathlib.Path, pixels: Pixels) -> pathlib.Path:
-  """Writes a PNG whole or not at all: aside first, then renamed. Missing folders are made.
+  """Writes a PNG, whole or not at all. Missing folders are made.
 
   Args:
     path: of the file.
@@ -223,9 +224,6 @@ def save_png(path: str | pathlib.Path, pixels: Pixels) -> pathlib.Path:
   Returns:
     The path.
   """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  aside = path.with_name(f'.{path.name}.part')
-  Image.fromarray(pixels).save(aside, format='PNG')
-  os.replace(aside, path)
-  return path
+  with whole_file(path) as aside:
+    Image.fromarray(pixels).save(aside, format='PNG')
+  return pathlib.Path(path)

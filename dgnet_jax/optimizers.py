@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import optax
 
-from dgnet_jax.schedules import learning_rates
+from dgnet_jax.schedules import learning_rates, teacher_learning_rate
 from dgnet_jax.types import Array, Params
 
 ADAM_BETAS = (0.0, 0.999)
@@ -96,6 +96,21 @@ def make_optimizers(config: Any) -> Optimizers:
       weight_decay=settings.weight_decay,
       multipliers={'primary_head': settings.head_multiplier, 'fine_head': settings.head_multiplier},
     ),
+  )
+
+
+def make_teacher_optimizer(config: Any, steps_per_epoch: int) -> optax.GradientTransformation:
+  """The teacher's SGD with Nesterov momentum.
+
+  Args:
+    config: `teacher`, and momentum and decay of `optimizer`, are read, while tracing.
+    steps_per_epoch: batches in a pass over the training images.
+  """
+  return coupled_nesterov(
+    lambda count: teacher_learning_rate(config, steps_per_epoch, count),
+    momentum=config.optimizer.reid_momentum,
+    weight_decay=config.optimizer.weight_decay,
+    multipliers={'backbone': config.teacher.backbone_multiplier},
   )
 
 

@@ -112,3 +112,19 @@ def learning_rates(config: Any, step: int | Array) -> dict[str, Number]:
     'discriminator': optimizer.discriminator_learning_rate * optimizer.gan_decay**drops,
     'reid': optimizer.reid_learning_rate * optimizer.reid_decay**drops,
   }
+
+
+def teacher_learning_rate(config: Any, steps_per_epoch: int, step: int | Array) -> Number:
+  """The rate of the teacher's head in one step: a linear warm-up from a tenth, and one drop to a tenth.
+
+  Args:
+    config: `teacher` is read.
+    steps_per_epoch: batches in a pass over the training images.
+    step: iterations done before this one; i32[] (traced or not) or int.
+  """
+  teacher = config.teacher
+  xp = jnp if isinstance(step, jax.Array) else np
+  warmup_steps = max(teacher.warmup_epochs * steps_per_epoch, 1)
+  warmth = xp.minimum(0.1 + 0.9 * step / warmup_steps, 1.0) if teacher.warmup_epochs else 1.0
+  drops = (step >= teacher.decay_epoch * steps_per_epoch) * 1
+  return teacher.learning_rate * warmth * 0.1**drops

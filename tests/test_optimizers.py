@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from dgnet_jax.config import default_config
-from dgnet_jax.optimizers import adam_slots, make_optimizers, momentum_slots, scale_parts
+from dgnet_jax.optimizers import adam_slots, make_optimizers, make_teacher_optimizer, momentum_slots, scale_parts
 from tests.parity import goldens
 
 NUM_STEPS = 6
@@ -89,6 +89,16 @@ class TestAgainstPyTorchArithmetic:
     after, state = run(make_optimizers(config).reid, params, [jax.tree.map(np.zeros_like, params)])
     np.testing.assert_allclose(after['fine_head']['bias'], params['fine_head']['bias'] * (1 - 0.02 * 0.03 * 1.9))
     np.testing.assert_allclose(momentum_slots(state)['fine_head']['bias'], 0.03 * params['fine_head']['bias'])
+
+  def test_teacher_with_a_slower_backbone(self, config):
+    config.teacher.update(learning_rate=0.1, backbone_multiplier=0.1, warmup_epochs=2, decay_epoch=4)
+    rates = np.array([0.01, 0.055, 0.1, 0.1, 0.01, 0.01])  # one step is an epoch
+    parts = {'backbone': 0.1, 'head': 1}
+    params, *gradients = [random_tree(seed, parts) for seed in range(NUM_STEPS + 1)]
+    after, _ = run(make_teacher_optimizer(config, 1), params, gradients)
+    for part, multiplier in parts.items():
+      expected, _ = torch_nesterov(params[part]['bias'], [g[part]['bias'] for g in gradients], multiplier * rates, 0.03)
+      np.testing.assert_allclose(after[part]['bias'], expected, rtol=1e-12)
 
 
 def test_float32_stays_float32(config):

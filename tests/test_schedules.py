@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dgnet_jax.config import default_config
-from dgnet_jax.schedules import active_terms, learning_rates, loss_weights, phase_boundaries
+from dgnet_jax.schedules import active_terms, learning_rates, loss_weights, phase_boundaries, teacher_learning_rate
 from dgnet_jax.types import ActiveTerms
 from tests.parity import goldens
 
@@ -154,3 +154,19 @@ class TestRelease:
     for step, generator, reid, heads in rows:
       rates = learning_rates(default_config(), step)
       assert (rates['generator'], rates['reid'], 10 * rates['reid']) == pytest.approx((generator, reid, heads))
+
+
+class TestTeacherLearningRate:
+  def test_written_out(self):
+    config = default_config()
+    config.teacher.update(learning_rate=0.05, warmup_epochs=2, decay_epoch=4)
+    expected = {0: 0.005, 5: 0.0275, 10: 0.05, 19: 0.05, 20: 0.005, 99: 0.005}  # 5 steps are an epoch
+    traced = jax.jit(lambda step: teacher_learning_rate(config, 5, step))
+    for step, rate in expected.items():
+      assert teacher_learning_rate(config, 5, step) == pytest.approx(rate)
+      assert float(traced(jnp.asarray(step, jnp.int32))) == pytest.approx(rate)
+
+  def test_without_warm_up(self):
+    config = default_config()
+    config.teacher.warmup_epochs = 0
+    assert teacher_learning_rate(config, 5, 0) == config.teacher.learning_rate

@@ -1,0 +1,220 @@
+"""The teacher's training loop: before DG-Net, once, on the same identities."""
+
+from collections.abc import Callable
+import contextlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from dgnet_jax.checkpoints import Checkpoints
+from dgnet_jax.config import Interrupted, UserError
+from dgnet_jax.data.device_feed import device_batches
+from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.data.pipeline import make_source
+from dgnet_jax.interruption import stop_signals
+from dgnet_jax.metric_writer import MetricWriter
+from dgnet_jax.models.build import make_teacher_network
+from dgnet_jax.optimizers import make_teacher_optimizer
+from dgnet_jax.partitioning import make_mesh, replicated
+from dgnet_jax.progress import Progress
+from dgnet_jax.schedules import teacher_learning_rate
+from dgnet_jax.teacher_step import Metrics, TeacherState, create_teacher_state, make_teacher_step
+from dgnet_jax.types import Teacher
+
+DESCRIPTION_FILE = 'teacher.json'
+Log = Callable[[str], None]
+Description = dict[str, Any]
+
+
+def describe_teacher(config: Any, index: DatasetIndex) -> Description:
+  """What a teacher must agree in with a run: the people it names, in the order of its classes, and its sizes."""
+  network = make_teacher_network(config, index.num_identities)
+  teacher = config.teacher
+  return {
+    'num_identities': index.num_identities,
+    'identities': sorted(index.class_of, key=index.class_of.__getitem__),
+    'stage_sizes': list(teacher.stage_sizes),
+    'width': teacher.width,
+    'last_stride': teacher.last_stride,
+    'pool': teacher.pool,
+    'head_width': teacher.head_width,
+    'input_size_hw': [network.reid_scale * size for size in network.image_size_hw],
+  }
+
+
+def _read_description(folder: pathlib.Path) -> Description | None:
+  """The description in a teacher's folder with its `num_steps`; None when there is none."""
+  try:
+    return json.loads((folder / DESCRIPTION_FILE).read_text())
+  except FileNotFoundError:
+    return None
+  except ValueError as error:
+    raise UserError(
+      f'{folder / DESCRIPTION_FILE} is damaged ({error}); remove {folder} to train a new teacher'
+    ) from error
+
+
+def _write_description(folder: pathlib.Path, description: Description) -> None:
+  """Written aside and renamed, so that a reader never sees half of it."""
+  folder.mkdir(parents=True, exist_ok=True)
+  aside = folder / f'{DESCRIPTION_FILE}.tmp'
+  aside.write_text(json.dumps(description, indent=2) + '\n')
+  os.replace(aside, folder / DESCRIPTION_FILE)
+
+
+def _check_description(found: Description, wanted: Description, folder: pathlib.Path) -> None:
+  """Raises UserError that names every difference."""
+  differences = [
+    f'{name} is {found.get(name)} there and {value} here'
+    for name, value in wanted.items()
+    if name != 'identities' and found.get(name) != value
+  ]
+  if not differences and found.get('identities') != wanted['identities']:
+    differences = ['it was trained on as many, but other people']
+  if differences:
+    raise UserError(
+      f'the teacher in {folder} does not fit: {"; ".join(differences)}. Set the data or the teacher.* fields as it was '
+      'trained, or name another folder (teacher.checkpoint, or another workdir) for a new teacher.'
+    )
+
+
+def load_teacher(config: Any, index: DatasetIndex, folder: str | pathlib.Path) -> Teacher:
+  """Reads a trained teacher.
+
+  Args:
+    config: validated; the sizes of `teacher` must be those of the file.
+    index: of the data whose people it was trained on.
+    folder: `<workdir>/teacher` of the run that trained it.
+
+  Raises:
+    UserError: there is none, it is not trained to the end, it is damaged, or it does not fit; says in what.
+  """
+  folder = pathlib.Path(folder)
+  found = _read_description(folder)
+  if found is None:
+    raise UserError(f'no teacher in {folder}: {DESCRIPTION_FILE} is missing. --mode=teacher trains one.')
+  _check_description(found, describe_teacher(config, index), folder)
+  with contextlib.closing(Checkpoints(folder / 'checkpoints', config=config)) as checkpoints:
+    step = checkpoints.latest_step()
+    if step != found['num_steps']:
+      raise UserError(
+        f'the teacher in {folder} is at step {step or 0} of {found["num_steps"]}. --mode=teacher trains it to the end.'
+      )
+    network = _template(config, index).network
+    names = ('params', 'batch_stats')
+    parts = checkpoints.restore_part({'network': {name: getattr(network, name) for name in names}}, step)
+    return Teacher(**parts['network'])
+
+
+def _template(config: Any, index: DatasetIndex) -> TeacherState:
+  """The form of a state, to restore into, without its numbers."""
+  network = make_teacher_network(config, index.num_identities)
+  optimizer = make_teacher_optimizer(config, steps_per_epoch=1)  # the form is the same for any
+  form = jax.eval_shape(lambda: create_teacher_state(network, optimizer, config.seed))
+  everywhere = replicated(make_mesh())
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), form)
+
+
+def train_teacher(config: Any, index: DatasetIndex, workdir: str | pathlib.Path, *, log: Log = print) -> Teacher:
+  """Trains (or goes on training, or reads) the teacher.
+
+  Args:
+    config: validated.
+    index: of the data; its people are the classes.
+    workdir: gets `teacher/`, unless the config names a trained teacher (`teacher.checkpoint`).
+    log: takes lines for a person.
+
+  Raises:
+    UserError: the teacher there does not fit, or a loss is not finite.
+    Interrupted: SIGINT or SIGTERM came; the state is saved and the same command goes on from it.
+  """
+  if config.teacher.checkpoint:
+    log(f'teacher: {config.teacher.checkpoint}')
+    return load_teacher(config, index, config.teacher.checkpoint)
+  folder = pathlib.Path(workdir) / 'teacher'
+  wanted, found = describe_teacher(config, index), _read_description(folder)
+  if found is not None:
+    _check_description(found, wanted, folder)
+  with contextlib.closing(Checkpoints(folder / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:
+    state = None
+    if checkpoints.latest_step() is not None:
+      state = checkpoints.restore(_template(config, index))
+    if found is not None and state is not None and int(state.step) == found['num_steps']:
+      log(f'teacher: {folder}, trained for {found["num_steps"]} steps')
+    else:
+      state = _train(config, index, folder, wanted, checkpoints, state, log)
+  return Teacher(state.network.params, state.network.batch_stats)
+
+
+def _train(
+  config: Any,
+  index: DatasetIndex,
+  folder: pathlib.Path,
+  description: Description,
+  checkpoints: Checkpoints,
+  state: TeacherState | None,
+  log: Log,
+) -> TeacherState:
+  """Trains to the end, from `state` or from scratch."""
+  mesh = make_mesh()
+  source = make_source(index.train, config, log=log)
+  steps_per_epoch = source.single_sampler.steps_per_epoch
+  network = make_teacher_network(config, index.num_identities)
+  optimizer = make_teacher_optimizer(config, steps_per_epoch)
+  if state is None:
+    state = jax.device_put(create_teacher_state(network, optimizer, config.seed), replicated(mesh))
+  start = int(state.step)
+  total = max(config.teacher.num_epochs * steps_per_epoch, start)
+  if jax.process_index() == 0:
+    _write_description(folder, description | {'num_steps': total})
+  count = sum(x.size for x in jax.tree.leaves(state.network.params))
+  log(
+    f'teacher: {count / 1e6:.2f} M parameters, {config.teacher.num_epochs} epochs of {steps_per_epoch} steps, '
+    f'from step {start}, in {folder}'
+  )
+  step_fn = make_teacher_step(network, optimizer, config, mesh)
+  with (
+    contextlib.closing(MetricWriter(folder, resume_step=start)) as writer,
+    contextlib.closing(device_batches(source.single_batches(start), mesh)) as batches,
+    stop_signals() as stopped,
+  ):
+    pending: list[Metrics] = []
+    progress = Progress(total, start)
+    for done in range(start + 1, total + 1):
+      state, metrics = step_fn(state, *next(batches))
+      pending.append(metrics)
+      stopping = stopped() and done < total
+      saving = stopping or done == total or done % config.log.checkpoint_every_steps == 0
+      if saving or done % config.log.progress_every_steps == 0:
+        means = _mean_metrics(pending, done, folder)
+        pending.clear()
+        rate = float(teacher_learning_rate(config, steps_per_epoch, done - 1))
+        log(
+          'teacher ' + progress.line(done, f'loss {means["loss"]:.3f} accuracy {means["accuracy"]:.3f} rate {rate:.4f}')
+        )
+        writer.write_scalars(done, means | {'rate': rate})
+      if saving:
+        checkpoints.save(done, state, wait=stopping or done == total)
+      if stopping:
+        raise Interrupted(f'teacher stopped at step {done} of {total}; saved in {folder}. The same command goes on.')
+  return state
+
+
+def _mean_metrics(pending: list[Metrics], done: int, folder: pathlib.Path) -> dict[str, float]:
+  """Means over the steps that end with `done`.
+
+  Raises:
+    UserError: a loss is not finite; names its step.
+  """
+  fetched = jax.device_get(pending)
+  for step, metrics in enumerate(fetched, start=done - len(fetched) + 1):
+    if not np.isfinite(metrics['loss']):
+      raise UserError(
+        f"the teacher's loss is not finite at step {step}; what is saved in {folder} is good. Lower "
+        'teacher.learning_rate and run the same command again.'
+      )
+  return {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}

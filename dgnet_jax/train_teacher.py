@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import contextlib
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -15,6 +14,7 @@ from dgnet_jax.config import Interrupted, UserError
 from dgnet_jax.data.device_feed import device_batches
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.pipeline import make_source
+from dgnet_jax.files import whole_file
 from dgnet_jax.interruption import stop_signals
 from dgnet_jax.metric_writer import MetricWriter
 from dgnet_jax.models.build import make_teacher_network
@@ -56,14 +56,6 @@ def _read_description(folder: pathlib.Path) -> Description | None:
     raise UserError(
       f'{folder / DESCRIPTION_FILE} is damaged ({error}); remove {folder} to train a new teacher'
     ) from error
-
-
-def _write_description(folder: pathlib.Path, description: Description) -> None:
-  """Written aside and renamed, so that a reader never sees half of it."""
-  folder.mkdir(parents=True, exist_ok=True)
-  aside = folder / f'{DESCRIPTION_FILE}.tmp'
-  aside.write_text(json.dumps(description, indent=2) + '\n')
-  os.replace(aside, folder / DESCRIPTION_FILE)
 
 
 def _check_description(found: Description, wanted: Description, folder: pathlib.Path) -> None:
@@ -170,7 +162,8 @@ def _train(
   start = int(state.step)
   total = max(config.teacher.num_epochs * steps_per_epoch, start)
   if jax.process_index() == 0:
-    _write_description(folder, description | {'num_steps': total})
+    with whole_file(folder / DESCRIPTION_FILE) as aside:
+      aside.write_text(json.dumps(description | {'num_steps': total}, indent=2) + '\n')
   count = sum(x.size for x in jax.tree.leaves(state.network.params))
   log(
     f'teacher: {count / 1e6:.2f} M parameters, {config.teacher.num_epochs} epochs of {steps_per_epoch} steps, '

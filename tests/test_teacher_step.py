@@ -97,7 +97,7 @@ def test_eight_devices_agree_with_one(config, people):
     double = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, setup.state.network)
     setup.state = setup.state.replace(network=double)
     states.append(setup.run(people, 2)[0])
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), *states)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *states)
 
 
 def test_dropout_is_an_argument(config, people):

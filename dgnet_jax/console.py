@@ -46,7 +46,7 @@ def copied_to(path: str | os.PathLike[str]) -> Iterator[None]:
   with open(path, 'a', encoding='utf-8') as file:
     tees = Tee(sys.stdout, file), Tee(sys.stderr, file)
     out, err = tees  # duck-typed streams, for print and warnings
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):  # type: ignore[type-var]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
       try:
         yield
       except Exception:

@@ -14,7 +14,6 @@ from dgnet_jax import config_file
 from dgnet_jax.config import Interrupted, UserError
 from dgnet_jax.config_rules import leaves, suggestion
 from dgnet_jax.console import copied_to
-from dgnet_jax.xla_flags import set_cpu_flags
 
 MODES = {
   'train': 'the whole job: data, teacher, DG-Net, evaluation and pictures; goes on where it stopped',
@@ -84,7 +83,6 @@ def run(options: argparse.Namespace, config: Any) -> None:
     options: of `parse`.
     config: validated.
   """
-  set_cpu_flags()
   import jax  # JAX reads its flags at import, and a wrong config is told before it
 
   if options.distributed:

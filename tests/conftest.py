@@ -3,8 +3,6 @@
 import os
 import pathlib
 
-from dgnet_jax.xla_flags import set_cpu_flags
-
 REPO = pathlib.Path(__file__).resolve().parent.parent
 
 # Eight virtual devices let sharding be tested anywhere. Compiled programs are kept between runs, one folder per worker
@@ -13,7 +11,6 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 EIGHT_DEVICES = '--xla_force_host_platform_device_count=8'
 if EIGHT_DEVICES not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {EIGHT_DEVICES}'.strip()
-set_cpu_flags()
 CACHE = REPO / '.pytest_cache' / 'jax'
 if os.environ.get('JAX_COMPILATION_CACHE_DIR', str(CACHE)).startswith(str(CACHE)):  # a worker inherits its parent's
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE / os.environ.get('PYTEST_XDIST_WORKER', 'main'))

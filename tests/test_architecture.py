@@ -14,7 +14,7 @@ REPO = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = REPO / 'dgnet_jax'
 
 FLOORS = (
-  ('types', 'config', 'config_rules', 'config_file', 'xla_flags', 'console', 'files', 'progress', 'interruption'),
+  ('types', 'config', 'config_rules', 'config_file', 'console', 'files', 'progress', 'interruption'),
   (
     *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images'),
     *('models.layers', 'partitioning'),

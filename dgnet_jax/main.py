@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, config: Any) -> None:
     options: of `parse`.
     config: validated.
   """
-  import jax  # JAX reads its flags at import, and a wrong config is told before it
+  import jax  # late: a wrong config is told before it
 
   if options.distributed:
     jax.distributed.initialize()

@@ -111,7 +111,7 @@ def _dispatch(mode: str, config: Any, workdir: pathlib.Path) -> None:
     from dgnet_jax.data.open import open_dataset
     from dgnet_jax.train_teacher import train_teacher
 
-    train_teacher(config, open_dataset(config, workdir), workdir)
+    train_teacher(config, open_dataset(config, workdir, verify=True), workdir)
   if mode == 'train':
     from dgnet_jax.train import train
 

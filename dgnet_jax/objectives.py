@@ -107,7 +107,7 @@ def discriminator_terms(networks: Networks, params: Params, real: Array, fake: A
   fake_scores = networks.discriminate(params, frozen(fake).reshape(flat_real.shape))
   judged = [scores_and_penalty(score_fn, flat_real) for score_fn in networks.score_fns(params)]
   loss = lsgan_discriminator_loss([scores for scores, _ in judged], fake_scores)
-  penalty = r1_weight * sum(penalty for _, penalty in judged)
+  penalty = r1_weight * jnp.stack([penalty for _, penalty in judged]).sum(0)
   return {'discriminator': loss.reshape(real.shape[:2]), 'r1': penalty.reshape(real.shape[:2])}
 
 
@@ -249,9 +249,7 @@ def generator_and_reid_terms(
     draws.update_structure_encoder,
     active,
   )
-  reid_terms, batch_stats = _reid_terms(
-    networks, reid_params, reid_stats, generated, batch, labels, draws.dropout_key
-  )
+  reid_terms, batch_stats = _reid_terms(networks, reid_params, reid_stats, generated, batch, labels, draws.dropout_key)
   return terms | reid_terms, batch_stats
 
 

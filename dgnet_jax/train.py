@@ -66,7 +66,9 @@ class LossWatch:
           'Lower the learning rates (optimizer.*), or set compute_dtype to float32, and run the same command again.'
         )
     names = fetched[-1][1] if fetched else {}
-    return {name: float(np.mean([np.mean(metrics[name]) for _, metrics in fetched if name in metrics])) for name in names}
+    return {
+      name: float(np.mean([np.mean(metrics[name]) for _, metrics in fetched if name in metrics])) for name in names
+    }
 
 
 def _announce(config: Any, index: DatasetIndex, networks: Networks, state: TrainState, log: Log) -> None:
@@ -126,7 +128,7 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
     Interrupted: SIGINT or SIGTERM came; the state is saved and the same command goes on from it.
   """
   workdir = pathlib.Path(workdir)
-  index = open_dataset(config, workdir, log=log)
+  index = open_dataset(config, workdir, verify=True, log=log)
   teacher = train_teacher(config, index, workdir, log=log)
   mesh = make_mesh()
   networks = make_networks(config, index.num_identities)
@@ -177,7 +179,9 @@ def _loop(
       if stopped():
         watch.read()
         checkpoints.save(done, state, wait=True)
-        raise Interrupted(f'stopped at step {done}; saved in {checkpoints.folder}. The same command goes on from there.')
+        raise Interrupted(
+          f'stopped at step {done}; saved in {checkpoints.folder}. The same command goes on from there.'
+        )
       if done % config.log.checkpoint_every_steps == 0 and done < total:
         watch.read()
         checkpoints.save(done, state)

@@ -30,7 +30,9 @@ def _reduced_total(terms: Terms, weights: Any) -> Array:
   return weighted_total(terms, {name: weights[name] for name in terms}).mean(0).sum()
 
 
-def _apply(optimizer: optax.GradientTransformation, state: NetworkState, gradients: Any, batch_stats: Any) -> NetworkState:
+def _apply(
+  optimizer: optax.GradientTransformation, state: NetworkState, gradients: Any, batch_stats: Any
+) -> NetworkState:
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   return NetworkState(optax.apply_updates(state.params, updates), batch_stats, opt_state)
 
@@ -132,9 +134,7 @@ def update(
   return new_state, metrics, gradients
 
 
-def draw_step(
-  config: Any, state: TrainState, pixels: PixelBatch, reid_scale: int
-) -> tuple[PairBatch, Draws]:
+def draw_step(config: Any, state: TrainState, pixels: PixelBatch, reid_scale: int) -> tuple[PairBatch, Draws]:
   """Everything random of an iteration, from `fold_in(state.rng, state.step)`."""
   augment_key, encoder_key, dropout_key, teacher_key = jax.random.split(jax.random.fold_in(state.rng, state.step), 4)
   draws = Draws(
@@ -158,9 +158,7 @@ def make_train_step(
   @functools.partial(jax.jit, static_argnums=3, donate_argnums=0, out_shardings=replicated)
   def train_step(state, teacher, pixels, active):
     batch, draws = draw_step(config, state, pixels, networks.reid_scale)
-    new_state, metrics, _ = update(
-      networks, teacher_network, optimizers, config, state, teacher, batch, draws, active
-    )
+    new_state, metrics, _ = update(networks, teacher_network, optimizers, config, state, teacher, batch, draws, active)
     return new_state, metrics
 
   return train_step

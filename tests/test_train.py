@@ -142,7 +142,9 @@ def test_one_and_eight_devices_agree():
     draws = Draws(jnp.asarray(True))
 
     def step(state, batch):
-      after, metrics, _ = update(networks, teacher_network, optimizers, config, state, teacher, batch, draws, EVERYTHING)
+      after, metrics, _ = update(
+        networks, teacher_network, optimizers, config, state, teacher, batch, draws, EVERYTHING
+      )
       return after.replace(rng=jax.random.key_data(after.rng)), metrics
 
     results = []

@@ -51,7 +51,9 @@ class AppearanceEncoder(nn.Module):
     pooled = adaptive_pool(features, 1, self.pool)[:, 0]
 
     def head(dropout, name):
-      return Head(self.head_width, self.num_identities, dropout, dtype=self.dtype, name=name)(pooled, mode, deterministic)
+      return Head(self.head_width, self.num_identities, dropout, dtype=self.dtype, name=name)(
+        pooled, mode, deterministic
+      )
 
     primary_logits, primary_feature = head(self.primary_dropout, 'primary_head')
     fine_logits, fine_feature = head(self.fine_dropout, 'fine_head')

@@ -7,8 +7,9 @@ any leading axes.
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,11 @@ RELEASE_DOUBLING_HEIGHT = 128  # up to this height the release doubles what the 
 def _flatten(x: Array, inner: int) -> Array:
   """Joins all axes but the last `inner`."""
   return x.reshape(-1, *x.shape[-inner:])
+
+
+def _output(module: nn.Module, params: Params, *inputs: Array) -> Array:
+  """The one array that a network without BatchNorm makes."""
+  return cast(Array, module.apply({'params': params}, *inputs))
 
 
 def input_scale(configured: int, image_size_hw: tuple[int, int]) -> int:
@@ -83,15 +89,14 @@ class Networks:
   def encode_structure(self, params: Params, image: Array) -> Array:
     """Structure codes f[..., h, w, C] of images f[..., H, W, 3], which are turned grey first."""
     flat = _flatten(to_gray(image), 3)
-    code = self.structure_encoder.apply({'params': params['structure_encoder']}, flat)
+    code = _output(self.structure_encoder, params['structure_encoder'], flat)
     return code.reshape(*image.shape[:-3], *code.shape[1:])
 
   def decode(self, params: Params, structure_code: Array, appearance_code: Array) -> Array:
     """Images f[..., H, W, 3] from codes f[..., h, w, C] and f[..., F] with equal leading axes."""
     if structure_code.shape[:-3] != appearance_code.shape[:-1]:
       raise ValueError(f'leading axes differ: {structure_code.shape=} {appearance_code.shape=}')
-    variables = {'params': params['decoder']}
-    image = self.decoder.apply(variables, _flatten(structure_code, 3), _flatten(appearance_code, 1))
+    image = _output(self.decoder, params['decoder'], _flatten(structure_code, 3), _flatten(appearance_code, 1))
     return image.reshape(*structure_code.shape[:-3], *image.shape[1:])
 
   def encode_appearance(self, params: Params, batch_stats: Params, image: Array) -> AppearanceOutput:
@@ -132,7 +137,7 @@ class Networks:
     def at_scale(i: int, image: Array) -> Array:
       for _ in range(i):
         image = halve(image)
-      return self.discriminators[i].apply({'params': params[f'scale_{i}']}, image)
+      return _output(self.discriminators[i], params[f'scale_{i}'], image)
 
     return tuple(functools.partial(at_scale, i) for i in range(len(self.discriminators)))
 
@@ -142,7 +147,7 @@ class Networks:
     flat = _flatten(image, 3)
     for i, network in enumerate(self.discriminators):
       flat = halve(flat) if i else flat
-      score = network.apply({'params': params[f'scale_{i}']}, flat)
+      score = _output(network, params[f'scale_{i}'], flat)
       scores.append(score.reshape(*image.shape[:-3], *score.shape[1:]))
     return tuple(scores)
 

@@ -25,7 +25,9 @@ class PatchDiscriminator(nn.Module):
   def __call__(self, image: Array) -> Array:
     x = image
     for i, (factor, kernel_size, stride) in enumerate(((1, 1, 1), (1, 3, 1), (1, 3, 2), (1, 3, 1), (2, 3, 2))):
-      layer = ConvLayer(factor * self.width, kernel_size, stride, kernel_init=patch_normal, dtype=self.dtype, name=f'conv_{i}')
+      layer = ConvLayer(
+        factor * self.width, kernel_size, stride, kernel_init=patch_normal, dtype=self.dtype, name=f'conv_{i}'
+      )
       x = layer(x)
     for i in range(self.num_res_blocks):
       x = ResidualBlock(2 * self.width, kernel_init=patch_normal, dtype=self.dtype, name=f'block_{i}')(x)

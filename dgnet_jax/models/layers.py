@@ -97,6 +97,8 @@ class ConvLayer(nn.Module):
     elif self.norm == 'layer':
       x = LayerNorm(name='norm')(x)
     elif self.norm == 'adaptive':
+      if scale is None or shift is None:
+        raise ValueError('adaptive normalisation needs scale and shift')
       x = adaptive_instance_norm(x, scale, shift)
     return leaky_relu(x) if self.activation else x
 

@@ -63,6 +63,8 @@ class ResNet(nn.Module):
     for stage, num_blocks in enumerate(self.stage_sizes):
       first_stride = 1 if stage == 0 else self.last_stride if stage == last else 2
       for i in range(num_blocks):
-        block = Bottleneck(self.width * 2**stage, first_stride if i == 0 else 1, self.dtype, name=f'stage_{stage}_block_{i}')
+        block = Bottleneck(
+          self.width * 2**stage, first_stride if i == 0 else 1, self.dtype, name=f'stage_{stage}_block_{i}'
+        )
         x = block(x, mode)
     return x

@@ -62,7 +62,6 @@ def case(request, parity_dir):
 
 @pytest.mark.usefixtures('float64')
 class TestForward:
-
   def test_structure_encoder_and_decoder(self, case):
     params = case.variables('gen')['params']
     encode, decode = jax.jit(case.networks.encode_structure), jax.jit(case.networks.decode)

@@ -123,7 +123,6 @@ def run(request, parity_dir):
 
 @pytest.mark.usefixtures('float64')
 class TestStep:
-
   def test_every_named_loss(self, run):
     losses = golden_losses(run.metrics, loss_weights(run.config, run.step))
     expected = {k: v for k, v in run.golden['losses'].items() if 'vgg' not in k}

@@ -53,7 +53,7 @@ def config_of(meta):
   config.teacher.last_stride = meta['teacher_stride']
   if 'hyperparameters' in meta:
     return _with_hyperparameters(config, meta['hyperparameters'], meta['iteration0'])
-  config.reid.pool = config.teacher.pool = meta['pool']
+  config.reid.pool = meta['pool']
   config.reid.last_stride = meta['ID_stride']
   return config
 

@@ -127,7 +127,7 @@ def random_batch(config):
 
 
 def test_one_and_eight_devices_agree():
-  """Same step, float64; and the batch is never gathered on the way."""
+  """Same step, float64."""
   if jax.device_count() < 2:
     pytest.skip('needs virtual devices: XLA_FLAGS=--xla_force_host_platform_device_count=8')
   with jax.enable_x64(True):
@@ -159,6 +159,5 @@ def test_one_and_eight_devices_agree():
 
     metrics_one, metrics_many = results[0][1], results[1][1]
     jax.tree.map(close, metrics_one, metrics_many)
-    # Adam's first step is the sign of the gradient: compare the slots, which hold its square.
     jax.tree.map(close, results[0][0].discriminator.params, results[1][0].discriminator.params)
     jax.tree.map(close, results[0][0].reid, results[1][0].reid)

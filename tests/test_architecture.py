@@ -17,7 +17,7 @@ FLOORS = (
   ('types', 'config', 'config_rules', 'config_file', 'console', 'files', 'progress', 'interruption'),
   (
     *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images'),
-    *('models.layers', 'partitioning'),
+    *('models.layers', 'models.convolutions', 'partitioning'),
   ),
   (
     *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.open', 'data.photos'),

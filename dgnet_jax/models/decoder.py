@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dgnet_jax.models.layers import ConvLayer, ResidualBlock, enlarge, fan_in_normal, leaky_relu
+from dgnet_jax.models.layers import ConvLayer, ResidualBlock, fan_in_normal, leaky_relu
 from dgnet_jax.types import Array
 
 
@@ -43,7 +43,7 @@ class Decoder(nn.Module):
       x = ResidualBlock(channels, norm='adaptive', dtype=self.dtype, name=f'block_{i}')(x, scale, shift)
     for i in range(2):
       channels //= 2
-      x = ConvLayer(channels, 5, norm='layer', dtype=self.dtype, name=f'up_{i}')(enlarge(x, 2))
+      x = ConvLayer(channels, 5, doubled=True, norm='layer', dtype=self.dtype, name=f'up_{i}')(x)
     for i in range(2):
       x = ConvLayer(channels, 3, dtype=self.dtype, name=f'refine_{i}')(x)
     return ConvLayer(3, 1, activation=False, dtype=self.dtype, name='to_rgb')(x)

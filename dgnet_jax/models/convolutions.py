@@ -1,0 +1,90 @@
+"""Convolutions as the networks need them: without padding, and of a doubled map.
+
+`upsampled_convolution` is nearest-neighbour doubling followed by a 5x5 convolution, computed on the small map with 9
+taps instead of 25. A doubled map repeats every value, so taps that fall on one value can be added beforehand. Along one
+axis, with taps w0..w4, the outputs at 2j and 2j + 1 are
+
+    (w0 + w1) x[j-1] + (w2 + w3) x[j] +        w4 x[j+1]
+           w0 x[j-1] + (w1 + w2) x[j] + (w3 + w4) x[j+1]
+
+that is, one 3x3 convolution to four times the channels, interleaved. Reflect padding of the doubled map equals edge
+padding of the small one but for the outermost value that it shows to the outermost output: x[1] instead of x[0]. Those
+lines of the output are corrected by what the difference makes.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgnet_jax.types import Array
+
+_MERGED_TAPS = np.array(  # [parity of the output, tap of the small map, tap of the kernel]
+  [
+    [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]],
+    [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]],
+  ]
+)
+
+
+def upsampled_convolution(x: Array, kernel: Array) -> Array:
+  """The reflect-padded convolution of the doubled map.
+
+  Args:
+    x: f[N, h, w, C], h and w at least 2.
+    kernel: f[5, 5, C, O].
+
+  Returns:
+    f[N, 2h, 2w, O]: `conv(reflect_pad(repeat(x, 2), 2), kernel)` up to rounding.
+  """
+  rows, columns, features = 2 * x.shape[1], 2 * x.shape[2], kernel.shape[-1]
+  small = _merged_kernel(kernel)
+  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='edge')
+  phases = unpadded_convolution(padded, small).reshape(-1, rows // 2, columns // 2, 2, 2, features)
+  edge_padded = phases.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, features)
+
+  # First the outermost rows as edge padding shows their columns, then the outermost columns of the true map.
+  rows_off = jnp.stack([x[:, 1] - x[:, 0], x[:, -2] - x[:, -1]], axis=1)
+  columns_off = jnp.stack([x[:, :, 1] - x[:, :, 0], x[:, :, -2] - x[:, :, -1]], axis=1)
+  correction = _outermost(_lines(rows_off, kernel[0::4], 'edge'), 1, rows)
+  return (
+    edge_padded
+    + correction
+    + _outermost(_lines(columns_off, kernel[:, 0::4].swapaxes(0, 1), 'reflect').swapaxes(1, 2), 2, columns)
+  )
+
+
+def unpadded_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
+  """Convolution of f[N, H, W, C] with f[k, k, C, O] without padding."""
+  width = (x.shape[2] - dilation * (kernel.shape[1] - 1) - 1) // stride + 1
+  # XLA's CPU kernels are 2 to 5 times slower on convolutions without padding: give them a column to pad, and cut it.
+  spare = 1 if kernel.shape[1] > 1 and jax.default_backend() == 'cpu' else 0
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    ((0, 0), (0, spare)),
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )[:, :, :width]
+
+
+def _merged_kernel(kernel: Array) -> Array:
+  """f[5, 5, C, O] -> f[3, 3, C, 4 O], the four outputs at (even, even), (even, odd), (odd, even), (odd, odd)."""
+  merged = _MERGED_TAPS.astype(kernel.dtype)
+  phases = jnp.einsum('aik,bjl,klco->ijcabo', merged, merged, kernel, precision='highest')
+  return phases.reshape(3, 3, kernel.shape[2], -1)
+
+
+def _lines(x: Array, kernel: Array, padding: str) -> Array:
+  """Doubles and convolves two lines, each with taps of its own: f[N, 2, l, C], f[2, 5, C, O] -> f[N, 2, 2l, O]."""
+  doubled = jnp.pad(jnp.repeat(x, 2, axis=2), ((0, 0), (0, 0), (2, 2), (0, 0)), mode=padding)
+  length = 2 * x.shape[2]
+  patches = jnp.stack([doubled[:, :, tap : tap + length] for tap in range(5)], axis=3)
+  return jnp.einsum('nsltc,stco->nslo', patches, kernel)
+
+
+def _outermost(lines: Array, axis: int, size: int) -> Array:
+  """Two lines at the ends of an otherwise empty axis of `size`."""
+  spread = [(0, 0, 0)] * lines.ndim
+  spread[axis] = (0, 0, size - 2)
+  return jax.lax.pad(lines, jnp.zeros((), lines.dtype), spread)

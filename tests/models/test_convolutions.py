@@ -1,0 +1,55 @@
+"""Convolutions against their plain definitions, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dgnet_jax.models.convolutions import unpadded_convolution, upsampled_convolution
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+  with jax.enable_x64(True):
+    yield
+
+
+def _random(*shape):
+  return np.random.default_rng(0).normal(size=shape)
+
+
+def _doubled_and_convolved(x, kernel):
+  doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+  padded = jnp.pad(doubled, ((0, 0), (2, 2), (2, 2), (0, 0)), mode='reflect')
+  dimensions = jax.lax.conv_dimension_numbers(padded.shape, kernel.shape, ('NHWC', 'HWIO', 'NHWC'))
+  return jax.lax.conv_general_dilated(padded, kernel, (1, 1), 'VALID', dimension_numbers=dimensions)
+
+
+@pytest.mark.parametrize('size', [(2, 2), (2, 3), (5, 4), (16, 8)])
+def test_upsampled_convolution_is_doubling_padding_and_convolution(size):
+  x, kernel = _random(2, *size, 3), _random(5, 5, 3, 4)
+  np.testing.assert_allclose(
+    upsampled_convolution(x, kernel), _doubled_and_convolved(x, kernel), rtol=1e-12, atol=1e-12
+  )
+
+
+def test_gradients_of_the_upsampled_convolution():
+  x, kernel, weight = _random(2, 4, 3, 3), _random(5, 5, 3, 4), _random(2, 8, 6, 4)
+
+  def gradients(convolution):
+    return jax.grad(lambda x, kernel: (convolution(x, kernel) * weight).sum(), argnums=(0, 1))(x, kernel)
+
+  for ours, plain in zip(gradients(upsampled_convolution), gradients(_doubled_and_convolved), strict=True):
+    np.testing.assert_allclose(ours, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(('stride', 'dilation'), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_unpadded_convolution_is_the_sum_over_taps(stride, dilation):
+  x, kernel = _random(1, 9, 8, 2), _random(3, 3, 2, 3)
+  height, width = ((size - 2 * dilation - 1) // stride + 1 for size in (9, 8))
+  expected = np.zeros((1, height, width, 3))
+  for i in range(3):
+    for j in range(3):
+      window = x[:, i * dilation :: stride, j * dilation :: stride][:, :height, :width]
+      expected += window @ kernel[i, j]
+  np.testing.assert_allclose(unpadded_convolution(x, kernel, stride, dilation), expected, rtol=1e-12)

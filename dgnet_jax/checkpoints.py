@@ -104,6 +104,22 @@ class Checkpoints:
     """
     return self._newest_whole(template, step, whole=False)
 
+  def shapes(self, step: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Shapes of all arrays of a checkpoint by their path, a/b/c; the newest one if no step is given.
+
+    Raises:
+      UserError: there is no such checkpoint, or its description is damaged.
+    """
+    steps = self._steps()
+    if self._manager is None or not steps or (step is not None and step not in steps):
+      raise self._absent(step)
+    try:
+      chosen = steps[-1] if step is None else step
+      about = self._manager.restore(chosen, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
+      return {name: tuple(leaf['shape']) for name, leaf in about['leaves'].items()}
+    except Exception as error:  # as in `_newest_whole`
+      raise UserError(f'{self.folder}: the checkpoint of step {chosen} is damaged ({error})') from error
+
   def close(self) -> None:
     """Waits for what is being written."""
     if self._manager is not None:
@@ -113,11 +129,15 @@ class Checkpoints:
     steps = self._manager.all_steps() if self._manager is not None else []
     return sorted(step for step in steps if step not in self._damaged)
 
+  def _absent(self, step: int | None) -> UserError:
+    steps = self._steps()
+    there = f'there are {", ".join(map(str, steps))}' if steps else 'there is none'
+    return UserError(f'{self.folder}: no checkpoint{"" if step is None else f" of step {step}"}; {there}')
+
   def _newest_whole(self, template: Any, step: int | None, *, whole: bool) -> Any:
     steps = self._steps()
     if not steps or (step is not None and step not in steps):
-      there = f'there are {", ".join(map(str, steps))}' if steps else 'there is none'
-      raise UserError(f'{self.folder}: no checkpoint{"" if step is None else f" of step {step}"}; {there}')
+      raise self._absent(step)
     for candidate in reversed(steps) if step is None else [step]:
       try:
         data = self._read(candidate, template, whole=whole)

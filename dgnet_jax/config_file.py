@@ -76,11 +76,12 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> list[st
     except (ValueError, SyntaxError):
       problems.append(f'{name}: {text!r} is not {config_rules.type_name(references[name])}')
       continue
-    _set_field(config, name, value)
+    set_field(config, name, value)
   return problems
 
 
-def _set_field(config: ConfigDict, name: str, value: Any) -> None:
+def set_field(config: ConfigDict, name: str, value: Any) -> None:
+  """Sets a field by its dotted name."""
   *sections, last = name.split('.')
   for section in sections:
     config = config[section]
@@ -88,10 +89,10 @@ def _set_field(config: ConfigDict, name: str, value: Any) -> None:
 
 
 def read_config_file(path: str | os.PathLike[str]) -> ConfigDict:
-  """Runs `get_config()` of a Python file.
+  """Runs `get_config()` of a Python file, or reads the config.json of a work folder.
 
   Raises:
-    UserError: there is no such file, or it fails; names the line.
+    UserError: there is no such file, it fails (names the line), or it is damaged.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -99,9 +100,11 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigDict:
       str(p) for p in pathlib.Path('configs').glob('*')
     )
     raise UserError(f'{path}: no such config file{"; there are " + ", ".join(there) if there else ""}')
+  if path.suffix == '.json':
+    return _read_json(path)
   spec = importlib.util.spec_from_file_location('dgnet_jax_run_config', path)
   if spec is None or spec.loader is None:
-    raise UserError(f'{path}: a config is a Python file (.py) with a function get_config()')
+    raise UserError(f'{path}: a config is a Python file (.py) with a function get_config(), or a config.json')
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
@@ -117,11 +120,28 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigDict:
   return config
 
 
+def _read_json(path: pathlib.Path) -> ConfigDict:
+  try:
+    values = json.loads(path.read_text())
+  except (ValueError, RecursionError) as error:
+    raise UserError(f'{path}: damaged ({error})') from error
+  if not isinstance(values, dict):
+    raise UserError(f'{path}: no config of a work folder')
+  # JSON has no tuples, and a ConfigDict keeps a field a list that was one.
+  return ConfigDict(_with_tuples(values), type_safe=False)
+
+
+def _with_tuples(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _with_tuples(item) for name, item in value.items()}
+  return tuple(value) if isinstance(value, list) else value
+
+
 def load_config(path: str | os.PathLike[str], overrides: Mapping[str, str], problems: Sequence[str] = ()) -> ConfigDict:
   """A config file with command-line values on top, checked.
 
   Args:
-    path: Python file with `get_config()`.
+    path: Python file with `get_config()`, or the config.json of a work folder.
     overrides: field name to text.
     problems: what was already found wrong with the command line; reported together with the rest.
 
@@ -135,7 +155,7 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, str], prob
     raise ConfigError(found)
   values = dict(config_rules.leaves(config))
   for name, reference in config_rules.leaves(default_config()):
-    _set_field(config, name, type(reference)(values[name]))  # a list becomes a tuple, 1 becomes 1.0
+    set_field(config, name, type(reference)(values[name]))  # a list becomes a tuple, 1 becomes 1.0
   return config
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
+import shutil
 import uuid
 
 
@@ -21,3 +22,17 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     os.replace(aside, path)
   finally:
     aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Like `whole_file`, for a folder that is not there yet."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  aside = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
+  aside.mkdir()
+  try:
+    yield aside
+    os.rename(aside, path)
+  finally:
+    shutil.rmtree(aside, ignore_errors=True)

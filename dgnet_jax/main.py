@@ -109,8 +109,10 @@ def _note_config(workdir: pathlib.Path, config: Any, *, write: bool) -> None:
 def _dispatch(mode: str, config: Any, workdir: pathlib.Path) -> None:
   if mode == 'teacher':
     from dgnet_jax.data.open import open_dataset
+    from dgnet_jax.interop.pretrained import check_pretrained
     from dgnet_jax.train_teacher import train_teacher
 
+    check_pretrained(config, workdir)
     train_teacher(config, open_dataset(config, workdir, verify=True), workdir)
   if mode == 'train':
     from dgnet_jax.train import train

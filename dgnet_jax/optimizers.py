@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from dgnet_jax.schedules import learning_rates, teacher_learning_rate
@@ -118,6 +119,30 @@ def adam_slots(opt_state: Any) -> tuple[Params, Params]:
   """A `coupled_adam` state's first and second moments (PyTorch's exp_avg and exp_avg_sq)."""
   slots = next(part for part in opt_state if isinstance(part, optax.ScaleByAdamState))
   return slots.mu, slots.nu
+
+
+def adam_count(opt_state: Any) -> Array:
+  """i32[], the updates that a `coupled_adam` state has seen."""
+  return next(part for part in opt_state if isinstance(part, optax.ScaleByAdamState)).count
+
+
+def with_slots(opt_state: Any, step: int, slots: Mapping[str, Any]) -> Any:
+  """A fresh optimiser state of this file at another step, with what was gathered until then.
+
+  Args:
+    opt_state: of `coupled_adam` or `coupled_nesterov`, at step 0.
+    step: updates done, for the learning rates.
+    slots: of Adam `mu`, `nu` and `count` (its own updates); of Nesterov `trace`. Empty leaves what was there.
+  """
+
+  def at_step(part: Any) -> Any:
+    if isinstance(part, optax.ScaleByScheduleState):
+      return part._replace(count=jnp.full_like(part.count, step))
+    if isinstance(part, optax.ScaleByAdamState | optax.TraceState):
+      return part._replace(**{name: jax.tree.map(jnp.asarray, value) for name, value in slots.items()})
+    return part
+
+  return tuple(at_step(part) for part in opt_state)
 
 
 def momentum_slots(opt_state: Any) -> Params:

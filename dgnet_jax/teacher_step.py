@@ -1,6 +1,6 @@
 """One iteration of the teacher's training: a plain classifier of single pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -12,6 +12,7 @@ from dgnet_jax.augment import augment_singles
 from dgnet_jax.losses.identity import identity_cross_entropy
 from dgnet_jax.models.build import TeacherNetwork
 from dgnet_jax.partitioning import replicated
+from dgnet_jax.train_state import with_backbone
 from dgnet_jax.types import Array, NetworkState
 
 Metrics = dict[str, Array]
@@ -29,10 +30,15 @@ class TeacherState:
   rng: Array
 
 
-def create_teacher_state(network: TeacherNetwork, optimizer: optax.GradientTransformation, seed: int) -> TeacherState:
-  """A fresh state at step 0; two calls with one seed agree."""
+def create_teacher_state(
+  network: TeacherNetwork,
+  optimizer: optax.GradientTransformation,
+  seed: int,
+  backbone: Mapping[str, Any] | None = None,
+) -> TeacherState:
+  """A fresh state at step 0, with a pretrained backbone if one is given; two calls with one seed agree."""
   init_key, base_key = jax.random.split(jax.random.key(seed))
-  params, batch_stats = network.init(init_key)
+  params, batch_stats = with_backbone(*network.init(init_key), backbone)
   opt_state = jax.jit(optimizer.init)(params)
   return TeacherState(jnp.zeros((), jnp.int32), NetworkState(params, batch_stats, opt_state), base_key)
 

@@ -19,6 +19,7 @@ from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.pipeline import make_source
 from dgnet_jax.evaluation.sheets import training_grid
 from dgnet_jax.inference import reconstruct
+from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.interruption import stop_signals
 from dgnet_jax.metric_writer import MetricWriter
 from dgnet_jax.models.build import Networks, make_networks, make_teacher_network
@@ -124,10 +125,11 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
     The state after the last step.
 
   Raises:
-    UserError: a loss is not finite.
+    UserError: a loss is not finite, or pretrained weights are missing or do not fit.
     Interrupted: SIGINT or SIGTERM came; the state is saved and the same command goes on from it.
   """
   workdir = pathlib.Path(workdir)
+  check_pretrained(config, workdir)
   index = open_dataset(config, workdir, verify=True, log=log)
   teacher = train_teacher(config, index, workdir, log=log)
   mesh = make_mesh()
@@ -135,8 +137,10 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
   optimizers = make_optimizers(config)
   checkpoints = Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)
   with contextlib.closing(checkpoints), stop_signals() as stopped:
-    state = jax.device_put(create_train_state(networks, optimizers, config.seed), replicated(mesh))
-    if checkpoints.latest_step() is not None:
+    fresh = checkpoints.latest_step() is None
+    backbone = load_backbone(config, 'reid', log=log) if fresh else None
+    state = jax.device_put(create_train_state(networks, optimizers, config.seed, backbone), replicated(mesh))
+    if not fresh:
       state = checkpoints.restore(state)
       log(f'going on from step {int(state.step)} in {checkpoints.folder}')
     _announce(config, index, networks, state, log)

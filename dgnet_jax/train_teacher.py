@@ -1,6 +1,6 @@
 """The teacher's training loop: before DG-Net, once, on the same identities."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import contextlib
 import json
 import pathlib
@@ -15,6 +15,7 @@ from dgnet_jax.data.device_feed import device_batches
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.pipeline import make_source
 from dgnet_jax.files import whole_file
+from dgnet_jax.interop.pretrained import load_backbone
 from dgnet_jax.interruption import stop_signals
 from dgnet_jax.metric_writer import MetricWriter
 from dgnet_jax.models.build import make_teacher_network
@@ -30,13 +31,19 @@ Log = Callable[[str], None]
 Description = dict[str, Any]
 
 
-def describe_teacher(config: Any, index: DatasetIndex) -> Description:
-  """What a teacher must agree in with a run: the people it names, in the order of its classes, and its sizes."""
-  network = make_teacher_network(config, index.num_identities)
+def describe_teacher(config: Any, num_identities: int, class_of: Mapping[int, int] | None) -> Description:
+  """What a teacher must agree in with a run: the people it names, in the order of its classes, and its sizes.
+
+  Args:
+    config: validated.
+    num_identities: its classes.
+    class_of: the class of every identity; None where only their number is known.
+  """
+  network = make_teacher_network(config, num_identities)
   teacher = config.teacher
   return {
-    'num_identities': index.num_identities,
-    'identities': sorted(index.class_of, key=index.class_of.__getitem__),
+    'num_identities': num_identities,
+    'identities': None if class_of is None else sorted(class_of, key=class_of.__getitem__),
     'stage_sizes': list(teacher.stage_sizes),
     'width': teacher.width,
     'last_stride': teacher.last_stride,
@@ -58,6 +65,13 @@ def _read_description(folder: pathlib.Path) -> Description | None:
     ) from error
 
 
+def _present_description(folder: pathlib.Path) -> Description:
+  found = _read_description(folder)
+  if found is None:
+    raise UserError(f'no teacher in {folder}: {DESCRIPTION_FILE} is missing. --mode=teacher trains one.')
+  return found
+
+
 def _check_description(found: Description, wanted: Description, folder: pathlib.Path) -> None:
   """Raises UserError that names every difference."""
   differences = [
@@ -65,7 +79,8 @@ def _check_description(found: Description, wanted: Description, folder: pathlib.
     for name, value in wanted.items()
     if name != 'identities' and found.get(name) != value
   ]
-  if not differences and found.get('identities') != wanted['identities']:
+  # A teacher that was brought in from elsewhere knows the number of its people only.
+  if not differences and found.get('identities') not in (None, wanted['identities']):
     differences = ['it was trained on as many, but other people']
   if differences:
     raise UserError(
@@ -86,25 +101,33 @@ def load_teacher(config: Any, index: DatasetIndex, folder: str | pathlib.Path) -
     UserError: there is none, it is not trained to the end, it is damaged, or it does not fit; says in what.
   """
   folder = pathlib.Path(folder)
-  found = _read_description(folder)
-  if found is None:
-    raise UserError(f'no teacher in {folder}: {DESCRIPTION_FILE} is missing. --mode=teacher trains one.')
-  _check_description(found, describe_teacher(config, index), folder)
+  wanted = describe_teacher(config, index.num_identities, index.class_of)
+  _check_description(_present_description(folder), wanted, folder)
+  return read_teacher(config, index.num_identities, folder)
+
+
+def read_teacher(config: Any, num_identities: int, folder: pathlib.Path) -> Teacher:
+  """Reads a trained teacher whoever its people are.
+
+  Raises:
+    UserError: there is none, it is not trained to the end, it is damaged, or its sizes differ; says in what.
+  """
+  found = _present_description(folder)
   with contextlib.closing(Checkpoints(folder / 'checkpoints', config=config)) as checkpoints:
     step = checkpoints.latest_step()
     if step != found['num_steps']:
       raise UserError(
         f'the teacher in {folder} is at step {step or 0} of {found["num_steps"]}. --mode=teacher trains it to the end.'
       )
-    network = _template(config, index).network
+    network = _template(config, num_identities).network
     names = ('params', 'batch_stats')
     parts = checkpoints.restore_part({'network': {name: getattr(network, name) for name in names}}, step)
     return Teacher(**parts['network'])
 
 
-def _template(config: Any, index: DatasetIndex) -> TeacherState:
+def _template(config: Any, num_identities: int) -> TeacherState:
   """The form of a state, to restore into, without its numbers."""
-  network = make_teacher_network(config, index.num_identities)
+  network = make_teacher_network(config, num_identities)
   optimizer = make_teacher_optimizer(config, steps_per_epoch=1)  # the form is the same for any
   form = jax.eval_shape(lambda: create_teacher_state(network, optimizer, config.seed))
   everywhere = replicated(make_mesh())
@@ -128,13 +151,13 @@ def train_teacher(config: Any, index: DatasetIndex, workdir: str | pathlib.Path,
     log(f'teacher: {config.teacher.checkpoint}')
     return load_teacher(config, index, config.teacher.checkpoint)
   folder = pathlib.Path(workdir) / 'teacher'
-  wanted, found = describe_teacher(config, index), _read_description(folder)
+  wanted, found = describe_teacher(config, index.num_identities, index.class_of), _read_description(folder)
   if found is not None:
     _check_description(found, wanted, folder)
   with contextlib.closing(Checkpoints(folder / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:
     state = None
     if checkpoints.latest_step() is not None:
-      state = checkpoints.restore(_template(config, index))
+      state = checkpoints.restore(_template(config, index.num_identities))
     if found is not None and state is not None and int(state.step) == found['num_steps']:
       log(f'teacher: {folder}, trained for {found["num_steps"]} steps')
     else:
@@ -158,7 +181,8 @@ def _train(
   network = make_teacher_network(config, index.num_identities)
   optimizer = make_teacher_optimizer(config, steps_per_epoch)
   if state is None:
-    state = jax.device_put(create_teacher_state(network, optimizer, config.seed), replicated(mesh))
+    backbone = load_backbone(config, 'teacher', log=log)
+    state = jax.device_put(create_teacher_state(network, optimizer, config.seed, backbone), replicated(mesh))
   start = int(state.step)
   total = max(config.teacher.num_epochs * steps_per_epoch, start)
   if jax.process_index() == 0:

@@ -117,6 +117,17 @@ class TestResume:
     with pytest.raises(UserError, match='no checkpoint of step 15; there are 10, 20, 30'):
       Checkpoints(folder).restore(make_state(), 15)
 
+  def test_shapes(self, folder):
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.shapes()['reid/params/kernel'] == (12, 5)
+    assert checkpoints.shapes(20)['reid/batch_stats/mean'] == (3,)
+    with pytest.raises(UserError, match='no checkpoint of step 7; there are 10, 20, 30'):
+      checkpoints.shapes(7)
+    for path in (folder / '30' / 'about').iterdir():
+      path.write_text('')
+    with pytest.raises(UserError, match='checkpoint of step 30 is damaged'):
+      Checkpoints(folder).shapes()
+
   def test_reading_only(self, folder):
     (folder / '40.orbax-checkpoint-tmp-1').mkdir()
     checkpoints = Checkpoints(folder)

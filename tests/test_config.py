@@ -74,7 +74,7 @@ class TestValidate:
     ],
   )
   def test_impossible_values(self, config, field, value, words):
-    config_file._set_field(config, field, value)
+    config_file.set_field(config, field, value)
     assert any(words in problem for problem in problems_of(config))
 
   def test_possible_values_at_the_edges(self, config):
@@ -186,6 +186,20 @@ class TestConfigFiles:
     config.batch_size = 4
     assert config_file.changed_fields(path, config) == ['batch_size: 8 -> 4']
     assert [p.name for p in path.parent.iterdir()] == ['config.json']
+
+  def test_saved_config_can_be_run_again(self, config, tmp_path):
+    config.structure_encoder.dilations = (1, 2)
+    config_file.save_config(config, tmp_path / 'config.json')
+    again = config_file.load_config(tmp_path / 'config.json', {'batch_size': '4'})
+    assert again.batch_size == 4 and again.structure_encoder.dilations == (1, 2)
+    again.batch_size = config.batch_size
+    assert again == config
+
+  @pytest.mark.parametrize('text', ['{', '[1, 2]', '{"batch_size": 8}'])
+  def test_saved_config_that_is_none(self, tmp_path, text):
+    (tmp_path / 'config.json').write_text(text)
+    with pytest.raises(UserError, match='damaged|no config of a work folder|missing'):
+      config_file.load_config(tmp_path / 'config.json', {})
 
   def test_damaged_saved_config(self, config, tmp_path):
     (tmp_path / 'config.json').write_text('{')

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dgnet_jax.files import whole_file
+from dgnet_jax.files import whole_file, whole_folder
 
 
 def test_file_appears_at_the_end(tmp_path):
@@ -30,3 +30,19 @@ def test_writers_do_not_meet(tmp_path):
     first.write_text('first')
     second.write_text('second')
   assert path.read_text() == 'first'
+
+
+def test_folder_appears_at_the_end(tmp_path):
+  path = tmp_path / 'new' / 'folder'
+  with whole_folder(path) as aside:
+    (aside / 'file.txt').write_text('content')
+    assert not path.exists()
+  assert (path / 'file.txt').read_text() == 'content'
+  assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failure_leaves_no_folder(tmp_path):
+  with pytest.raises(ValueError, match='half way'), whole_folder(tmp_path / 'folder') as aside:
+    (aside / 'file.txt').write_text('content')
+    raise ValueError('half way')
+  assert not list(tmp_path.iterdir())

@@ -121,6 +121,11 @@ def reid_entries(config: Any) -> list[Entry]:
   return _resnet_entries(config.reid.stage_sizes) + heads
 
 
+def imagenet_entries(stage_sizes: Iterable[int]) -> list[Entry]:
+  """torchvision's ResNet, whose names lack the release's prefix; its classifier `fc` has no place in ours."""
+  return [dataclasses.replace(e, name=e.name.removeprefix('model.')) for e in _resnet_entries(stage_sizes)]
+
+
 def teacher_entries(config: Any) -> list[Entry]:
   """The release's teacher (a plain `ft_net`)."""
   return _resnet_entries(config.teacher.stage_sizes) + _head_entries('classifier', 'head')
@@ -143,6 +148,17 @@ def from_torch(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry]) -
       node = node.setdefault(key, {})
     node[entry.path[-1]] = np.ascontiguousarray(np.transpose(state_dict[entry.name], _TO_OURS[entry.kind]))
   return variables
+
+
+def torch_shapes(variables: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
+  """The shapes that `entries` have in a state dict when ours are those of `variables` (arrays or their forms)."""
+  shapes = {}
+  for entry in entries:
+    node: Any = variables
+    for key in entry.path:
+      node = node[key]
+    shapes[entry.name] = tuple(node.shape[axis] for axis in _TO_TORCH[entry.kind])
+  return shapes
 
 
 def to_torch(variables: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, np.ndarray]:

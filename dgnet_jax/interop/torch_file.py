@@ -1,0 +1,191 @@
+"""Reads torch's files (.pt, .pth) into dictionaries, lists, numbers and NumPy arrays; torch is not needed.
+
+Both formats are read: the zip of PyTorch 1.6 and later, and the row of pickles before it.
+"""
+
+from collections.abc import Callable
+import io
+import math
+import mmap
+import os
+import pathlib
+import struct
+from typing import Any, BinaryIO
+import zipfile
+
+import numpy as np
+
+from dgnet_jax.config import UserError
+from dgnet_jax.interop.torch_pickle import Malformed, StorageRef, TensorRef, read_pickle
+
+MAX_PICKLE_BYTES = 64 * 2**20  # of a zip's data.pkl, which holds names and shapes; ResNet-50's has 40 kB
+MAX_DEPTH = 100  # of dictionaries in dictionaries; an optimiser's state has five levels
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_VERSION = 1001
+
+
+def read_torch(path: str | os.PathLike[str]) -> Any:
+  """What torch.save wrote; nothing in the file is executed.
+
+  Args:
+    path: of a zip or legacy file.
+
+  Returns:
+    Dictionaries (also for OrderedDict), lists, tuples, numbers, texts, None, and read-only arrays of the saved dtype,
+    shape and values. Views that share memory in the file do so here.
+
+  Raises:
+    UserError: there is no such file; it is damaged, truncated or none of torch's; it asks for a class or function, as
+      whole pickled modules do; it claims more data than it holds. Names the file and says what to do.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UserError(f'{path}: no such file')
+  with path.open('rb') as file:
+    try:
+      if file.read(4) == b'PK\x03\x04':
+        return _read_zip(file, path)
+      if not _size_of(file):
+        raise Malformed('empty')
+      # Mapped, because a plain file makes room for all bytes that it is asked for, be there so many or not.
+      with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return _read_legacy(mapped, _size_of(file), path)
+    except Malformed as error:
+      raise UserError(
+        f'{path}: {error}. It is damaged or no file of torch.save; copy or download it again, and compare its size.'
+      ) from error
+
+
+def _size_of(file: BinaryIO) -> int:
+  return os.fstat(file.fileno()).st_size
+
+
+def _big_endian(path: pathlib.Path) -> UserError:
+  return UserError(f'{path}: saved on a big-endian machine; load it in torch there and save it on a little-endian one')
+
+
+def _read_zip(file: BinaryIO, path: pathlib.Path) -> Any:
+  try:
+    with zipfile.ZipFile(file) as archive:
+      if any(name.endswith('/constants.pkl') for name in archive.namelist()):
+        raise UserError(f'{path}: a TorchScript program; save a state dict: torch.save(model.state_dict(), FILE)')
+      entries = _entries(archive, _size_of(file))
+      root = _root(entries)
+      if f'{root}byteorder' in entries and archive.read(entries[f'{root}byteorder']) != b'little':
+        raise _big_endian(path)
+      pickle = entries[f'{root}data.pkl']
+      if pickle.file_size > MAX_PICKLE_BYTES:
+        raise Malformed(f'its index has {pickle.file_size} bytes, which no state dict needs')
+      tree, storages = read_pickle(io.BytesIO(archive.read(pickle)), str(path))
+
+      def content(ref: StorageRef) -> bytes:
+        entry = entries.get(f'{root}data/{ref.key}')
+        if entry is None or entry.file_size != ref.count * ref.dtype.itemsize:
+          raise Malformed(f'storage {ref.key[:40]!r} should have {ref.count} numbers of {ref.dtype}')
+        return archive.read(entry)
+
+      contents = {key: content(ref) for key, ref in storages.items()}
+  except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
+    raise Malformed(f'not a whole zip ({error})') from error
+  return _resolve(tree, _array_maker(contents, _size_of(file)))
+
+
+def _entries(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfile.ZipInfo]:
+  """Entries by name, none compressed, together no larger than the file: nothing can swell when read."""
+  entries = {info.filename: info for info in archive.infolist()}
+  if len(entries) != len(archive.infolist()):
+    raise Malformed('entries with the same name')
+  if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
+    raise Malformed('compressed entries, which torch.save does not write')
+  claimed = sum(info.file_size for info in entries.values())
+  if claimed > file_size:
+    raise Malformed(f'entries of {claimed} bytes in a file of {file_size}')
+  return entries
+
+
+def _root(entries: dict[str, zipfile.ZipInfo]) -> str:
+  """The folder in the zip, 'archive/' or named after the file."""
+  roots = [name.removesuffix('data.pkl') for name in entries if name.count('/') == 1 and name.endswith('/data.pkl')]
+  if len(roots) != 1:
+    raise Malformed('a zip without the one data.pkl of torch.save')
+  return roots[0]
+
+
+def _read_legacy(file: mmap.mmap, file_size: int, path: pathlib.Path) -> Any:
+  if read_pickle(file, str(path))[0] != LEGACY_MAGIC:
+    raise Malformed('the first number of a torch file is missing')
+  if read_pickle(file, str(path))[0] != LEGACY_VERSION:
+    raise Malformed('an unknown version of the format')
+  system = read_pickle(file, str(path))[0]
+  if not isinstance(system, dict) or system.get('little_endian') is not True:
+    raise _big_endian(path)
+  tree, storages = read_pickle(file, str(path))
+  keys = read_pickle(file, str(path))[0]
+  if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != storages.keys():
+    raise Malformed('its list of storages is not that of its tensors')
+  contents = {}
+  for key in keys:
+    ref = storages[key]
+    count = int.from_bytes(file.read(8), 'little')
+    size = count * ref.dtype.itemsize
+    if count != ref.count or size > file_size - file.tell():
+      raise Malformed(f'storage {key[:40]!r} should have {ref.count} numbers of {ref.dtype}')
+    contents[key] = file.read(size)
+  return _resolve(tree, _array_maker(contents, file_size))
+
+
+def _array_maker(contents: dict[str, bytes], file_size: int) -> Callable[[TensorRef], np.ndarray]:
+  """Tensors as views of their storages: nothing is allocated, however large a stride of 0 makes them look."""
+
+  def array_of(ref: TensorRef) -> np.ndarray:
+    storage = np.frombuffer(contents[ref.storage.key], ref.storage.dtype)
+    count = math.prod(ref.shape)
+    if count * storage.itemsize > file_size:
+      raise Malformed(f'a tensor of {count} numbers, more than the file holds')
+    last = ref.offset + sum((size - 1) * stride for size, stride in zip(ref.shape, ref.strides, strict=True))
+    if count and last >= storage.size:
+      raise Malformed(f'a tensor that reaches number {last} of a storage of {storage.size}')
+    if not count:
+      storage, steps, start = np.zeros(1, storage.dtype), (0,) * len(ref.shape), 0
+    else:
+      steps, start = tuple(stride * storage.itemsize for stride in ref.strides), ref.offset
+    try:
+      return np.lib.stride_tricks.as_strided(storage[start:], ref.shape, steps, writeable=False)
+    except (ValueError, OverflowError) as error:  # too many axes, or sizes beyond what an index can hold
+      raise Malformed(f'a tensor of {len(ref.shape)} axes: {error}') from error
+
+  return array_of
+
+
+def _resolve(tree: Any, array_of: Callable[[TensorRef], np.ndarray]) -> Any:
+  """A copy of `tree` with arrays for its tensors.
+
+  Raises:
+    Malformed: it contains itself, is nested too deeply, or holds what is no data.
+  """
+  done: dict[int, Any] = {}
+  unfinished: set[int] = set()
+
+  def visit(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+      return value
+    if id(value) in done:
+      return done[id(value)]
+    if id(value) in unfinished:
+      raise Malformed('a list or dictionary that contains itself')
+    if depth > MAX_DEPTH:
+      raise Malformed(f'more than {MAX_DEPTH} lists or dictionaries within each other')
+    unfinished.add(id(value))
+    if isinstance(value, TensorRef):
+      made: Any = array_of(value)
+    elif isinstance(value, dict):
+      made = {key: visit(item, depth + 1) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+      made = type(value)([visit(item, depth + 1) for item in value])
+    else:
+      raise Malformed(f'{value} is no data')
+    unfinished.remove(id(value))
+    done[id(value)] = made
+    return made
+
+  return visit(tree, 0)

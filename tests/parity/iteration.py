@@ -1,0 +1,148 @@
+"""Runs the goldens' iterations: their state, batches and draws through our jitted step, results under their names."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dgnet_jax.interop import torch_names
+from dgnet_jax.models.build import make_networks, make_teacher_network
+from dgnet_jax.objectives import Draws
+from dgnet_jax.optimizers import adam_slots, make_optimizers, momentum_slots
+from dgnet_jax.schedules import active_terms, learning_rates, loss_weights
+from dgnet_jax.train_step import update
+from dgnet_jax.types import NetworkState, Teacher, TrainState
+from tests.parity import goldens
+
+NETWORKS = {'gen': 'generator', 'dis': 'discriminator', 'id': 'reid'}
+# Our terms f[2] and the release's attributes for stream a and b.
+PER_STREAM = {
+  'adversarial': 'loss_gen_adv_{}',
+  'self_reconstruction': 'loss_gen_recon_x_{}',
+  'positive_reconstruction': 'loss_gen_recon_xp_{}',
+  'cycle': 'loss_gen_cycrecon_x_{}',
+  'structure_code': 'loss_gen_recon_s_{}',
+  'appearance_code': 'loss_gen_recon_f_{}',
+  'r1': 'reg_{}',
+}
+
+
+def initial_state(folder, config, meta, optimizers, num_identities):
+  """TrainState and Teacher as the golden run began."""
+  parts = {}
+  for theirs, ours in NETWORKS.items():
+    variables = goldens.variables_of(folder, theirs, config, meta['master_seed'], num_identities)
+    params = jax.tree.map(jnp.asarray, variables['params'])
+    parts[ours] = NetworkState(params, variables['batch_stats'], getattr(optimizers, ours).init(params))
+  teacher = goldens.variables_of(folder, 'teacher', config, meta['master_seed'], num_identities)
+  state = TrainState(step=jnp.asarray(meta['iteration0'], jnp.int32), rng=jax.random.key(0), **parts)
+  return state, Teacher(**teacher)
+
+
+def golden_losses(metrics, weights):
+  """Our metrics under the release's names."""
+  value = {name: np.asarray(term) for name, term in metrics.items()}
+  zero = np.zeros(2)
+  losses = {}
+  for ours, theirs in PER_STREAM.items():
+    for i, stream in enumerate('ab'):
+      losses[theirs.format(stream)] = value.get(ours, zero)[i]
+  for i, stream in enumerate('ab'):  # the penalty is part of the discriminator's loss (fact 15)
+    losses[f'loss_dis_{stream}'] = value['discriminator'][i] + value['r1'][i]
+  losses['loss_dis_total'] = (value['discriminator'] + value['r1']).sum() * weights.terms['adversarial']
+  losses['loss_gen_total'] = value['total']
+  losses['loss_gen_recon_id'] = value['cross_identity'].sum()
+  fine_share = weights.terms['fine_identity'] / weights.terms['identity']
+  losses['loss_id'] = value['identity'].sum() + fine_share * value.get('fine_identity', zero).sum()
+  losses['loss_pid'] = value['positive_identity'].sum()
+  teaching = sum(weights.terms[k] * value.get(k, zero).sum() for k in ('primary_teaching', 'fine_teaching'))
+  losses['loss_teacher'] = teaching / weights.after['teaching'] if 'primary_teaching' in value else 0.0
+  return {name: float(loss) for name, loss in losses.items()}
+
+
+def check_fingerprints(recipe, actual, expected, *, rtol, atol=0.0):
+  """Every expected fingerprint [norm, dot] against ours, relative to its norm."""
+  checked = 0
+  for name, pair in expected.items():
+    if name not in actual or pair is None:
+      continue
+    bound = rtol * pair[0] + atol
+    assert np.allclose(recipe.fingerprint(name, actual[name]), pair, rtol=0, atol=bound), (name, pair)
+    checked += 1
+  return checked
+
+
+_COMPILED = {}
+
+
+def compiled_update(config, num_identities):
+  """The jitted iteration; goldens that differ only in seeds and draws share one compilation."""
+  key = config.to_json(sort_keys=True), num_identities
+  if key not in _COMPILED:
+    networks, teacher_network = make_networks(config, num_identities), make_teacher_network(config, num_identities)
+    step = functools.partial(update, networks, teacher_network, make_optimizers(config), config)
+    _COMPILED[key] = jax.jit(step, static_argnums=4)
+  return _COMPILED[key]
+
+
+class Run:
+  """A golden run, ours beside theirs, one iteration at a time."""
+
+  def __init__(self, folder, name):
+    self.golden = goldens.load_json(folder, name)
+    self.recipe = goldens.load_recipe(folder)
+    self.meta = self.golden['meta']
+    self.classes = self.meta['hyperparameters']['ID_class']
+    self.config = goldens.config_of(self.meta)
+    optimizers = make_optimizers(self.config)
+    self.after, self._teacher = initial_state(folder, self.config, self.meta, optimizers, self.classes)
+
+  def advance(self, number):
+    """Iteration `number` of the run, from 0; returns metrics and gradients."""
+    step = self.meta['iteration0'] + number
+    batch = goldens.pair_batch(self.recipe, self.meta, number)
+    draws = Draws(jnp.asarray(self.meta['rand'][number] <= self.config.structure_encoder_update_prob))
+    run = compiled_update(self.config, self.classes)
+    self.after, metrics, gradients = run(self.after, self._teacher, batch, draws, active_terms(self.config, step))
+    return metrics, gradients
+
+  def losses(self, metrics, number):
+    return golden_losses(metrics, loss_weights(self.config, self.meta['iteration0'] + number))
+
+  def ours(self, network, tree, collection='params'):
+    """Our tree under the release's names."""
+    entries = [e for e in goldens.ENTRIES[network](self.config) if e.path[0] == collection]
+    return torch_names.to_torch({collection: jax.device_get(tree)}, entries)
+
+  def params(self, network):
+    return self.ours(network, getattr(self.after, NETWORKS[network]).params)
+
+  def running_statistics(self):
+    return self.ours('id', self.after.reid.batch_stats, 'batch_stats')
+
+  def slots(self, network):
+    """The optimiser's slots by the release's names of slot and parameter."""
+    state = getattr(self.after, NETWORKS[network]).opt_state
+    if network == 'id':
+      return {'momentum_buffer': self.ours(network, momentum_slots(state))}
+    first, second = adam_slots(state)
+    return {'exp_avg': self.ours(network, first), 'exp_avg_sq': self.ours(network, second)}
+
+
+def check_weights_and_rates(config, step, golden):
+  """Ramped weights before and after the step, and all learning rates at it."""
+  weights = loss_weights(config, step)
+  for ours, theirs in (
+    ('structure_code', 'recon_s_w'),
+    ('appearance_code', 'recon_f_w'),
+    ('cycle', 'recon_x_cyc_w'),
+    ('teaching', 'teacher_w'),
+  ):
+    np.testing.assert_allclose(weights.before[ours], golden['weights_before'][theirs])
+    np.testing.assert_allclose(weights.after[ours], golden['weights_after'][theirs])
+  rates = learning_rates(config, step)
+  multiplier = config.optimizer.head_multiplier
+  np.testing.assert_allclose([rates['generator']], golden['lr']['gen'])
+  np.testing.assert_allclose([rates['discriminator']], golden['lr']['dis'])
+  np.testing.assert_allclose([rates['reid'] * m for m in (1, multiplier, multiplier)], golden['lr']['id'])

@@ -74,7 +74,7 @@ def default_config() -> ConfigDict:
 
   config.reid = ConfigDict()
   config.reid.stage_sizes = (3, 4, 6, 3)  # bottleneck blocks per stage: ResNet-50
-  config.reid.pretrained = ''  # torchvision's ResNet (.pth or .safetensors) to start from; '' starts from scratch
+  config.reid.pretrained = ''  # torchvision's ResNet (.pth or .safetensors) to start from; '': scratch; or 'teacher'
   config.reid.width = 64  # channels of the stem; the last stage has 32 times as many
   config.reid.last_stride = 1  # stride of the last stage (ID_stride)
   config.reid.pool = 'max'  # max or avg: pooling of the stripes and of the head's input

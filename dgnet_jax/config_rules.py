@@ -178,6 +178,13 @@ def _ramps_rise(config: Any) -> str:
   return f'initial is above maximum in {", ".join(falling)}' if falling else ''
 
 
+def _teacher_backbone_fits(config: Any) -> str:
+  reid, teacher = config.reid, config.teacher
+  if reid.pretrained != 'teacher' or (reid.stage_sizes, reid.width) == (teacher.stage_sizes, teacher.width):
+    return ''
+  return 'teacher needs the same stage_sizes and width in reid and teacher'
+
+
 def _root_named(config: Any) -> str:
   if config.data.root or config.data.layout == 'synthetic':
     return ''
@@ -194,5 +201,9 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
   (('reid.batch_norm_group', 'batch_size'), _groups_fill_batch),
   (('teacher.warmup_epochs', 'teacher.decay_epoch', 'teacher.num_epochs'), _teacher_epochs_in_order),
   (('ramps',), _ramps_rise),
+  (
+    ('reid.pretrained', 'reid.stage_sizes', 'reid.width', 'teacher.stage_sizes', 'teacher.width'),
+    _teacher_backbone_fits,
+  ),
   (('data.root', 'data.layout'), _root_named),
 )

@@ -138,7 +138,7 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
   checkpoints = Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)
   with contextlib.closing(checkpoints), stop_signals() as stopped:
     fresh = checkpoints.latest_step() is None
-    backbone = load_backbone(config, 'reid', log=log) if fresh else None
+    backbone = load_backbone(config, 'reid', teacher=teacher, log=log) if fresh else None
     state = jax.device_put(create_train_state(networks, optimizers, config.seed, backbone), replicated(mesh))
     if not fresh:
       state = checkpoints.restore(state)

@@ -85,6 +85,12 @@ class TestValidate:
     config.optimizer.reid_momentum = 0
     validate(config)
 
+  def test_the_teachers_backbone_must_fit(self, config):
+    config.reid.pretrained = 'teacher'
+    validate(config)
+    config.teacher.width = 32
+    assert any('same stage_sizes and width' in problem for problem in problems_of(config))
+
   def test_rules_name_fields_that_exist(self):
     known = {name for name, _ in config_rules.leaves(default_config())}
     named = {*config_rules.CHOICES, *config_rules.POSITIVE, *config_rules.AT_LEAST_TWO}

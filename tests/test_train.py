@@ -1,7 +1,10 @@
 """The training loop on tiny networks: resume, interruption, losses that are not finite, devices."""
 
+import contextlib
 import json
+import logging
 import os
+import re
 import signal
 
 import jax
@@ -11,13 +14,16 @@ import pytest
 
 from dgnet_jax import train as train_module
 from dgnet_jax.config import Interrupted, UserError, default_config
+from dgnet_jax.data.open import open_dataset
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.objectives import Draws
 from dgnet_jax.optimizers import make_optimizers
 from dgnet_jax.partitioning import batch_sharding, make_mesh, replicated
+from dgnet_jax.schedules import phase_boundaries
 from dgnet_jax.train import train
 from dgnet_jax.train_state import create_train_state
 from dgnet_jax.train_step import update
+from dgnet_jax.train_teacher import load_teacher
 from dgnet_jax.types import ActiveTerms, PairBatch, Teacher
 
 EVERYTHING = ActiveTerms(codes=True, cycle=True, teaching=True)
@@ -53,13 +59,33 @@ def tiny_config(num_steps=4):
   return config
 
 
+@contextlib.contextmanager
+def _messages(messages):
+  """Collects all that JAX logs meanwhile."""
+  handler = logging.Handler()
+  handler.emit = lambda record: messages.append(record.getMessage())
+  logger = logging.getLogger('jax')
+  logger.addHandler(handler)
+  try:
+    yield
+  finally:
+    logger.removeHandler(handler)
+
+
 @pytest.fixture(scope='module')
-def work(tmp_path_factory):
+def logged():
+  """What JAX logs while `work` trains."""
+  return []
+
+
+@pytest.fixture(scope='module')
+def work(tmp_path_factory, logged):
   """A folder with data and a teacher, a run of four steps in it, and its last state."""
   folder = tmp_path_factory.mktemp('train')
   config = tiny_config()
   config.data.root = str(folder / 'data')
-  state = train(config, folder / 'unbroken', log=lambda line: None)
+  with jax.log_compiles(), _messages(logged):
+    state = train(config, folder / 'unbroken', log=lambda line: None)
   config.teacher.checkpoint = str(folder / 'unbroken' / 'teacher')
   return folder, config, state
 
@@ -112,6 +138,26 @@ def test_loss_that_is_not_finite_names_step_term_and_checkpoint(work, monkeypatc
     train(config, folder / 'broken', log=lambda line: None)
 
 
+def test_the_step_is_compiled_once_for_each_phase(work, logged):
+  _, config, _ = work
+  assert sum('Compiling jit(train_step)' in line for line in logged) == len(phase_boundaries(config)) + 1 == 2
+
+
+def test_the_re_id_network_can_start_from_the_teacher(work):
+  folder, config, _ = work
+  config = config.copy_and_resolve_references()
+  config.num_steps = 0
+  config.reid.pretrained = 'teacher'
+  lines = []
+  state = train(config, folder / 'from_teacher', log=lines.append)
+  teacher = load_teacher(config, open_dataset(config, folder), config.teacher.checkpoint)
+  for part in ('params', 'batch_stats'):
+    jax.tree.map(
+      np.testing.assert_array_equal, getattr(state.reid, part)['backbone'], getattr(teacher, part)['backbone']
+    )
+  assert "reid: backbone from the teacher's" in lines
+
+
 def test_pictures_and_settings_are_written(work):
   folder, _, _ = work
   assert list((folder / 'unbroken' / 'pictures').glob('*.png'))
@@ -151,8 +197,13 @@ def test_one_and_eight_devices_agree():
     for devices in (jax.devices()[:1], jax.devices()):
       mesh = make_mesh(devices)
       batch = jax.device_put(random_batch(config), batch_sharding(mesh))
-      jitted = jax.jit(step, out_shardings=replicated(mesh))
-      results.append(jax.device_get(jitted(jax.device_put(state, replicated(mesh)), batch)))
+      arguments = jax.device_put(state, replicated(mesh)), batch
+      compiled = jax.jit(step, out_shardings=replicated(mesh)).lower(*arguments).compile()
+      results.append(jax.device_get(compiled(*arguments)))
+
+    # Batches stay where they are: devices exchange sums, never pictures or activations.
+    exchanges = set(re.findall(r'all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter', compiled.as_text()))
+    assert exchanges == {'all-reduce'}
 
     def close(one, many):
       np.testing.assert_allclose(many, one, rtol=1e-7, atol=1e-9)

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -14,7 +15,9 @@ from dgnet_jax.interop.strict import check_state_dict, load_strictly
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_names import imagenet_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
+from dgnet_jax.types import Teacher
 
+FROM_TEACHER = 'teacher'  # in place of a path: the re-id network's backbone starts as the trained teacher's
 ANY_NUMBER_OF_PEOPLE = 2  # the backbone's shapes are the same for all
 
 
@@ -35,12 +38,15 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     raise UserError(f'{path}: damaged, or no safetensors file ({error}); copy or download it again') from error
 
 
-def load_backbone(config: Any, network: str, *, log: Callable[[str], None] = print) -> Mapping[str, Any] | None:
+def load_backbone(
+  config: Any, network: str, *, teacher: Teacher | None = None, log: Callable[[str], None] = print
+) -> Mapping[str, Any] | None:
   """Parameters and BatchNorm statistics for the backbone of a fresh network.
 
   Args:
-    config: `reid.pretrained` or `teacher.pretrained` names the file, '' none.
+    config: `reid.pretrained` or `teacher.pretrained` names the file, '' none; `reid.pretrained` may be 'teacher'.
     network: reid or teacher.
+    teacher: whose backbone is copied with 'teacher'.
     log: takes lines for a person.
 
   Returns:
@@ -52,6 +58,12 @@ def load_backbone(config: Any, network: str, *, log: Callable[[str], None] = pri
   path = config[network].pretrained
   if not path:
     return None
+  if network == 'reid' and path == FROM_TEACHER:
+    if teacher is None:
+      raise ValueError('reid.pretrained=teacher needs the teacher')
+    log("reid: backbone from the teacher's")
+    # A copy: the train step donates its state's buffers, and the teacher's must stay.
+    return {part: jax.tree.map(jnp.copy, getattr(teacher, part)['backbone']) for part in ('params', 'batch_stats')}
   make = {'reid': make_networks, 'teacher': make_teacher_network}[network]
   made: Any = make(config, ANY_NUMBER_OF_PEOPLE)
   init = made.init_reid if network == 'reid' else made.init
@@ -74,7 +86,7 @@ def check_pretrained(config: Any, workdir: str | pathlib.Path) -> None:
     UserError: as `load_backbone`.
   """
   workdir = pathlib.Path(workdir)
-  if not (workdir / 'checkpoints').is_dir():
+  if config.reid.pretrained != FROM_TEACHER and not (workdir / 'checkpoints').is_dir():
     load_backbone(config, 'reid', log=lambda line: None)
   if not config.teacher.checkpoint and not (workdir / 'teacher').is_dir():
     load_backbone(config, 'teacher', log=lambda line: None)

@@ -38,7 +38,7 @@ def upsampled_convolution(x: Array, kernel: Array) -> Array:
   """
   rows, columns, features = 2 * x.shape[1], 2 * x.shape[2], kernel.shape[-1]
   small = _merged_kernel(kernel)
-  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='edge')
+  padded = _edge_padded(_edge_padded(x, 1, 1), 2, 1)
   phases = unpadded_convolution(padded, small).reshape(-1, rows // 2, columns // 2, 2, 2, features)
   edge_padded = phases.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, features)
 
@@ -77,14 +77,25 @@ def _merged_kernel(kernel: Array) -> Array:
 
 def _lines(x: Array, kernel: Array, padding: str) -> Array:
   """Doubles and convolves two lines, each with taps of its own: f[N, 2, l, C], f[2, 5, C, O] -> f[N, 2, 2l, O]."""
-  doubled = jnp.pad(jnp.repeat(x, 2, axis=2), ((0, 0), (0, 0), (2, 2), (0, 0)), mode=padding)
-  length = 2 * x.shape[2]
+  doubled = jnp.repeat(x, 2, axis=2)
+  length = doubled.shape[2]
+  if padding == 'edge':
+    doubled = _edge_padded(doubled, 2, 2)
+  else:
+    doubled = jnp.pad(doubled, ((0, 0), (0, 0), (2, 2), (0, 0)), mode='reflect')
   patches = jnp.stack([doubled[:, :, tap : tap + length] for tap in range(5)], axis=3)
   return jnp.einsum('nsltc,stco->nslo', patches, kernel)
 
 
+def _edge_padded(x: Array, axis: int, margin: int) -> Array:
+  """Repeats the first and the last value along an axis `margin` times."""
+  first, last = jax.lax.slice_in_dim(x, 0, 1, axis=axis), jax.lax.slice_in_dim(x, -1, None, axis=axis)
+  return jnp.concatenate([first] * margin + [x] + [last] * margin, axis=axis)
+
+
 def _outermost(lines: Array, axis: int, size: int) -> Array:
   """Two lines at the ends of an otherwise empty axis of `size`."""
-  spread = [(0, 0, 0)] * lines.ndim
-  spread[axis] = (0, 0, size - 2)
-  return jax.lax.pad(lines, jnp.zeros((), lines.dtype), spread)
+  first, last = jnp.split(lines, 2, axis=axis)
+  between = jnp.zeros((*lines.shape[:axis], size - 2, *lines.shape[axis + 1 :]), lines.dtype)
+  # Not lax.pad with interior padding: its partitioning exchanges whole lines between devices.
+  return jnp.concatenate([first, between, last], axis=axis)

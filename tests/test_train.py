@@ -22,9 +22,9 @@ from dgnet_jax.partitioning import batch_sharding, make_mesh, replicated
 from dgnet_jax.schedules import phase_boundaries
 from dgnet_jax.train import train
 from dgnet_jax.train_state import create_train_state
-from dgnet_jax.train_step import update
+from dgnet_jax.train_step import make_train_step, update
 from dgnet_jax.train_teacher import load_teacher
-from dgnet_jax.types import ActiveTerms, PairBatch, Teacher
+from dgnet_jax.types import ActiveTerms, PairBatch, PixelBatch, Teacher
 
 EVERYTHING = ActiveTerms(codes=True, cycle=True, teaching=True)
 
@@ -164,6 +164,21 @@ def test_pictures_and_settings_are_written(work):
   assert (folder / 'unbroken' / 'metrics.jsonl').read_text().count('loss/cycle') == 2
 
 
+def test_devices_exchange_sums_and_never_pictures(work):
+  _, config, state = work
+  if jax.device_count() < 2:
+    pytest.skip('needs virtual devices: XLA_FLAGS=--xla_force_host_platform_device_count=8')
+  networks, teacher_network = make_networks(config, 6), make_teacher_network(config, 6)
+  mesh = make_mesh()
+  step_fn = make_train_step(networks, teacher_network, make_optimizers(config), config, mesh)
+  teacher = jax.device_put(Teacher(*teacher_network.init(jax.random.key(1))), replicated(mesh))
+  picture = jax.ShapeDtypeStruct((8, 2, *config.data.image_size_hw, 3), np.uint8, sharding=batch_sharding(mesh))
+  pixels = PixelBatch(picture, picture, jax.ShapeDtypeStruct((8, 2), np.int32, sharding=batch_sharding(mesh)))
+  program = step_fn.lower(state, teacher, pixels, EVERYTHING).compile().as_text()
+  exchanges = set(re.findall(r'all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter', program))
+  assert exchanges == {'all-reduce'}
+
+
 def random_batch(config):
   key = jax.random.key(3)
   shape = (config.batch_size, 2, *config.data.image_size_hw, 3)
@@ -197,13 +212,8 @@ def test_one_and_eight_devices_agree():
     for devices in (jax.devices()[:1], jax.devices()):
       mesh = make_mesh(devices)
       batch = jax.device_put(random_batch(config), batch_sharding(mesh))
-      arguments = jax.device_put(state, replicated(mesh)), batch
-      compiled = jax.jit(step, out_shardings=replicated(mesh)).lower(*arguments).compile()
-      results.append(jax.device_get(compiled(*arguments)))
-
-    # Batches stay where they are: devices exchange sums, never pictures or activations.
-    exchanges = set(re.findall(r'all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter', compiled.as_text()))
-    assert exchanges == {'all-reduce'}
+      jitted = jax.jit(step, out_shardings=replicated(mesh))
+      results.append(jax.device_get(jitted(jax.device_put(state, replicated(mesh)), batch)))
 
     def close(one, many):
       np.testing.assert_allclose(many, one, rtol=1e-7, atol=1e-9)

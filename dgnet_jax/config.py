@@ -57,22 +57,46 @@ def default_config() -> ConfigDict:
   config.augment.crop_padding = 10  # pixels of edge replication on each side before the random crop
   config.augment.random_erasing_prob = 0.5  # chance that the re-id network's copy has a rectangle erased (erasing_p)
 
+  config.generator = ConfigDict()  # what structure encoder and decoder share
+  config.generator.activation = 'leaky_relu'  # leaky_relu (slope 0.2), relu, prelu, selu or tanh
+  config.generator.padding = 'reflect'  # reflect or zero
+  config.generator.non_local_residual = False  # a non-local block at the end of every residual block
+
   config.structure_encoder = ConfigDict()
+  config.structure_encoder.input = 'gray'  # gray (mean of the channels) or edge (Canny; no gradient reaches the image)
+  config.structure_encoder.edge_noise = 0.1  # deviation of the noise on edges (-0.5 and 0.5), in training only
   config.structure_encoder.width = 16  # channels of the first layer; the code has 8 times as many
   config.structure_encoder.num_res_blocks = 4  # residual blocks at a quarter of the image size
   config.structure_encoder.dilations = (3, 6, 9)  # ASPP; the largest must be smaller than a quarter of height and width
+  config.structure_encoder.tanh = False  # squashes the structure code to -1..1
 
   config.decoder = ConfigDict()
   config.decoder.num_res_blocks = 4  # AdaIN residual blocks, one run of the appearance code each
   config.decoder.mlp_width = 512  # hidden units of the MLPs that make the AdaIN parameters
+  config.decoder.mlp_norm = 'none'  # none or instance: over the hidden units of one example
+  # Layers of the residual blocks: basic (AdaIN of the convolution), or AdaIN as an adapter whose output is added to the
+  # convolution before an instance norm: series (of the convolution) or parallel (of the layer's input).
+  config.decoder.block = 'basic'
+  config.decoder.non_local = 0  # non-local blocks: 1 after the residual blocks
 
   config.discriminator = ConfigDict()
+  # lsgan, nsgan (cross-entropy) or wgan (one critic of whole images of at least 64x64; of the other fields it reads
+  # width, activation, padding and r1_weight).
+  config.discriminator.gan_type = 'lsgan'
   config.discriminator.width = 32  # channels of the first layers; twice as many after the last stride
   config.discriminator.num_scales = 3  # image sizes judged: full, half, quarter
   config.discriminator.num_res_blocks = 4  # residual blocks per scale
+  config.discriminator.norm = 'none'  # none, instance, layer or batch (always the statistics of the batch)
+  config.discriminator.activation = 'leaky_relu'  # as generator.activation
+  config.discriminator.padding = 'reflect'  # reflect or zero
+  config.discriminator.non_local = 0  # non-local blocks: 1 after the residual blocks, 2 before them as well
   config.discriminator.r1_weight = 0.01  # LAMBDA: weight of the squared gradient norm on real images
 
   config.reid = ConfigDict()
+  # AB (primary and fine-grained head, code detached), normal (primary head, code trained by the generator's losses; the
+  # release's has last_stride 2), PCB (a head per part, code likewise; the release's has pool avg and head_width 256).
+  config.reid.style = 'AB'
+  config.reid.normalize_code = False  # norm_id: the code is divided by its length; style normal only
   config.reid.stage_sizes = (3, 4, 6, 3)  # bottleneck blocks per stage: ResNet-50
   config.reid.pretrained = ''  # torchvision's ResNet (.pth or .safetensors) to start from; '': scratch; or 'teacher'
   config.reid.width = 64  # channels of the stem; the last stage has 32 times as many
@@ -118,11 +142,16 @@ def default_config() -> ConfigDict:
   config.teaching = ConfigDict()
   config.teaching.primary = 1.0  # T_w: weight of KL(teacher, student) within the teaching weight
   config.teaching.fine_grained = 0.2  # B_w: weight of naming the structure donor within the teaching weight
+  # What the primary head learns of cross pictures: soft (the teacher's probabilities), argmax (the likeliest alone),
+  # appearance (the appearance donor alone), uniform, donors (soft, all but the two donors removed).
+  config.teaching.label_style = 'soft'
   config.teaching.teacher_norm = 'batch'  # batch (train_bn: statistics of the batch) or running
   config.teaching.teacher_dropout = False  # the release leaves it on by accident after its first picture dump
 
   config.teacher = ConfigDict()  # the plain re-id CNN trained beforehand on the same identities
-  config.teacher.checkpoint = ''  # folder of a trained teacher; '' is <workdir>/teacher, trained first when absent
+  # Folder of a trained teacher, or several with commas between, whose soft labels are averaged (evaluation shows the
+  # first); '' is <workdir>/teacher, trained first when absent.
+  config.teacher.checkpoint = ''
   config.teacher.pretrained = ''  # as reid.pretrained
   config.teacher.stage_sizes = (3, 4, 6, 3)
   config.teacher.width = 64

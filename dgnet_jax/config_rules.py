@@ -9,12 +9,32 @@ CHOICES = {
   'compute_dtype': ('float32', 'bfloat16'),
   'data.layout': ('market1501', 'synthetic'),
   'data.loader': ('tfdata', 'memory'),
+  'structure_encoder.input': ('gray', 'edge'),
+  'generator.activation': ('leaky_relu', 'relu', 'prelu', 'selu', 'tanh'),
+  'generator.padding': ('reflect', 'zero'),
+  'decoder.mlp_norm': ('none', 'instance'),
+  'decoder.block': ('basic', 'series', 'parallel'),
+  'decoder.non_local': (0, 1),
+  'discriminator.gan_type': ('lsgan', 'nsgan', 'wgan'),
+  'discriminator.norm': ('none', 'instance', 'layer', 'batch'),
+  'discriminator.activation': ('leaky_relu', 'relu', 'prelu', 'selu', 'tanh'),
+  'discriminator.padding': ('reflect', 'zero'),
+  'discriminator.non_local': (0, 1, 2),
+  'reid.style': ('AB', 'normal', 'PCB'),
   'reid.last_stride': (1, 2),
   'reid.pool': ('max', 'avg'),
   'reid.input_scale': (0, 1, 2),
+  'teaching.label_style': ('soft', 'argmax', 'appearance', 'uniform', 'donors'),
   'teaching.teacher_norm': ('batch', 'running'),
   'teacher.last_stride': (1, 2),
   'teacher.pool': ('avg', 'max'),
+}
+# What the release names, and why it is no choice here.
+REFUSED = {
+  ('decoder.block', 'slim'): 'the release crashes on it, with AdaIN parameters for twice the channels',
+  ('decoder.mlp_norm', 'batch'): 'the release crashes on it',
+  ('decoder.mlp_norm', 'layer'): 'the release crashes on it',
+  ('discriminator.norm', 'spectral'): 'the release crashes on it, for want of a definition',
 }
 # Numbers are at least 0; these may not be 0 either.
 POSITIVE = {
@@ -29,6 +49,7 @@ POSITIVE = {
   *('log.progress_every_steps', 'log.pictures_every_steps', 'log.checkpoint_every_steps', 'log.keep_checkpoints'),
   *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries', 'evaluation.num_truth_pairs'),
 }
+CRITIC_PIXELS = 64  # six halvings, the last of at least 2 pixels for reflect padding
 # The variance of BatchNorm needs two examples, identification and cross pictures two people, a positive two photos.
 AT_LEAST_TWO = {
   *('batch_size', 'teacher.batch_size'),
@@ -102,7 +123,8 @@ def _shape_problems(given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[
 def _range_problem(name: str, value: Any) -> str:
   """What is wrong with one well-typed value by itself, or ''."""
   if name in CHOICES and value not in CHOICES[name]:
-    return f'{value!r} is none of {", ".join(map(str, CHOICES[name]))}'
+    reason = REFUSED.get((name, value))
+    return f'{value!r} is none of {", ".join(map(str, CHOICES[name]))}{f": {reason}" if reason else ""}'
   if isinstance(value, bool | str):
     return ''
   numbers = value if isinstance(value, tuple | list) else (value,)
@@ -134,10 +156,32 @@ def _dilations_fit(config: Any) -> str:
 
 def _smallest_scale_fits(config: Any) -> str:
   scales = config.discriminator.num_scales
+  if config.discriminator.gan_type == 'wgan':
+    return ''
   # Halved between scales and twice within one, rounding up; a 3x3 reflect padding needs two pixels.
   if -(-min(config.data.image_size_hw) // 2 ** (scales + 1)) >= 2:
     return ''
   return f'{scales} leave less than a 2x2 map of images of {tuple(config.data.image_size_hw)}'
+
+
+def _critic_fits(config: Any) -> str:
+  size = tuple(config.data.image_size_hw)
+  if config.discriminator.gan_type != 'wgan' or min(size) >= CRITIC_PIXELS:
+    return ''
+  return f'wgan halves images six times: {size} must be at least {CRITIC_PIXELS} high and wide'
+
+
+def _code_length_matters(config: Any) -> str:
+  if config.reid.normalize_code and config.reid.style != 'normal':
+    return f'only style normal has a code of length 1; the release ignores norm_id in style {config.reid.style}'
+  return ''
+
+
+def _teacher_has_a_pupil(config: Any) -> str:
+  ramp = config.ramps.teaching
+  if config.reid.style == 'PCB' and (ramp.initial or ramp.maximum):
+    return 'PCB has no head that a teacher teaches (the release adds 0): set ramps.teaching.initial and .maximum to 0'
+  return ''
 
 
 def _blocks_divide_code(config: Any) -> str:
@@ -195,7 +239,10 @@ def _root_named(config: Any) -> str:
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
   (('data.image_size_hw',), _quarters),
   (('structure_encoder.dilations', 'data.image_size_hw'), _dilations_fit),
-  (('discriminator.num_scales', 'data.image_size_hw'), _smallest_scale_fits),
+  (('discriminator.num_scales', 'discriminator.gan_type', 'data.image_size_hw'), _smallest_scale_fits),
+  (('discriminator.gan_type', 'data.image_size_hw'), _critic_fits),
+  (('reid.normalize_code', 'reid.style'), _code_length_matters),
+  (('reid.style', 'ramps.teaching'), _teacher_has_a_pupil),
   (('decoder.num_res_blocks', 'reid.num_parts', 'reid.width', 'reid.stage_sizes'), _blocks_divide_code),
   (('reid.num_parts', 'reid.stage_sizes', 'reid.last_stride', 'reid.input_scale', 'data.image_size_hw'), _stripes_fit),
   (('reid.batch_norm_group', 'batch_size'), _groups_fill_batch),

@@ -20,7 +20,7 @@ from dgnet_jax.inference import embed_teacher
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.partitioning import replicated
 from dgnet_jax.swap_report import measure_against_truth, write_swap_sheet
-from dgnet_jax.train_teacher import load_teacher
+from dgnet_jax.train_teacher import load_teachers
 from dgnet_jax.trained import Trained, load_trained, one_photo_each
 
 Log = Callable[[str], None]
@@ -75,16 +75,20 @@ def _scores(result: RankingResult) -> dict[str, float]:
   return {f'rank_{k}': result.at(k) for k in RANKS} | {'mAP': result.mean_average_precision}
 
 
+def _alpha(config: Any) -> float | None:
+  """Weight of the fine-grained half; None without one."""
+  return config.evaluation.alpha if config.reid.style == 'AB' else None
+
+
 def _ranking_tables(config: Any, index: DatasetIndex, dgnet: Embeddings, teacher: Embeddings) -> dict[str, Table]:
   """The scores of every embedding with single queries and, where the data set has them, multi-queries."""
   query, extra = index.query, index.multi_query
   chance = ranking.chance(query.identity, query.camera, index.gallery.identity, index.gallery.camera, protocol=PROTOCOL)
-  rows: dict[str, tuple[Embeddings, float | None]] = {
-    'teacher': (teacher, None),
-    'primary': (dgnet, 0.0),
-    'fine_grained': (dgnet, ranking.FINE_ONLY),
-    'both': (dgnet, config.evaluation.alpha),
-  }
+  rows: dict[str, tuple[Embeddings, float | None]] = {'teacher': (teacher, None)}
+  if config.reid.style == 'AB':
+    rows |= {'primary': (dgnet, 0.0), 'fine_grained': (dgnet, ranking.FINE_ONLY), 'both': (dgnet, _alpha(config))}
+  else:
+    rows |= {'primary': (dgnet, _alpha(config))}
   single, multi = {'chance': _scores(chance)}, {'chance': _scores(chance)}
   for name, (embeddings, alpha) in rows.items():
     single[name] = _scores(_search(index, embeddings.query, embeddings.gallery, alpha))
@@ -97,7 +101,7 @@ def _ranking_tables(config: Any, index: DatasetIndex, dgnet: Embeddings, teacher
 
 
 def _write_ranked_sheet(config: Any, index: DatasetIndex, dgnet: Embeddings, path: pathlib.Path) -> pathlib.Path:
-  """Queries of different people with their best gallery pictures by both halves of the embedding."""
+  """Queries of different people with their best gallery pictures by the whole embedding."""
   query, gallery, size = index.query, index.gallery, tuple(config.data.image_size_hw)
   chosen = one_photo_each(query, config.evaluation.num_ranked_queries)
   best = ranking.best_matches(
@@ -107,7 +111,7 @@ def _write_ranked_sheet(config: Any, index: DatasetIndex, dgnet: Embeddings, pat
     dgnet.gallery,
     gallery.identity,
     gallery.camera,
-    alpha=config.evaluation.alpha,
+    alpha=_alpha(config),
     count=SHOWN_MATCHES,
   )
 
@@ -165,8 +169,9 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
 
   Returns:
     What results.json holds: what was evaluated, `single_query` and, if the data set has gt_bbox, `multi_query`
-    ({'teacher', 'primary', 'fine_grained', 'both', 'chance'} -> rank_1, rank_5, rank_10, mAP, as shares of 1), on the
-    built-in pedestrians `pictures` ({'generated', 'structure', 'recolored'} -> psnr in dB, ssim), and `files`.
+    ({'teacher', 'primary', 'chance'} and, in style AB, 'fine_grained' and 'both' -> rank_1, rank_5, rank_10, mAP, as
+    shares of 1), on the built-in pedestrians `pictures` ({'generated', 'structure', 'recolored'} -> psnr in dB, ssim),
+    and `files`.
 
   Raises:
     UserError: data set, checkpoint or teacher are missing, damaged or do not fit; says which.
@@ -204,8 +209,8 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
 def _teacher_embedder(
   config: Any, index: DatasetIndex, trained: Trained, workdir: pathlib.Path, log: Log
 ) -> Callable[..., np.ndarray]:
-  """`inference.embed_teacher` with the run's teacher."""
-  teacher = load_teacher(config, index, config.teacher.checkpoint or workdir / 'teacher')
+  """`inference.embed_teacher` with the run's teacher, the first of several."""
+  teacher = load_teachers(config, index, workdir)[0]
   teacher = jax.device_put(jax.device_get(teacher), replicated(trained.mesh))  # from all processes' devices to ours
   network = make_teacher_network(config, index.num_identities)
 

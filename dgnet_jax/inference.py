@@ -40,7 +40,8 @@ def _with_mirror(image: Array) -> Array:
 def embedding(networks: Networks, params: Params, batch_stats: Params, image: Array) -> Array:
   """The re-id embedding [primary | fine-grained] of images, over both mirror views (release fact 41).
 
-  In each view both halves are normalised; the views are added and the halves normalised again.
+  In each view both halves are normalised; the views are added and the halves normalised again. In style normal there
+  is the primary half alone, in style PCB one piece for each part (the release's evaluation crashes there).
 
   Args:
     networks: whose appearance encoder is used.
@@ -49,11 +50,16 @@ def embedding(networks: Networks, params: Params, batch_stats: Params, image: Ar
     image: f[..., H, W, 3], normalised.
 
   Returns:
-    f[..., 2 * D]; each half has length 1.
+    f[..., heads * D]; each head's piece has length 1.
   """
-  output = networks.encode_appearance(params, batch_stats, _with_mirror(image))
-  halves = jnp.stack([output.primary_feature, output.fine_feature], axis=-2)  # [..., view, half, D]
-  return _unit(_unit(halves).sum(axis=-3)).reshape(*image.shape[:-3], -1)
+  views = _with_mirror(image)
+  output = networks.encode_appearance(params, batch_stats, views)
+  pieces = output.primary_feature  # to be [..., view, head, D]
+  if output.fine_feature is None:
+    pieces = pieces.reshape(*views.shape[:-3], -1, pieces.shape[-1])
+  else:
+    pieces = jnp.stack([pieces, output.fine_feature], axis=-2)
+  return _unit(_unit(pieces).sum(axis=-3)).reshape(*image.shape[:-3], -1)
 
 
 def teacher_embedding(teacher: TeacherNetwork, params: Params, batch_stats: Params, image: Array) -> Array:

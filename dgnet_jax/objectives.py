@@ -4,7 +4,7 @@ Terms are arrays f[B, 2], one number per example and stream. A stream's index fo
 on cross images it is the appearance donor, for the structure code the structure donor (release fact 5).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
@@ -12,13 +12,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.losses.adversarial import lsgan_discriminator_loss, lsgan_generator_loss, scores_and_penalty
-from dgnet_jax.losses.distillation import soft_label_kl, teacher_soft_labels
+from dgnet_jax.losses.adversarial import AdversarialLosses, scores_and_penalty
+from dgnet_jax.losses.distillation import soft_label_kl
 from dgnet_jax.losses.identity import fine_grained_cross_entropy, identity_cross_entropy
 from dgnet_jax.losses.reconstruction import l1_error
-from dgnet_jax.models.build import Networks, TeacherNetwork
+from dgnet_jax.models.build import Networks
 from dgnet_jax.models.layers import enlarge
-from dgnet_jax.types import ActiveTerms, Array, PairBatch, Params, Teacher
+from dgnet_jax.types import ActiveTerms, Array, PairBatch, Params
 
 Terms = dict[str, Array]
 frozen = jax.lax.stop_gradient
@@ -30,17 +30,20 @@ class Draws:
   """What a step draws at random besides the augmentation.
 
   update_structure_encoder: bool[]; when true the structure-code loss trains the encoder on detached cross images,
-  otherwise it trains the generator through a frozen encoder. *_dropout_key: None switches dropout off.
+  otherwise it trains the generator through a frozen encoder. *_dropout_key: None switches dropout off. *edge_key: of
+  the noise on edge input, for the images and for the cross images; None leaves it out.
   """
 
   update_structure_encoder: Array
   dropout_key: Array | None = None
   teacher_dropout_key: Array | None = None
+  edge_key: Array | None = None
+  cross_edge_key: Array | None = None
 
 
 @flax.struct.dataclass
 class AppearanceCodes:
-  """Appearance codes f[B, 2, F] of the images and of their positives; constants for every loss (release fact 4)."""
+  """Appearance codes f[B, 2, F] of the images and of their positives; constants in style AB (release facts 4, 16)."""
 
   image: Array
   positive: Array
@@ -69,12 +72,14 @@ def appearance_codes(
 ) -> tuple[AppearanceCodes, Params]:
   """Codes of the clean pictures under batch statistics, and the running statistics after those four calls."""
   pictures = enlarge(jnp.concatenate([batch.image, batch.positive], axis=1), networks.reid_scale)
-  output, batch_stats = networks.encode_appearance_train(frozen(params), batch_stats, pictures)
-  code = frozen(output.code)
-  return AppearanceCodes(code[:, :2], code[:, 2:]), batch_stats
+  params = params if networks.trains_through_code else frozen(params)
+  output, batch_stats = networks.encode_appearance_train(params, batch_stats, pictures)
+  return AppearanceCodes(output.code[:, :2], output.code[:, 2:]), batch_stats
 
 
-def generate(networks: Networks, params: Params, image: Array, codes: AppearanceCodes) -> Generated:
+def generate(
+  networks: Networks, params: Params, image: Array, codes: AppearanceCodes, edge_key: Array | None = None
+) -> Generated:
   """Self-, same-person and cross-identity generation (paper section 3.1): one encoder call and one decoder call.
 
   Args:
@@ -82,19 +87,23 @@ def generate(networks: Networks, params: Params, image: Array, codes: Appearance
     params: of the generator.
     image: f[B, 2, H, W, 3].
     codes: of the same batch.
+    edge_key: as in `Draws`.
   """
-  structure = networks.encode_structure(params, image)
+  structure = networks.encode_structure(params, image, edge_key)
   appearance = jnp.stack([codes.image, codes.positive, codes.image[:, ::-1]], axis=2)
   repeated = jnp.broadcast_to(structure[:, :, None], (*structure.shape[:2], 3, *structure.shape[2:]))
   decoded = networks.decode(params, repeated, appearance)
   return Generated(structure, decoded[:, :, 0], decoded[:, :, 1], decoded[:, :, 2])
 
 
-def discriminator_terms(networks: Networks, params: Params, real: Array, fake: Array, r1_weight: float) -> Terms:
-  """What the discriminator minimises (paper eq. 7 as least squares; release facts 14 and 15).
+def discriminator_terms(
+  networks: Networks, losses: AdversarialLosses, params: Params, real: Array, fake: Array, r1_weight: float
+) -> Terms:
+  """What the discriminator minimises (paper eq. 7, by default as least squares; release facts 14 and 15).
 
   Args:
     networks: from `make_networks`.
+    losses: from `adversarial_losses`.
     params: of the discriminator.
     real: f[B, 2, H, W, 3].
     fake: f[B, 2, H, W, 3], no gradient reaches it.
@@ -103,25 +112,24 @@ def discriminator_terms(networks: Networks, params: Params, real: Array, fake: A
   Returns:
     discriminator and r1 (weighted), f[B, 2] each.
   """
-  flat_real = real.reshape(-1, *real.shape[2:])
-  fake_scores = networks.discriminate(params, frozen(fake).reshape(flat_real.shape))
-  judged = [scores_and_penalty(score_fn, flat_real) for score_fn in networks.score_fns(params)]
-  loss = lsgan_discriminator_loss([scores for scores, _ in judged], fake_scores)
-  penalty = r1_weight * jnp.stack([penalty for _, penalty in judged]).sum(0)
-  return {'discriminator': loss.reshape(real.shape[:2]), 'r1': penalty.reshape(real.shape[:2])}
+
+  def judge(real: Array, fake: Array) -> tuple[Array, Array]:
+    fake_scores = networks.discriminate(params, fake)
+    judged = [scores_and_penalty(score_fn, real, losses.penalized) for score_fn in networks.score_fns(params)]
+    penalty = r1_weight * jnp.stack([penalty for _, penalty in judged]).sum(0)
+    return losses.discriminator([scores for scores, _ in judged], fake_scores), penalty
+
+  loss, penalty = _judged(networks, judge, real, frozen(fake))
+  return {'discriminator': loss, 'r1': penalty}
 
 
-def soft_labels(
-  network: TeacherNetwork, teacher: Teacher, image: Array, *, norm: str, dropout_key: Array | None
-) -> Array:
-  """The teacher's opinion of pictures f[B, 2, H, W, 3] and their mirror images: f[B, 2, K], rows sum to 1.
-
-  Each stream and each mirror image is a BatchNorm call of its own (release facts 12 and 13).
-  """
-  seen = enlarge(frozen(image), network.reid_scale)
-  both = jnp.concatenate([seen, jnp.flip(seen, axis=-2)], axis=1)
-  output, _ = network.apply(teacher.params, teacher.batch_stats, both, norm=norm, dropout_key=dropout_key)
-  return frozen(per_stream(teacher_soft_labels)(output.logits[:, :2], output.logits[:, 2:]))
+def _judged(networks: Networks, judge: Callable[..., Any], *images: Array) -> Any:
+  """A function of f[N, H, W, 3] on f[B, 2, H, W, 3]: all at once, or by stream where a call's pictures mix."""
+  if networks.scores_need_batch:
+    return per_stream(judge)(*images)
+  lead = images[0].shape[:2]
+  result = judge(*(image.reshape(-1, *image.shape[2:]) for image in images))
+  return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), result)
 
 
 def _reconstruction_terms(generated: Generated, image: Array) -> Terms:
@@ -132,9 +140,21 @@ def _reconstruction_terms(generated: Generated, image: Array) -> Terms:
   }
 
 
-def _adversarial_terms(networks: Networks, discriminator_params: Params, generated: Generated) -> Terms:
-  scores = networks.discriminate(frozen(discriminator_params), generated.cross_by_appearance)
-  return {'adversarial': per_stream(lsgan_generator_loss)(scores)}
+def _adversarial_terms(
+  networks: Networks, losses: AdversarialLosses, discriminator_params: Params, generated: Generated
+) -> Terms:
+  def judge(fake: Array) -> Array:
+    return losses.generator(networks.discriminate(frozen(discriminator_params), fake))
+
+  return {'adversarial': _judged(networks, judge, generated.cross_by_appearance)}
+
+
+def _identification(logits: Array, identity: Array) -> Array:
+  """Cross-entropy f[B, 2] of logits f[B, 2, K], or the mean over the parts of f[B, 2, P, K]."""
+  if logits.ndim == identity.ndim + 1:
+    return per_stream(identity_cross_entropy)(logits, identity)
+  over_parts = jax.vmap(per_stream(identity_cross_entropy), in_axes=(2, None), out_axes=2)
+  return over_parts(logits, identity).mean(axis=2)
 
 
 def _recovery_terms(
@@ -145,7 +165,7 @@ def _recovery_terms(
   generated: Generated,
   batch: PairBatch,
   codes: AppearanceCodes,
-  update_structure_encoder: Array,
+  draws: Draws,
   active: ActiveTerms,
 ) -> Terms:
   """Re-encodes the cross images: their identity, their codes, and the way back to the original picture."""
@@ -153,8 +173,7 @@ def _recovery_terms(
   # move, dropout is off, and BatchNorm uses the batch (fact 17).
   seen = enlarge(generated.cross_by_appearance, networks.reid_scale)
   recovered, _ = networks.encode_appearance_train(frozen(reid_params), reid_stats, seen)
-  recovered_appearance = frozen(recovered.code)
-  terms = {'cross_identity': per_stream(identity_cross_entropy)(recovered.primary_logits, batch.identity)}
+  terms = {'cross_identity': _identification(recovered.primary_logits, batch.identity)}
   if not (active.codes or active.cycle):
     return terms
 
@@ -163,14 +182,16 @@ def _recovery_terms(
     return jax.tree.map(lambda x: jnp.where(flag, x, frozen(x)), value)
 
   # Either the encoder learns from detached pictures or the pictures learn through a frozen encoder (fact 18).
-  encoder_params = {'structure_encoder': routed(update_structure_encoder, generator_params['structure_encoder'])}
-  recovered_structure = networks.encode_structure(encoder_params, routed(~update_structure_encoder, generated.cross))
+  train_encoder = draws.update_structure_encoder
+  encoder_params = {'structure_encoder': routed(train_encoder, generator_params['structure_encoder'])}
+  seen = routed(~train_encoder, generated.cross)
+  recovered_structure = networks.encode_structure(encoder_params, seen, draws.cross_edge_key)
   if active.codes:
     terms['structure_code'] = per_stream(l1_error)(recovered_structure, generated.structure_code)
-    # The recovered code is detached, so this one is only a number to watch (fact 16).
-    terms['appearance_code'] = per_stream(l1_error)(recovered_appearance, codes.image)
+    # In style AB the recovered code is detached, so this one is only a number to watch (fact 16).
+    terms['appearance_code'] = per_stream(l1_error)(recovered.code, codes.image)
   if active.cycle:
-    cycle = networks.decode(generator_params, recovered_structure, recovered_appearance)
+    cycle = networks.decode(generator_params, recovered_structure, recovered.code)
     terms['cycle'] = per_stream(l1_error)(cycle, batch.image)
   return terms
 
@@ -193,13 +214,14 @@ def _reid_terms(
   )
   primary, fine = output.primary_logits, output.fine_logits
   terms = {
-    'identity': per_stream(identity_cross_entropy)(primary[:, :2], batch.identity),
-    'positive_identity': per_stream(identity_cross_entropy)(primary[:, 2:4], batch.identity),
+    'identity': _identification(primary[:, :2], batch.identity),
+    'positive_identity': _identification(primary[:, 2:4], batch.identity),
   }
   if labels is not None:
+    terms['primary_teaching'] = per_stream(soft_label_kl)(primary[:, 4:], labels)
+  if labels is not None and fine is not None:
     structure_identity = batch.identity[:, ::-1]
     terms['fine_identity'] = per_stream(identity_cross_entropy)(fine[:, :2], batch.identity)
-    terms['primary_teaching'] = per_stream(soft_label_kl)(primary[:, 4:], labels)
     terms['fine_teaching'] = per_stream(fine_grained_cross_entropy)(fine[:, 4:], structure_identity)
   return terms, batch_stats
 
@@ -211,6 +233,7 @@ def generator_and_reid_terms(
   reid_params: Params,
   *,
   reid_stats: Params,
+  losses: AdversarialLosses,
   discriminator_params: Params,
   batch: PairBatch,
   codes: AppearanceCodes,
@@ -226,6 +249,7 @@ def generator_and_reid_terms(
     generator_params: of structure encoder and decoder, for what is encoded and decoded again.
     reid_params: of the appearance encoder.
     reid_stats: its running statistics after the clean calls.
+    losses: from `adversarial_losses`.
     discriminator_params: already updated in this step.
     batch: the input.
     codes: appearance codes of the clean pictures.
@@ -237,7 +261,7 @@ def generator_and_reid_terms(
     Terms f[B, 2] by name, and the re-id network's running statistics after the step.
   """
   terms = _reconstruction_terms(generated, batch.image)
-  terms |= _adversarial_terms(networks, discriminator_params, generated)
+  terms |= _adversarial_terms(networks, losses, discriminator_params, generated)
   terms |= _recovery_terms(
     networks,
     generator_params,
@@ -246,7 +270,7 @@ def generator_and_reid_terms(
     generated,
     batch,
     codes,
-    draws.update_structure_encoder,
+    draws,
     active,
   )
   reid_terms, batch_stats = _reid_terms(networks, reid_params, reid_stats, generated, batch, labels, draws.dropout_key)

@@ -28,8 +28,8 @@ class Optimizers:
   reid: optax.GradientTransformation
 
 
-def scale_parts(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
-  """Multiplies the updates of the named top-level parts of a parameter tree; the others stay.
+def scale_parts(multipliers: Mapping[str, float], others: float = 1.0) -> optax.GradientTransformation:
+  """Multiplies the updates of the named top-level parts of a parameter tree, and by `others` those of the rest.
 
   Raises (when used):
     ValueError: a named part is not in the tree.
@@ -39,7 +39,7 @@ def scale_parts(multipliers: Mapping[str, float]) -> optax.GradientTransformatio
     unknown = sorted(multipliers.keys() - updates.keys())
     if unknown:
       raise ValueError(f'{unknown} not among the parts {sorted(updates)}')
-    return jax.tree.map_with_path(lambda path, update: multipliers.get(path[0].key, 1.0) * update, updates)
+    return jax.tree.map_with_path(lambda path, update: multipliers.get(path[0].key, others) * update, updates)
 
   return optax.stateless(scale)
 
@@ -59,7 +59,7 @@ def coupled_adam(schedule: Schedule, weight_decay: float) -> optax.GradientTrans
 
 
 def coupled_nesterov(
-  schedule: Schedule, *, momentum: float, weight_decay: float, multipliers: Mapping[str, float]
+  schedule: Schedule, *, momentum: float, weight_decay: float, multipliers: Mapping[str, float], others: float = 1.0
 ) -> optax.GradientTransformation:
   """SGD with Nesterov momentum; the first buffer is the first gradient.
 
@@ -68,11 +68,12 @@ def coupled_nesterov(
     momentum: share of the old buffer.
     weight_decay: coupled, on all parameters.
     multipliers: of the rate, by top-level part of the parameter tree.
+    others: multiplier of the parts not named.
   """
   return optax.chain(
     optax.add_decayed_weights(weight_decay),
     optax.trace(momentum, nesterov=True),
-    scale_parts(multipliers),
+    scale_parts(multipliers, others),
     optax.scale_by_learning_rate(schedule),
   )
 
@@ -95,7 +96,8 @@ def make_optimizers(config: Any) -> Optimizers:
       rate_of('reid'),
       momentum=settings.reid_momentum,
       weight_decay=settings.weight_decay,
-      multipliers={'primary_head': settings.head_multiplier, 'fine_head': settings.head_multiplier},
+      multipliers={'backbone': 1.0},
+      others=settings.head_multiplier,
     ),
   )
 

@@ -131,14 +131,14 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
   workdir = pathlib.Path(workdir)
   check_pretrained(config, workdir)
   index = open_dataset(config, workdir, verify=True, log=log)
-  teacher = train_teacher(config, index, workdir, log=log)
+  teachers = train_teacher(config, index, workdir, log=log)
   mesh = make_mesh()
   networks = make_networks(config, index.num_identities)
   optimizers = make_optimizers(config)
   checkpoints = Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)
   with contextlib.closing(checkpoints), stop_signals() as stopped:
     fresh = checkpoints.latest_step() is None
-    backbone = load_backbone(config, 'reid', teacher=teacher, log=log) if fresh else None
+    backbone = load_backbone(config, 'reid', teacher=teachers[0], log=log) if fresh else None
     state = jax.device_put(create_train_state(networks, optimizers, config.seed, backbone), replicated(mesh))
     if not fresh:
       state = checkpoints.restore(state)
@@ -149,8 +149,8 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
     writer = MetricWriter(workdir, resume_step=int(state.step))
     with contextlib.closing(writer):
       pictures = Pictures(networks, source, writer)
-      teacher = jax.device_put(teacher, replicated(mesh))
-      return _loop(config, mesh, step_fn, source, state, teacher, checkpoints, writer, pictures, stopped, log)
+      teachers = jax.device_put(teachers, replicated(mesh))
+      return _loop(config, mesh, step_fn, source, state, teachers, checkpoints, writer, pictures, stopped, log)
 
 
 def _loop(
@@ -159,7 +159,7 @@ def _loop(
   step_fn: Callable[..., tuple[TrainState, Metrics]],
   source: Any,
   state: TrainState,
-  teacher: Any,
+  teachers: Any,
   checkpoints: Checkpoints,
   writer: MetricWriter,
   pictures: Pictures,
@@ -173,7 +173,7 @@ def _loop(
     for step in range(start, total):
       if step in phases or step == start:
         log(f'step {step}: compiling for {_describe(active_terms(config, step))}')
-      state, metrics = step_fn(state, teacher, next(batches), active_terms(config, step))
+      state, metrics = step_fn(state, teachers, next(batches), active_terms(config, step))
       watch.add(step, metrics)
       done = step + 1
       if done % config.log.progress_every_steps == 0 or done == total:

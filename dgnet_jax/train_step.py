@@ -4,7 +4,7 @@ The order is the release's: the discriminator learns from the cross images of th
 the discriminator as it stands after that (release facts 1 and 6).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
@@ -14,11 +14,13 @@ import optax
 
 from dgnet_jax import objectives
 from dgnet_jax.augment import augment_pairs
+from dgnet_jax.losses.adversarial import adversarial_losses
 from dgnet_jax.losses.totals import weighted_total
 from dgnet_jax.models.build import Networks, TeacherNetwork
 from dgnet_jax.objectives import Draws, Terms, stream_means
 from dgnet_jax.optimizers import Optimizers
 from dgnet_jax.schedules import loss_weights
+from dgnet_jax.teaching import soft_labels
 from dgnet_jax.types import ActiveTerms, Array, NetworkState, PairBatch, PixelBatch, Teacher, TrainState
 
 Metrics = dict[str, Array]
@@ -43,7 +45,7 @@ def update(
   optimizers: Optimizers,
   config: Any,
   state: TrainState,
-  teacher: Teacher,
+  teachers: Sequence[Teacher],
   batch: PairBatch,
   draws: Draws,
   active: ActiveTerms,
@@ -54,9 +56,9 @@ def update(
     networks: from `make_networks`.
     teacher_network: from `make_teacher_network`.
     optimizers: from `make_optimizers`.
-    config: weights, ramps, teaching and r1_weight are read, while tracing.
+    config: weights, ramps, teaching, gan_type and r1_weight are read, while tracing.
     state: before the iteration.
-    teacher: frozen.
+    teachers: frozen; their soft labels are averaged.
     batch: the input.
     draws: of this step.
     active: `active_terms(config, step)`.
@@ -66,19 +68,23 @@ def update(
     gradients of generator, discriminator and re-id network, unused outputs of which cost nothing under jit.
   """
   weights = loss_weights(config, state.step).terms
+  losses = adversarial_losses(config.discriminator.gan_type, batch.image.shape[0])
 
-  codes, clean_stats = objectives.appearance_codes(networks, state.reid.params, state.reid.batch_stats, batch)
+  def encode(reid_params):
+    return objectives.appearance_codes(networks, reid_params, state.reid.batch_stats, batch)
+
+  codes, pull_back_codes, clean_stats = jax.vjp(encode, state.reid.params, has_aux=True)
   if not config.augment.random_erasing_prob:
     clean_stats = state.reid.batch_stats  # then the release makes these calls once, in `_reid_terms` (fact 3)
 
-  def forward(params):
-    return objectives.generate(networks, params, batch.image, codes)
+  def forward(params, codes):
+    return objectives.generate(networks, params, batch.image, codes, draws.edge_key)
 
-  generated, pull_back = jax.vjp(forward, state.generator.params)
+  generated, pull_back = jax.vjp(forward, state.generator.params, codes)
 
   def discriminator_objective(params):
     terms = objectives.discriminator_terms(
-      networks, params, batch.image, generated.cross_by_appearance, config.discriminator.r1_weight
+      networks, losses, params, batch.image, generated.cross_by_appearance, config.discriminator.r1_weight
     )
     return _reduced_total(terms, dict.fromkeys(terms, weights['adversarial'])), terms
 
@@ -89,10 +95,12 @@ def update(
 
   labels = None
   if active.teaching:
-    labels = objectives.soft_labels(
+    labels = soft_labels(
       teacher_network,
-      teacher,
+      teachers,
       generated.cross_by_appearance,
+      batch.identity,
+      style=config.teaching.label_style,
       norm=config.teaching.teacher_norm,
       dropout_key=draws.teacher_dropout_key,
     )
@@ -104,6 +112,7 @@ def update(
       generator_params,
       reid_params,
       reid_stats=clean_stats,
+      losses=losses,
       discriminator_params=discriminator.params,
       batch=batch,
       codes=codes,
@@ -116,7 +125,10 @@ def update(
   (total, (terms, reid_stats)), (to_generated, direct, reid_gradients) = jax.value_and_grad(
     objective, argnums=(0, 1, 2), has_aux=True
   )(generated, state.generator.params, state.reid.params)
-  generator_gradients = jax.tree.map(jnp.add, direct, pull_back(to_generated)[0])
+  through_forward, to_codes = pull_back(to_generated)
+  generator_gradients = jax.tree.map(jnp.add, direct, through_forward)
+  if networks.trains_through_code:
+    reid_gradients = jax.tree.map(jnp.add, reid_gradients, pull_back_codes(to_codes)[0])
 
   new_state = TrainState(
     step=state.step + 1,
@@ -141,14 +153,16 @@ def draw_step(config: Any, state: TrainState, pixels: PixelBatch, reid_scale: in
     update_structure_encoder=jax.random.uniform(encoder_key) <= config.structure_encoder_update_prob,
     dropout_key=dropout_key,
     teacher_dropout_key=teacher_key if config.teaching.teacher_dropout else None,
+    edge_key=jax.random.fold_in(encoder_key, 1),
+    cross_edge_key=jax.random.fold_in(encoder_key, 2),
   )
   return augment_pairs(pixels, augment_key, config.augment, reid_scale), draws
 
 
 def make_train_step(
   networks: Networks, teacher_network: TeacherNetwork, optimizers: Optimizers, config: Any, mesh: jax.sharding.Mesh
-) -> Callable[[TrainState, Teacher, PixelBatch, ActiveTerms], tuple[TrainState, Metrics]]:
-  """The jitted iteration: (state, teacher, pixels, active) -> (state, metrics).
+) -> Callable[[TrainState, Sequence[Teacher], PixelBatch, ActiveTerms], tuple[TrainState, Metrics]]:
+  """The jitted iteration: (state, teachers, pixels, active) -> (state, metrics).
 
   The state is donated and stays replicated over `mesh`; pixels come sharded along their batch axis. It is compiled once
   for each value of `active`.
@@ -156,9 +170,9 @@ def make_train_step(
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
   @functools.partial(jax.jit, static_argnums=3, donate_argnums=0, out_shardings=replicated)
-  def train_step(state, teacher, pixels, active):
+  def train_step(state, teachers, pixels, active):
     batch, draws = draw_step(config, state, pixels, networks.reid_scale)
-    new_state, metrics, _ = update(networks, teacher_network, optimizers, config, state, teacher, batch, draws, active)
+    new_state, metrics, _ = update(networks, teacher_network, optimizers, config, state, teachers, batch, draws, active)
     return new_state, metrics
 
   return train_step

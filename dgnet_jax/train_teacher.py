@@ -125,6 +125,13 @@ def read_teacher(config: Any, num_identities: int, folder: pathlib.Path) -> Teac
     return Teacher(**parts['network'])
 
 
+def load_teachers(config: Any, index: DatasetIndex, workdir: str | pathlib.Path) -> tuple[Teacher, ...]:
+  """The trained teachers that `teacher.checkpoint` names, by default the one in `workdir`; raises as `load_teacher`."""
+  named = [folder.strip() for folder in config.teacher.checkpoint.split(',') if folder.strip()]
+  folders = named or [pathlib.Path(workdir) / 'teacher']
+  return tuple(load_teacher(config, index, folder) for folder in folders)
+
+
 def _template(config: Any, num_identities: int) -> TeacherState:
   """The form of a state, to restore into, without its numbers."""
   network = make_teacher_network(config, num_identities)
@@ -134,13 +141,15 @@ def _template(config: Any, num_identities: int) -> TeacherState:
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), form)
 
 
-def train_teacher(config: Any, index: DatasetIndex, workdir: str | pathlib.Path, *, log: Log = print) -> Teacher:
-  """Trains (or goes on training, or reads) the teacher.
+def train_teacher(
+  config: Any, index: DatasetIndex, workdir: str | pathlib.Path, *, log: Log = print
+) -> tuple[Teacher, ...]:
+  """Trains (or goes on training) the teacher, or reads those that the config names.
 
   Args:
     config: validated.
     index: of the data; its people are the classes.
-    workdir: gets `teacher/`, unless the config names a trained teacher (`teacher.checkpoint`).
+    workdir: gets `teacher/`, unless the config names trained ones (`teacher.checkpoint`).
     log: takes lines for a person.
 
   Raises:
@@ -149,7 +158,7 @@ def train_teacher(config: Any, index: DatasetIndex, workdir: str | pathlib.Path,
   """
   if config.teacher.checkpoint:
     log(f'teacher: {config.teacher.checkpoint}')
-    return load_teacher(config, index, config.teacher.checkpoint)
+    return load_teachers(config, index, workdir)
   folder = pathlib.Path(workdir) / 'teacher'
   wanted, found = describe_teacher(config, index.num_identities, index.class_of), _read_description(folder)
   if found is not None:
@@ -162,7 +171,7 @@ def train_teacher(config: Any, index: DatasetIndex, workdir: str | pathlib.Path,
       log(f'teacher: {folder}, trained for {found["num_steps"]} steps')
     else:
       state = _train(config, index, folder, wanted, checkpoints, state, log)
-  return Teacher(state.network.params, state.network.batch_stats)
+  return (Teacher(state.network.params, state.network.batch_stats),)
 
 
 def _train(

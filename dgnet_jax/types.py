@@ -47,14 +47,15 @@ class AppearanceOutput:
   """What the appearance encoder says of images of any leading shape `...`.
 
   code: f32[..., parts * channels], channel-major (release fact 25). *_logits: f32[..., K]. *_feature: f32[..., D], the
-  head's bottleneck after its BatchNorm and before dropout; the test embedding is made of these two.
+  head's bottleneck after its BatchNorm and before dropout; the test embedding is made of these. Style PCB has
+  primary_logits f32[..., parts, K] and primary_feature f32[..., parts, D]; only style AB has fine_*.
   """
 
   code: Array
   primary_logits: Array
-  fine_logits: Array
+  fine_logits: Array | None
   primary_feature: Array
-  fine_feature: Array
+  fine_feature: Array | None
 
 
 @flax.struct.dataclass

@@ -17,15 +17,21 @@ FLOORS = (
   ('types', 'config', 'config_rules', 'config_file', 'console', 'files', 'progress', 'interruption'),
   (
     *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images'),
-    *('models.layers', 'models.convolutions', 'partitioning'),
+    *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning'),
   ),
   (
     *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.open', 'data.photos'),
     *('augment', 'models.resnet'),
-    *('models.structure_encoder', 'models.decoder', 'models.discriminator', 'models.appearance_encoder'),
+    *(
+      'models.structure_encoder',
+      'models.decoder',
+      'models.discriminator',
+      'models.appearance_encoder',
+      'models.edges',
+    ),
   ),
-  ('data.device_feed', 'models.build', 'optimizers'),
-  ('train_state', 'objectives', 'inference'),
+  ('data.device_feed', 'models.factories', 'models.build', 'optimizers'),
+  ('train_state', 'objectives', 'teaching', 'inference'),
   (
     *('train_step', 'teacher_step', 'checkpoints', 'metric_writer', 'interop.torch_*', 'interop.strict'),
     *('interop.pretrained', 'interop.release_config', 'interop.release_files', 'interop.release_names'),

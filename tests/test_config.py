@@ -70,12 +70,23 @@ class TestValidate:
       ('optimizer.reid_learning_rate', float('nan'), 'finite'),
       ('reid.primary_dropout', 1.0, 'below 1'),
       ('data.root', '', '--config.data.root'),
+      ('decoder.block', 'slim', 'the release crashes'),
+      ('discriminator.norm', 'spectral', 'the release crashes'),
+      ('teaching.label_style', 'warm', 'none of soft'),
+      ('reid.normalize_code', True, 'only style normal'),
+      ('reid.style', 'PCB', 'ramps.teaching'),
       ('data', 3, 'no such field'),
     ],
   )
   def test_impossible_values(self, config, field, value, words):
     config_file.set_field(config, field, value)
     assert any(words in problem for problem in problems_of(config))
+
+  def test_the_critic_needs_pixels(self, config):
+    config.discriminator.update(gan_type='wgan', num_scales=9)
+    validate(config)
+    config.data.image_size_hw = (128, 60)
+    assert any('discriminator.gan_type: wgan halves' in problem for problem in problems_of(config))
 
   def test_possible_values_at_the_edges(self, config):
     config.batch_size = 4  # below the BatchNorm group: one group
@@ -94,7 +105,8 @@ class TestValidate:
   def test_rules_name_fields_that_exist(self):
     known = {name for name, _ in config_rules.leaves(default_config())}
     named = {*config_rules.CHOICES, *config_rules.POSITIVE, *config_rules.AT_LEAST_TWO}
-    named |= {field for fields, _ in config_rules.COMBINATIONS for field in fields} - {'ramps'}
+    named |= {field for field, _ in config_rules.REFUSED}
+    named |= {field for fields, _ in config_rules.COMBINATIONS for field in fields} - {'ramps', 'ramps.teaching'}
     assert named <= known
 
 

@@ -40,6 +40,13 @@ def run(optimizer, params, gradients):
   return params, state
 
 
+def test_parts_not_named_get_the_other_multiplier():
+  updates = random_tree(0, ('backbone', 'head'))
+  scaled, _ = scale_parts({'backbone': 2.0}, 10.0).update(updates, optax.EmptyState())
+  np.testing.assert_array_equal(scaled['backbone']['bias'], 2.0 * updates['backbone']['bias'])
+  np.testing.assert_array_equal(scaled['head']['bias'], 10.0 * updates['head']['bias'])
+
+
 def torch_adam(params, gradients, rates, weight_decay):
   """PyTorch's Adam with betas (0, 0.999), as its documentation writes it."""
   square = np.zeros_like(params)

@@ -171,10 +171,10 @@ def test_devices_exchange_sums_and_never_pictures(work):
   networks, teacher_network = make_networks(config, 6), make_teacher_network(config, 6)
   mesh = make_mesh()
   step_fn = make_train_step(networks, teacher_network, make_optimizers(config), config, mesh)
-  teacher = jax.device_put(Teacher(*teacher_network.init(jax.random.key(1))), replicated(mesh))
+  teachers = jax.device_put((Teacher(*teacher_network.init(jax.random.key(1))),), replicated(mesh))
   picture = jax.ShapeDtypeStruct((8, 2, *config.data.image_size_hw, 3), np.uint8, sharding=batch_sharding(mesh))
   pixels = PixelBatch(picture, picture, jax.ShapeDtypeStruct((8, 2), np.int32, sharding=batch_sharding(mesh)))
-  program = step_fn.lower(state, teacher, pixels, EVERYTHING).compile().as_text()
+  program = step_fn.lower(state, teachers, pixels, EVERYTHING).compile().as_text()
   exchanges = set(re.findall(r'all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter', program))
   assert exchanges == {'all-reduce'}
 
@@ -199,12 +199,12 @@ def test_one_and_eight_devices_agree():
     optimizers = make_optimizers(config)
     state = create_train_state(networks, optimizers, 0)
     state = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, state)
-    teacher = Teacher(*teacher_network.init(jax.random.key(1)))
+    teachers = (Teacher(*teacher_network.init(jax.random.key(1))),)
     draws = Draws(jnp.asarray(True))
 
     def step(state, batch):
       after, metrics, _ = update(
-        networks, teacher_network, optimizers, config, state, teacher, batch, draws, EVERYTHING
+        networks, teacher_network, optimizers, config, state, teachers, batch, draws, EVERYTHING
       )
       return after.replace(rng=jax.random.key_data(after.rng)), metrics
 

@@ -92,13 +92,19 @@ def test_it_is_reused_when_it_is_there(trained, config, index, monkeypatch):
   lines = []
   assert_equal(train_teacher(changed(config, num_epochs=9), index, workdir, log=lines.append), teacher)
   assert lines == [f'teacher: {workdir / "teacher"}, trained for 6 steps']
-  assert_equal(load_teacher(config, index, workdir / 'teacher'), teacher)
+  assert_equal((load_teacher(config, index, workdir / 'teacher'),), teacher)
 
 
 def test_a_checkpoint_named_in_the_config_is_used(trained, config, index, tmp_path):
   named = changed(config, checkpoint=str(trained[0] / 'teacher'))
   assert_equal(train_teacher(named, index, tmp_path, log=lambda _: None), trained[1])
   assert not list(tmp_path.iterdir())
+
+
+def test_several_checkpoints_are_several_teachers(trained, config, index, tmp_path):
+  folder = trained[0] / 'teacher'
+  named = changed(config, checkpoint=f'{folder}, {folder}')
+  assert_equal(train_teacher(named, index, tmp_path, log=lambda _: None), 2 * trained[1])
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

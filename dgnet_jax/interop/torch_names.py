@@ -14,6 +14,7 @@ import numpy as np
 Path = tuple[str, ...]
 
 _TO_OURS = {'conv': (2, 3, 1, 0), 'linear': (1, 0), 'vector': (0,)}
+_NORM_NAMES = {'layer': ('gamma', 'beta'), 'batch': ('weight', 'bias')}
 _TO_TORCH = {'conv': (3, 2, 0, 1), 'linear': (1, 0), 'vector': (0,)}
 
 
@@ -26,15 +27,34 @@ class Entry:
   kind: str
 
 
-def _conv(name: str, path: Path) -> list[Entry]:
-  return [
+def _conv(name: str, path: Path, *, activation: str = 'none', norm: str = 'none') -> list[Entry]:
+  """A convolution layer, with what its activation and its normalisation learn."""
+  entries = [
     Entry(f'{name}.conv.weight', (*path, 'conv', 'kernel'), 'conv'),
     Entry(f'{name}.conv.bias', (*path, 'conv', 'bias'), 'vector'),
   ]
+  if norm in _NORM_NAMES:
+    scale, bias = _NORM_NAMES[norm]
+    entries.append(Entry(f'{name}.norm.{scale}', (*path, 'norm', 'scale'), 'vector'))
+    entries.append(Entry(f'{name}.norm.{bias}', (*path, 'norm', 'bias'), 'vector'))
+  return entries + _activation(name, (*path, 'activation'), activation)
 
 
-def _residual(name: str, path: Path) -> list[Entry]:
-  return [entry for i in range(2) for entry in _conv(f'{name}.model.{i}', (*path, f'conv_{i}'))]
+def _activation(name: str, path: Path, activation: str) -> list[Entry]:
+  return [Entry(f'{name}.activation.weight', (*path, 'slope'), 'vector')] if activation == 'prelu' else []
+
+
+def _residual(name: str, path: Path, *, activation: str, norm: str = 'none') -> list[Entry]:
+  first = _conv(f'{name}.model.0', (*path, 'conv_0'), activation=activation, norm=norm)
+  return first + _conv(f'{name}.model.1', (*path, 'conv_1'), norm=norm)
+
+
+def _non_local(name: str, path: Path) -> list[Entry]:
+  entries = [Entry(f'{name}.gamma', (*path, 'scale'), 'vector')]
+  for part in ('query', 'key', 'value'):
+    entries.append(Entry(f'{name}.{part}_conv.weight', (*path, part, 'kernel'), 'conv'))
+    entries.append(Entry(f'{name}.{part}_conv.bias', (*path, part, 'bias'), 'vector'))
+  return entries
 
 
 def _linear(name: str, path: Path) -> list[Entry]:
@@ -51,45 +71,79 @@ def _batch_norm(name: str, path: Path) -> list[Entry]:
 
 
 def generator_entries(config: Any) -> list[Entry]:
-  """The release's `gen` for the sizes in `config`. AdaIN's unused running statistics have no place in ours."""
+  """The release's `gen` for the sizes and kinds in `config`. AdaIN's unused running statistics have no place in ours.
+
+  Nor has `generator.non_local_residual` a counterpart in the release's code.
+  """
+  return _encoder_entries(config) + _decoder_entries(config)
+
+
+def _encoder_entries(config: Any) -> list[Entry]:
+  activation = config.generator.activation
   encoder: Path = ('params', 'structure_encoder')
-  entries = [e for i in range(4) for e in _conv(f'enc_content.model.{i}', (*encoder, f'down_{i}'))]
+  entries = []
+  for i in range(4):
+    entries += _conv(f'enc_content.model.{i}', (*encoder, f'down_{i}'), activation=activation)
   for i in range(config.structure_encoder.num_res_blocks):
-    entries += _residual(f'enc_content.model.4.model.{i}', (*encoder, f'block_{i}'))
+    entries += _residual(f'enc_content.model.4.model.{i}', (*encoder, f'block_{i}'), activation=activation)
   pyramid = (*encoder, 'pyramid')
   entries += _conv('enc_content.model.5.conv1', (*pyramid, 'point'))
   for i, branch in enumerate(('conv6', 'conv12', 'conv18')):
-    entries += _conv(f'enc_content.model.5.{branch}.0', (*pyramid, f'dilated_{i}_point'))
+    entries += _conv(f'enc_content.model.5.{branch}.0', (*pyramid, f'dilated_{i}_point'), activation=activation)
     entries += _conv(f'enc_content.model.5.{branch}.1', (*pyramid, f'dilated_{i}'))
-  entries += _conv('enc_content.model.5.fuse', (*pyramid, 'fuse'))
+  return entries + _conv('enc_content.model.5.fuse', (*pyramid, 'fuse'))
 
+
+def _decoder_entries(config: Any) -> list[Entry]:
+  activation, non_local = config.generator.activation, config.decoder.non_local
   decoder: Path = ('params', 'decoder')
+  entries = []
   for i in range(config.decoder.num_res_blocks):
-    entries += _residual(f'dec.model.1.model.{i}', (*decoder, f'block_{i}'))
+    entries += _residual(f'dec.model.1.model.{i}', (*decoder, f'block_{i}'), activation=activation)
     for ours, theirs in (('scale', 'w'), ('shift', 'b')):
+      path = (*decoder, f'adain_{ours}_{i}')
       for j in range(3):
-        entries += _linear(f'mlp_{theirs}{i + 1}.model.{j}.fc', (*decoder, f'adain_{ours}_{i}', f'linear_{j}'))
-  for i, layer in enumerate(('3', '5')):
-    entries += _conv(f'dec.model.{layer}', (*decoder, f'up_{i}'))
-    entries.append(Entry(f'dec.model.{layer}.norm.gamma', (*decoder, f'up_{i}', 'norm', 'scale'), 'vector'))
-    entries.append(Entry(f'dec.model.{layer}.norm.beta', (*decoder, f'up_{i}', 'norm', 'bias'), 'vector'))
-  for layer, name in (('6', 'refine_0'), ('7', 'refine_1'), ('8', 'to_rgb')):
-    entries += _conv(f'dec.model.{layer}', (*decoder, name))
-  return entries
+        name = f'mlp_{theirs}{i + 1}.model.{j}'
+        entries += _linear(f'{name}.fc', (*path, f'linear_{j}'))
+        entries += _activation(name, (*path, f'activation_{j}'), activation if j < 2 else 'none')
+  if non_local:
+    entries += _non_local('dec.model.2', (*decoder, 'non_local'))
+  # The release counts its layers, so a non-local block shifts those behind it.
+  for layer, name in ((3, 'up_0'), (5, 'up_1')):
+    entries += _conv(f'dec.model.{layer + non_local}', (*decoder, name), activation=activation, norm='layer')
+  for layer, name in ((6, 'refine_0'), (7, 'refine_1')):
+    entries += _conv(f'dec.model.{layer + non_local}', (*decoder, name), activation=activation)
+  return entries + _conv(f'dec.model.{8 + non_local}', (*decoder, 'to_rgb'))
 
 
 def discriminator_entries(config: Any) -> list[Entry]:
-  """The release's `dis` for the sizes in `config`."""
+  """The release's `dis` for the sizes and kinds in `config`. Running statistics of norm batch have no place in ours."""
+  settings = config.discriminator
+  kind = {'activation': settings.activation, 'norm': settings.norm}
   entries = []
-  blocks = config.discriminator.num_res_blocks
-  for scale in range(config.discriminator.num_scales):
-    path: Path = ('params', f'scale_{scale}')
-    for i in range(5):
-      entries += _conv(f'cnns.{scale}.{i}', (*path, f'conv_{i}'))
-    for i in range(blocks):
-      entries += _residual(f'cnns.{scale}.{5 + i}', (*path, f'block_{i}'))
-    entries.append(Entry(f'cnns.{scale}.{5 + blocks}.weight', (*path, 'score', 'conv', 'kernel'), 'conv'))
-    entries.append(Entry(f'cnns.{scale}.{5 + blocks}.bias', (*path, 'score', 'conv', 'bias'), 'vector'))
+  if settings.gan_type == 'wgan':
+    path: Path = ('params', 'scale_0')
+    for i in range(6):
+      entries += _conv(f'cnn.{i}', (*path, f'conv_{i}'), activation=settings.activation)
+    entries.append(Entry('cnn.6.weight', (*path, 'score', 'kernel'), 'conv'))
+    entries.append(Entry('cnn.6.bias', (*path, 'score', 'bias'), 'vector'))
+    return entries
+  for scale in range(settings.num_scales):
+    path = ('params', f'scale_{scale}')
+    layer = 5
+    for i in range(layer):
+      entries += _conv(f'cnns.{scale}.{i}', (*path, f'conv_{i}'), **kind)
+    if settings.non_local > 1:
+      entries += _non_local(f'cnns.{scale}.{layer}', (*path, 'non_local_before'))
+      layer += 1
+    for i in range(settings.num_res_blocks):
+      entries += _residual(f'cnns.{scale}.{layer}', (*path, f'block_{i}'), **kind)
+      layer += 1
+    if settings.non_local:
+      entries += _non_local(f'cnns.{scale}.{layer}', (*path, 'non_local_after'))
+      layer += 1
+    entries.append(Entry(f'cnns.{scale}.{layer}.weight', (*path, 'score', 'conv', 'kernel'), 'conv'))
+    entries.append(Entry(f'cnns.{scale}.{layer}.bias', (*path, 'score', 'conv', 'bias'), 'vector'))
   return entries
 
 
@@ -116,9 +170,14 @@ def _head_entries(theirs: str, ours: str) -> list[Entry]:
 
 
 def reid_entries(config: Any) -> list[Entry]:
-  """The release's `id` (ID_style AB). Its unused `model.fc` and step counters have no place in ours."""
-  heads = _head_entries('classifier1', 'primary_head') + _head_entries('classifier2', 'fine_head')
-  return _resnet_entries(config.reid.stage_sizes) + heads
+  """The release's `id` for the style in `config`. Its unused `model.fc` and step counters have no place in ours."""
+  heads = {
+    'AB': {'classifier1': 'primary_head', 'classifier2': 'fine_head'},
+    'normal': {'classifier': 'primary_head'},
+    'PCB': {f'classifier{i}': f'part_head_{i}' for i in range(config.reid.num_parts)},
+  }[config.reid.style]
+  entries = _resnet_entries(config.reid.stage_sizes)
+  return entries + [entry for theirs, ours in heads.items() for entry in _head_entries(theirs, ours)]
 
 
 def imagenet_entries(stage_sizes: Iterable[int]) -> list[Entry]:

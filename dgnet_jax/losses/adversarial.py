@@ -5,6 +5,8 @@ f32[B, h, w, 1]. Each example's loss is a mean over a map's pixels, summed over 
 """
 
 from collections.abc import Callable, Sequence
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +132,46 @@ def wasserstein_generator_loss(fake_scores: Scores, *, drift_weight: float = 0.0
   return _over_scales(lambda fake: drift_weight * example_sum(fake**2) - example_mean(fake), fake_scores)
 
 
-def scores_and_penalty(score_fn: ScoreFn, image: Array) -> tuple[Array, Array]:
+def unchanged(scores: Array) -> Array:
+  return scores
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversarialLosses:
+  """One family: what either side minimises, and the function of the scores whose gradient is penalised."""
+
+  discriminator: Callable[[Scores, Scores], Array]
+  generator: Callable[[Scores], Array]
+  penalized: Callable[[Array], Array] = unchanged
+
+
+def adversarial_losses(gan_type: str, batch_size: int) -> AdversarialLosses:
+  """The losses that the release calls lsgan, nsgan and wgan (facts 14 and 15).
+
+  Args:
+    gan_type: lsgan, nsgan or wgan.
+    batch_size: examples that a loss is averaged over; the release's drift term is a sum over them.
+
+  Raises:
+    ValueError: unknown type.
+  """
+  drift = 0.001 * batch_size
+  match gan_type:
+    case 'lsgan':
+      return AdversarialLosses(lsgan_discriminator_loss, lsgan_generator_loss)
+    case 'nsgan':
+      return AdversarialLosses(nonsaturating_discriminator_loss, nonsaturating_generator_loss, jax.nn.sigmoid)
+    case 'wgan':
+      return AdversarialLosses(
+        functools.partial(wasserstein_discriminator_loss, drift_weight=drift),
+        functools.partial(wasserstein_generator_loss, drift_weight=drift),
+      )
+  raise ValueError(f'{gan_type=}: want lsgan, nsgan or wgan')
+
+
+def scores_and_penalty(
+  score_fn: ScoreFn, image: Array, penalized: Callable[[Array], Array] = unchanged
+) -> tuple[Array, Array]:
   """A discriminator's scores, and the squared norm of their gradient with respect to each picture.
 
   The penalty's own gradient is exact but is not found by differentiating a backward pass: with g the image gradient
@@ -138,18 +179,24 @@ def scores_and_penalty(score_fn: ScoreFn, image: Array) -> tuple[Array, Array]:
   That is three times cheaper. Call it scale by scale, so that no scale carries zeros for the others.
 
   Args:
-    score_fn: from f32[B, H, W, C] to f32[B, ...]; an example's scores must depend on its own picture alone. For
-      nonsaturating losses the release differentiates sigmoid(score): pass that composition (fact 15).
+    score_fn: from f32[B, H, W, C] to f32[B, ...]; an example's scores must depend on its own picture alone, or else all
+      examples must be weighted alike.
     image: f32[B, H, W, C], real pictures.
+    penalized: elementwise, of the scores; for nonsaturating losses the release differentiates sigmoid(score).
 
   Returns:
-    Scores f32[B, ...], and f32[B], the sum over H, W, C of (d sum(scores) / d image)^2, unweighted.
+    Scores f32[B, ...], and f32[B], the sum over H, W, C of (d sum(penalized(scores)) / d image)^2, unweighted.
 
   Raises:
     ValueError: the scores' first axis is not the batch.
   """
-  gradient = jax.lax.stop_gradient(jax.grad(lambda x: score_fn(x).sum())(image))
-  scores, tangent = jax.jvp(score_fn, (image,), (gradient,))
+
+  def judged(x: Array) -> tuple[Array, Array]:
+    scores = score_fn(x)
+    return penalized(scores), scores
+
+  gradient = jax.lax.stop_gradient(jax.grad(lambda x: judged(x)[0].sum())(image))
+  _, tangent, scores = jax.jvp(judged, (image,), (gradient,), has_aux=True)
   if scores.shape[:1] != image.shape[:1]:
     raise ValueError(f'{scores.shape=} {image.shape=}: want one score map per picture')
   directional = example_sum(tangent)
@@ -158,12 +205,15 @@ def scores_and_penalty(score_fn: ScoreFn, image: Array) -> tuple[Array, Array]:
   return scores, penalty
 
 
-def r1_penalty(score_fn: ScoreFn | Sequence[ScoreFn], real_image: Array) -> Array:
+def r1_penalty(
+  score_fn: ScoreFn | Sequence[ScoreFn], real_image: Array, penalized: Callable[[Array], Array] = unchanged
+) -> Array:
   """Squared gradient norm of a discriminator's scores on real pictures, summed over scales (release fact 15).
 
   Args:
     score_fn: one function, or one per scale, as in `scores_and_penalty`.
     real_image: f32[B, H, W, C].
+    penalized: as in `scores_and_penalty`.
 
   Returns:
     f32[B], without a weight.
@@ -174,7 +224,7 @@ def r1_penalty(score_fn: ScoreFn | Sequence[ScoreFn], real_image: Array) -> Arra
   score_fns = [score_fn] if callable(score_fn) else list(score_fn)
   if not score_fns:
     raise ValueError('no score function')
-  return jnp.stack([scores_and_penalty(fn, real_image)[1] for fn in score_fns]).sum(axis=0)
+  return jnp.stack([scores_and_penalty(fn, real_image, penalized)[1] for fn in score_fns]).sum(axis=0)
 
 
 def _check_scores(scores: Scores) -> None:

@@ -44,11 +44,12 @@ def teacher_soft_labels(
 
   Release fact 12. Styles: 'soft', the mean of the teacher's softmax on the picture and on its mirror image; 'argmax',
   one-hot of the likeliest of these; 'appearance', one-hot of the appearance donor; 'uniform', all equal; 'donors', the
-  soft label with every identity but the two donors' removed, renormalised.
+  soft label with every identity but the two donors' removed, renormalised. Of several teachers the soft labels are
+  averaged first (the release crashes on them).
 
   Args:
-    logits: f32[B, K], the teacher's on the pictures.
-    mirrored_logits: f32[B, K], the teacher's on their mirror images.
+    logits: f32[B, K], the teacher's on the pictures, or f32[B, T, K] of T teachers.
+    mirrored_logits: same shape, on their mirror images.
     style: one of `LABEL_STYLES`.
     appearance_identity: i32[B], for styles 'appearance' and 'donors'.
     structure_identity: i32[B], for style 'donors'.
@@ -59,10 +60,12 @@ def teacher_soft_labels(
   Raises:
     ValueError: unknown style, a label that the style needs is missing, or the shapes do not fit.
   """
-  if logits.ndim != 2 or logits.shape != mirrored_logits.shape:
-    raise ValueError(f'{logits.shape=} {mirrored_logits.shape=}: want the same f32[B, K]')
-  num_examples, num_identities = logits.shape
+  if logits.ndim not in (2, 3) or logits.shape != mirrored_logits.shape:
+    raise ValueError(f'{logits.shape=} {mirrored_logits.shape=}: want the same f32[B, K] or f32[B, T, K]')
+  num_examples, num_identities = logits.shape[0], logits.shape[-1]
   soft = jax.nn.softmax(full_precision(logits)) + jax.nn.softmax(full_precision(mirrored_logits))
+  if soft.ndim == 3:
+    soft = soft.mean(axis=1)
   soft = jax.lax.stop_gradient(_normalized(soft))
 
   def one_hot(identity: Array | None, name: str) -> Array:

@@ -14,9 +14,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dgnet_jax.models import factories
 from dgnet_jax.models.appearance_encoder import AppearanceEncoder, TeacherCnn
 from dgnet_jax.models.decoder import Decoder
-from dgnet_jax.models.discriminator import PatchDiscriminator, halve
+from dgnet_jax.models.discriminator import Critic, PatchDiscriminator, halve
+from dgnet_jax.models.edges import to_edges
 from dgnet_jax.models.layers import BatchNormMode, enlarge
 from dgnet_jax.models.structure_encoder import StructureEncoder, to_gray
 from dgnet_jax.types import AppearanceOutput, Array, Params
@@ -44,16 +46,19 @@ class Networks:
   """The four networks of DG-Net.
 
   Generator parameters are {'structure_encoder', 'decoder'}; the discriminator's {'scale_0', 'scale_1', ...}; the re-id
-  network's {'backbone', 'primary_head', 'fine_head'}, with BatchNorm statistics of the same form.
+  network's {'backbone', 'primary_head', 'fine_head'} (or the heads of its style), with BatchNorm statistics of the same
+  form.
   """
 
   structure_encoder: StructureEncoder
   decoder: Decoder
-  discriminators: tuple[PatchDiscriminator, ...]
+  discriminators: tuple[PatchDiscriminator | Critic, ...]
   appearance_encoder: AppearanceEncoder
   image_size_hw: tuple[int, int]
   reid_scale: int
   batch_norm_group: int
+  structure_input: str = 'gray'
+  edge_noise: float = 0.0
 
   def init_generator(self, key: Array) -> Params:
     """Fresh parameters of the structure encoder and the decoder."""
@@ -81,15 +86,37 @@ class Networks:
     return variables['params'], variables['batch_stats']
 
   @property
+  def trains_through_code(self) -> bool:
+    """Whether what the generator makes of an appearance code teaches the re-id network (release fact 16)."""
+    return self.appearance_encoder.style != 'AB'
+
+  @property
+  def scores_need_batch(self) -> bool:
+    """Whether the discriminator's score of a picture depends on the other pictures of its call."""
+    return any(isinstance(d, PatchDiscriminator) and d.norm == 'batch' for d in self.discriminators)
+
+  @property
   def code_size(self) -> int:
     """Length of an appearance code."""
     reid = self.appearance_encoder
     return reid.num_parts * 4 * reid.width * 2 ** (len(reid.stage_sizes) - 1)
 
-  def encode_structure(self, params: Params, image: Array) -> Array:
-    """Structure codes f[..., h, w, C] of images f[..., H, W, 3], which are turned grey first."""
-    flat = _flatten(to_gray(image), 3)
-    code = _output(self.structure_encoder, params['structure_encoder'], flat)
+  def encode_structure(self, params: Params, image: Array, noise_key: Array | None = None) -> Array:
+    """Structure codes f[..., h, w, C] of images f[..., H, W, 3], which are turned grey or to edges first.
+
+    Args:
+      params: of the generator.
+      image: normalised.
+      noise_key: of the noise on edges; None leaves it out.
+    """
+    flat = _flatten(image, 3)
+    if self.structure_input == 'gray':
+      seen = to_gray(flat)
+    else:
+      seen = to_edges(flat)
+      if noise_key is not None:
+        seen += self.edge_noise * jax.random.normal(noise_key, seen.shape, seen.dtype)
+    code = _output(self.structure_encoder, params['structure_encoder'], seen)
     return code.reshape(*image.shape[:-3], *code.shape[1:])
 
   def decode(self, params: Params, structure_code: Array, appearance_code: Array) -> Array:
@@ -104,7 +131,7 @@ class Networks:
     variables = {'params': params, 'batch_stats': batch_stats}
     flat = _flatten(enlarge(image, self.reid_scale), 3)
     output = self.appearance_encoder.apply(variables, flat, mode=BatchNormMode(), deterministic=True)
-    return jax.tree.map(lambda x: x.reshape(*image.shape[:-3], x.shape[-1]), output)
+    return jax.tree.map(lambda x: x.reshape(*image.shape[:-3], *x.shape[1:]), output)
 
   def encode_appearance_train(
     self, params: Params, batch_stats: Params, image: Array, dropout_key: Array | None = None
@@ -129,7 +156,7 @@ class Networks:
       rngs=None if dropout_key is None else {'dropout': dropout_key},
       mutable=['batch_stats'],
     )
-    return jax.tree.map(lambda x: x.reshape(*image.shape[:2], x.shape[-1]), output), updated['batch_stats']
+    return jax.tree.map(lambda x: x.reshape(*image.shape[:2], *x.shape[1:]), output), updated['batch_stats']
 
   def score_fns(self, params: Params) -> tuple[Callable[[Array], Array], ...]:
     """One function per scale, from images f[N, H, W, 3] at full size to a score map f[N, h, w]."""
@@ -204,55 +231,24 @@ class TeacherNetwork:
     return output, updated.get('batch_stats', batch_stats)
 
 
-def _compute_dtype(config: Any) -> Any:
-  return jnp.bfloat16 if config.compute_dtype == 'bfloat16' else None
-
-
 def make_networks(config: Any, num_identities: int) -> Networks:
   """The networks of a config for data with `num_identities` people."""
-  dtype = _compute_dtype(config)
-  reid = config.reid
   image_size_hw = tuple(config.data.image_size_hw)
-  discriminator = PatchDiscriminator(config.discriminator.width, config.discriminator.num_res_blocks, dtype)
   return Networks(
-    StructureEncoder(
-      config.structure_encoder.width,
-      config.structure_encoder.num_res_blocks,
-      tuple(config.structure_encoder.dilations),
-      dtype,
-    ),
-    Decoder(config.decoder.num_res_blocks, config.decoder.mlp_width, dtype),
-    (discriminator,) * config.discriminator.num_scales,
-    AppearanceEncoder(
-      tuple(reid.stage_sizes),
-      reid.width,
-      reid.last_stride,
-      reid.pool,
-      reid.num_parts,
-      reid.head_width,
-      num_identities,
-      reid.primary_dropout,
-      reid.fine_dropout,
-      dtype,
-    ),
+    factories.make_structure_encoder(config),
+    factories.make_decoder(config),
+    factories.make_discriminators(config),
+    factories.make_appearance_encoder(config, num_identities),
     image_size_hw,
-    input_scale(reid.input_scale, image_size_hw),
-    reid.batch_norm_group,
+    input_scale(config.reid.input_scale, image_size_hw),
+    config.reid.batch_norm_group,
+    config.structure_encoder.input,
+    config.structure_encoder.edge_noise,
   )
 
 
 def make_teacher_network(config: Any, num_identities: int) -> TeacherNetwork:
   """The teacher of a config for data with `num_identities` people; it sees what the re-id network sees."""
-  teacher = config.teacher
   image_size_hw = tuple(config.data.image_size_hw)
-  network = TeacherCnn(
-    tuple(teacher.stage_sizes),
-    teacher.width,
-    teacher.last_stride,
-    teacher.pool,
-    teacher.head_width,
-    num_identities,
-    teacher.dropout,
-    _compute_dtype(config),
-  )
+  network = factories.make_teacher_cnn(config, num_identities)
   return TeacherNetwork(network, image_size_hw, input_scale(config.reid.input_scale, image_size_hw))

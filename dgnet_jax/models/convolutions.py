@@ -26,28 +26,34 @@ _MERGED_TAPS = np.array(  # [parity of the output, tap of the small map, tap of 
 )
 
 
-def upsampled_convolution(x: Array, kernel: Array) -> Array:
-  """The reflect-padded convolution of the doubled map.
+def upsampled_convolution(x: Array, kernel: Array, padding: str = 'reflect') -> Array:
+  """The padded convolution of the doubled map.
 
   Args:
     x: f[N, h, w, C], h and w at least 2.
     kernel: f[5, 5, C, O].
+    padding: reflect or zero.
 
   Returns:
-    f[N, 2h, 2w, O]: `conv(reflect_pad(repeat(x, 2), 2), kernel)` up to rounding.
+    f[N, 2h, 2w, O]: `conv(pad(repeat(x, 2), 2), kernel)` up to rounding.
   """
   rows, columns, features = 2 * x.shape[1], 2 * x.shape[2], kernel.shape[-1]
   small = _merged_kernel(kernel)
-  padded = _edge_padded(_edge_padded(x, 1, 1), 2, 1)
+  if padding == 'zero':  # a margin of doubled zeros is a doubled margin of zeros
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  else:
+    padded = _edge_padded(_edge_padded(x, 1, 1), 2, 1)
   phases = unpadded_convolution(padded, small).reshape(-1, rows // 2, columns // 2, 2, 2, features)
-  edge_padded = phases.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, features)
+  convolved = phases.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, features)
+  if padding == 'zero':
+    return convolved
 
   # First the outermost rows as edge padding shows their columns, then the outermost columns of the true map.
   rows_off = jnp.stack([x[:, 1] - x[:, 0], x[:, -2] - x[:, -1]], axis=1)
   columns_off = jnp.stack([x[:, :, 1] - x[:, :, 0], x[:, :, -2] - x[:, :, -1]], axis=1)
   correction = _outermost(_lines(rows_off, kernel[0::4], 'edge'), 1, rows)
   return (
-    edge_padded
+    convolved
     + correction
     + _outermost(_lines(columns_off, kernel[:, 0::4].swapaxes(0, 1), 'reflect').swapaxes(1, 2), 2, columns)
   )

@@ -1,49 +1,72 @@
 """G: a structure code and an appearance code to an image (paper section 3; release facts 25 to 29)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dgnet_jax.models.layers import ConvLayer, ResidualBlock, fan_in_normal, leaky_relu
+from dgnet_jax.models.layers import ConvLayer, ResidualBlock, fan_in_normal
+from dgnet_jax.models.non_local import NonLocalBlock
+from dgnet_jax.models.norms import Activation, standardize
 from dgnet_jax.types import Array
 
 
 class Mlp(nn.Module):
-  """Three linear layers with a leaky ReLU between them (release fact 29)."""
+  """Three linear layers with an activation between them (release fact 29).
+
+  norm: none, or instance: the hidden units of each example have zero mean and unit variance before the activation.
+  """
 
   width: int
   features: int
+  activation: str
+  norm: str
   dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    for i, features in enumerate((self.width, self.width, self.features)):
-      x = nn.Dense(features, kernel_init=fan_in_normal, dtype=self.dtype, name=f'linear_{i}')(x)
-      x = leaky_relu(x) if i < 2 else x
-    return x
+    for i in range(2):
+      x = nn.Dense(self.width, kernel_init=fan_in_normal, dtype=self.dtype, name=f'linear_{i}')(x)
+      x = standardize(x, (1,)) if self.norm == 'instance' else x
+      x = Activation(self.activation, name=f'activation_{i}')(x)
+    return nn.Dense(self.features, kernel_init=fan_in_normal, dtype=self.dtype, name='linear_2')(x)
 
 
 class Decoder(nn.Module):
   """Structure code f[N, h, w, C] and appearance code f[N, F] -> image f[N, 4h, 4w, 3], unbounded.
 
   The appearance code is cut in `num_res_blocks` equal runs, in its channel-major order; run j's two MLPs give block j
-  its AdaIN scales and shifts.
+  its AdaIN scales and shifts. block: basic, series or parallel. non_local: 1 is a block after the residual ones.
   """
 
   num_res_blocks: int
   mlp_width: int
+  block: str = 'basic'
+  mlp_norm: str = 'none'
+  activation: str = 'leaky_relu'
+  padding: str = 'reflect'
+  non_local: int = 0
+  non_local_residual: bool = False
   dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, structure_code: Array, appearance_code: Array) -> Array:
+    form: dict[str, Any] = {'activation': self.activation, 'padding': self.padding, 'dtype': self.dtype}
     x = structure_code
     channels = x.shape[-1]
+    norm = {'basic': 'adaptive'}.get(self.block, self.block)
+
+    def adain(name: str, run: Array) -> Array:
+      return Mlp(self.mlp_width, 2 * channels, self.activation, self.mlp_norm, dtype=self.dtype, name=name)(run)
+
     for i, run in enumerate(jnp.split(appearance_code, self.num_res_blocks, axis=-1)):
-      scale = Mlp(self.mlp_width, 2 * channels, dtype=self.dtype, name=f'adain_scale_{i}')(run)
-      shift = Mlp(self.mlp_width, 2 * channels, dtype=self.dtype, name=f'adain_shift_{i}')(run)
-      x = ResidualBlock(channels, norm='adaptive', dtype=self.dtype, name=f'block_{i}')(x, scale, shift)
+      block = ResidualBlock(channels, norm=norm, non_local=self.non_local_residual, name=f'block_{i}', **form)
+      x = block(x, adain(f'adain_scale_{i}', run), adain(f'adain_shift_{i}', run))
+    if self.non_local:
+      x = NonLocalBlock(fan_in_normal, self.dtype, name='non_local')(x)
     for i in range(2):
       channels //= 2
-      x = ConvLayer(channels, 5, doubled=True, norm='layer', dtype=self.dtype, name=f'up_{i}')(x)
+      x = ConvLayer(channels, 5, doubled=True, norm='layer', name=f'up_{i}', **form)(x)
     for i in range(2):
-      x = ConvLayer(channels, 3, dtype=self.dtype, name=f'refine_{i}')(x)
-    return ConvLayer(3, 1, activation=False, dtype=self.dtype, name='to_rgb')(x)
+      x = ConvLayer(channels, 3, name=f'refine_{i}', **form)(x)
+    return ConvLayer(3, 1, name='to_rgb', **(form | {'activation': 'none'}))(x)

@@ -12,62 +12,42 @@ import jax
 import jax.numpy as jnp
 
 from dgnet_jax.models.convolutions import unpadded_convolution, upsampled_convolution
+from dgnet_jax.models.non_local import NonLocalBlock
+from dgnet_jax.models.norms import (
+  NORM_EPSILON,
+  Activation,
+  BatchStatisticsNorm,
+  LayerNorm,
+  adaptive_instance_norm,
+  instance_norm,
+  widened,
+)
 from dgnet_jax.types import Array
 
-LEAKY_SLOPE = 0.2  # release fact 29
-NORM_EPSILON = 1e-5  # release facts 23, 28, 32
 BATCH_NORM_MOMENTUM = 0.1  # share of a new batch in the running statistics, release fact 32
 
 Initializer = Callable[..., Array]
 fan_in_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')  # kaiming, gain sqrt 2: release fact 34
 fan_out_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-
-
-def leaky_relu(x: Array) -> Array:
-  return nn.leaky_relu(x, LEAKY_SLOPE)
-
-
-def _widened(x: Array) -> Array:
-  """At least float32, for statistics."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def instance_norm(x: Array) -> Array:
-  """Zero mean and unit variance of each example's channels over height and width (release fact 23); [N, H, W, C]."""
-  wide = _widened(x)
-  centred = wide - wide.mean((1, 2), keepdims=True)
-  variance = jnp.square(centred).mean((1, 2), keepdims=True)
-  return (centred * jax.lax.rsqrt(variance + NORM_EPSILON)).astype(x.dtype)
-
-
-def adaptive_instance_norm(x: Array, scale: Array, shift: Array) -> Array:
-  """AdaIN: `scale` * instance_norm(x) + `shift`, without a "1 +" (release fact 26); x [N, H, W, C], both [N, C]."""
-  return instance_norm(x) * scale[:, None, None, :].astype(x.dtype) + shift[:, None, None, :].astype(x.dtype)
-
-
-class LayerNorm(nn.Module):
-  """Each example over height, width and channels: unbiased deviation, epsilon outside the root (release fact 28)."""
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    uniform = nn.initializers.uniform(1.0)  # release fact 34
-    scale = self.param('scale', uniform, x.shape[-1:])
-    bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
-    wide = _widened(x)
-    centred = wide - wide.mean((1, 2, 3), keepdims=True)
-    count = centred[0].size
-    deviation = jnp.sqrt(jnp.square(centred).sum((1, 2, 3), keepdims=True) / (count - 1))
-    return (centred / (deviation + NORM_EPSILON)).astype(x.dtype) * scale.astype(x.dtype) + bias.astype(x.dtype)
+LEARNT_NORMS = {'layer': LayerNorm, 'batch': BatchStatisticsNorm}
+# Of a layer's input, its convolution, and AdaIN's parameters. Series and parallel make AdaIN a residual adapter of the
+# convolution (Rebuffi et al., arXiv 1705.08045 and 1803.10082) and normalise the sum (read off the goldens).
+ADAPTIVE = {
+  'adaptive': lambda x, y, scale, shift: adaptive_instance_norm(y, scale, shift),
+  'series': lambda x, y, scale, shift: instance_norm(y + adaptive_instance_norm(y, scale, shift)),
+  'parallel': lambda x, y, scale, shift: instance_norm(y + adaptive_instance_norm(x, scale, shift)),
+}
 
 
 class _Convolution(nn.Module):
-  """The reflect-padded convolution with bias of a ConvLayer."""
+  """The padded convolution with bias of a ConvLayer."""
 
   features: int
   kernel_size: int
   stride: int
   dilation: int
   doubled: bool
+  padding: str
   kernel_init: Initializer
   dtype: jnp.dtype | None
 
@@ -78,17 +58,18 @@ class _Convolution(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
     if self.doubled:
-      return upsampled_convolution(x, kernel) + bias
+      return upsampled_convolution(x, kernel, self.padding) + bias
     if margin := self.dilation * (size - 1) // 2:
-      x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode='reflect')
+      mode = {'reflect': 'reflect', 'zero': 'constant'}[self.padding]
+      x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode=mode)
     return unpadded_convolution(x, kernel, self.stride, self.dilation) + bias
 
 
 class ConvLayer(nn.Module):
-  """Reflect padding, convolution with bias, normalisation, activation, in the release's order (fact 23).
+  """Padding, convolution with bias, normalisation, activation, in the release's order (fact 23).
 
-  norm is none, instance, layer or adaptive; adaptive takes `scale` and `shift` [N, features] with the call. doubled: of
-  the map enlarged two times (nearest neighbour); 5x5 only.
+  norm is none, instance, layer, batch or one of `ADAPTIVE`; those take `scale` and `shift` [N, features] with the call.
+  doubled: of the map enlarged two times (nearest neighbour); 5x5 only. padding: reflect or zero.
   """
 
   features: int
@@ -97,41 +78,47 @@ class ConvLayer(nn.Module):
   dilation: int = 1
   doubled: bool = False
   norm: str = 'none'
-  activation: bool = True
+  activation: str = 'leaky_relu'
+  padding: str = 'reflect'
   kernel_init: Initializer = fan_in_normal
   dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x: Array, scale: Array | None = None, shift: Array | None = None) -> Array:
-    x = _Convolution(
+    y = _Convolution(
       self.features,
       self.kernel_size,
       self.stride,
       self.dilation,
       self.doubled,
+      self.padding,
       self.kernel_init,
       self.dtype,
       name='conv',
     )(x)
     if self.norm == 'instance':
-      x = instance_norm(x)
-    elif self.norm == 'layer':
-      x = LayerNorm(name='norm')(x)
-    elif self.norm == 'adaptive':
+      y = instance_norm(y)
+    elif self.norm in LEARNT_NORMS:
+      y = LEARNT_NORMS[self.norm](name='norm')(y)
+    elif self.norm in ADAPTIVE:
       if scale is None or shift is None:
-        raise ValueError('adaptive normalisation needs scale and shift')
-      x = adaptive_instance_norm(x, scale, shift)
-    return leaky_relu(x) if self.activation else x
+        raise ValueError(f'norm {self.norm} needs scale and shift')
+      y = ADAPTIVE[self.norm](x, y, scale, shift)
+    return Activation(self.activation, name='activation')(y)
 
 
 class ResidualBlock(nn.Module):
   """Two 3x3 layers added to the input, no activation after the sum (release fact 23).
 
-  With norm adaptive, `scale` and `shift` [N, 2 * features] hold the first layer's parameters, then the second's.
+  With an adaptive norm, `scale` and `shift` [N, 2 * features] hold the first layer's parameters, then the second's.
+  non_local: the sum goes through a non-local block.
   """
 
   features: int
   norm: str = 'none'
+  activation: str = 'leaky_relu'
+  padding: str = 'reflect'
+  non_local: bool = False
   kernel_init: Initializer = fan_in_normal
   dtype: jnp.dtype | None = None
 
@@ -144,13 +131,15 @@ class ResidualBlock(nn.Module):
         self.features,
         3,
         norm=self.norm,
-        activation=i == 0,
+        activation=self.activation if i == 0 else 'none',
+        padding=self.padding,
         kernel_init=self.kernel_init,
         dtype=self.dtype,
         name=f'conv_{i}',
       )
       x = layer(x, None if scale is None else scale[:, part], None if shift is None else shift[:, part])
-    return residual + x
+    x = residual + x
+    return NonLocalBlock(self.kernel_init, self.dtype, name='non_local')(x) if self.non_local else x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +169,7 @@ class BatchNorm(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (channels,))
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
     running_variance = self.variable('batch_stats', 'var', jnp.ones, (channels,))
-    wide = _widened(x)
+    wide = widened(x)
     if mode.running:
       factor = scale * jax.lax.rsqrt(running_variance.value + NORM_EPSILON)
       return (wide * factor + (bias - running_mean.value * factor)).astype(x.dtype)

@@ -55,6 +55,14 @@ class TestTeacherSoftLabels:
     labels = teacher_soft_labels(self.logits, self.mirrored, style=style, **self.donors)
     np.testing.assert_allclose(labels, expected, rtol=1e-6)
 
+  @pytest.mark.parametrize(('style', 'expected'), [('soft', [[0.35, 0.35, 0.3]]), ('donors', [[0.5, 0.5, 0]])])
+  def test_several_teachers_are_averaged(self, style, expected):
+    """The second teacher says 0.5, 0.4, 0.1 of both views; the donors are the first two."""
+    second = jnp.log(jnp.array([0.5, 0.4, 0.1]))
+    both = [jnp.stack([logits[0], second])[None] for logits in (self.logits, self.mirrored)]
+    first = {name: identity[:1] for name, identity in self.donors.items()}
+    np.testing.assert_allclose(teacher_soft_labels(*both, style=style, **first), expected, rtol=1e-6)
+
   @pytest.mark.parametrize('style', LABEL_STYLES)
   def test_no_gradient_reaches_the_teacher(self, style):
     weights = jnp.array([[1.0, 2.0, 3.0], [3.0, 1.0, 0.0]])

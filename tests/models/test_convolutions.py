@@ -18,18 +18,20 @@ def _random(*shape):
   return np.random.default_rng(0).normal(size=shape)
 
 
-def _doubled_and_convolved(x, kernel):
+def _doubled_and_convolved(x, kernel, padding='reflect'):
   doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-  padded = jnp.pad(doubled, ((0, 0), (2, 2), (2, 2), (0, 0)), mode='reflect')
+  mode = {'reflect': 'reflect', 'zero': 'constant'}[padding]
+  padded = jnp.pad(doubled, ((0, 0), (2, 2), (2, 2), (0, 0)), mode=mode)
   dimensions = jax.lax.conv_dimension_numbers(padded.shape, kernel.shape, ('NHWC', 'HWIO', 'NHWC'))
   return jax.lax.conv_general_dilated(padded, kernel, (1, 1), 'VALID', dimension_numbers=dimensions)
 
 
+@pytest.mark.parametrize('padding', ['reflect', 'zero'])
 @pytest.mark.parametrize('size', [(2, 2), (2, 3), (5, 4), (16, 8)])
-def test_upsampled_convolution_is_doubling_padding_and_convolution(size):
+def test_upsampled_convolution_is_doubling_padding_and_convolution(size, padding):
   x, kernel = _random(2, *size, 3), _random(5, 5, 3, 4)
   np.testing.assert_allclose(
-    upsampled_convolution(x, kernel), _doubled_and_convolved(x, kernel), rtol=1e-12, atol=1e-12
+    upsampled_convolution(x, kernel, padding), _doubled_and_convolved(x, kernel, padding), rtol=1e-12, atol=1e-12
   )
 
 

@@ -7,10 +7,13 @@ import importlib.util
 import json
 import pathlib
 
+import jax
 import numpy as np
 
 from dgnet_jax.config import default_config
 from dgnet_jax.interop import torch_names
+from dgnet_jax.losses.distillation import LABEL_STYLES
+from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.types import PairBatch
 
 
@@ -58,10 +61,39 @@ def config_of(meta):
   return config
 
 
+NORMS = {'none': 'none', 'in': 'instance', 'bn': 'batch', 'ln': 'layer'}
+
+
+def _with_style(config, theirs):
+  """The release's re-id network; what its styles normal and PCB do not read has their fixed value (fact 33)."""
+  style = theirs['ID_style']
+  config.reid.style = style
+  config.reid.normalize_code = theirs['norm_id'] and style == 'normal'
+  config.reid.last_stride = 2 if style == 'normal' else 1 if style == 'PCB' else theirs['ID_stride']
+  config.reid.pool = 'avg' if style == 'PCB' else theirs['pool']
+  config.reid.head_width = 256 if style == 'PCB' else 512
+  return config
+
+
+def _with_kinds(config, theirs):
+  """The kinds of layers of generator and discriminator."""
+  gen, dis = theirs['gen'], theirs['dis']
+  activations = {'lrelu': 'leaky_relu'}
+  config.generator.activation = activations.get(gen['activ'], gen['activ'])
+  config.generator.padding = gen['pad_type']
+  config.structure_encoder.input, config.structure_encoder.tanh = theirs['single'], gen['tanh']
+  config.decoder.block, config.decoder.non_local = gen['dec'], gen['non_local']
+  config.decoder.mlp_norm = NORMS[gen['mlp_norm']]
+  config.discriminator.gan_type, config.discriminator.non_local = dis['gan_type'], dis['non_local']
+  config.discriminator.norm, config.discriminator.padding = NORMS[dis['norm']], dis['pad_type']
+  config.discriminator.activation = activations.get(dis['activ'], dis['activ'])
+  return config
+
+
 def _with_hyperparameters(config, theirs, first_iteration):
   """The release's yaml in our words."""
-  config.reid.pool = theirs['pool']  # the trainer builds its teacher with the default, average pooling
-  config.reid.last_stride = theirs['ID_stride']
+  # The trainer builds its teacher with the default, average pooling.
+  config = _with_kinds(_with_style(config, theirs), theirs)
   config.augment.random_erasing_prob = theirs['erasing_p']
   config.discriminator.r1_weight = theirs['dis']['LAMBDA']
   config.discriminator.width = theirs['dis']['dim']
@@ -96,6 +128,9 @@ def _with_hyperparameters(config, theirs, first_iteration):
     ramp.initial, ramp.maximum, ramp.per_step = float(theirs[weight]), float(theirs[maximum]), theirs['warm_scale']
     # The release keeps a ramped weight as state: a run that starts late starts from its initial value.
     ramp.start_step = max(theirs[start], first_iteration - 1)
+  if config.reid.style == 'PCB':  # the release names the weight and never adds the loss
+    config.ramps.teaching.update(initial=0.0, maximum=0.0)
+  config.teaching.label_style = LABEL_STYLES[theirs['teacher_style']]
   config.teaching.primary = float(theirs.get('T_w', 1.0))
   config.teaching.fine_grained = float(theirs['B_w'])
   config.teaching.teacher_norm = 'batch' if theirs['train_bn'] else 'running'
@@ -139,12 +174,50 @@ def pair_batch(recipe, meta, step):
   )
 
 
+def our_shapes(network, config, num_identities):
+  """The shapes of one network of ours under the release's names."""
+  networks, teacher = make_networks(config, num_identities), make_teacher_network(config, num_identities)
+  init = {
+    'gen': lambda key: (networks.init_generator(key), {}),
+    'dis': lambda key: (networks.init_discriminator(key), {}),
+    'id': networks.init_reid,
+    'teacher': teacher.init,
+  }[network]
+  params, batch_stats = jax.eval_shape(init, jax.random.key(0))
+  blank = jax.tree.map(lambda x: np.broadcast_to(0.0, x.shape), {'params': params, 'batch_stats': batch_stats})
+  entries = ENTRIES[network](config)
+  assert len(entries) == len(jax.tree.leaves(blank)), 'names for some of our arrays only'
+  return {name: array.shape for name, array in torch_names.to_torch(blank, entries).items()}
+
+
 def variables_of(folder, network, config, master_seed, num_identities):
-  """Our variables of one network under a golden's master seed."""
+  """Our variables of one network under a golden's master seed; test_names holds their names and shapes."""
   recipe = load_recipe(folder)
-  shapes = shapes_of(folder, network, num_identities)
+  shapes = our_shapes(network, config, num_identities)
   state = recipe.make_state_dict(shapes, master_seed + recipe.NET_SEED_OFFSET[network])
   return torch_names.from_torch(state, ENTRIES[network](config))
+
+
+def merged(base, overrides):
+  """A yaml with another's values on top."""
+  return base | {
+    key: merged(base[key], value) if isinstance(value, dict) else value for key, value in overrides.items()
+  }
+
+
+def variant_meta(folder, golden):
+  """A variant's metadata in the form of a step's: the released hyper-parameters with the variant's own on top."""
+  step = load_json(folder, 'step_phase2')['meta']
+  theirs = merged(step['hyperparameters'], golden.get('overrides', {}) | {'ID_class': golden['ID_class']})
+  theirs = merged(theirs, {network: golden[network] for network in ('gen', 'dis') if network in golden})
+  theirs |= golden.get('weights_before', {})
+  if 'net' in golden:
+    net = golden['net']
+    theirs['ID_style'] = {'ft_netAB': 'AB', 'ft_net': 'normal', 'PCB': 'PCB'}[net['cls']]
+    theirs |= {'norm_id': net.get('norm', False), 'pool': net.get('pool'), 'ID_stride': net.get('stride')}
+  sizes = {name: golden[name] for name in ('master_seed', 'batch', 'height', 'width')}
+  run = {'iteration0': golden.get('iteration', 0), 'rand': [golden.get('rand', 0)]}
+  return sizes | run | {'teacher_stride': step['teacher_stride'], 'hyperparameters': theirs}
 
 
 def relative_error(actual, expected):

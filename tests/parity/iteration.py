@@ -29,7 +29,7 @@ PER_STREAM = {
 
 
 def initial_state(folder, config, meta, optimizers, num_identities):
-  """TrainState and Teacher as the golden run began."""
+  """TrainState and teachers as the golden run began."""
   parts = {}
   for theirs, ours in NETWORKS.items():
     variables = goldens.variables_of(folder, theirs, config, meta['master_seed'], num_identities)
@@ -37,7 +37,7 @@ def initial_state(folder, config, meta, optimizers, num_identities):
     parts[ours] = NetworkState(params, variables['batch_stats'], getattr(optimizers, ours).init(params))
   teacher = goldens.variables_of(folder, 'teacher', config, meta['master_seed'], num_identities)
   state = TrainState(step=jnp.asarray(meta['iteration0'], jnp.int32), rng=jax.random.key(0), **parts)
-  return state, Teacher(**teacher)
+  return state, (Teacher(**teacher),)
 
 
 def golden_losses(metrics, weights):
@@ -96,7 +96,7 @@ class Run:
     self.classes = self.meta['hyperparameters']['ID_class']
     self.config = goldens.config_of(self.meta)
     optimizers = make_optimizers(self.config)
-    self.after, self._teacher = initial_state(folder, self.config, self.meta, optimizers, self.classes)
+    self.after, self._teachers = initial_state(folder, self.config, self.meta, optimizers, self.classes)
 
   def advance(self, number):
     """Iteration `number` of the run, from 0; returns metrics and gradients."""
@@ -104,7 +104,7 @@ class Run:
     batch = goldens.pair_batch(self.recipe, self.meta, number)
     draws = Draws(jnp.asarray(self.meta['rand'][number] <= self.config.structure_encoder_update_prob))
     run = compiled_update(self.config, self.classes)
-    self.after, metrics, gradients = run(self.after, self._teacher, batch, draws, active_terms(self.config, step))
+    self.after, metrics, gradients = run(self.after, self._teachers, batch, draws, active_terms(self.config, step))
     return metrics, gradients
 
   def losses(self, metrics, number):

@@ -68,7 +68,7 @@ def tiny_config(options):
   for ramp in config.ramps.values():
     ramp.update(start_step=0, per_step=0.5, initial=0.5)
   for field, value in options.items():
-    config_file._set_field(config, field, value)
+    config_file.set_field(config, field, value)
   if not config.ramps.teaching.maximum:
     config.ramps.teaching.initial = 0.0
   validate(config)

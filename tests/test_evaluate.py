@@ -13,7 +13,7 @@ from dgnet_jax.config import UserError, default_config
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import PhotoFiles
-from dgnet_jax.evaluate import evaluate, picture_table, ranking_table
+from dgnet_jax.evaluate import Embeddings, _ranking_tables, evaluate, picture_table, ranking_table
 from dgnet_jax.evaluation import image_quality
 from dgnet_jax.generate import generate
 from dgnet_jax.models.build import make_networks
@@ -200,3 +200,16 @@ def test_table_texts():
     *('both,', 'alpha', '0.5', '50.00%', '75.00%', '100.00%', '12.36%')
   ]
   assert '21.50 dB   0.800' in picture_table('pictures', {'generated': {'psnr': 21.5, 'ssim': 0.8}})
+
+
+def test_an_embedding_without_halves_is_searched_whole(run):
+  """Style normal has one head and PCB one for every part; an odd length has no halves."""
+  config, _, index, _ = run
+  rng = np.random.default_rng(0)
+  made = {name: rng.normal(size=(len(index.splits[name].paths), 5)) for name in ('query', 'gallery')}
+  embeddings = Embeddings(**made, multi_query=None)
+  single = config.copy_and_resolve_references()
+  single.reid.style = 'normal'
+  rows = _ranking_tables(single, index, embeddings, embeddings)['single_query']
+  assert list(rows) == ['chance', 'teacher', 'primary']
+  assert rows['primary'] == rows['teacher']

@@ -74,7 +74,11 @@ def canny(gray: Array) -> Array:
 
 
 def to_edges(image: Array) -> Array:
-  """Edges of normalised images f[N, H, W, 3]: f[N, H, W, 1], 0.5 on an edge and -0.5 elsewhere; no gradient passes."""
+  """Edges of normalised images f[N, H, W, 3]: f[N, H, W, 1], 0.5 on an edge and -0.5 elsewhere; no gradient passes.
+
+  The release truncates pixels, so rounding decides whether those of a real picture are one lower (fact 40); in float32
+  a hundredth of the edges may differ for it.
+  """
   pixels = denormalize(jax.lax.stop_gradient(image), truncate=True).astype(jnp.int32)
   gray = ((pixels * jnp.array(LUMA, jnp.int32)).sum(-1) + (1 << 14)) >> 15
   return jnp.where(canny(gray), 0.5, -0.5).astype(image.dtype)[..., None]

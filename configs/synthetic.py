@@ -8,7 +8,7 @@ from dgnet_jax.config import default_config
 
 def get_config():
   config = default_config()
-  config.num_steps = 1_200
+  config.num_steps = 2_000
   config.data.layout = 'synthetic'
   config.data.loader = 'memory'
   config.data.image_size_hw = (64, 32)
@@ -17,20 +17,19 @@ def get_config():
   config.structure_encoder.update(width=6, num_res_blocks=2, dilations=(1, 2, 3))
   config.decoder.update(num_res_blocks=2, mlp_width=128)
   config.discriminator.update(width=8, num_scales=2, num_res_blocks=1)
-  config.reid.update(stage_sizes=(1, 1, 1, 1), width=16, head_width=128, input_scale=1)
+  config.reid.update(stage_sizes=(1, 1, 1, 1), width=16, head_width=128, input_scale=1, pretrained='teacher')
   config.teacher.update(stage_sizes=(1, 1, 1, 1), width=16, head_width=128, num_epochs=30, decay_epoch=20)
 
-  # Small networks from scratch take larger steps than the release's, which start from ImageNet.
+  # Small networks and few steps take larger ones than the release's. A narrow discriminator starts almost silent.
   config.optimizer.update(
     generator_learning_rate=1e-3,
-    discriminator_learning_rate=2e-4,
-    reid_learning_rate=0.01,
-    head_multiplier=5.0,
-    decay_steps=900,
+    discriminator_learning_rate=1e-3,
+    reid_learning_rate=0.005,
+    decay_steps=1_500,
   )
   # Pictures first: a re-id network that knows nobody yet is a poor judge of them.
   config.weights.update(cross_identity=0.05, adversarial=0.3)
   for ramp in config.ramps.values():
-    ramp.update(start_step=600, per_step=0.005)
-  config.log.update(pictures_every_steps=400, checkpoint_every_steps=400)
+    ramp.update(start_step=1_000, per_step=0.005)
+  config.log.update(pictures_every_steps=500, checkpoint_every_steps=500)
   return config

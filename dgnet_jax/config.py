@@ -96,6 +96,8 @@ def default_config() -> ConfigDict:
   # AB (primary and fine-grained head, code detached), normal (primary head, code trained by the generator's losses; the
   # release's has last_stride 2), PCB (a head per part, code likewise; the release's has pool avg and head_width 256).
   config.reid.style = 'AB'
+  # The code of style AB is a constant to the generator's losses; False is the paper's reading: they train the encoder.
+  config.reid.detach_code = True
   config.reid.normalize_code = False  # norm_id: the code is divided by its length; style normal only
   config.reid.stage_sizes = (3, 4, 6, 3)  # bottleneck blocks per stage: ResNet-50
   config.reid.pretrained = ''  # torchvision's ResNet (.pth or .safetensors) to start from; '': scratch; or 'teacher'
@@ -104,8 +106,8 @@ def default_config() -> ConfigDict:
   config.reid.pool = 'max'  # max or avg: pooling of the stripes and of the head's input
   config.reid.num_parts = 4  # horizontal stripes in the appearance code
   config.reid.head_width = 512  # units of each head's bottleneck: half the embedding
-  config.reid.primary_dropout = 0.5  # before the primary classifier
-  config.reid.fine_dropout = 0.75  # before the fine-grained classifier
+  config.reid.primary_dropout = 0.5  # before the primary classifiers (the release's PCB has 1, so it learns nothing)
+  config.reid.fine_dropout = 0.75  # before the fine-grained classifier; style AB
   config.reid.input_scale = 0  # enlargement of the re-id input; 0 is the release's rule: 2 up to height 128, else 1
   config.reid.batch_norm_group = 8  # images that share BatchNorm statistics within a call; 0: the whole batch
 
@@ -141,7 +143,7 @@ def default_config() -> ConfigDict:
 
   config.teaching = ConfigDict()
   config.teaching.primary = 1.0  # T_w: weight of KL(teacher, student) within the teaching weight
-  config.teaching.fine_grained = 0.2  # B_w: weight of naming the structure donor within the teaching weight
+  config.teaching.fine_grained = 0.2  # B_w: weight of naming the structure donor, likewise; style AB
   # What the primary head learns of cross pictures: soft (the teacher's probabilities), argmax (the likeliest alone),
   # appearance (the appearance donor alone), uniform, donors (soft, all but the two donors removed).
   config.teaching.label_style = 'soft'

@@ -35,8 +35,9 @@ class Head(nn.Module):
 class AppearanceEncoder(nn.Module):
   """Image f[N, H, W, 3] -> AppearanceOutput with leading axis N.
 
-  style: AB has a primary and a fine-grained head and hands out its code detached; normal has the primary head alone;
-  PCB has a primary head for every part (Sun et al., arXiv 1711.09349). normalize_code: the code has length 1.
+  style: AB has a primary and a fine-grained head, and its code is a constant to whoever takes it, if `detach_code`;
+  normal has the primary head alone; PCB has a primary head for every part (Sun et al., arXiv 1711.09349).
+  normalize_code: the code has length 1.
   """
 
   stage_sizes: tuple[int, ...]
@@ -50,6 +51,7 @@ class AppearanceEncoder(nn.Module):
   fine_dropout: float
   style: str = 'AB'
   normalize_code: bool = False
+  detach_code: bool = True
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -72,7 +74,8 @@ class AppearanceEncoder(nn.Module):
     if self.style == 'normal':
       return AppearanceOutput(code, primary_logits, None, primary_feature, None)
     fine_logits, fine_feature = head(pooled, self.fine_dropout, 'fine_head')
-    return AppearanceOutput(jax.lax.stop_gradient(code), primary_logits, fine_logits, primary_feature, fine_feature)
+    code = jax.lax.stop_gradient(code) if self.detach_code else code  # release fact 16
+    return AppearanceOutput(code, primary_logits, fine_logits, primary_feature, fine_feature)
 
 
 class TeacherCnn(nn.Module):

@@ -88,7 +88,7 @@ class Networks:
   @property
   def trains_through_code(self) -> bool:
     """Whether what the generator makes of an appearance code teaches the re-id network (release fact 16)."""
-    return self.appearance_encoder.style != 'AB'
+    return self.appearance_encoder.style != 'AB' or not self.appearance_encoder.detach_code
 
   @property
   def scores_need_batch(self) -> bool:

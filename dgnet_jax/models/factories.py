@@ -73,6 +73,7 @@ def make_appearance_encoder(config: Any, num_identities: int) -> AppearanceEncod
     settings.fine_dropout,
     settings.style,
     settings.normalize_code,
+    settings.detach_code,
     _compute_dtype(config),
   )
 

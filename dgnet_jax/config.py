@@ -64,7 +64,7 @@ def default_config() -> ConfigDict:
 
   config.structure_encoder = ConfigDict()
   config.structure_encoder.input = 'gray'  # gray (mean of the channels) or edge (Canny; no gradient reaches the image)
-  config.structure_encoder.edge_noise = 0.1  # deviation of the noise on edges (-0.5 and 0.5), in training only
+  config.structure_encoder.edge_noise = 0.1  # deviation of the noise on edges (-0.5, 0.5) in training; in no golden
   config.structure_encoder.width = 16  # channels of the first layer; the code has 8 times as many
   config.structure_encoder.num_res_blocks = 4  # residual blocks at a quarter of the image size
   config.structure_encoder.dilations = (3, 6, 9)  # ASPP; the largest must be smaller than a quarter of height and width

@@ -1,0 +1,66 @@
+"""One golden of variants.json with our config of it, and the comparison with it."""
+
+import jax
+import numpy as np
+import pytest
+
+from dgnet_jax.interop import torch_names
+from dgnet_jax.models.build import make_networks
+from tests.parity import goldens
+
+RTOL = 1e-8
+# Of the largest gradient; smaller ones have errors relative to this: a bias in front of a normalisation has a zero
+# gradient, of which rounding leaves 1e-13 (fact 37).
+NEGLIGIBLE = 1e-5
+
+
+class Variant:
+  """One golden with its config."""
+
+  def __init__(self, folder, name):
+    self.folder, self.name = folder, name
+    self.golden = goldens.load_json(folder, 'variants')[name]
+    self.recipe = goldens.load_recipe(folder)
+    self.meta = goldens.variant_meta(folder, self.golden)
+    self.config = goldens.config_of(self.meta)
+    if 'image_shape' in self.golden:
+      self.config.data.image_size_hw = tuple(self.golden['image_shape'][2:])
+    self.num_identities = self.golden['ID_class']
+    self.networks = make_networks(self.config, self.num_identities)
+    self.worst = 0.0
+
+  def variables(self, network):
+    seed = self.meta['master_seed']
+    return goldens.variables_of(self.folder, network, self.config, seed, self.num_identities)
+
+  def image(self, offset, shape=None):
+    shape = shape or (self.meta['batch'], 3, self.meta['height'], self.meta['width'])
+    return goldens.images(self.recipe, shape, self.meta['master_seed'] + offset)
+
+  def check(self, key, actual, expected):
+    """A number, or an array against its fingerprint under the name `key`."""
+    if np.ndim(expected):
+      self.check_fingerprint(key, actual, expected)
+    else:
+      self.note(abs(float(actual) - expected) / abs(expected), key)
+
+  def check_fingerprint(self, key, actual, expected, least_norm=1e-300):
+    error = np.max(np.abs(np.subtract(self.recipe.fingerprint(key, actual), expected)))
+    self.note(error / max(expected[0], least_norm), key)
+
+  def check_gradients(self, network, tree, expected):
+    entries = [e for e in goldens.ENTRIES[network](self.config) if e.path[0] == 'params']
+    ours = torch_names.to_torch({'params': jax.device_get(tree)}, entries)
+    largest = max(norm for norm, _ in expected.values())
+    for name, pair in expected.items():
+      self.check_fingerprint(name, ours[name], pair, NEGLIGIBLE * largest)
+    return ours
+
+  def note(self, error, key):
+    self.worst = max(self.worst, error)
+    assert error < RTOL, (self.name, key, error)
+
+
+def each(kind, names):
+  """The fixture `variant` for every golden '<kind>/<name>'."""
+  return pytest.mark.parametrize('variant', [f'{kind}/{name}' for name in names], indirect=True, ids=names)

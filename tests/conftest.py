@@ -19,6 +19,13 @@ import jax  # noqa: E402 (after the settings above)
 import pytest  # noqa: E402
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _forget_compiled_programs():
+  """Programs of one file are of no use to the next, and together they fill a small machine's memory."""
+  yield
+  jax.clear_caches()
+
+
 def _folder_or_skip(path: pathlib.Path, what: str) -> pathlib.Path:
   if not path.is_dir():
     pytest.skip(f'{what} not found at {path}')

@@ -125,11 +125,15 @@ def read_teacher(config: Any, num_identities: int, folder: pathlib.Path) -> Teac
     return Teacher(**parts['network'])
 
 
+def teacher_folders(config: Any, workdir: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
+  """The folders that `teacher.checkpoint` names, by default the one in `workdir`."""
+  named = [pathlib.Path(folder.strip()) for folder in config.teacher.checkpoint.split(',') if folder.strip()]
+  return tuple(named) or (pathlib.Path(workdir) / 'teacher',)
+
+
 def load_teachers(config: Any, index: DatasetIndex, workdir: str | pathlib.Path) -> tuple[Teacher, ...]:
-  """The trained teachers that `teacher.checkpoint` names, by default the one in `workdir`; raises as `load_teacher`."""
-  named = [folder.strip() for folder in config.teacher.checkpoint.split(',') if folder.strip()]
-  folders = named or [pathlib.Path(workdir) / 'teacher']
-  return tuple(load_teacher(config, index, folder) for folder in folders)
+  """The trained teachers of `teacher_folders`; raises as `load_teacher`."""
+  return tuple(load_teacher(config, index, folder) for folder in teacher_folders(config, workdir))
 
 
 def _template(config: Any, num_identities: int) -> TeacherState:

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from dgnet_jax.config import UserError
-from dgnet_jax.config_rules import leaves
+from dgnet_jax.config import UserError, default_config
+from dgnet_jax.config_rules import CHOICES, leaves
 
 # Release key -> our fields; a number at the end picks from a tuple. Keys of the sections gen and dis have a dot.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -20,10 +20,24 @@ FIELDS: dict[str, tuple[str, ...]] = {
   'gen.dim': ('structure_encoder.width',),
   'gen.n_res': ('structure_encoder.num_res_blocks', 'decoder.num_res_blocks'),
   'gen.mlp_dim': ('decoder.mlp_width',),
+  'gen.mlp_norm': ('decoder.mlp_norm',),
+  'gen.dec': ('decoder.block',),
+  'gen.non_local': ('decoder.non_local',),
+  'gen.activ': ('generator.activation',),
+  'gen.pad_type': ('generator.padding',),
+  'gen.tanh': ('structure_encoder.tanh',),
+  'single': ('structure_encoder.input',),
+  'dis.gan_type': ('discriminator.gan_type',),
   'dis.dim': ('discriminator.width',),
   'dis.num_scales': ('discriminator.num_scales',),
   'dis.n_res': ('discriminator.num_res_blocks',),
+  'dis.norm': ('discriminator.norm',),
+  'dis.activ': ('discriminator.activation',),
+  'dis.pad_type': ('discriminator.padding',),
+  'dis.non_local': ('discriminator.non_local',),
   'dis.LAMBDA': ('discriminator.r1_weight',),
+  'ID_style': ('reid.style',),
+  'norm_id': ('reid.normalize_code',),
   'ID_stride': ('reid.last_stride',),
   'pool': ('reid.pool',),
   'lr_g': ('optimizer.generator_learning_rate',),
@@ -52,40 +66,58 @@ FIELDS: dict[str, tuple[str, ...]] = {
   'use_encoder_again': ('structure_encoder_update_prob',),
   'T_w': ('teaching.primary',),
   'B_w': ('teaching.fine_grained',),
+  'teacher_style': ('teaching.label_style',),
   'train_bn': ('teaching.teacher_norm',),
   'log_iter': ('log.progress_every_steps',),
   'image_display_iter': ('log.pictures_every_steps',),
   'snapshot_save_iter': ('log.checkpoint_every_steps',),
 }
-WORDS = {'train_bn': {True: 'batch', False: 'running'}}
+# The release's words and ours, where they differ.
+_NORMS = {'in': 'instance', 'bn': 'batch', 'ln': 'layer', 'sn': 'spectral'}
+_ACTIVATIONS = {'lrelu': 'leaky_relu'}
+WORDS: dict[str, dict[Any, Any]] = {
+  'train_bn': {True: 'batch', False: 'running'},
+  'teacher_style': dict(enumerate(CHOICES['teaching.label_style'])),
+  'gen.activ': _ACTIVATIONS,
+  'dis.activ': _ACTIVATIONS,
+  'gen.mlp_norm': _NORMS,
+  'dis.norm': _NORMS,
+}
+# What a re-id style of the release does whatever its yaml says (facts 16 and 33, and its list of bugs).
+STYLES: dict[str, dict[str, Any]] = {
+  'AB': {'reid.normalize_code': False},
+  'normal': {'reid.last_stride': 2},
+  'PCB': {
+    'reid.normalize_code': False,
+    'reid.last_stride': 1,
+    'reid.pool': 'avg',
+    'ramps.teaching.initial': 0.0,
+    'ramps.teaching.maximum': 0.0,
+  },
+}
 # Choices of the release of which one is known here.
 FIXED: dict[str, Any] = {
-  'ID_style': 'AB',
   'beta1': 0.0,
   'beta2': 0.999,
   'lr_policy': 'multistep',
-  'single': 'gray',
-  'teacher_style': 0,
   'vgg_w': 0,
   'input_dim_a': 1,
-  'gen.activ': 'lrelu',
-  'gen.dec': 'basic',
   'gen.dropout': 0,
-  'gen.mlp_norm': 'none',
   'gen.n_downsample': 2,
-  'gen.non_local': 0,
-  'gen.pad_type': 'reflect',
-  'gen.tanh': False,
-  'dis.activ': 'lrelu',
-  'dis.gan_type': 'lsgan',
   'dis.n_layer': 2,
-  'dis.non_local': 0,
-  'dis.norm': 'none',
-  'dis.pad_type': 'reflect',
+}
+# Changes what is trained, and the release's settings have no word for it.
+OURS_ALONE = {
+  'generator.non_local_residual': 'the release has no name for non-local blocks within residual blocks',
+  'reid.detach_code': 'the release always detaches the code',
+  'teaching.teacher_dropout': 'the release leaves it on by accident after its first picture dump',
+  'reid.batch_norm_group': 'the release normalises over all of a call',
+  'structure_encoder.dilations': 'the release has 3, 6, 9',
+  'reid.num_parts': 'the release has 4',
 }
 # Read by nothing in the release (fact 35), of its screen and folders, or told by the shapes.
 WITHOUT_EFFECT = {
-  *('use_decoder_again', 'sqrt', 'input_dim_b', 'new_size', 'norm_id', 'display_size', 'image_save_iter', 'apex'),
+  *('use_decoder_again', 'sqrt', 'input_dim_b', 'new_size', 'display_size', 'image_save_iter', 'apex'),
   *('data_root', 'teacher', 'gen.init', 'gen.id_dim', 'ID_class'),
 }
 TEACHER_FIELDS = {'stride': 'teacher.last_stride', 'droprate': 'teacher.dropout'}
@@ -104,10 +136,15 @@ def read_yaml(path: str | pathlib.Path) -> dict[str, Any]:
     raise UserError(f'{path}: cannot be read as YAML: {error}') from error
   if not isinstance(values, dict):
     raise UserError(f'{path}: no names and values in it')
-  flat: dict[str, Any] = {}
+  return flat(values)
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Values of the release's settings by dotted key."""
+  made: dict[str, Any] = {}
   for key, value in values.items():
-    flat |= {f'{key}.{name}': item for name, item in value.items()} if isinstance(value, dict) else {str(key): value}
-  return flat
+    made |= {f'{key}.{name}': item for name, item in value.items()} if isinstance(value, dict) else {str(key): value}
+  return made
 
 
 def our_fields(release: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
@@ -131,13 +168,25 @@ def our_fields(release: Mapping[str, Any], where: str) -> tuple[dict[str, Any], 
   fields: dict[str, Any] = {}
   for key, names in FIELDS.items():
     if key in release:
-      words = WORDS.get(key, {})
-      value = next((ours for theirs, ours in words.items() if theirs is release[key]), release[key])
-      fields |= dict.fromkeys(names, _number(value))
+      fields |= dict.fromkeys(names, _number(_word(WORDS.get(key, {}), release[key])))
+  fields |= _style_fields(fields)
   unknown = sorted(release.keys() - FIELDS.keys() - FIXED.keys() - WITHOUT_EFFECT)
   useless = sorted(WITHOUT_EFFECT & release.keys())
   lines = [f'{where}: without a counterpart here: {", ".join(useless)}'] if useless else []
+  if fields.get('reid.style') == 'PCB':
+    lines.append(f'{where}: in training the release drops all that its PCB heads get; see reid.primary_dropout')
   return fields, lines + [f'{where}: {key} is not known, left out' for key in unknown]
+
+
+def _word(words: Mapping[Any, Any], word: Any) -> Any:
+  """The counterpart of a word, or itself; 1 is not True here."""
+  return next((other for one, other in words.items() if type(one) is type(word) and one == word), word)
+
+
+def _style_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """What the re-id style decides; without one, nothing."""
+  style = fields.get('reid.style')
+  return STYLES.get(style, {}) if isinstance(style, str) else {}
 
 
 def teacher_fields(opts: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
@@ -169,14 +218,14 @@ def release_config(config: Any, num_identities: int, kept: Mapping[str, Any]) ->
   Returns:
     Nested values, and lines on fields that the release cannot tell apart.
   """
-  ours = dict(leaves(config.to_dict()))
-  values, lines = dict(kept) | FIXED | {'ID_class': num_identities}, []
+  ours, default = dict(leaves(config.to_dict())), dict(leaves(default_config().to_dict()))
+  values: dict[str, Any] = dict(kept) | FIXED | {'ID_class': num_identities}
+  lines = [f'{name} = {ours[name]!r}: {why}' for name, why in OURS_ALONE.items() if ours[name] != default[name]]
   for key, names in FIELDS.items():
     found = [_pick(ours, name) for name in names]
     if any(value != found[0] for value in found):
       lines.append(f'{key}: the release has one value for {", ".join(names)}; {found[0]} is taken')
-    back = {ours_word: theirs for theirs, ours_word in WORDS.get(key, {}).items()}
-    values[key] = back.get(found[0], found[0])
+    values[key] = _word({ours_word: theirs for theirs, ours_word in WORDS.get(key, {}).items()}, found[0])
   nested: dict[str, Any] = {}
   for key, value in values.items():
     section, _, name = key.rpartition('.')

@@ -12,7 +12,7 @@ from dgnet_jax import config_file
 from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.config import UserError
 from dgnet_jax.files import whole_folder
-from dgnet_jax.interop.release_config import TEACHER_FIELDS, TEACHER_FIXED, read_yaml, release_config
+from dgnet_jax.interop.release_config import OURS_ALONE, TEACHER_FIELDS, TEACHER_FIXED, read_yaml, release_config
 from dgnet_jax.interop.release_files import KEPT_ARRAYS, KEPT_FOLDER, OURS
 from dgnet_jax.interop.release_names import ENTRIES, release_state_dict
 from dgnet_jax.interop.release_optimizer import release_optimizer
@@ -22,10 +22,14 @@ from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.models.build import make_networks
 from dgnet_jax.optimizers import make_optimizers
 from dgnet_jax.train_state import create_train_state
-from dgnet_jax.train_teacher import DESCRIPTION_FILE, read_teacher
+from dgnet_jax.train_teacher import DESCRIPTION_FILE, read_teacher, teacher_folders
 from dgnet_jax.types import TrainState
 
-CLASSES = 'reid/params/primary_head/classifier/bias'  # an array of a checkpoint that has one number per person
+# An array of a checkpoint that has one number per person, by re-id style.
+CLASSES = {
+  style: f'reid/params/{head}/classifier/bias'
+  for style, head in {'AB': 'primary_head', 'normal': 'primary_head', 'PCB': 'part_head_0'}.items()
+}
 Log = Callable[[str], None]
 
 
@@ -52,6 +56,8 @@ def export_release(
   if folder.exists():
     raise UserError(f'{folder} is there already; name another folder, or remove it')
   config = config_file.load_config(workdir / 'config.json', {})
+  if config.generator.non_local_residual:
+    raise UserError(f'{workdir}: generator.non_local_residual: {OURS_ALONE["generator.non_local_residual"]}')
   people, state = read_state(config, workdir, step)
   done = int(state.step)
   kept = _kept_arrays(workdir)
@@ -66,7 +72,9 @@ def export_release(
     written[f'{name}_{done:08d}.pt'] = {'a': state_dict}
     optimizer[name] = release_optimizer(name, network.opt_state, list(state_dict), entries, config, done)
   written['optimizer.pt'] = optimizer
-  teacher_folder = pathlib.Path(config.teacher.checkpoint or workdir / 'teacher')
+  teacher_folder, *others = teacher_folders(config, workdir)
+  if others:
+    log(f'the release has one teacher: {", ".join(map(str, others))} left out')
   if (teacher_folder / DESCRIPTION_FILE).exists():
     teacher = jax.device_get(read_teacher(config, people, teacher_folder))
     variables = {'params': teacher.params, 'batch_stats': teacher.batch_stats}
@@ -92,7 +100,7 @@ def read_state(config: Any, workdir: pathlib.Path, step: int | None) -> tuple[in
     step: of the checkpoint; None takes the newest.
   """
   with contextlib.closing(Checkpoints(workdir / 'checkpoints', config=config)) as checkpoints:
-    people = checkpoints.shapes(step)[CLASSES][0]
+    people = checkpoints.shapes(step)[CLASSES[config.reid.style]][0]
     networks, optimizers = make_networks(config, people), make_optimizers(config)
     form = jax.eval_shape(lambda: create_train_state(networks, optimizers, config.seed))
     return people, checkpoints.restore(form, step)

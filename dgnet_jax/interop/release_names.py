@@ -72,6 +72,11 @@ def default_extras(network: str, shapes: Mapping[str, Sequence[int]]) -> dict[st
     for name, channels in _adain_layers(shapes):
       extras[f'{name}.running_mean'] = np.zeros(channels, np.float32)
       extras[f'{name}.running_var'] = np.ones(channels, np.float32)
+  if network == 'dis':  # weight and bias are those of a BatchNorm; LayerNorm has gamma and beta
+    for name in (name.removesuffix('.weight') for name in shapes if name.endswith('.norm.weight')):
+      extras[f'{name}.running_mean'] = np.zeros(shapes[f'{name}.weight'], np.float32)
+      extras[f'{name}.running_var'] = np.ones(shapes[f'{name}.weight'], np.float32)
+      extras[f'{name}.num_batches_tracked'] = np.zeros((), np.int64)
   return extras
 
 

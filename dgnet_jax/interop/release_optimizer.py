@@ -1,6 +1,6 @@
 """The release's optimizer.pt: what its three optimisers have gathered, as ours have it, and back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -138,18 +138,15 @@ def release_groups(network: str, names: Sequence[str], config: Any, step: int) -
   start = float(settings[f'{OURS[network]}_learning_rate'])
   if network != 'id':
     about: dict[str, Any] = {'betas': ADAM_BETAS, 'eps': ADAM_EPSILON, 'amsgrad': False}
-    parts: list[tuple[float, Callable[[str], bool]]] = [(1.0, lambda name: True)]
+    parts = [(1.0, '')]
   else:
     about = {'momentum': settings.reid_momentum, 'dampening': 0, 'nesterov': True}
-    heads = settings.head_multiplier
-    parts = [
-      (1.0, lambda name: name.startswith('model.')),
-      (heads, lambda name: name.startswith('classifier1.')),
-      (heads, lambda name: name.startswith('classifier2.')),
-    ]
+    # The backbone, then a group for each head; the goldens show those of style AB only.
+    modules = dict.fromkeys(name.partition('.')[0] for name in names)
+    parts = [(1.0 if module == 'model' else settings.head_multiplier, f'{module}.') for module in modules]
   return [
     about
     | {'weight_decay': settings.weight_decay, 'lr': now * factor, 'initial_lr': start * factor}
-    | {'params': [number for number, name in enumerate(names) if belongs(name)]}
-    for factor, belongs in parts
+    | {'params': [number for number, name in enumerate(names) if name.startswith(prefix)]}
+    for factor, prefix in parts
   ]

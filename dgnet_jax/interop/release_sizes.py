@@ -16,6 +16,10 @@ def _rows(state_dict: StateDict, pattern: str) -> int:
   return len({match[1] for name in state_dict if (match := re.match(pattern, name))})
 
 
+def _has(state_dict: StateDict, pattern: str) -> bool:
+  return any(re.match(pattern, name) for name in state_dict)
+
+
 def _backbone(state_dict: StateDict, head: str) -> dict[str, Any]:
   stages = _rows(state_dict, r'model\.layer(\d+)\.')
   return {
@@ -26,26 +30,46 @@ def _backbone(state_dict: StateDict, head: str) -> dict[str, Any]:
 
 
 def _generator(gen: StateDict) -> dict[str, Any]:
-  return {
+  told = {'generator.activation': 'prelu'} if _has(gen, r'enc_content\..*\.activation\.weight$') else {}
+  return told | {
     'structure_encoder.width': gen['enc_content.model.0.conv.weight'].shape[0],
     'structure_encoder.num_res_blocks': _rows(gen, r'enc_content\.model\.4\.model\.(\d+)\.'),
     'decoder.num_res_blocks': _rows(gen, r'dec\.model\.1\.model\.(\d+)\.'),
     'decoder.mlp_width': gen['mlp_w1.model.0.fc.weight'].shape[0],
+    'decoder.non_local': int(_has(gen, r'dec\.model\.2\.gamma$')),
   }
 
 
+def reid_style(id_net: StateDict) -> tuple[str, str]:
+  """The style of a re-id network, and the release's name of its first head."""
+  for head, style in {'classifier0': 'PCB', 'classifier1': 'AB', 'classifier': 'normal'}.items():
+    if f'{head}.add_block.0.weight' in id_net:
+      return style, head
+  raise KeyError('classifier')
+
+
 def _reid(gen: StateDict, id_net: StateDict) -> dict[str, Any]:
+  style, head = reid_style(id_net)
   # Every run of the code that an MLP takes is parts * channels / blocks long (release fact 25).
   code_size = gen['mlp_w1.model.0.fc.weight'].shape[1] * _rows(gen, r'dec\.model\.1\.model\.(\d+)\.')
-  sizes = {f'reid.{name}': value for name, value in _backbone(id_net, 'classifier1').items()}
-  return sizes | {'reid.num_parts': code_size // id_net['classifier1.add_block.0.weight'].shape[1]}
+  sizes = {f'reid.{name}': value for name, value in _backbone(id_net, head).items()}
+  num_parts = code_size // id_net[f'{head}.add_block.0.weight'].shape[1]
+  return sizes | {'reid.style': style, 'reid.num_parts': num_parts}
 
 
 def _discriminator(dis: StateDict) -> dict[str, Any]:
-  return {
+  told = {'discriminator.activation': 'prelu'} if _has(dis, r'cnns?\..*\.activation\.weight$') else {}
+  if _has(dis, r'cnn\.'):
+    told['discriminator.gan_type'] = 'wgan'
+    return told | {'discriminator.width': dis['cnn.0.conv.weight'].shape[0]}
+  for array, norm in {'running_var': 'batch', 'gamma': 'layer'}.items():
+    if f'cnns.0.0.norm.{array}' in dis:
+      told['discriminator.norm'] = norm
+  return told | {
     'discriminator.width': dis['cnns.0.0.conv.weight'].shape[0],
     'discriminator.num_scales': _rows(dis, r'cnns\.(\d+)\.'),
     'discriminator.num_res_blocks': _rows(dis, r'cnns\.0\.(\d+)\.model\.0\.conv\.weight'),
+    'discriminator.non_local': _rows(dis, r'cnns\.0\.(\d+)\.gamma$'),
   }
 
 
@@ -89,7 +113,7 @@ def num_identities(state_dicts: Mapping[str, StateDict], where: Mapping[str, str
   Raises:
     UserError: they do not.
   """
-  heads = {'id': 'classifier1.classifier.0.weight', 'teacher': 'classifier.classifier.0.weight'}
+  heads = {'id': f'{reid_style(state_dicts["id"])[1]}.classifier.0.weight', 'teacher': 'classifier.classifier.0.weight'}
   counts = {net: state_dicts[net][name].shape[0] for net, name in heads.items() if name in state_dicts.get(net, ())}
   if len(set(counts.values())) != 1:
     found = ', '.join(f'{where[network]} has {count}' for network, count in counts.items()) or 'none found'

@@ -13,7 +13,8 @@ from dgnet_jax.interop.torch_names import Entry, from_torch, torch_shapes
 StateDict = Mapping[str, np.ndarray]
 
 # Arrays of the release that nothing reads: counters of BatchNorm calls (its momentum is fixed), the ImageNet head,
-# which gets no gradient (release fact 20), and AdaIN's running statistics, which never move (fact 20).
+# which gets no gradient (release fact 20), AdaIN's running statistics, which never move (fact 20), and those of the
+# discriminator, which always normalises by the batch.
 WITHOUT_A_PLACE = (
   '*num_batches_tracked',
   'model.fc.weight',
@@ -22,6 +23,8 @@ WITHOUT_A_PLACE = (
   'fc.bias',
   'dec.*.norm.running_mean',
   'dec.*.norm.running_var',
+  'cnns.*.norm.running_mean',
+  'cnns.*.norm.running_var',
 )
 
 
@@ -94,6 +97,10 @@ def load_strictly(
     raise UserError('\n  '.join([f'{where} does not fit:', *problems]))
   if dropped:
     log(f'{where}: dropped as asked: {", ".join(dropped)}')
+    gammas = [float(np.abs(state_dict[name]).max()) for name in dropped if name.endswith('.gamma')]
+    if gammas:
+      effect = f'add up to {max(gammas):.3g} times their output: without them results differ'
+      log(f'{where}: {len(gammas)} non-local blocks dropped {effect if max(gammas) else "added nothing (gamma is 0)"}')
   converted = sorted({str(array.dtype) for array in present.values() if array.dtype != np.float32})
   if converted:
     log(f'{where}: {", ".join(converted)} converted to float32')

@@ -92,7 +92,7 @@ def random_optimizer(network, state_dict, step, seed):
     for number, name in enumerate(names)
     if not name.startswith('model.fc.')
   }
-  prefixes = ('model.', 'classifier1.', 'classifier2.') if network == 'id' else ('',)
+  prefixes = dict.fromkeys(f'{name.partition(".")[0]}.' for name in names) if network == 'id' else ('',)
   groups = [{'params': [i for i, name in enumerate(names) if name.startswith(prefix)]} for prefix in prefixes]
   return {'state': state, 'param_groups': groups}
 
@@ -116,9 +116,9 @@ def silent(line):
   del line
 
 
-def tiny_shapes():
+def tiny_shapes(config=None):
   """The release's names and shapes for tiny sizes."""
-  config = tiny_config()
+  config = config or tiny_config()
   forms = templates(config, PEOPLE)
   shapes = {}
   for network, form in forms.items():

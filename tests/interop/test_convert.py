@@ -10,6 +10,7 @@ import yaml
 from dgnet_jax import config_file
 from dgnet_jax import train as train_module
 from dgnet_jax.config import UserError, default_config
+from dgnet_jax.config_rules import leaves
 from dgnet_jax.evaluate import evaluate
 from dgnet_jax.generate import generate
 from dgnet_jax.interop.release_export import export_release
@@ -35,7 +36,10 @@ from tests.interop.synthetic_release import (
   TINY_OVERRIDES,
   TINY_YAML,
   bring,
+  random_state_dict,
   silent,
+  tiny_config,
+  tiny_shapes,
   write_release,
 )
 from tests.parity import goldens
@@ -194,6 +198,91 @@ class TestRoundTrip:
       for group, theirs in zip(ours, groups, strict=True):
         for key in group.keys() - {'params'}:
           assert np.allclose(group[key], theirs[key]), key
+
+
+# Other networks of the release: what its config.yaml says, and our fields.
+KINDS = {
+  'normal': (
+    {'ID_style': 'normal', 'ID_stride': 2, 'norm_id': True, 'pool': 'avg', 'teacher_style': 4},
+    {
+      'reid.style': 'normal',
+      'reid.last_stride': 2,
+      'reid.normalize_code': True,
+      'reid.pool': 'avg',
+      'teaching.label_style': 'donors',
+    },
+  ),
+  'PCB': (
+    {'ID_style': 'PCB', 'ID_stride': 1, 'pool': 'avg', 'teacher_w': 0.0, 'max_teacher_w': 0.0, 'single': 'edge'},
+    {'reid.style': 'PCB', 'reid.pool': 'avg', 'ramps.teaching.maximum': 0.0, 'structure_encoder.input': 'edge'},
+  ),
+  'adapters': (
+    {
+      'gen': {'dec': 'series', 'non_local': 1, 'activ': 'prelu', 'mlp_norm': 'in', 'pad_type': 'zero', 'tanh': True},
+      'dis': {'gan_type': 'nsgan', 'norm': 'bn', 'non_local': 2, 'activ': 'prelu'},
+    },
+    {
+      'decoder.block': 'series',
+      'decoder.non_local': 1,
+      'decoder.mlp_norm': 'instance',
+      'generator.activation': 'prelu',
+      'generator.padding': 'zero',
+      'structure_encoder.tanh': True,
+      'discriminator.gan_type': 'nsgan',
+      'discriminator.norm': 'batch',
+      'discriminator.non_local': 2,
+      'discriminator.activation': 'prelu',
+    },
+  ),
+  'critic': (
+    {'crop_image_height': 64, 'crop_image_width': 64, 'gen': {'dec': 'parallel'}, 'dis': {'gan_type': 'wgan'}},
+    {'data.image_size_hw': (64, 64), 'decoder.block': 'parallel', 'discriminator.gan_type': 'wgan'},
+  ),
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_kind_of_network_comes_back(kind, tmp_path):
+  settings, fields = KINDS[kind]
+  theirs = TINY_YAML | {
+    key: TINY_YAML.get(key, {}) | value if isinstance(value, dict) else value for key, value in settings.items()
+  }
+  expected = tiny_config()
+  for name, value in fields.items():
+    config_file.set_field(expected, name, value)
+  state_dicts = {
+    network: random_state_dict(shapes, seed) for seed, (network, shapes) in enumerate(tiny_shapes(expected).items())
+  }
+  folder = write_release(tmp_path / 'release', state_dicts, STEP, settings=theirs)
+  workdir = bring(folder, tmp_path / 'work')
+  config = config_file.load_config(workdir / 'config.json', {})
+  found = dict(leaves(config))
+  assert {name: found[name] for name in fields} == fields
+  out = export_release(workdir, tmp_path / 'out', log=silent)
+  assert assert_same_files(folder, out) > 100
+  values = yaml.safe_load((out / 'config.yaml').read_text())
+  for key, value in settings.items():
+    assert values[key] == value if not isinstance(value, dict) else value.items() <= values[key].items(), key
+  # Without its settings, the shapes tell the style, the kind of critic and the non-local blocks.
+  sizes = release_sizes({name: dict(arrays) for name, arrays in state_dicts.items()}, {})
+  assert {name: sizes[name] for name in fields if name in sizes}.items() <= fields.items()
+  assert kind not in ('normal', 'PCB') or sizes['reid.style'] == kind
+
+
+def test_what_the_release_has_no_word_for(imported, tmp_path):
+  """The export tells it, or refuses when arrays would be lost."""
+  workdir, config, _ = imported
+  copy = shutil.copytree(workdir, tmp_path / 'copy')
+  lines = []
+  changed = config.copy_and_resolve_references()
+  changed.reid.detach_code = False
+  config_file.save_config(changed, copy / 'config.json')
+  export_release(copy, tmp_path / 'out', log=lines.append)
+  assert 'reid.detach_code = False: the release always detaches the code' in lines
+  changed.generator.non_local_residual = True
+  config_file.save_config(changed, copy / 'config.json')
+  with pytest.raises(UserError, match='generator.non_local_residual: the release has no name'):
+    export_release(copy, tmp_path / 'none', log=silent)
 
 
 class TestFiles:

@@ -72,11 +72,26 @@ class TestStrictness:
     for i in state:
       np.testing.assert_array_equal(ours[i]['exp_avg'], state[i]['exp_avg'])
 
+  @pytest.mark.parametrize(('gamma', 'said'), [(0.0, 'added nothing'), (-0.5, 'add up to 0.5 times their output')])
+  def test_what_dropped_non_local_blocks_did(self, gamma, said, changeable, tmp_path):
+    name, lines = 'enc_content.model.4.model.0.attention.gamma', []
+    self.change(changeable, 'gen', lambda state_dict: state_dict.update({name: np.full(1, gamma, np.float32)}))
+    bring(changeable, tmp_path / 'work', drop=['*.attention.*'], log=lines.append, without=('optimizer',))
+    assert any('1 non-local blocks dropped' in line and said in line for line in lines)
+
   def test_settings_that_are_not_known(self, changeable, tmp_path):
-    settings = TINY_YAML | {'ID_style': 'XY', 'gen': {'dec': 'spiral'}}
+    settings = TINY_YAML | {'lr_policy': 'constant', 'gen': {'n_downsample': 3}}
     (changeable / 'config.yaml').write_text(yaml.safe_dump(settings))
-    with pytest.raises(UserError, match=r'(?s)not known here:.*ID_style: XY.*gen.dec: spiral'):
+    with pytest.raises(UserError, match=r'(?s)not known here:.*lr_policy: constant.*gen.n_downsample: 3'):
       bring(changeable, tmp_path / 'work')
+
+  def test_settings_that_crash_the_release(self, changeable, tmp_path):
+    settings = TINY_YAML | {'gen': TINY_YAML['gen'] | {'dec': 'slim', 'mlp_norm': 'bn'}, 'dis': {'norm': 'sn'}}
+    (changeable / 'config.yaml').write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError) as error:
+      bring(changeable, tmp_path / 'work')
+    assert "decoder.block: 'slim'" in str(error.value) and 'the release crashes on it' in str(error.value)
+    assert "decoder.mlp_norm: 'batch'" in str(error.value) and "discriminator.norm: 'spectral'" in str(error.value)
 
   def test_settings_of_other_networks(self, changeable, tmp_path):
     settings = TINY_YAML | {'gen': {'dim': 16}, 'batch_size': 'eight'}

@@ -10,9 +10,11 @@ import pathlib
 import jax
 import numpy as np
 
+from dgnet_jax import config_file
 from dgnet_jax.config import default_config
+from dgnet_jax.config_rules import leaves
 from dgnet_jax.interop import torch_names
-from dgnet_jax.losses.distillation import LABEL_STYLES
+from dgnet_jax.interop.release_config import flat, our_fields, with_indices
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.types import PairBatch
 
@@ -49,91 +51,22 @@ def nchw(x):
 
 def config_of(meta):
   """The config of a golden's metadata; hyper-parameters keep the release's defaults where the metadata names none."""
+  theirs = meta.get('hyperparameters')
+  if theirs is None:
+    theirs = {'pool': meta['pool'], 'ID_stride': meta['ID_stride']}
   config = default_config()
+  fields, _ = our_fields(flat(theirs), 'golden')
+  for name, value in with_indices(fields, dict(leaves(config))):
+    config_file.set_field(config, name, value)
+  if config.reid.style == 'PCB':  # told by the shapes of its arrays
+    config.reid.head_width = 256
   config.data.image_size_hw = (meta['height'], meta['width'])
   config.batch_size = meta['batch']
   config.reid.batch_norm_group = 0
   config.teacher.last_stride = meta['teacher_stride']
-  if 'hyperparameters' in meta:
-    return _with_hyperparameters(config, meta['hyperparameters'], meta['iteration0'])
-  config.reid.pool = meta['pool']
-  config.reid.last_stride = meta['ID_stride']
-  return config
-
-
-NORMS = {'none': 'none', 'in': 'instance', 'bn': 'batch', 'ln': 'layer'}
-
-
-def _with_style(config, theirs):
-  """The release's re-id network; what its styles normal and PCB do not read has their fixed value (fact 33)."""
-  style = theirs['ID_style']
-  config.reid.style = style
-  config.reid.normalize_code = theirs['norm_id'] and style == 'normal'
-  config.reid.last_stride = 2 if style == 'normal' else 1 if style == 'PCB' else theirs['ID_stride']
-  config.reid.pool = 'avg' if style == 'PCB' else theirs['pool']
-  config.reid.head_width = 256 if style == 'PCB' else 512
-  return config
-
-
-def _with_kinds(config, theirs):
-  """The kinds of layers of generator and discriminator."""
-  gen, dis = theirs['gen'], theirs['dis']
-  activations = {'lrelu': 'leaky_relu'}
-  config.generator.activation = activations.get(gen['activ'], gen['activ'])
-  config.generator.padding = gen['pad_type']
-  config.structure_encoder.input, config.structure_encoder.tanh = theirs['single'], gen['tanh']
-  config.decoder.block, config.decoder.non_local = gen['dec'], gen['non_local']
-  config.decoder.mlp_norm = NORMS[gen['mlp_norm']]
-  config.discriminator.gan_type, config.discriminator.non_local = dis['gan_type'], dis['non_local']
-  config.discriminator.norm, config.discriminator.padding = NORMS[dis['norm']], dis['pad_type']
-  config.discriminator.activation = activations.get(dis['activ'], dis['activ'])
-  return config
-
-
-def _with_hyperparameters(config, theirs, first_iteration):
-  """The release's yaml in our words."""
-  # The trainer builds its teacher with the default, average pooling.
-  config = _with_kinds(_with_style(config, theirs), theirs)
-  config.augment.random_erasing_prob = theirs['erasing_p']
-  config.discriminator.r1_weight = theirs['dis']['LAMBDA']
-  config.discriminator.width = theirs['dis']['dim']
-  config.discriminator.num_scales = theirs['dis']['num_scales']
-  config.discriminator.num_res_blocks = theirs['dis']['n_res']
-  config.structure_encoder.width = theirs['gen']['dim']
-  config.structure_encoder.num_res_blocks = config.decoder.num_res_blocks = theirs['gen']['n_res']
-  config.decoder.mlp_width = theirs['gen']['mlp_dim']
-  config.structure_encoder_update_prob = theirs['use_encoder_again']
-  config.optimizer.generator_learning_rate = theirs['lr_g']
-  config.optimizer.discriminator_learning_rate = theirs['lr_d']
-  config.optimizer.reid_learning_rate = theirs['lr2']
-  config.optimizer.weight_decay = theirs['weight_decay']
-  config.optimizer.decay_steps = theirs['step_size']
-  config.optimizer.gan_decay, config.optimizer.reid_decay = theirs['gamma'], theirs['gamma2']
-  for ours, name in (
-    ('adversarial', 'gan_w'),
-    ('self_reconstruction', 'recon_x_w'),
-    ('positive_reconstruction', 'recon_xp_w'),
-    ('cross_identity', 'recon_id_w'),
-    ('identity', 'id_w'),
-    ('positive_identity', 'pid_w'),
-  ):
-    config.weights[ours] = float(theirs[name])
-  for ours, weight, maximum, start in (
-    ('structure_code', 'recon_s_w', 'max_w', 'warm_iter'),
-    ('appearance_code', 'recon_f_w', 'max_w', 'warm_iter'),
-    ('cycle', 'recon_x_cyc_w', 'max_cyc_w', 'warm_iter'),
-    ('teaching', 'teacher_w', 'max_teacher_w', 'warm_teacher_iter'),
-  ):
-    ramp = config.ramps[ours]
-    ramp.initial, ramp.maximum, ramp.per_step = float(theirs[weight]), float(theirs[maximum]), theirs['warm_scale']
+  for ramp in config.ramps.values() if 'iteration0' in meta else ():
     # The release keeps a ramped weight as state: a run that starts late starts from its initial value.
-    ramp.start_step = max(theirs[start], first_iteration - 1)
-  if config.reid.style == 'PCB':  # the release names the weight and never adds the loss
-    config.ramps.teaching.update(initial=0.0, maximum=0.0)
-  config.teaching.label_style = LABEL_STYLES[theirs['teacher_style']]
-  config.teaching.primary = float(theirs.get('T_w', 1.0))
-  config.teaching.fine_grained = float(theirs['B_w'])
-  config.teaching.teacher_norm = 'batch' if theirs['train_bn'] else 'running'
+    ramp.start_step = max(ramp.start_step, meta['iteration0'] - 1)
   return config
 
 

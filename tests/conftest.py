@@ -18,6 +18,8 @@ if os.environ.get('JAX_COMPILATION_CACHE_DIR', str(CACHE)).startswith(str(CACHE)
 import jax  # noqa: E402 (after the settings above)
 import pytest  # noqa: E402
 
+from tests.ledger import Ledger, table  # noqa: E402
+
 
 @pytest.fixture(scope='module', autouse=True)
 def _forget_compiled_programs():
@@ -46,6 +48,22 @@ def shared_data_dir() -> pathlib.Path:
   default = REPO.parent / 'shared' / 'data'
   path = pathlib.Path(os.environ.get('DGNET_SHARED_DATA_DIR', default))
   return _folder_or_skip(path, 'real crops (set DGNET_SHARED_DATA_DIR)')
+
+
+@pytest.fixture
+def ledger(record_property):
+  """Judges comparisons with goldens, and keeps the largest error of each for the list at the end."""
+  ledger = Ledger()
+  yield ledger
+  ledger.report(record_property)
+
+
+def pytest_terminal_summary(terminalreporter):
+  """The list of the parity suite: the largest relative error of each golden."""
+  everything = (report for kind in terminalreporter.stats.values() for report in kind)
+  if lines := table(report for report in everything if getattr(report, 'when', '') == 'teardown'):
+    terminalreporter.section('parity with the release')
+    terminalreporter.write_line('\n'.join(lines))
 
 
 @pytest.fixture

@@ -51,19 +51,23 @@ def pictures(count, seed=0):
   return np.random.default_rng(seed).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def test_release_embedding(parity_dir, x64):
+def test_release_embedding(parity_dir, x64, ledger):
   """The release's own feature extraction: ResNet-50 at 256x128, float64."""
   arrays = goldens.load_npz(parity_dir, 'eval_reid')
-  config, num_identities = default_config(), 751
+  config, num_identities = default_config(), goldens.release_identities(parity_dir)
   master_seed = int(arrays['feature/master_seed'])
   variables = goldens.variables_of(parity_dir, 'id', config, master_seed, num_identities)
-  image = goldens.images(goldens.load_recipe(parity_dir), (3, 3, 256, 128), int(arrays['feature/image_seed']))
+  image = goldens.images(
+    goldens.load_recipe(parity_dir),
+    (len(arrays['feature/out']), 3, *config.data.image_size_hw),
+    int(arrays['feature/image_seed']),
+  )
   networks = make_networks(config, num_identities)
   actual = jax.jit(inference.embedding, static_argnums=0)(
     networks, variables['params'], variables['batch_stats'], image
   )
   assert actual.dtype == np.float64
-  np.testing.assert_allclose(actual, arrays['feature/out'], rtol=0, atol=1e-10)
+  ledger.check('eval_reid: feature', goldens.relative_error(actual, arrays['feature/out']), 1e-10)
 
 
 def unit(x):

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,6 +156,22 @@ class TestRelease:
     for step, generator, reid, heads in rows:
       rates = learning_rates(default_config(), step)
       assert (rates['generator'], rates['reid'], 10 * rates['reid']) == pytest.approx((generator, reid, heads))
+
+  def test_golden_rates_of_repeated_milestones(self, parity_dir):
+    """The file's key says its settings."""
+    found = goldens.load_json(parity_dir, 'optim')
+    key = next(key for key in found if key.startswith('measured_lr_step_size'))
+    decay_steps, gan_decay, reid_decay = re.fullmatch(
+      r'measured_lr_step_size(\d+)_gamma([\d.]+)_gamma2_([\d.]+)', key
+    ).groups()
+    config = default_config()
+    config.optimizer.update(decay_steps=int(decay_steps), gan_decay=float(gan_decay), reid_decay=float(reid_decay))
+    rows = next(value for name, value in found[key].items() if name.startswith('per_iteration'))
+    assert len(rows) > int(decay_steps)
+    for step, row in enumerate(rows):
+      rates = learning_rates(config, step)
+      heads = config.optimizer.head_multiplier * rates['reid']
+      assert [float(rates['generator']), float(rates['reid']), float(heads)] == pytest.approx(row)
 
 
 class TestTeacherLearningRate:

@@ -191,7 +191,7 @@ class TestRoundTrip:
     optimisers = goldens.load_json(parity_dir, 'optim')
     for network in OURS:
       groups = optimisers[f'{network}_opt']['groups']
-      shapes = goldens.shapes_of(parity_dir, network, 751)
+      shapes = goldens.shapes_of(parity_dir, network, goldens.release_identities(parity_dir))
       assert parameters_in_order(shapes) == sum((group['params'] for group in groups), [])
       ours = release_groups(network, parameters_in_order(shapes), default_config(), 0)
       assert [len(group['params']) for group in ours] == [group['n_params'] for group in groups]

@@ -13,9 +13,6 @@ def float64():
 
 
 @pytest.fixture
-def variant(request, parity_dir, record_property):
-  """The golden of variants.json named by the parameter; the test's report holds the largest relative error."""
-  variant = Variant(parity_dir, request.param)
-  yield variant
-  record_property('largest_relative_error', float(variant.worst))
-  print(f'{variant.name}: largest relative error {variant.worst:.1e}')
+def variant(request, parity_dir, ledger):
+  """The golden of variants.json named by the parameter."""
+  return Variant(parity_dir, request.param, ledger)

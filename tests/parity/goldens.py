@@ -78,11 +78,16 @@ ENTRIES = {
 }
 
 
+def release_identities(folder):
+  """The class count of shapes.json."""
+  return load_json(folder, 'shapes')['id_AB_stride1_poolmax']['classifier1.classifier.0.weight'][0]
+
+
 def shapes_of(folder, network, num_identities):
   """State-dict shapes of the release's configuration for a class count."""
   name = {'id': 'id_AB_stride1_poolmax', 'teacher': 'teacher_ft_net_stride2'}.get(network, network)
   shapes = load_json(folder, 'shapes')[name]
-  release_classes = 751
+  release_classes = release_identities(folder)
   return {
     key: [num_identities if size == release_classes and '.classifier.0.' in f'.{key}' else size for size in shape]
     for key, shape in shapes.items()

@@ -32,10 +32,11 @@ class Case:
   def variables(self, network):
     return goldens.variables_of(self.folder, network, self.config, self.meta['master_seed'], self.num_identities)
 
-  def check(self, key, actual):
-    assert goldens.relative_error(actual, self.arrays[key]) < RTOL, key
+  def check(self, ledger, network, key, actual):
+    error = goldens.relative_error(actual, self.arrays[key])
+    ledger.check(f'{self.name}: {network}', error, RTOL, key)
 
-  def check_statistics(self, network, batch_stats):
+  def check_statistics(self, ledger, network, batch_stats):
     """BatchNorm's running statistics after one training forward: arrays in the small case, fingerprints in the full.
 
     The file counts the forwards that its statistics have seen; where it counts none, they are the starting ones.
@@ -49,10 +50,11 @@ class Case:
     fingerprints = self.traces[network].get('trainbuf', {})
     for name, value in ours.items():
       if f'{network}_trainbuf/{name}' in self.arrays:
-        self.check(f'{network}_trainbuf/{name}', value)
+        self.check(ledger, network, f'{network}_trainbuf/{name}', value)
       else:
         norm, dot = fingerprints[name][-2:]
-        assert np.allclose(self.recipe.fingerprint(name, value), [norm, dot], rtol=0, atol=RTOL * norm), name
+        off = np.abs(np.subtract(self.recipe.fingerprint(name, value), [norm, dot])).max()
+        ledger.check(f'{self.name}: {network}', off / norm, RTOL, name)
 
 
 @pytest.fixture(scope='module', params=['forward_small', 'forward_full'])
@@ -62,41 +64,41 @@ def case(request, parity_dir):
 
 @pytest.mark.usefixtures('float64')
 class TestForward:
-  def test_structure_encoder_and_decoder(self, case):
+  def test_structure_encoder_and_decoder(self, case, ledger):
     params = case.variables('gen')['params']
     encode, decode = jax.jit(case.networks.encode_structure), jax.jit(case.networks.decode)
     structure, structure2 = encode(params, case.image), encode(params, case.image2)
-    case.check('enc_s', goldens.nchw(structure))
+    case.check(ledger, 'gen', 'enc_s', goldens.nchw(structure))
     if 'enc_s2' in case.arrays:
-      case.check('enc_s2', goldens.nchw(structure2))
+      case.check(ledger, 'gen', 'enc_s2', goldens.nchw(structure2))
     code = case.arrays['id_eval_f']
-    case.check('dec_x', goldens.nchw(decode(params, structure, code)))
-    case.check('dec_x_swap', goldens.nchw(decode(params, structure2, code)))
+    case.check(ledger, 'gen', 'dec_x', goldens.nchw(decode(params, structure, code)))
+    case.check(ledger, 'gen', 'dec_x_swap', goldens.nchw(decode(params, structure2, code)))
 
-  def test_discriminator(self, case):
+  def test_discriminator(self, case, ledger):
     scores = jax.jit(case.networks.discriminate)(case.variables('dis')['params'], case.image)
     for i, score in enumerate(scores):
-      case.check(f'dis_scale{i}', np.asarray(score)[:, None])
+      case.check(ledger, 'dis', f'dis_scale{i}', np.asarray(score)[:, None])
 
-  def test_appearance_encoder(self, case):
+  def test_appearance_encoder(self, case, ledger):
     variables = case.variables('id')
     output = jax.jit(case.networks.encode_appearance)(variables['params'], variables['batch_stats'], case.image)
     for key, value in (('f', output.code), ('p0', output.primary_logits), ('p1', output.fine_logits)):
-      case.check(f'id_eval_{key}', value)
+      case.check(ledger, 'id', f'id_eval_{key}', value)
     enlarged = enlarge(case.image, case.networks.reid_scale)[:, None]
     train = jax.jit(case.networks.encode_appearance_train)
     output, statistics = train(variables['params'], variables['batch_stats'], enlarged)
     for key, value in (('f', output.code), ('p0', output.primary_logits), ('p1', output.fine_logits)):
-      case.check(f'id_train_{key}', value[:, 0])
-    case.check_statistics('id', statistics)
+      case.check(ledger, 'id', f'id_train_{key}', value[:, 0])
+    case.check_statistics(ledger, 'id', statistics)
 
-  def test_teacher(self, case):
+  def test_teacher(self, case, ledger):
     variables = case.variables('teacher')
     apply = jax.jit(case.teacher.apply, static_argnames='norm')
     image = enlarge(case.image, case.teacher.reid_scale)
     output, same = apply(variables['params'], variables['batch_stats'], image)
-    case.check('teacher_eval_p0', output.logits)
+    case.check(ledger, 'teacher', 'teacher_eval_p0', output.logits)
     jax.tree.map(np.testing.assert_array_equal, same, variables['batch_stats'])
     output, statistics = apply(variables['params'], variables['batch_stats'], image[:, None], norm='batch')
-    case.check('teacher_train_p0', output.logits[:, 0])
-    case.check_statistics('teacher', statistics)
+    case.check(ledger, 'teacher', 'teacher_train_p0', output.logits[:, 0])
+    case.check_statistics(ledger, 'teacher', statistics)

@@ -9,7 +9,7 @@ import pytest
 
 from dgnet_jax.schedules import active_terms, learning_rates
 from dgnet_jax.types import ActiveTerms
-from tests.parity.iteration import NETWORKS, Run, check_fingerprints, check_weights_and_rates
+from tests.parity.iteration import NETWORKS, Run, check_fingerprints, check_losses, check_weights_and_rates
 
 LOSS_RTOL = 1e-8
 TENSOR_RTOL = 1e-8
@@ -26,39 +26,42 @@ def run(request, parity_dir):
 
 @pytest.mark.usefixtures('float64')
 class TestStep:
-  def test_every_named_loss(self, run):
+  def test_every_named_loss(self, run, ledger):
     losses = run.losses(run.metrics, 0)
-    expected = {k: v for k, v in run.golden['losses'].items() if 'vgg' not in k}
-    assert losses.keys() == expected.keys()
-    for name, value in expected.items():
-      assert losses[name] == pytest.approx(value, rel=LOSS_RTOL, abs=1e-300), name
+    check_losses(ledger, f'{run.name}: losses', losses, run.golden['losses'], LOSS_RTOL)
 
   def test_weights_and_rates(self, run):
     check_weights_and_rates(run.config, run.step, run.golden)
 
   @pytest.mark.parametrize('network', NETWORKS)
-  def test_every_gradient(self, run, network):
+  def test_every_gradient(self, run, network, ledger):
     expected = run.golden['grads'][network]
     ours = run.ours(network, run.gradients[NETWORKS[network]])
     # A bias in front of a normalisation has a zero gradient, which rounding leaves at 1e-13 (fact 37).
     largest = max(pair[0] for pair in expected.values() if pair)
-    checked = check_fingerprints(run.recipe, ours, expected, rtol=TENSOR_RTOL, atol=1e-13 * largest)
+    noise = 1e-13 / TENSOR_RTOL * largest
+    what = f'{run.name}: gradients of {network}'
+    checked = check_fingerprints(ledger, what, run.recipe, ours, expected, rtol=TENSOR_RTOL, noise=noise)
     assert checked == len(ours) == sum(pair is not None for pair in expected.values())
 
   @pytest.mark.parametrize('network', NETWORKS)
-  def test_every_parameter_after(self, run, network):
+  def test_every_parameter_after(self, run, network, ledger):
     expected = run.golden['params_after'][network]
     ours = run.params(network)
     # Adam turns a zero gradient's rounding into a step of up to its rate (fact 37); our own bound is a hundredth.
     rate = float(learning_rates(run.config, run.step)['generator'])
-    checked = check_fingerprints(run.recipe, ours, expected, rtol=TENSOR_RTOL, atol=1e-2 * rate)
+    noise = 1e-2 * rate / TENSOR_RTOL
+    what = f'{run.name}: parameters of {network} after'
+    checked = check_fingerprints(ledger, what, run.recipe, ours, expected, rtol=TENSOR_RTOL, noise=noise)
     assert checked == len(ours)
     assert set(expected) - set(ours) <= {'model.fc.weight', 'model.fc.bias'}
 
-  def test_running_statistics_after(self, run):
+  def test_running_statistics_after(self, run, ledger):
     expected = {k: v for k, v in run.golden['buffers_after']['id'].items() if 'num_batches' not in k}
     ours = run.running_statistics()
-    assert check_fingerprints(run.recipe, ours, expected, rtol=TENSOR_RTOL) == len(ours) == len(expected)
+    what = f'{run.name}: BatchNorm statistics of id after'
+    checked = check_fingerprints(ledger, what, run.recipe, ours, expected, rtol=TENSOR_RTOL)
+    assert checked == len(ours) == len(expected)
 
   def test_compiled_terms_match_phase(self, run):
     weights = run.golden['weights_before']

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.parity.iteration import NETWORKS, Run, check_fingerprints, check_weights_and_rates
+from tests.parity.iteration import NETWORKS, Run, check_fingerprints, check_losses, check_weights_and_rates
 
 LOSS_RTOL = 1e-6
 TENSOR_RTOL = 1e-6
@@ -31,42 +31,38 @@ def run(parity_dir):
   return advance_all(parity_dir, 'train5')
 
 
-def check_losses(losses, golden, rtol):
-  expected = {k: v for k, v in golden['losses'].items() if 'vgg' not in k}
-  assert losses.keys() == expected.keys()
-  for name, value in expected.items():
-    assert losses[name] == pytest.approx(value, rel=rtol, abs=1e-300), name
-
-
 @pytest.mark.usefixtures('float64')
 class TestTraining:
-  def test_losses_of_every_iteration(self, run):
-    for losses, golden in zip(run.history, run.steps, strict=True):
-      check_losses(losses, golden, LOSS_RTOL)
+  def test_losses_of_every_iteration(self, run, ledger):
+    for number, (losses, golden) in enumerate(zip(run.history, run.steps, strict=True)):
+      check_losses(ledger, f'train5: losses of iteration {number}', losses, golden['losses'], LOSS_RTOL)
 
   def test_weights_and_rates_of_every_iteration(self, run):
     for number, golden in enumerate(run.steps):
       check_weights_and_rates(run.config, run.meta['iteration0'] + number, golden)
 
   @pytest.mark.parametrize('network', NETWORKS)
-  def test_parameters_at_the_end(self, run, network):
+  def test_parameters_at_the_end(self, run, network, ledger):
     ours = run.params(network)
-    checked = check_fingerprints(run.recipe, ours, run.golden['params_after'][network], rtol=TENSOR_RTOL)
+    expected, what = run.golden['params_after'][network], f'train5: parameters of {network} at the end'
+    checked = check_fingerprints(ledger, what, run.recipe, ours, expected, rtol=TENSOR_RTOL)
     assert checked == len(ours)
 
-  def test_running_statistics_at_the_end(self, run):
+  def test_running_statistics_at_the_end(self, run, ledger):
     ours = run.running_statistics()
-    checked = check_fingerprints(run.recipe, ours, run.golden['buffers_after']['id'], rtol=TENSOR_RTOL)
+    expected, what = run.golden['buffers_after']['id'], 'train5: BatchNorm statistics of id at the end'
+    checked = check_fingerprints(ledger, what, run.recipe, ours, expected, rtol=TENSOR_RTOL)
     assert checked == len(ours)
 
   @pytest.mark.parametrize('network', NETWORKS)
-  def test_optimizer_slots_at_the_end(self, run, network):
+  def test_optimizer_slots_at_the_end(self, run, network, ledger):
     golden = run.golden['optim_after'][network]
     for slot, ours in run.slots(network).items():
       expected = {name: values[slot] for name, values in golden.items() if values}
       # What is left of a zero gradient is rounding (fact 37).
       largest = max(pair[0] for pair in expected.values())
-      checked = check_fingerprints(run.recipe, ours, expected, rtol=SLOT_RTOL[network], atol=1e-12 * largest)
+      what, rtol = f'train5: {slot} of {network} at the end', SLOT_RTOL[network]
+      checked = check_fingerprints(ledger, what, run.recipe, ours, expected, rtol=rtol, noise=1e-12 / rtol * largest)
       assert checked == len(ours), slot
 
   def test_every_parameter_was_stepped_each_time(self, run):
@@ -78,7 +74,7 @@ class TestTraining:
 
 
 @pytest.mark.usefixtures('float64')
-def test_losses_at_the_released_rates(parity_dir):
+def test_losses_at_the_released_rates(parity_dir, ledger):
   run = advance_all(parity_dir, 'train5_hot', len(HOT_LOSS_RTOL))
-  for losses, golden, rtol in zip(run.history, run.steps, HOT_LOSS_RTOL, strict=True):
-    check_losses(losses, golden, rtol)
+  for number, (losses, golden, rtol) in enumerate(zip(run.history, run.steps, HOT_LOSS_RTOL, strict=True)):
+    check_losses(ledger, f'train5_hot: losses of iteration {number}', losses, golden['losses'], rtol)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex
-from dgnet_jax.data.open import open_dataset
+from dgnet_jax.data.open import TEST, open_dataset
 from dgnet_jax.data.photos import PhotoFiles
 from dgnet_jax.evaluation import ranking, sheets
 from dgnet_jax.evaluation.ranking import RankingResult
@@ -177,7 +177,7 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
     UserError: data set, checkpoint or teacher are missing, damaged or do not fit; says which.
   """
   workdir = pathlib.Path(workdir)
-  index = open_dataset(config, workdir, log=log)
+  index = open_dataset(config, workdir, needs=TEST, log=log)
   trained = load_trained(config, index, workdir)
   results = _describe(index, trained)
   log(f'evaluating step {trained.step}: {results["num_queries"]} queries, {results["num_gallery"]} gallery pictures')

@@ -54,7 +54,7 @@ def generate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> p
     UserError: data set or checkpoint are missing, damaged or do not fit; says which.
   """
   workdir = pathlib.Path(workdir)
-  index = open_dataset(config, workdir, log=log)
+  index = open_dataset(config, workdir, needs=('query',), log=log)
   trained = load_trained(config, index, workdir)
   folder = workdir / 'generated' / f'step_{trained.step:07d}'
   query, per_sheet = index.query, config.evaluation.num_swaps

@@ -6,6 +6,7 @@ import os
 from tests.data.folders import write_picture
 
 SMALL = {'train': (6, 3), 'query': (2, 2), 'gallery': (5, 2)}  # pictures and people
+MOST_LINKS = 50_000  # to one file; file systems have a limit
 SUFFIX = {'cuhk03': '.png'}
 CAMERAS = {'dukemtmc': 8, 'msmt17': 15, 'cuhk03': 2, 'veri776': 20}
 FOLDERS = {
@@ -26,23 +27,24 @@ class Pictures:
   """Files of one content each, or (`linked`) hard links to a single one, which make a full data set cheap."""
 
   def __init__(self, folder, linked):
-    self.linked, self.number = linked, itertools.count()
-    self.sources = {suffix: folder / f'.source{suffix}' for suffix in ('.jpg', '.png')}
-    for path in self.sources.values():
-      write_picture(path)
+    self.folder, self.linked, self.number = folder, linked, itertools.count()
 
   def write(self, path):
     """Puts a picture at `path`."""
-    if self.linked:
-      os.link(self.sources[path.suffix], path)
-    else:
-      write_picture(path, seed=next(self.number))
+    number = next(self.number)
+    if not self.linked:
+      write_picture(path, seed=number)
+      return
+    source = self.folder / f'.source_{number // MOST_LINKS}{path.suffix}'
+    if not source.exists():
+      write_picture(source, seed=number)
+    os.link(source, path)
 
 
 def people_and_cameras(images, people, num_cameras, start):
   """The person and the camera of each picture: all people, and of each person as many cameras as may be."""
   for i in range(images):
-    yield start + i % people, 1 + (i // people + i) % num_cameras
+    yield start + i % people, 1 + (i // people + i % people) % num_cameras
 
 
 def write_flat(root, layout, counts, pictures):

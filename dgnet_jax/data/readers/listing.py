@@ -6,7 +6,7 @@ import os
 import pathlib
 
 from dgnet_jax.config import UserError
-from dgnet_jax.data.index import Picture, name_some
+from dgnet_jax.data.index import Picture, name_some, printable
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm')
 
@@ -49,7 +49,7 @@ def _list(folder: pathlib.Path, wanted: Callable[[os.DirEntry[str]], bool]) -> t
     with os.scandir(folder) as entries:
       names = sorted((entry.name, wanted(entry)) for entry in entries)
   except OSError as error:
-    raise UserError(f'{folder}: cannot be read ({error.strerror})') from error
+    raise UserError(f'{printable(str(folder))}: cannot be read ({error.strerror})') from error
   return [name for name, is_wanted in names if is_wanted], [name for name, is_wanted in names if not is_wanted]
 
 

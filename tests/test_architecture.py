@@ -33,7 +33,16 @@ FLOORS = (
       'models.edges',
     ),
   ),
-  ('data.read', 'data.open', 'data.check', 'data.device_feed', 'models.factories', 'models.build', 'optimizers'),
+  (
+    'data.read',
+    'data.open',
+    'data.check',
+    'data.prepare',
+    'data.device_feed',
+    'models.factories',
+    'models.build',
+    'optimizers',
+  ),
   ('train_state', 'objectives', 'teaching', 'inference'),
   (
     *('train_step', 'teacher_step', 'checkpoints', 'metric_writer', 'interop.torch_*', 'interop.strict'),

@@ -10,8 +10,9 @@ import pathlib
 import sys
 
 from dgnet_jax import config_file
-from dgnet_jax.config import ConfigError, UserError, default_config
+from dgnet_jax.config import UserError
 from dgnet_jax.data.layouts import LAYOUTS
+from tools.data_fields import data_fields
 
 MAX_LISTED = 100  # problems in full; the rest are counted
 EXAMPLE = """
@@ -38,21 +39,6 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--sheet', metavar='FILE', help='a PNG to write, with a few people of every split')
   parser.add_argument('--threads', type=int, default=os.cpu_count() or 1, help='files at a time (default: %(default)s)')
   return parser
-
-
-def data_fields(overrides: dict[str, str], problems: Sequence[str] = ()) -> dict[str, object]:
-  """Fields of config.data from a command line.
-
-  Raises:
-    ConfigError: a field is none of config.data, or a value is wrong.
-  """
-  config = default_config()
-  found = [*problems, *config_file.apply_overrides(config, overrides)]
-  found += [f'{name}: only fields of data are read' for name in overrides if not name.startswith('data.')]
-  if found:
-    raise ConfigError(found)
-  names = [name.removeprefix('data.') for name in overrides]
-  return {name: config.data[name] for name in names}
 
 
 def check(options: argparse.Namespace, fields: dict[str, object]) -> int:

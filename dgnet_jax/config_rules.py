@@ -243,7 +243,11 @@ def _camera_pattern_fits(config: Any) -> str:
     return f'{pattern!r} is no regular expression ({error})'
   if 'camera' not in groups:
     return f'{pattern!r} has no group named camera, like cam(?P<camera>\\d+)'
-  return '' if layout == 'folders' else f"only layout folders reads it; {layout}'s own names tell the camera"
+  return (
+    ''
+    if layout == 'folders'
+    else f"only layout folders reads it; leave it '' for {layout}, whose own names tell the camera"
+  )
 
 
 def _root_named(config: Any) -> str:

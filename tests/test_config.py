@@ -7,6 +7,7 @@ import pytest
 
 from dgnet_jax import config_file, config_rules
 from dgnet_jax.config import ConfigError, UserError, default_config, validate
+from dgnet_jax.data.layouts import LAYOUTS
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 
@@ -165,6 +166,12 @@ class TestOverrides:
     assert [p.split(':')[0] for p in caught.value.problems] == [
       *('x', 'bach_size', 'seed', 'augment.flip_prob', 'data.root')
     ]
+
+  @pytest.mark.parametrize('name', ['market', 'duke', 'msmt17', 'cuhk03', 'veri'])
+  def test_every_public_data_set_has_a_config(self, name):
+    config = config_file.load_config(CONFIGS / f'{name}.py', {'data.root': 'somewhere'})
+    assert LAYOUTS[config.data.layout].counts
+    assert f'--config=configs/{name}.py' in (CONFIGS / f'{name}.py').read_text()
 
   def test_values_get_the_type_of_the_default(self, tmp_path):
     path = tmp_path / 'mine.py'

@@ -96,8 +96,8 @@ def read_layout(root: str | pathlib.Path, layout: str = '', *, log: Log = print,
       root = pathlib.Path(root)
       if not root.exists():
         raise UserError(f'{root}: no such folder or file')
-      known = '\n  '.join(f'{name}: {row.title}, files like {row.example}' for name, row in LAYOUTS.items())
-      raise UserError(f'{root}: no known layout.{_way_out(root, None) or f" Known are:{chr(10)}  {known}"}')
+      known = ''.join(f'\n  {name}: {row.title}, files like {row.example}' for name, row in LAYOUTS.items())
+      raise UserError(f'{root}: no known layout.{_way_out(root, None) or f" Known are:{known}"}')
     layout = row.name
   data_config = default_config().data
   data_config.update(layout=layout, root=str(root), **fields)

@@ -38,17 +38,18 @@ def recognise(root: str | pathlib.Path) -> Layout | None:
 
 def _way_out(root: pathlib.Path, wanted: Layout | None) -> str:
   """Where the data set may be instead, or what it is instead; '' when nothing is known."""
+  if wanted is LAYOUTS['synthetic']:
+    return ''  # the program's own work, in Market-1501's names
   here = recognise(root)
-  if here is not None and (wanted is None or here.name not in (wanted.name, 'synthetic')):
-    # The built-in pedestrians have Market-1501's names.
-    return '' if wanted and wanted.name == 'synthetic' else f' This looks like {here.title}: data.layout={here.name}'
+  if here is not None:
+    return '' if here is wanted else f' This looks like {here.title}: data.layout={here.name}'
   try:
     inner = [root / name for name in list_folders(root)[0][:NEARBY]]
   except UserError:
     inner = []
   for path in (root.parent, *inner):
-    near = recognise(path) if here is None else None
-    if near is not None and (wanted is None or near.name == wanted.name or wanted.name == 'synthetic'):
+    near = recognise(path)
+    if near is not None and near is (wanted or near):
       return f' Did you mean data.root={path}?'
   return ''
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import hashlib
 import os
 import pathlib
+import re
 from typing import Any
 import warnings
 
@@ -19,6 +20,7 @@ from dgnet_jax.config import UserError
 from dgnet_jax.config_file import differences
 
 SHOWN_MISMATCHES = 3
+CLASSES = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # arrays that have one number per person
 
 
 class Checkpoints:
@@ -119,6 +121,25 @@ class Checkpoints:
       return {name: tuple(leaf['shape']) for name, leaf in about['leaves'].items()}
     except Exception as error:  # as in `_newest_whole`
       raise UserError(f'{self.folder}: the checkpoint of step {chosen} is damaged ({error})') from error
+
+  def num_identities(self, step: int | None = None) -> int:
+    """How many people the re-id network of a run tells apart; the newest checkpoint that says so, or that of `step`.
+
+    Raises:
+      UserError: there is no checkpoint of DG-Net, or all are damaged.
+    """
+    error = self._absent(step)
+    for candidate in self._steps()[::-1] if step is None else [step]:
+      try:
+        shapes = self.shapes(candidate)
+      except UserError as reason:
+        error = reason
+        continue
+      counts = [shape[0] for name, shape in shapes.items() if CLASSES.fullmatch(name)]
+      if counts:
+        return counts[0]
+      error = UserError(f'{self.folder}: the checkpoint of step {candidate} is none of DG-Net')
+    raise error
 
   def close(self) -> None:
     """Waits for what is being written."""

@@ -14,6 +14,10 @@ class UserError(Exception):
   """Something that a person can put right. The message says what and how; it is shown without a traceback."""
 
 
+class MissingSplit(UserError):
+  """The data set is sound, but a part that the work needs is not there."""
+
+
 class Interrupted(Exception):
   """The run was asked to stop, and has saved its state. The message says how to go on."""
 
@@ -36,8 +40,15 @@ def default_config() -> ConfigDict:
   config.compute_dtype = 'float32'  # float32 or bfloat16: what convolutions compute in; parameters stay float32
 
   config.data = ConfigDict()
-  config.data.layout = 'market1501'  # market1501 or synthetic (rendered on first use, in Market-1501's layout)
-  config.data.root = ''  # folder of the data set; synthetic: '' is <workdir>/synthetic_data
+  # A name of dgnet_jax/data/layouts.py: market1501, dukemtmc, msmt17, cuhk03, veri776, synthetic (rendered on first
+  # use), release (its folders), folders (a folder for each identity) or csv (a table).
+  config.data.layout = 'market1501'
+  config.data.root = ''  # folder of the data set; csv: the file; synthetic: '' is <workdir>/synthetic_data
+  config.data.boxes = 'detected'  # detected or labeled: whose boxes cut the pictures out; cuhk03 only
+  config.data.train_with_val = True  # train on the data set's validation part too; msmt17 and release only
+  # Pattern (a regular expression) with a group `camera` that is searched in file names: cam(?P<camera>\d+); '' knows
+  # no cameras, and then every gallery picture of a query's person is a match. Layout folders only.
+  config.data.camera_pattern = ''
   config.data.loader = 'tfdata'  # tfdata (decode while training) or memory (decode once, no TensorFlow)
   config.data.image_size_hw = (256, 128)  # height and width of training pictures, pixels
   config.data.prefetch_batches = 4  # batches that tf.data keeps ready

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import difflib
 import math
+import re
 from typing import Any
+
+from dgnet_jax.data.layouts import BOXES, LAYOUTS
 
 CHOICES = {
   'compute_dtype': ('float32', 'bfloat16'),
-  'data.layout': ('market1501', 'synthetic'),
+  'data.layout': tuple(LAYOUTS),
+  'data.boxes': BOXES,
   'data.loader': ('tfdata', 'memory'),
   'structure_encoder.input': ('gray', 'edge'),
   'generator.activation': ('leaky_relu', 'relu', 'prelu', 'selu', 'tanh'),
@@ -229,6 +233,23 @@ def _teacher_backbone_fits(config: Any) -> str:
   return 'teacher needs the same stage_sizes and width in reid and teacher'
 
 
+def _camera_pattern_fits(config: Any) -> str:
+  pattern, layout = config.data.camera_pattern, config.data.layout
+  if not pattern:
+    return ''
+  try:
+    groups = re.compile(pattern).groupindex
+  except re.error as error:
+    return f'{pattern!r} is no regular expression ({error})'
+  if 'camera' not in groups:
+    return f'{pattern!r} has no group named camera, like cam(?P<camera>\\d+)'
+  return (
+    ''
+    if layout == 'folders'
+    else f"only layout folders reads it; leave it '' for {layout}, whose own names tell the camera"
+  )
+
+
 def _root_named(config: Any) -> str:
   if config.data.root or config.data.layout == 'synthetic':
     return ''
@@ -252,5 +273,6 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
     ('reid.pretrained', 'reid.stage_sizes', 'reid.width', 'teacher.stage_sizes', 'teacher.width'),
     _teacher_backbone_fits,
   ),
+  (('data.camera_pattern', 'data.layout'), _camera_pattern_fits),
   (('data.root', 'data.layout'), _root_named),
 )

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex
-from dgnet_jax.data.open import open_dataset
+from dgnet_jax.data.open import TEST, open_dataset
 from dgnet_jax.data.photos import PhotoFiles
 from dgnet_jax.evaluation import ranking, sheets
 from dgnet_jax.evaluation.ranking import RankingResult
@@ -21,7 +21,7 @@ from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.partitioning import replicated
 from dgnet_jax.swap_report import measure_against_truth, write_swap_sheet
 from dgnet_jax.train_teacher import load_teachers
-from dgnet_jax.trained import Trained, load_trained, one_photo_each
+from dgnet_jax.trained import Trained, load_trained, one_photo_each, results_folder
 
 Log = Callable[[str], None]
 Table = dict[str, dict[str, float]]
@@ -150,6 +150,7 @@ def _describe(index: DatasetIndex, trained: Trained) -> dict[str, Any]:
   return {
     'step': trained.step,
     'data': index.name,
+    'root': index.root,
     'protocol': PROTOCOL,
     'num_queries': len(index.query),
     'num_gallery': len(index.gallery),
@@ -161,6 +162,10 @@ def _describe(index: DatasetIndex, trained: Trained) -> dict[str, Any]:
 
 def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> dict[str, Any]:
   """Reports on the newest checkpoint of a run: tables for `log`, results and sheets in `<workdir>/evaluation`.
+
+  The config may name other data than the run was trained on (direct transfer): then they are in a folder of their own,
+  `<workdir>/evaluation/on_<layout>_<root>`, and the teacher is judged on the same data.
+
 
   Args:
     config: of the run, validated.
@@ -177,20 +182,21 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
     UserError: data set, checkpoint or teacher are missing, damaged or do not fit; says which.
   """
   workdir = pathlib.Path(workdir)
-  index = open_dataset(config, workdir, log=log)
-  trained = load_trained(config, index, workdir)
+  index = open_dataset(config, workdir, needs=TEST, log=log)
+  trained = load_trained(config, workdir)
   results = _describe(index, trained)
-  log(f'evaluating step {trained.step}: {results["num_queries"]} queries, {results["num_gallery"]} gallery pictures')
+  counts = f'{results["num_queries"]} queries, {results["num_gallery"]} gallery pictures'
+  log(f'evaluating step {trained.step} on {index.name}: {counts}')
   size = tuple(config.data.image_size_hw)
   dgnet = _embed_splits(index, size, 'DG-Net', functools.partial(trained.embed, log=log))
-  teacher = _embed_splits(index, size, 'teacher', _teacher_embedder(config, index, trained, workdir, log))
+  teacher = _embed_splits(index, size, 'teacher', _teacher_embedder(config, trained, workdir, log))
   tables = _ranking_tables(config, index, dgnet, teacher)
   for name, title in (('single_query', 'single query'), ('multi_query', 'multi-query')):
     if name in tables:
       log(ranking_table(title, tables[name], config.evaluation.alpha))
   results |= tables
 
-  folder = workdir / 'evaluation'
+  folder = results_folder(config, index, workdir, 'evaluation')
   files = {'swaps': folder / 'swaps.png', 'ranked': folder / 'ranked.png'}
   write_swap_sheet(config, index, trained, files['swaps'])
   _write_ranked_sheet(config, index, dgnet, files['ranked'])
@@ -206,13 +212,11 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
   return results
 
 
-def _teacher_embedder(
-  config: Any, index: DatasetIndex, trained: Trained, workdir: pathlib.Path, log: Log
-) -> Callable[..., np.ndarray]:
+def _teacher_embedder(config: Any, trained: Trained, workdir: pathlib.Path, log: Log) -> Callable[..., np.ndarray]:
   """`inference.embed_teacher` with the run's teacher, the first of several."""
-  teacher = load_teachers(config, index, workdir)[0]
+  teacher = load_teachers(config, trained.num_identities, workdir)[0]
   teacher = jax.device_put(jax.device_get(teacher), replicated(trained.mesh))  # from all processes' devices to ours
-  network = make_teacher_network(config, index.num_identities)
+  network = make_teacher_network(config, trained.num_identities)
 
   def embed(files: PhotoFiles, *, what: str) -> np.ndarray:
     return embed_teacher(

@@ -13,7 +13,7 @@ from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import Chosen, PhotoFiles
 from dgnet_jax.evaluation import sheets
 from dgnet_jax.files import whole_file
-from dgnet_jax.trained import load_trained, one_photo_each
+from dgnet_jax.trained import load_trained, one_photo_each, results_folder
 
 Log = Callable[[str], None]
 
@@ -47,16 +47,17 @@ def generate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> p
     log: takes progress lines and says where the pictures are.
 
   Returns:
-    The folder, `<workdir>/generated/step_<step>`: `pictures/<identity>_in_<structure identity>.png`, `sheet_<n>.png`
-    and `manifest.csv`, in which the paths of the sources are relative to the data set's folder.
+    The folder, `<workdir>/generated/step_<step>` (or as `results_folder` says): `sheet_<n>.png`,
+    `pictures/<identity>_in_<structure identity>.png` and `manifest.csv`, in which the paths of the sources are relative
+    to the data set's folder.
 
   Raises:
     UserError: data set or checkpoint are missing, damaged or do not fit; says which.
   """
   workdir = pathlib.Path(workdir)
-  index = open_dataset(config, workdir, log=log)
-  trained = load_trained(config, index, workdir)
-  folder = workdir / 'generated' / f'step_{trained.step:07d}'
+  index = open_dataset(config, workdir, needs=('query',), log=log)
+  trained = load_trained(config, workdir)
+  folder = results_folder(config, index, workdir, 'generated') / f'step_{trained.step:07d}'
   query, per_sheet = index.query, config.evaluation.num_swaps
   people, places = one_photo_each(query), one_photo_each(query, per_sheet)
   photos = PhotoFiles([query.paths[i] for i in people], tuple(config.data.image_size_hw))[:]

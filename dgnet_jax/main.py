@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from dgnet_jax import config_file
-from dgnet_jax.config import Interrupted, UserError
+from dgnet_jax.config import Interrupted, MissingSplit, UserError
 from dgnet_jax.config_rules import leaves, suggestion
 from dgnet_jax.console import copied_to
 
@@ -118,14 +118,19 @@ def _dispatch(mode: str, config: Any, workdir: pathlib.Path) -> None:
     from dgnet_jax.train import train
 
     train(config, workdir)
-  if mode in ('train', 'evaluate'):
-    from dgnet_jax.evaluate import evaluate
+  try:
+    if mode in ('train', 'evaluate'):
+      from dgnet_jax.evaluate import evaluate
 
-    evaluate(config, workdir)
-  if mode in ('train', 'generate'):
-    from dgnet_jax.generate import generate
+      evaluate(config, workdir)
+    if mode in ('train', 'generate'):
+      from dgnet_jax.generate import generate
 
-    generate(config, workdir)
+      generate(config, workdir)
+  except MissingSplit as error:
+    if mode != 'train':
+      raise
+    print(f'nothing to evaluate: {error}')  # training is done, and that was the job
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ def _check_description(found: Description, wanted: Description, folder: pathlib.
     if name != 'identities' and found.get(name) != value
   ]
   # A teacher that was brought in from elsewhere knows the number of its people only.
-  if not differences and found.get('identities') not in (None, wanted['identities']):
+  if not differences and wanted['identities'] and found.get('identities') not in (None, wanted['identities']):
     differences = ['it was trained on as many, but other people']
   if differences:
     raise UserError(
@@ -89,21 +89,21 @@ def _check_description(found: Description, wanted: Description, folder: pathlib.
     )
 
 
-def load_teacher(config: Any, index: DatasetIndex, folder: str | pathlib.Path) -> Teacher:
+def load_teacher(config: Any, people: DatasetIndex | int, folder: str | pathlib.Path) -> Teacher:
   """Reads a trained teacher.
 
   Args:
     config: validated; the sizes of `teacher` must be those of the file.
-    index: of the data whose people it was trained on.
+    people: the data that it must have been trained on, or only how many people (to see it on other data).
     folder: `<workdir>/teacher` of the run that trained it.
 
   Raises:
     UserError: there is none, it is not trained to the end, it is damaged, or it does not fit; says in what.
   """
   folder = pathlib.Path(folder)
-  wanted = describe_teacher(config, index.num_identities, index.class_of)
-  _check_description(_present_description(folder), wanted, folder)
-  return read_teacher(config, index.num_identities, folder)
+  count, class_of = (people, None) if isinstance(people, int) else (people.num_identities, people.class_of)
+  _check_description(_present_description(folder), describe_teacher(config, count, class_of), folder)
+  return read_teacher(config, count, folder)
 
 
 def read_teacher(config: Any, num_identities: int, folder: pathlib.Path) -> Teacher:
@@ -131,9 +131,9 @@ def teacher_folders(config: Any, workdir: str | pathlib.Path) -> tuple[pathlib.P
   return tuple(named) or (pathlib.Path(workdir) / 'teacher',)
 
 
-def load_teachers(config: Any, index: DatasetIndex, workdir: str | pathlib.Path) -> tuple[Teacher, ...]:
+def load_teachers(config: Any, people: DatasetIndex | int, workdir: str | pathlib.Path) -> tuple[Teacher, ...]:
   """The trained teachers of `teacher_folders`; raises as `load_teacher`."""
-  return tuple(load_teacher(config, index, folder) for folder in teacher_folders(config, workdir))
+  return tuple(load_teacher(config, people, folder) for folder in teacher_folders(config, workdir))
 
 
 def _template(config: Any, num_identities: int) -> TeacherState:

@@ -12,21 +12,26 @@ import numpy as np
 from dgnet_jax import inference
 from dgnet_jax.checkpoints import Checkpoints
 from dgnet_jax.config import UserError
+from dgnet_jax.config_file import changed_fields
 from dgnet_jax.data.index import DISTRACTOR, DatasetIndex, Split
 from dgnet_jax.data.photos import Pixels
 from dgnet_jax.models.build import Networks, make_networks
 from dgnet_jax.partitioning import make_mesh, replicated
 from dgnet_jax.types import Params
 
+ELSEWHERE = ('data.layout:', 'data.root:', 'data.boxes:')  # fields that say which data these are
+
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
   """Networks with the parameters of a checkpoint, on this process's devices.
 
-  step: iterations done when it was saved. mesh: the devices; every process has the whole on its own.
+  num_identities: people they were trained to tell apart. step: iterations done when it was saved. mesh: the devices;
+  every process has the whole on its own.
   """
 
   networks: Networks
+  num_identities: int
   generator: Params
   reid: Params
   reid_stats: Params
@@ -55,22 +60,22 @@ class Trained:
     )
 
 
-def load_trained(config: Any, index: DatasetIndex, workdir: str | pathlib.Path) -> Trained:
+def load_trained(config: Any, workdir: str | pathlib.Path) -> Trained:
   """Restores the newest whole checkpoint of a run; the discriminator and the optimisers are not read.
 
   Args:
-    config: of the run.
-    index: of the data that it was trained on.
+    config: of the run; its data may be others than those that the run was trained on.
     workdir: of the run.
 
   Raises:
     UserError: there is no checkpoint, all are damaged, or they do not fit the config.
   """
-  networks = make_networks(config, index.num_identities)
   mesh = make_mesh(jax.local_devices())
   checkpoints = Checkpoints(pathlib.Path(workdir) / 'checkpoints', config=config)
   if checkpoints.latest_step() is None:
     raise UserError(f'{checkpoints.folder}: no checkpoint of DG-Net; --mode=train makes one')
+  num_identities = checkpoints.num_identities()
+  networks = make_networks(config, num_identities)
   key = jax.random.key(0)
   reid, reid_stats = jax.eval_shape(networks.init_reid, key)
   template = {
@@ -83,6 +88,7 @@ def load_trained(config: Any, index: DatasetIndex, workdir: str | pathlib.Path) 
   checkpoints.close()
   return Trained(
     networks=networks,
+    num_identities=num_identities,
     generator=state['generator']['params'],
     reid=state['reid']['params'],
     reid_stats=state['reid']['batch_stats'],
@@ -90,6 +96,23 @@ def load_trained(config: Any, index: DatasetIndex, workdir: str | pathlib.Path) 
     mesh=mesh,
     batch_size=config.evaluation.batch_size,
   )
+
+
+def results_folder(config: Any, index: DatasetIndex, workdir: str | pathlib.Path, name: str) -> pathlib.Path:
+  """`<workdir>/<name>` for the data that the run was trained on; for others a folder of their own in it.
+
+  Args:
+    config: as it is now; the run's own is in `workdir`.
+    index: of the data.
+    workdir: of the run.
+    name: of the folder.
+  """
+  folder = pathlib.Path(workdir) / name
+  changed = changed_fields(pathlib.Path(workdir) / 'config.json', config)
+  if not any(line.startswith(ELSEWHERE) for line in changed):
+    return folder
+  parts = [index.name, pathlib.Path(config.data.root).resolve().name, index.variant.replace(' ', '_')]
+  return folder / '_'.join(['on', *filter(None, parts)])
 
 
 def one_photo_each(split: Split, count: int | None = None) -> np.ndarray:

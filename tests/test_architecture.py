@@ -14,13 +14,16 @@ REPO = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = REPO / 'dgnet_jax'
 
 FLOORS = (
-  ('types', 'config', 'config_rules', 'config_file', 'console', 'files', 'progress', 'interruption'),
+  (
+    *('types', 'config', 'config_rules', 'config_file', 'console', 'files', 'progress', 'interruption'),
+    'data.layouts',
+  ),
   (
     *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images'),
     *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning'),
   ),
   (
-    *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.open', 'data.photos'),
+    *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.photos', 'data.readers.*'),
     *('augment', 'models.resnet'),
     *(
       'models.structure_encoder',
@@ -30,7 +33,16 @@ FLOORS = (
       'models.edges',
     ),
   ),
-  ('data.device_feed', 'models.factories', 'models.build', 'optimizers'),
+  (
+    'data.read',
+    'data.open',
+    'data.check',
+    'data.prepare',
+    'data.device_feed',
+    'models.factories',
+    'models.build',
+    'optimizers',
+  ),
   ('train_state', 'objectives', 'teaching', 'inference'),
   (
     *('train_step', 'teacher_step', 'checkpoints', 'metric_writer', 'interop.torch_*', 'interop.strict'),
@@ -46,6 +58,7 @@ FLOORS = (
 # Within a floor and across folders.
 NEIGHBOURS = {
   'config': {'config_rules'},
+  'config_rules': {'data.layouts'},
   'config_file': {'config', 'config_rules'},
   'train': {'train_teacher'},
   'swap_report': {'trained'},

@@ -281,3 +281,16 @@ def test_kill_9_while_saving_leaves_a_whole_checkpoint(tmp_path):
   checkpoints.save(latest + 1, {'x': jnp.zeros((512, 1024))}, wait=True)
   checkpoints.close()
   assert not [path for path in pathlib.Path(tmp_path).iterdir() if 'tmp' in path.name]
+
+
+@pytest.mark.parametrize('head', ['primary_head', 'part_head_0'])
+def test_a_checkpoint_knows_how_many_people(tmp_path, head):
+  checkpoints = Checkpoints(tmp_path, 1)
+  with pytest.raises(UserError, match='no checkpoint'):
+    checkpoints.num_identities()
+  checkpoints.save(1, {'network': {'params': {'head': {'classifier': {'bias': jnp.zeros(7)}}}}}, wait=True)
+  with pytest.raises(UserError, match='is none of DG-Net'):  # a teacher's
+    checkpoints.num_identities()
+  checkpoints.save(2, {'reid': {'params': {head: {'classifier': {'bias': jnp.zeros(5)}}}}}, wait=True)
+  assert checkpoints.num_identities() == checkpoints.num_identities(2) == 5
+  checkpoints.close()

@@ -7,6 +7,7 @@ import pytest
 
 from dgnet_jax import config_file, config_rules
 from dgnet_jax.config import ConfigError, UserError, default_config, validate
+from dgnet_jax.data.layouts import LAYOUTS
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 
@@ -70,6 +71,11 @@ class TestValidate:
       ('optimizer.reid_learning_rate', float('nan'), 'finite'),
       ('reid.primary_dropout', 1.0, 'below 1'),
       ('data.root', '', '--config.data.root'),
+      ('data.layout', 'duke', 'none of csv, msmt17'),
+      ('data.boxes', 'drawn', 'none of detected, labeled'),
+      ('data.camera_pattern', '(', 'no regular expression'),
+      ('data.camera_pattern', r'c(\d)', 'no group named camera'),
+      ('data.camera_pattern', r'c(?P<camera>\d)', 'only layout folders'),
       ('decoder.block', 'slim', 'the release crashes'),
       ('discriminator.norm', 'spectral', 'the release crashes'),
       ('teaching.label_style', 'warm', 'none of soft'),
@@ -160,6 +166,12 @@ class TestOverrides:
     assert [p.split(':')[0] for p in caught.value.problems] == [
       *('x', 'bach_size', 'seed', 'augment.flip_prob', 'data.root')
     ]
+
+  @pytest.mark.parametrize('name', ['market', 'duke', 'msmt17', 'cuhk03', 'veri'])
+  def test_every_public_data_set_has_a_config(self, name):
+    config = config_file.load_config(CONFIGS / f'{name}.py', {'data.root': 'somewhere'})
+    assert LAYOUTS[config.data.layout].counts
+    assert f'--config=configs/{name}.py' in (CONFIGS / f'{name}.py').read_text()
 
   def test_values_get_the_type_of_the_default(self, tmp_path):
     path = tmp_path / 'mine.py'

@@ -9,7 +9,8 @@ from PIL import Image
 import pytest
 
 from dgnet_jax.checkpoints import Checkpoints
-from dgnet_jax.config import UserError, default_config
+from dgnet_jax.config import MissingSplit, UserError, default_config
+from dgnet_jax.config_file import save_config
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import PhotoFiles
@@ -22,6 +23,7 @@ from dgnet_jax.swap_report import draw_pairs, render_truth
 from dgnet_jax.train_state import create_train_state
 from dgnet_jax.train_teacher import train_teacher
 from dgnet_jax.trained import load_trained, one_photo_each
+from tests.data.fakes import write_fake
 
 STEP = 7
 
@@ -67,7 +69,7 @@ def evaluation(run):
 
 def test_parameters_are_those_of_the_checkpoint(run):
   config, workdir, index, state = run
-  trained = load_trained(config, index, workdir)
+  trained = load_trained(config, workdir)
   assert trained.step == STEP
   jax.tree.map(np.testing.assert_array_equal, trained.generator, dict(state.generator.params))
   jax.tree.map(np.testing.assert_array_equal, trained.reid, dict(state.reid.params))
@@ -169,7 +171,7 @@ def test_generate(run):
 
 def test_generated_pictures_are_those_of_their_sources(run):
   config, workdir, index, _ = run
-  trained = load_trained(config, index, workdir)
+  trained = load_trained(config, workdir)
   with (generate(config, workdir, log=lambda _: None) / 'manifest.csv').open() as file:
     row = list(csv.DictReader(file))[-1]
   root = workdir / 'synthetic_data'
@@ -177,6 +179,30 @@ def test_generated_pictures_are_those_of_their_sources(run):
   expected = next(trained.swap_pictures(structure, appearance))[0]
   with Image.open(workdir / 'generated' / f'step_{STEP:07d}' / row['file']) as picture:
     np.testing.assert_allclose(np.asarray(picture).astype(int), expected, atol=1)
+
+
+def test_direct_transfer(run, evaluation, tmp_path):
+  """Other data, with another number of people in their training part, or none."""
+  config, workdir, *_ = run
+  save_config(config, workdir / 'config.json')
+  before = (workdir / 'evaluation' / 'results.json').read_bytes()
+  other = config.copy_and_resolve_references()
+  other.data.update(layout='dukemtmc', root=str(write_fake(tmp_path / 'duke', 'dukemtmc')))
+  lines = []
+  results = evaluate(other, workdir, log=lines.append)
+  folder = workdir / 'evaluation' / 'on_dukemtmc_duke'
+  assert json.loads((folder / 'results.json').read_text()) == results
+  assert (results['data'], results['num_queries'], results['num_gallery']) == ('dukemtmc', 2, 5)
+  assert list(results['single_query']) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']
+  assert 'multi_query' not in results and 'pictures' not in results and f'step {STEP} on dukemtmc' in '\n'.join(lines)
+  assert (workdir / 'evaluation' / 'results.json').read_bytes() == before
+  assert generate(other, workdir, log=lines.append).parent == workdir / 'generated' / 'on_dukemtmc_duke'
+  (tmp_path / 'duke' / 'bounding_box_train').rename(tmp_path / 'elsewhere')
+  assert evaluate(other, workdir, log=lines.append) == results
+  (tmp_path / 'duke' / 'query').rename(tmp_path / 'query')
+  with pytest.raises(MissingSplit, match='no pictures of query'):
+    evaluate(other, workdir, log=lines.append)
+  (workdir / 'config.json').unlink()
 
 
 def test_without_a_checkpoint_says_what_to_do(run, tmp_path):

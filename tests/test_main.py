@@ -6,7 +6,7 @@ import types
 import pytest
 
 from dgnet_jax import console, main
-from dgnet_jax.config import ConfigError, Interrupted, UserError
+from dgnet_jax.config import ConfigError, Interrupted, MissingSplit, UserError
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 SYNTHETIC = str(REPO / 'configs' / 'synthetic.py')
@@ -87,6 +87,14 @@ class TestRun:
     assert calls.noted == ['train']
     assert str(error) in capsys.readouterr().err
     assert str(error) in (tmp_path / 'log.txt').read_text()
+
+  def test_training_needs_no_test_pictures(self, calls, tmp_path, capsys):
+    calls.room('evaluate', 'evaluate', MissingSplit('no pictures of query'))
+    main.main([f'--config={SYNTHETIC}', f'--workdir={tmp_path}'])
+    assert calls.noted == ['train', 'evaluate']
+    assert 'nothing to evaluate: no pictures of query' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+      main.main([f'--config={SYNTHETIC}', f'--workdir={tmp_path}', '--mode=evaluate'])
 
   def test_a_defect_keeps_its_traceback(self, calls, tmp_path):
     calls.room('train', 'train', RuntimeError('a defect'))

@@ -9,7 +9,7 @@ import pytest
 
 from dgnet_jax import train_teacher as module
 from dgnet_jax.config import Interrupted, UserError, default_config
-from dgnet_jax.data.index import read_market1501
+from dgnet_jax.data.read import read_layout
 from dgnet_jax.train_teacher import load_teacher, train_teacher
 from tests.data.folders import write_market
 
@@ -19,7 +19,7 @@ NUM_STEPS = 6  # 3 epochs of 2 steps
 
 @pytest.fixture(scope='module')
 def index(tmp_path_factory):
-  return read_market1501(write_market(tmp_path_factory.mktemp('data'), train=PHOTOS))
+  return read_layout(write_market(tmp_path_factory.mktemp('data'), train=PHOTOS))
 
 
 @pytest.fixture(scope='module')
@@ -153,12 +153,12 @@ class TestOneThatDoesNotFit:
         use()
 
   def test_another_number_of_people(self, trained, config, tmp_path):
-    fewer = read_market1501(write_market(tmp_path, train=PHOTOS[2:]))
+    fewer = read_layout(write_market(tmp_path, train=PHOTOS[2:]))
     with pytest.raises(UserError, match='num_identities is 8 there and 7 here'):
       load_teacher(config, fewer, trained[0] / 'teacher')
 
   def test_other_people(self, trained, config, tmp_path):
-    others = read_market1501(write_market(tmp_path, train=(*PHOTOS[2:], '0099_c1s1_000151_00.jpg')))
+    others = read_layout(write_market(tmp_path, train=(*PHOTOS[2:], '0099_c1s1_000151_00.jpg')))
     with pytest.raises(UserError, match='as many, but other people'):
       load_teacher(config, others, trained[0] / 'teacher')
 

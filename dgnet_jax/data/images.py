@@ -2,42 +2,60 @@
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
+import os
 import time
-from typing import Any, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from dgnet_jax.config import UserError
-from dgnet_jax.data.index import DatasetIndex, name_some
+from dgnet_jax.data.index import DatasetIndex, name_some, printable
 from dgnet_jax.progress import Progress
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
 IMAGENET_STD = np.array([0.229, 0.224, 0.225])
 FORMATS = ('JPEG', 'PNG')  # what every loader reads alike
-MODES = ('RGB', 'L', 'RGBA', 'P')  # 8 bits per channel; the others would be converted silently and wrongly
 PROGRESS_SECONDS = 5.0  # between two progress lines
 
-T = TypeVar('T')
 Log = Callable[[str], None]
 
 
-def _open_rgb(path: str) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
+  """8-bit RGB, pixel for pixel what TensorFlow makes of the same file.
+
+  Transparency is dropped, CMYK is ink on white paper, 16 bits lose the lower 8, and an animation is its first frame.
+  """
+  if image.mode.startswith('I'):  # 16 bits of grey, which `convert` would clip
+    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+  image.info.pop('transparency', None)  # `convert` warns of it
+  return image.convert('RGB')
+
+
+def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str]) -> Image.Image:
   """Decodes a whole file.
+
+  Args:
+    file: a path or an open file.
+    name: what to call it.
 
   Raises:
     UserError: names the file and what is wrong with it.
   """
+  shown = printable(os.fspath(name))
   try:
-    with Image.open(path, formats=FORMATS) as image:
-      if image.mode not in MODES:
-        raise UserError(f'{path}: colour mode {image.mode}, save it as 8-bit RGB')
-      return image.convert('RGB')
+    with Image.open(file, formats=FORMATS) as image:
+      return _to_rgb(image)
   except Image.UnidentifiedImageError:
-    raise UserError(f'{path}: not a readable {" or ".join(FORMATS)} picture') from None
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    # A damaged PNG raises SyntaxError.
-    raise UserError(f'{path}: unreadable ({str(error).removesuffix(repr(path)).strip()})') from error
+    raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} picture') from None
+  except OSError as error:
+    raise UserError(f'{shown}: unreadable ({error.strerror or error})') from error
+  except Exception as error:  # Pillow's decoders raise what a damaged file makes them, SyntaxError among it
+    raise UserError(f'{shown}: unreadable ({str(error) or type(error).__name__})') from error
+
+
+def _open_rgb(path: str) -> Image.Image:
+  return decode_rgb(path, path)
 
 
 def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
@@ -76,7 +94,9 @@ def denormalize(image: Any, *, truncate: bool = False) -> Any:
   return (xp.trunc(pixels) if truncate else xp.round(pixels)).astype(np.uint8)
 
 
-def for_each_file(function: Callable[[int], T], paths: Sequence[str], *, threads: int, what: str, log: Log) -> None:
+def find_problems(
+  function: Callable[[int], object], paths: Sequence[str], *, threads: int, what: str, log: Log
+) -> dict[int, str]:
   """Runs `function(i)` for the i-th path in threads, with a progress line now and then.
 
   Args:
@@ -86,29 +106,44 @@ def for_each_file(function: Callable[[int], T], paths: Sequence[str], *, threads
     what: what is being done, for the progress line.
     log: takes the progress lines.
 
-  Raises:
-    UserError: the files that are no good, the first few named, once all were seen.
+  Returns:
+    What is wrong with the files that are no good, in the order of the paths.
   """
-  problems: list[str] = []
 
-  def attempt(i: int) -> None:
+  def attempt(i: int) -> str:
     try:
       function(i)
     except UserError as error:
-      problems.append(str(error))
+      return str(error)
+    return ''
 
+  problems: dict[int, str] = {}
   progress, last = Progress(len(paths), unit='pictures'), time.monotonic()
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     try:
-      for done, _ in enumerate(pool.map(attempt, range(len(paths))), 1):
+      for i, problem in enumerate(pool.map(attempt, range(len(paths)))):
+        if problem:
+          problems[i] = problem
         if time.monotonic() - last > PROGRESS_SECONDS:
-          log(f'{what} {progress.line(done)}')
+          log(f'{what} {progress.line(i + 1)}')
           last = time.monotonic()
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: do not work off what waits
       raise
+  return problems
+
+
+def for_each_file(
+  function: Callable[[int], object], paths: Sequence[str], *, threads: int, what: str, log: Log
+) -> None:
+  """As `find_problems`, when there should be none.
+
+  Raises:
+    UserError: the files that are no good, the first few named, once all were seen.
+  """
+  problems = find_problems(function, paths, threads=threads, what=what, log=log)
   if problems:
-    named = name_some(sorted(problems), separator='\n  ')
+    named = name_some(sorted(problems.values()), separator='\n  ')
     raise UserError(f'{len(problems)} of {len(paths)} pictures are unusable:\n  {named}')
 
 

@@ -1,40 +1,38 @@
-"""Readers of data-set folders: who is on which picture, seen by which camera."""
+"""Who is on which picture, seen by which camera: the form in which every data set is used."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
-import os
-import pathlib
-import re
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from dgnet_jax.config import UserError
+from dgnet_jax.data.layouts import SPLITS
 
 JUNK = -1  # a crop without a usable person: left out of every ranking
 DISTRACTOR = 0  # a person nobody asks for: stays in the gallery and never matches
-
-MARKET1501_NAME = re.compile(r'(?P<identity>-?\d+)_c(?P<camera>\d)s\d_\d+_\d+\.jpg', re.IGNORECASE)
-MARKET1501_FOLDERS = {
-  'train': 'bounding_box_train',
-  'query': 'query',
-  'gallery': 'bounding_box_test',
-  'multi_query': 'gt_bbox',
-}
-OPTIONAL_SPLITS = ('multi_query',)
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm')
+NOBODY = {'junk': JUNK, 'distractor': DISTRACTOR}  # what `Picture.identity` says of those that are no person
+PEOPLE_ONLY = ('train', 'query')  # splits from which nobody is left out
 MAX_NAMED = 5  # files named in one message; the rest are counted
+MAX_DIGITS = 9  # of a number that i32 holds
 
 Log = Callable[[str], None]
+
+
+class Picture(NamedTuple):
+  """A file as a reader finds it; identity and camera are names, `NOBODY` among the identities."""
+
+  path: str
+  identity: str
+  camera: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
   """The pictures of one part of a data set, sorted by path.
 
-  paths: of N files, ready to open. identity: i32[N], as the files name it (JUNK and DISTRACTOR included). camera:
-  i32[N], as the files name it.
+  paths: of N files, ready to open. identity: i32[N], JUNK and DISTRACTOR included. camera: i32[N].
   """
 
   paths: tuple[str, ...]
@@ -57,7 +55,11 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DatasetIndex:
-  """A data set's pictures by purpose; `multi_query` is empty where the data set has none."""
+  """A data set's pictures by purpose; a split that it does not have is empty.
+
+  name: its layout. root: the folder that all paths are in, or relative to. variant: which form of the data set it is,
+  '' where it has one only. identity_names and camera_names: what the files call each number.
+  """
 
   name: str
   root: str
@@ -65,11 +67,14 @@ class DatasetIndex:
   query: Split
   gallery: Split
   multi_query: Split
+  identity_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+  camera_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+  variant: str = ''
 
   @property
   def splits(self) -> Mapping[str, Split]:
     """The four splits by name."""
-    return {name: getattr(self, name) for name in MARKET1501_FOLDERS}
+    return {name: getattr(self, name) for name in SPLITS}
 
   @property
   def class_of(self) -> Mapping[int, int]:
@@ -87,108 +92,88 @@ class DatasetIndex:
     return len(np.unique(np.concatenate([split.camera for split in self.splits.values()])))
 
 
-def name_some(names: list[str], separator: str = ', ') -> str:
+def printable(name: str) -> str:
+  """`name` on one line, with escapes for what a terminal cannot show (line ends, bytes that are no text)."""
+  return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in name)
+
+
+def name_some(names: Sequence[str], separator: str = ', ') -> str:
   """The first few of `names` and how many more there are."""
   more = [f'and {len(names) - MAX_NAMED} more'] if len(names) > MAX_NAMED else []
-  return separator.join(names[:MAX_NAMED] + more)
+  return separator.join([*map(printable, names[:MAX_NAMED]), *more])
 
 
-def _is_picture(name: str) -> bool:
-  return not name.startswith('.') and name.lower().endswith(IMAGE_SUFFIXES)
+def number_names(groups: Iterable[Iterable[str]], *, least: int = 1) -> dict[str, int]:
+  """Whole numbers for names: a group's own, where all its names are different numbers; else 1, 2, ... in sorted order.
 
-
-def _list_pictures(folder: pathlib.Path, pattern: re.Pattern[str], log: Log) -> list[re.Match[str]]:
-  """Matches of every picture's name in `folder`, sorted by name; what is no picture is counted and skipped.
-
-  Raises:
-    UserError: pictures whose name does not match `pattern`; names them.
-  """
-  with os.scandir(folder) as entries:
-    files = sorted((entry.name, entry.is_file()) for entry in entries)
-  pictures = [name for name, is_file in files if is_file and _is_picture(name)]
-  stray = [name for name, is_file in files if not (is_file and _is_picture(name))]
-  if stray:
-    log(f'warning: {folder}: {len(stray)} entries that are no pictures skipped ({name_some(stray)})')
-  matches = [(name, pattern.fullmatch(name)) for name in pictures]
-  unknown = [name for name, match in matches if match is None]
-  if unknown:
-    raise UserError(
-      f'{folder}: {len(unknown)} of {len(pictures)} file names do not match {pattern.pattern}: {name_some(unknown)}. '
-      'Rename or remove them.'
-    )
-  return [match for _, match in matches if match is not None]
-
-
-def _read_split(folder: pathlib.Path, pattern: re.Pattern[str], people_only: bool, log: Log) -> Split:
-  """One folder as a Split; with `people_only` junk and distractors are counted and left out.
-
-  Raises:
-    UserError: a name does not match, or nothing is left; names the folder and the files.
-  """
-  matches = _list_pictures(folder, pattern, log)
-  nobody = [m.string for m in matches if people_only and int(m['identity']) in (JUNK, DISTRACTOR)]
-  if nobody:
-    log(f'warning: {folder}: {len(nobody)} pictures of identity {JUNK} or {DISTRACTOR} left out ({name_some(nobody)})')
-    matches = [m for m in matches if int(m['identity']) not in (JUNK, DISTRACTOR)]
-  if not matches:
-    raise UserError(f'{folder}: no pictures{" of a known person" if nobody else ""} in it')
-  negative = [m.string for m in matches if int(m['identity']) < JUNK]
-  if negative:
-    raise UserError(f'{folder}: identities below {JUNK}: {name_some(negative)}')
-  return Split(
-    paths=tuple(os.path.join(folder, m.string) for m in matches),
-    identity=np.array([int(m['identity']) for m in matches], np.int32),
-    camera=np.array([int(m['camera']) for m in matches], np.int32),
-  )
-
-
-def _missing_folder_message(root: pathlib.Path, missing: list[str]) -> str:
-  """What is missing, and where the data set may be instead."""
-  wanted = [folder for name, folder in MARKET1501_FOLDERS.items() if name not in OPTIONAL_SPLITS]
-  message = f'{root}: no folder {", ".join(missing)}; Market-1501 has {", ".join(wanted)}'
-  if not root.is_dir():
-    return f'{root}: no such folder (data.root)'
-  candidates = [root.parent, *sorted(path for path in root.iterdir() if path.is_dir())]
-  nearby = [str(path) for path in candidates if all((path / folder).is_dir() for folder in wanted)]
-  return f'{message}. Did you mean data.root={nearby[0]}?' if nearby else message
-
-
-def read_market1501(root: str | pathlib.Path, *, name: str = 'market1501', log: Log = print) -> DatasetIndex:
-  """Reads a folder in Market-1501's layout; opens no picture.
+  Groups are numbered one after the other, so a later one never changes the numbers of an earlier one.
 
   Args:
-    root: holds bounding_box_train, query, bounding_box_test and, for multi-query, gt_bbox.
-    name: of the data set, for people.
-    log: takes warnings about what was skipped.
+    groups: names; one that was in an earlier group keeps its number.
+    least: the smallest number that a name may stand for.
+  """
+  numbers: dict[str, int] = {}
+  for group in groups:
+    new = sorted(set(group) - numbers.keys())
+    own = {name: int(name) for name in new if name.isascii() and name.isdigit() and len(name) <= MAX_DIGITS}
+    taken = set(numbers.values())
+    free = {number for number in own.values() if number >= least and number not in taken}
+    if len(free) < len(new):
+      own = {name: number for number, name in enumerate(new, max(taken, default=0) + 1)}
+    numbers |= own
+  return numbers
+
+
+def _people_only(root: str, split: str, pictures: Sequence[Picture], log: Log) -> Sequence[Picture]:
+  """Leaves junk and distractors out, and says so."""
+  nobody = [picture.path for picture in pictures if picture.identity in NOBODY]
+  if nobody:
+    log(f'warning: {root}, {split}: {len(nobody)} pictures of identity -1 or 0 left out ({name_some(nobody)})')
+  people = [picture for picture in pictures if picture.identity not in NOBODY]
+  if pictures and not people:
+    raise UserError(f'{root}, {split}: no pictures of a known person in it')
+  return people
+
+
+def make_index(
+  name: str, root: str, pictures: Mapping[str, Sequence[Picture]], *, variant: str = '', log: Log = print
+) -> DatasetIndex:
+  """Numbers the names of identities and cameras (`number_names`), and sorts every split by path.
+
+  Args:
+    name: of the layout.
+    root: of the data set.
+    pictures: of every split that there is.
+    variant: of the data set.
+    log: takes warnings about what was left out.
 
   Returns:
-    The index. Junk and distractors stay in the gallery; from training and query they are left out.
+    The index. Junk and distractors stay in gallery and multi_query; from train and query they are left out. The numbers
+    of training people do not depend on who is in the test splits.
 
   Raises:
-    UserError: a folder is missing, a split is empty, or a picture's name does not match; names it.
+    UserError: a split has pictures, but of nobody who is known.
   """
-  root = pathlib.Path(root)
-  present = {split: root / folder for split, folder in MARKET1501_FOLDERS.items() if (root / folder).is_dir()}
-  missing = [f for split, f in MARKET1501_FOLDERS.items() if split not in present and split not in OPTIONAL_SPLITS]
-  if missing:
-    raise UserError(_missing_folder_message(root, missing))
-  nothing = Split((), np.zeros(0, np.int32), np.zeros(0, np.int32))
-  splits = dict.fromkeys(MARKET1501_FOLDERS, nothing)
-  for split, folder in present.items():
-    splits[split] = _read_split(folder, MARKET1501_NAME, split in ('train', 'query'), log)
-  return DatasetIndex(name=name, root=str(root), **splits)
-
-
-def read_dataset(data_config: Any, root: str | pathlib.Path = '', *, log: Log = print) -> DatasetIndex:
-  """Reads the data set of `config.data`.
-
-  Args:
-    data_config: layout and root are read.
-    root: the folder, where it is not `data_config.root`.
-    log: takes warnings about what was skipped.
-
-  Raises:
-    UserError: the data set is missing, incomplete or misnamed; names the folder or file.
-  """
-  # The built-in pedestrians come in Market-1501's own folders and names.
-  return read_market1501(root or data_config.root, name=data_config.layout, log=log)
+  kept = {split: list(pictures.get(split, ())) for split in SPLITS}
+  for split in PEOPLE_ONLY:
+    kept[split] = list(_people_only(root, split, kept[split], log))
+  groups = kept['train'], [picture for split in SPLITS[1:] for picture in kept[split]]
+  identities = number_names([p.identity for p in group if p.identity not in NOBODY] for group in groups)
+  cameras = number_names(([p.camera for p in group] for group in groups), least=0)
+  numbers = identities | NOBODY
+  splits = {}
+  for split, found in kept.items():
+    found.sort()
+    splits[split] = Split(
+      paths=tuple(p.path for p in found),
+      identity=np.array([numbers[p.identity] for p in found], np.int32),
+      camera=np.array([cameras[p.camera] for p in found], np.int32),
+    )
+  return DatasetIndex(
+    name=name,
+    root=root,
+    **splits,
+    identity_names={number: identity for identity, number in numbers.items()},
+    camera_names={number: camera for camera, number in cameras.items()},
+    variant=variant,
+  )

@@ -25,11 +25,6 @@ from dgnet_jax.train_state import create_train_state
 from dgnet_jax.train_teacher import DESCRIPTION_FILE, read_teacher, teacher_folders
 from dgnet_jax.types import TrainState
 
-# An array of a checkpoint that has one number per person, by re-id style.
-CLASSES = {
-  style: f'reid/params/{head}/classifier/bias'
-  for style, head in {'AB': 'primary_head', 'normal': 'primary_head', 'PCB': 'part_head_0'}.items()
-}
 Log = Callable[[str], None]
 
 
@@ -100,7 +95,7 @@ def read_state(config: Any, workdir: pathlib.Path, step: int | None) -> tuple[in
     step: of the checkpoint; None takes the newest.
   """
   with contextlib.closing(Checkpoints(workdir / 'checkpoints', config=config)) as checkpoints:
-    people = checkpoints.shapes(step)[CLASSES[config.reid.style]][0]
+    people = checkpoints.num_identities(step)
     networks, optimizers = make_networks(config, people), make_optimizers(config)
     form = jax.eval_shape(lambda: create_train_state(networks, optimizers, config.seed))
     return people, checkpoints.restore(form, step)

@@ -1,114 +1,60 @@
-"""Market-1501's folders: what is read, what is skipped, and what is said about what is wrong."""
+"""Names become numbers, and pictures become splits."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from dgnet_jax.config import UserError, default_config
-from dgnet_jax.data.index import MARKET1501_NAME, name_some, read_dataset, read_market1501
-from tests.data.folders import QUERY, TRAIN, write_market, write_picture
+from dgnet_jax.config import UserError
+from dgnet_jax.data.index import Picture, make_index, name_some, number_names, printable
+
+names = st.lists(st.text(min_size=1, max_size=8), max_size=8)
 
 
-def test_splits_classes_and_cameras(tmp_path):
-  lines = []
-  index = read_market1501(write_market(tmp_path, multi_query=('0003_c1s1_000152_00.jpg',)), log=lines.append)
-  assert index.train.paths == tuple(str(tmp_path / 'bounding_box_train' / name) for name in sorted(TRAIN))
-  np.testing.assert_array_equal(index.train.identity, [2, 2, 7, 10, 10, 10])
-  np.testing.assert_array_equal(index.train.camera, [1, 3, 2, 1, 6, 6])
-  np.testing.assert_array_equal(index.train.classes, [0, 0, 1, 2, 2, 2])
-  assert index.class_of == {2: 0, 7: 1, 10: 2} and index.num_identities == 3 and index.num_cameras == 5
-  np.testing.assert_array_equal(index.gallery.identity, [-1, 0, 3, 4])
-  assert len(index.query) == 2 and len(index.multi_query) == 1
-  assert {x.dtype for x in (index.train.identity, index.train.camera, index.train.classes)} == {np.dtype(np.int32)}
-  assert lines == []
-
-
-def test_without_boxes_for_multi_query(tmp_path):
-  index = read_market1501(write_market(tmp_path))
-  assert len(index.multi_query) == 0 and len(index.multi_query.identity) == 0
-
-
-def test_config_names_layout_and_root(tmp_path):
-  config = default_config().data
-  config.root = str(write_market(tmp_path))
-  assert read_dataset(config).root == read_dataset(config, tmp_path).root == str(tmp_path)
-  assert read_dataset(config).name == 'market1501'
-
-
-def test_stray_files_are_counted(tmp_path):
-  folder = write_market(tmp_path) / 'bounding_box_train'
-  for name in ('Thumbs.db', '.DS_Store', '._0002_c1s1_000451_03.jpg', 'readme.txt'):
-    (folder / name).write_bytes(b'')
-  (folder / 'folder.jpg').mkdir()
-  lines = []
-  index = read_market1501(tmp_path, log=lines.append)
-  assert len(index.train) == len(TRAIN)
-  assert len(lines) == 1 and '5 entries' in lines[0] and 'Thumbs.db' in lines[0] and str(folder) in lines[0]
-
-
-def test_nobody_is_trained_on_or_asked_for(tmp_path):
-  nobody = ('0000_c1s1_000001_00.jpg', '-1_c1s1_000001_00.jpg')
-  lines = []
-  index = read_market1501(write_market(tmp_path, train=TRAIN + nobody, query=QUERY + nobody), log=lines.append)
-  assert len(index.train) == len(TRAIN) and len(index.query) == len(QUERY)
-  assert [line.count('2 pictures of identity -1 or 0') for line in lines] == [1, 1]
-
-
-def check_error(root, *words):
-  with pytest.raises(UserError) as error:
-    read_market1501(root, log=lambda line: None)
-  for word in words:
-    assert word in str(error.value)
-
-
-def test_missing_root(tmp_path):
-  check_error(tmp_path / 'nowhere', str(tmp_path / 'nowhere'), 'data.root')
-
-
-@pytest.mark.parametrize('folder', ['bounding_box_train', 'query', 'bounding_box_test'])
-def test_missing_folder(tmp_path, folder):
-  (write_market(tmp_path) / folder).rename(tmp_path / 'other')
-  check_error(tmp_path, f'no folder {folder};')
-
-
-def test_root_one_level_off_is_recognised(tmp_path):
-  inner = tmp_path / 'Market-1501-v15.09.15'
-  inner.mkdir()
-  write_market(inner)
-  check_error(tmp_path, f'data.root={inner}?')
-  check_error(inner / 'query', f'data.root={inner}?')
-
-
-@pytest.mark.parametrize('split', ['train', 'query', 'gallery'])
-def test_empty_split(tmp_path, split):
-  folder = {'train': 'bounding_box_train', 'gallery': 'bounding_box_test'}.get(split, split)
-  check_error(write_market(tmp_path, **{split: ()}), str(tmp_path / folder), 'no pictures')
-
-
-def test_split_with_nobody_in_it(tmp_path):
-  check_error(write_market(tmp_path, query=('-1_c1s1_000001_00.jpg',)), 'no pictures of a known person')
-
-
-def test_wrong_names_are_named(tmp_path):
-  folder = write_market(tmp_path) / 'query'
-  for i in range(7):
-    write_picture(folder / f'person{i}.jpg')
-  check_error(tmp_path, '7 of 9', 'person0.jpg', 'person4.jpg', 'and 2 more', str(folder))
-  check_error(write_market_at(tmp_path / 'b', train=('-2_c1s1_000001_00.jpg',)), '-2_c1s1_000001_00.jpg')
-
-
-def write_market_at(root, **names):
-  root.mkdir()
-  return write_market(root, **names)
-
-
-@given(st.integers(-1, 9999), st.integers(1, 9), st.integers(1, 9), st.integers(0, 999999), st.integers(0, 99))
+@given(names, names)
 @settings(max_examples=50, deadline=None)
-def test_names(identity, camera, sequence, frame, box):
-  shown = f'{identity:04d}' if identity >= 0 else str(identity)
-  match = MARKET1501_NAME.fullmatch(f'{shown}_c{camera}s{sequence}_{frame:06d}_{box:02d}.jpg')
-  assert match and int(match['identity']) == identity and int(match['camera']) == camera
+def test_numbers_are_different_and_do_not_depend_on_what_follows(train, test):
+  numbers = number_names([train, test])
+  assert numbers.keys() == {*train, *test}
+  assert len(set(numbers.values())) == len(numbers) and all(0 < number < 2**31 for number in numbers.values())
+  assert number_names([train]).items() <= numbers.items()
+  assert number_names([train[::-1], test[::-1]]) == numbers
+
+
+def test_numbers_are_kept_where_they_can_be():
+  assert number_names([['0007', '12']]) == {'0007': 7, '12': 12}
+  assert number_names([['7', '007']]) == {'007': 1, '7': 2}  # two people
+  assert number_names([['0', '1']]) == {'0': 1, '1': 2}  # 0 is the distractor's
+  assert number_names([['0', '1']], least=0) == {'0': 0, '1': 1}
+  assert number_names([['Anna', '5']]) == {'5': 1, 'Anna': 2}
+  assert number_names([['Anna', 'Bob'], ['Anna', 'Abe']]) == {'Anna': 1, 'Bob': 2, 'Abe': 3}
+  assert number_names([['3', '5'], ['5', '3', '03']]) == {'3': 3, '5': 5, '03': 6}
+  assert number_names([['9999999999']]) == {'9999999999': 1}  # beyond i32
+
+
+def test_an_index_sorts_and_names():
+  pictures = {
+    'train': [Picture('b', 'Bob', 'door'), Picture('a', 'Anna', 'roof')],
+    'gallery': [Picture('c', 'junk', 'door'), Picture('d', 'distractor', 'yard'), Picture('e', 'Bob', 'yard')],
+  }
+  index = make_index('folders', 'root', pictures)
+  assert index.train.paths == ('a', 'b') and index.class_of == {1: 0, 2: 1}
+  np.testing.assert_array_equal(index.gallery.identity, [-1, 0, 2])
+  np.testing.assert_array_equal(index.gallery.camera, [1, 3, 3])
+  assert index.identity_names == {1: 'Anna', 2: 'Bob', -1: 'junk', 0: 'distractor'}
+  assert index.camera_names == {1: 'door', 2: 'roof', 3: 'yard'} and index.num_cameras == 3
+  assert len(index.query) == 0 and index.query.identity.dtype == np.int32
+
+
+def test_nobody_is_trained_on_or_asked_for():
+  lines = []
+  nobody = [Picture(f'{name}.jpg', name, '1') for name in ('junk', 'distractor')]
+  pictures = dict.fromkeys(('train', 'query', 'gallery'), [*nobody, Picture('x', '5', '1')])
+  index = make_index('csv', 'root', pictures, log=lines.append)
+  assert [len(split) for split in index.splits.values()] == [1, 1, 3, 0]
+  assert [line.count('2 pictures of identity -1 or 0') for line in lines] == [1, 1]
+  with pytest.raises(UserError, match='root, query: no pictures of a known person'):
+    make_index('csv', 'root', {'query': nobody}, log=lines.append)
 
 
 def test_long_lists_are_cut():
@@ -116,7 +62,8 @@ def test_long_lists_are_cut():
   assert name_some(list('abcdefg')) == 'a, b, c, d, e, and 2 more'
 
 
-def test_real_crops(shared_data_dir):
-  index = read_market1501(shared_data_dir / 'market_mini')
-  assert (len(index.train), index.num_identities, len(index.query), len(index.gallery)) == (58, 58, 5, 7)
-  assert index.num_cameras == 6 and 0 in index.gallery.identity
+@given(st.text())
+def test_every_name_can_be_shown_on_a_line(name):
+  shown = printable(name)
+  assert shown.isprintable() and shown.encode() is not None
+  assert not name.isprintable() or shown == name

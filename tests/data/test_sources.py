@@ -12,8 +12,8 @@ import pytest
 from dgnet_jax.config import UserError, default_config
 from dgnet_jax.data import memory, pipeline
 from dgnet_jax.data.images import read_image
-from dgnet_jax.data.index import read_market1501
 from dgnet_jax.data.pipeline import decode_and_resize, import_tensorflow, make_source
+from dgnet_jax.data.read import read_layout
 from tests.conftest import REPO
 from tests.data.folders import TRAIN, write_market
 
@@ -42,7 +42,7 @@ def make_config(loader='memory', size=(16, 8)):
 
 @pytest.fixture(scope='module')
 def split(tmp_path_factory):
-  return read_market1501(write_market(tmp_path_factory.mktemp('market'))).train
+  return read_layout(write_market(tmp_path_factory.mktemp('market'))).train
 
 
 def take(batches, count):
@@ -76,7 +76,7 @@ def test_singles(split, loader):
 
 
 def test_sources_agree_on_real_crops(shared_data_dir, tf):
-  split = read_market1501(shared_data_dir / 'market_mini').train
+  split = read_layout(shared_data_dir / 'market_mini').train
   one, two = (next(make_source(split, make_config(loader, (256, 128))).batches(5)) for loader in LOADERS)
   np.testing.assert_array_equal(one.identity, two.identity)
   for a, b in ((one.image, two.image), (one.positive, two.positive)):
@@ -106,7 +106,7 @@ def test_too_few_pictures(split, loader):
 
 
 def test_memory_names_every_unreadable_file(tmp_path):
-  split = read_market1501(write_market(tmp_path)).train
+  split = read_layout(write_market(tmp_path)).train
   for name in TRAIN[1:3]:
     (tmp_path / 'bounding_box_train' / name).write_bytes(b'')
   with pytest.raises(UserError, match='2 of 6') as error:
@@ -115,7 +115,7 @@ def test_memory_names_every_unreadable_file(tmp_path):
 
 
 def test_a_file_damaged_while_training_is_named(tmp_path, tf):
-  split = read_market1501(write_market(tmp_path)).train
+  split = read_layout(write_market(tmp_path)).train
   path = tmp_path / 'bounding_box_train' / TRAIN[1]
   path.write_bytes(path.read_bytes()[:-60])
   with pytest.raises(UserError, match=TRAIN[1]):
@@ -151,10 +151,10 @@ def test_memory_needs_no_tensorflow(split):
   program = (
     'import sys; sys.modules["tensorflow"] = None\n'
     'from dgnet_jax.config import default_config\n'
-    'from dgnet_jax.data.index import read_market1501\n'
+    'from dgnet_jax.data.read import read_layout\n'
     'from dgnet_jax.data.pipeline import make_source\n'
     'config = default_config(); config.data.loader = "memory"; config.batch_size = 2\n'
-    'index = read_market1501(sys.argv[1])\n'
+    'index = read_layout(sys.argv[1])\n'
     'print(next(make_source(index.train, config).batches(0)).image.shape)\n'
   )
   root = os.path.dirname(os.path.dirname(split.paths[0]))

@@ -76,8 +76,7 @@ def make_idle_step(*_):
 class TestImport:
   def test_parameters(self, release, imported):
     workdir, config, _ = imported
-    index = type('Index', (), {'num_identities': PEOPLE})
-    trained = load_trained(config, index, workdir)
+    trained = load_trained(config, workdir)
     assert trained.step == STEP
     expected = from_torch(release[1]['id'], ENTRIES['id'](config))
     jax.tree.map(np.testing.assert_array_equal, trained.reid, expected['params'])

@@ -7,7 +7,7 @@ import safetensors.numpy
 
 from dgnet_jax import train_teacher as teacher_module
 from dgnet_jax.config import UserError
-from dgnet_jax.data.index import read_market1501
+from dgnet_jax.data.read import read_layout
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.interop.release_import import templates
 from dgnet_jax.interop.torch_names import imagenet_entries, torch_shapes
@@ -70,7 +70,7 @@ def test_a_fresh_state_starts_from_it(file):
 def test_the_teacher_starts_from_it(file, tmp_path, monkeypatch):
   photos = tuple(f'{person:04}_c{camera}s1_000{camera}51_00.jpg' for person in range(1, 9) for camera in (1, 2))
   (tmp_path / 'data').mkdir()
-  index = read_market1501(write_market(tmp_path / 'data', train=photos))
+  index = read_layout(write_market(tmp_path / 'data', train=photos))
   config = config_with(file, 'teacher')
   config.teacher.batch_size = 8
   make, seen = teacher_module.create_teacher_state, []

@@ -1,0 +1,218 @@
+"""What folders hold besides sound 8-bit RGB pictures under plain names: one message each, never a traceback."""
+
+import io
+import os
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+import numpy as np
+from PIL import Image
+import pytest
+
+from dgnet_jax.config import UserError
+from dgnet_jax.data.images import read_image, verify_images
+from dgnet_jax.data.pipeline import import_tensorflow
+from dgnet_jax.data.read import read_layout
+from tests.data.folders import write_market, write_picture
+
+SIZE = (8, 4)
+few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def encoded(image, kind='png', **options):
+  file = io.BytesIO()
+  image.save(file, kind, **options)
+  return file.getvalue()
+
+
+def smooth(mode='RGB', seed=0):
+  coarse = np.random.default_rng(seed).integers(0, 256, (4, 3, 3), np.uint8)
+  return Image.fromarray(coarse).resize((16, 24), Image.Resampling.BICUBIC).convert(mode)
+
+
+def decode(tmp_path, contents, size_hw=SIZE):
+  path = tmp_path / 'picture.jpg'  # what decides is the content
+  path.write_bytes(contents)
+  return read_image(str(path), size_hw)
+
+
+def one_color(mode, color, kind='png', **options):
+  return encoded(Image.new(mode, SIZE[::-1], color), kind, **options)
+
+
+# Contents and the colour that they show.
+KNOWN = {
+  'grey': (one_color('L', 51), (51, 51, 51)),
+  'black and white': (one_color('1', 1), (255, 255, 255)),
+  'transparent': (one_color('RGBA', (10, 20, 30, 0)), (10, 20, 30)),
+  'grey transparent': (one_color('LA', (40, 0)), (40, 40, 40)),
+  '16 bits': (encoded(Image.fromarray(np.full(SIZE, 0x4321, np.uint16))), (0x43, 0x43, 0x43)),
+  'cyan ink': (one_color('CMYK', (255, 0, 0, 0), 'jpeg', quality=100), (0, 255, 255)),
+  'black ink': (one_color('CMYK', (0, 0, 0, 255), 'jpeg', quality=100), (0, 0, 0)),
+  'no ink': (one_color('CMYK', (0, 0, 0, 0), 'jpeg', quality=100), (255, 255, 255)),
+  'animation': (
+    one_color('RGB', (9, 8, 7), save_all=True, append_images=[Image.new('RGB', SIZE[::-1], (200, 0, 0))]),
+    (9, 8, 7),
+  ),
+  'several': (
+    one_color('RGB', (99, 99, 99), 'mpo', save_all=True, append_images=[Image.new('RGB', SIZE[::-1])]),
+    (99, 99, 99),
+  ),
+}
+
+
+@pytest.mark.parametrize('name', KNOWN)
+def test_all_become_rgb(tmp_path, name):
+  contents, color = KNOWN[name]
+  made = decode(tmp_path, contents)
+  assert made.shape == (*SIZE, 3) and made.dtype == np.uint8
+  np.testing.assert_allclose(made, np.broadcast_to(color, made.shape), atol=2)
+
+
+def test_tensorflow_sees_the_same(tmp_path):
+  pytest.importorskip('tensorflow', exc_type=ImportError)
+  tf = import_tensorflow()
+  palette = smooth().quantize(8)
+  random = np.random.default_rng(0).integers(0, 2**16, (24, 16)).astype(np.uint16)
+  pictures = [contents for contents, _ in KNOWN.values()]
+  pictures += [encoded(smooth(mode)) for mode in ('L', 'RGBA', 'LA', '1')]
+  pictures += [encoded(smooth('CMYK'), 'jpeg'), encoded(Image.fromarray(random))]
+  pictures += [encoded(palette, transparency=bytes(range(8)))]
+  for contents in pictures:
+    theirs = tf.io.decode_jpeg(contents, channels=3, dct_method='INTEGER_ACCURATE').numpy()
+    np.testing.assert_array_equal(decode(tmp_path, contents, theirs.shape[:2]), theirs)
+
+
+SOUND = [encoded(smooth(), 'jpeg'), encoded(smooth()), encoded(smooth('CMYK'), 'jpeg'), encoded(smooth().quantize(8))]
+
+
+@given(st.sampled_from(SOUND), st.data())
+@few
+def test_a_file_that_ends_early_is_named(tmp_path, contents, data):
+  cut = data.draw(st.integers(0, len(contents) * 3 // 4))  # later, only checksums may be missing
+  with pytest.raises(UserError) as error:
+    decode(tmp_path, contents[:cut])
+  assert str(error.value).count('picture.jpg') == 1 and '\n' not in str(error.value)
+
+
+@given(st.sampled_from(SOUND), st.data())
+@few
+def test_a_damaged_file_is_read_or_named(tmp_path, contents, data):
+  damaged = bytearray(contents)
+  for _ in range(data.draw(st.integers(1, 8))):
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+  try:
+    assert decode(tmp_path, bytes(damaged)).shape == (*SIZE, 3)
+  except UserError as error:
+    assert str(error).count('picture.jpg') == 1
+
+
+@given(st.binary(max_size=200))
+@few
+def test_any_bytes_are_named(tmp_path, contents):
+  with pytest.raises(UserError, match='picture.jpg'):
+    decode(tmp_path, contents)
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.sampled_from(['png', 'jpeg']))
+@few
+def test_a_picture_of_a_pixel(tmp_path, height, width, kind):
+  assert decode(tmp_path, encoded(Image.new('RGB', (width, height), (7, 7, 7)), kind), (64, 32)).max() == 7
+
+
+file_names = st.text(st.characters(codec='utf-8', exclude_characters='/\0'), min_size=1, max_size=20)
+
+
+def own_data(root, names):
+  """Own pictures of two people under these names; the names that the file system took."""
+  taken = set()
+  for i, name in enumerate(names):
+    person = root / 'train' / f'person {i % 2}'
+    person.mkdir(parents=True, exist_ok=True)
+    try:
+      write_picture(person / f'{name}.Jpg')
+      taken.add(str(person / f'{name}.Jpg'))
+    except OSError:  # too long, or a letter that it does not have
+      pass
+  return taken
+
+
+@given(st.lists(file_names, min_size=1, max_size=4))
+@few
+def test_names_of_any_characters(tmp_path_factory, names):
+  root = tmp_path_factory.mktemp('own')
+  taken = own_data(root, names)
+  hidden = {path for path in taken if os.path.basename(path).startswith('.')}
+  lines = []
+  try:
+    index = read_layout(root, 'folders', log=lines.append)
+  except UserError as error:
+    assert taken == hidden and 'no pictures in it' in str(error)
+  else:
+    assert set(index.train.paths) == taken - hidden
+    verify_images(index, threads=1)
+  assert all(line.isprintable() for line in lines)
+
+
+@given(st.lists(file_names, min_size=1, max_size=3, unique=True))
+@few
+def test_wrong_names_of_any_characters_are_one_message(tmp_path_factory, names):
+  root = write_market(tmp_path_factory.mktemp('market'))
+  for name in names:
+    write_picture(root / 'query' / f'x{name}.jpg')
+  with pytest.raises(UserError, match='3|4|5 file names are not like') as error:
+    read_layout(root, 'market1501', log=lambda line: None)
+  assert str(error.value).isprintable()
+
+
+def test_a_name_that_is_no_text(tmp_path):
+  folder = tmp_path / 'train' / 'a'
+  folder.mkdir(parents=True)
+  name = os.fsencode(str(folder)) + b'/\xff\xfe.jpg'
+  write_picture(name.decode('utf-8', 'surrogateescape'))
+  index = read_layout(tmp_path, 'folders', log=lambda line: None)
+  verify_images(index, threads=1)
+  with open(name, 'wb'):
+    pass
+  with pytest.raises(UserError, match=r'\\udcff\\udcfe.jpg: not a readable') as error:
+    verify_images(index, threads=1)
+  assert str(error.value).encode()
+
+
+def test_links(tmp_path):
+  folder = write_market(tmp_path) / 'query'
+  good, dangling, loop = (folder / f'{i:04d}_c1s1_000151_00.jpg' for i in (21, 22, 23))
+  good.symlink_to(folder / '0003_c1s1_000151_00.jpg')
+  dangling.symlink_to(tmp_path / 'nowhere.jpg')
+  loop.symlink_to(loop)
+  (folder / 'again').symlink_to(folder)
+  lines = []
+  index = read_layout(tmp_path, log=lines.append)
+  assert len(index.query) == 5 and len(lines) == 1 and '(again)' in lines[0]
+  with pytest.raises(UserError, match='2 of 15 pictures') as error:
+    verify_images(index, threads=1)
+  assert f'{dangling}: unreadable (No such file' in str(error.value)
+  assert f'{loop}: unreadable (Too many levels of symbolic links)' in str(error.value)
+
+
+def test_a_folder_that_is_a_link_to_itself(tmp_path):
+  (tmp_path / 'train').mkdir()
+  (tmp_path / 'train' / 'a').symlink_to(tmp_path / 'train' / 'a')
+  (tmp_path / 'query').symlink_to(tmp_path / 'query')
+  with pytest.raises(UserError, match='no pictures in it'):
+    read_layout(tmp_path, 'folders', log=lambda line: None)
+
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='may read everything')
+def test_what_may_not_be_read(tmp_path):
+  folder = write_market(tmp_path) / 'query'
+  picture = next(folder.iterdir())
+  picture.chmod(0)
+  with pytest.raises(UserError, match='Permission denied'):
+    verify_images(read_layout(tmp_path), threads=1)
+  folder.chmod(0)
+  try:
+    with pytest.raises(UserError, match=f'{folder}: cannot be read .Permission denied.'):
+      read_layout(tmp_path, 'market1501')
+  finally:
+    folder.chmod(0o700)

@@ -9,30 +9,34 @@ Identities: -1 is junk, which is removed from every ranking; 0 is a distractor, 
 gallery picture of the query's person by the query's camera is junk too.
 """
 
-from collections.abc import Iterator
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
+
+from dgnet_jax.evaluation.match_ranks import Log, match_ranks, relate
 
 Floats = np.ndarray[Any, np.dtype[np.floating]]
 Integers = np.ndarray[Any, np.dtype[np.integer]]
 
 PROTOCOLS = ('release', 'standard')
 FINE_ONLY = -1.0  # the alpha that ranks by the fine-grained half alone
-SCORE_BLOCK_BYTES = 64 * 2**20  # scores held at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class RankingResult:
   """How well the queries found their matches.
 
-  cmc: f32[G], at k - 1 the share of queries with a match among their k best. per_query_ap: f64[Q], 0 without a match.
-  per_query_valid: bool[Q], whether the gallery holds a match.
+  cmc: f32[G], at k - 1 the share of queries with a match among their k best. mean_inverse_negative_penalty: mINP, the
+  mean over valid queries of the number of matches over the rank of the last one (Ye et al., arXiv 2001.04193); None
+  where it was not computed. per_query_ap: f64[Q], 0 without a match. per_query_valid: bool[Q], whether the gallery
+  holds a match.
   """
 
   cmc: np.ndarray
   mean_average_precision: float
+  mean_inverse_negative_penalty: float | None
   per_query_ap: np.ndarray
   per_query_valid: np.ndarray
 
@@ -65,13 +69,6 @@ def _check(embedding: Floats, identity: Integers, camera: Integers, what: str) -
     raise ValueError(f'{what}: the embedding has values that are not finite')
 
 
-def _blocks(num_queries: int, num_gallery: int) -> Iterator[slice]:
-  """Runs of queries whose scores fit in the block."""
-  size = max(1, SCORE_BLOCK_BYTES // (4 * num_gallery))
-  for start in range(0, num_queries, size):
-    yield slice(start, min(start + size, num_queries))
-
-
 def _relevance(
   identity: int, camera: int, gallery_identity: Integers, gallery_camera: Integers
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -82,30 +79,23 @@ def _relevance(
   return right, wrong
 
 
-def _match_ranks(right: Floats, wrong: Floats) -> np.ndarray:
-  """Ranks (0 is best) of the right ones among all, ascending.
-
-  No sort of the gallery is needed: the rank of the i-th best match is i and the number of wrong ones above it. A wrong
-  one with an equal score counts as above, so an embedding that says nothing earns nothing.
-  """
-  ascending = np.sort(right)
-  beaten = np.searchsorted(ascending, wrong[wrong >= ascending[0]], side='right')  # matches that each wrong one beats
-  wrong_above = np.bincount(beaten, minlength=len(right) + 1)[::-1].cumsum()[: len(right)]
-  return wrong_above + np.arange(len(right))
-
-
-def _average_precision(ranks: np.ndarray, protocol: str) -> float:
-  """Average precision of matches at these ranks (0 is best, ascending)."""
-  index = np.arange(len(ranks))
-  precision = (index + 1) / (ranks + 1)
-  if protocol == 'standard':
-    return float(precision.mean())
-  before = np.where(ranks > 0, index / np.maximum(ranks, 1), 1.0)
-  return float(((before + precision) / 2).mean())
+def _average_precision(ranks: np.ndarray, protocol: str) -> np.ndarray:
+  """f64[Q] from ranks i64[Q, S] (0 is best, ascending, -1 after the last); 0 without a match."""
+  there = ranks >= 0
+  index = np.arange(ranks.shape[1])
+  precision = (index + 1) / (np.where(there, ranks, 0) + 1)
+  if protocol == 'release':
+    before = np.where(ranks > 0, index / np.maximum(ranks, 1), 1.0)
+    precision = (before + precision) / 2
+  return np.where(there, precision, 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
 
 
 def _summary(
-  first_match_counts: np.ndarray, average_precision: np.ndarray, valid: np.ndarray, protocol: str
+  first_match_counts: np.ndarray,
+  average_precision: np.ndarray,
+  valid: np.ndarray,
+  protocol: str,
+  inverse_negative_penalty: float | None = None,
 ) -> RankingResult:
   """The result over all queries (release) or the valid ones (standard).
 
@@ -114,13 +104,15 @@ def _summary(
     average_precision: f64[Q].
     valid: bool[Q].
     protocol: release or standard.
+    inverse_negative_penalty: the mean over the valid queries.
   """
   count = len(valid) if protocol == 'release' else int(valid.sum())
   if not count:
     raise ValueError('no query has a match in the gallery, so the standard protocol has nothing to average')
   # Float32 before the division, as in the release, so that its curves are met exactly.
   cmc = first_match_counts.cumsum().astype(np.float32) / np.float32(count)
-  return RankingResult(cmc, float(average_precision.sum() / count), average_precision, valid)
+  mean = float(average_precision.sum() / count)
+  return RankingResult(cmc, mean, inverse_negative_penalty, average_precision, valid)
 
 
 def _check_protocol(protocol: str) -> None:
@@ -138,8 +130,10 @@ def rank(
   *,
   alpha: float | None,
   protocol: str = 'release',
+  mesh: jax.sharding.Mesh | None = None,
+  log: Log | None = None,
 ) -> RankingResult:
-  """Ranks the gallery for every query, in blocks of queries: memory is bounded by the block, not by Q x G.
+  """Ranks the gallery for every query, block by block: memory is bounded by a block of scores, not by Q x G.
 
   Ties go against the embedding: wrong pictures with the score of a right one rank before it.
 
@@ -153,6 +147,8 @@ def rank(
     alpha: weight of the query's second (fine-grained) half; 0 is the first half alone, -1 the second alone. None takes
       the embedding as it is, without halves (a teacher's).
     protocol: release or standard, see the module.
+    mesh: whose devices share the queries; this process's by default.
+    log: takes progress lines when it takes long.
 
   Returns:
     RankingResult over the Q queries.
@@ -164,20 +160,13 @@ def rank(
   _check_protocol(protocol)
   _check(query_embedding, query_identity, query_camera, 'queries')
   _check(gallery_embedding, gallery_identity, gallery_camera, 'gallery')
-  weighted = _weighted(query_embedding, alpha)
-  first_match_counts = np.zeros(len(gallery_identity))
-  average_precision = np.zeros(len(query_identity))
-  valid = np.zeros(len(query_identity), bool)
-  for block in _blocks(len(query_identity), len(gallery_identity)):
-    scores = weighted[block] @ gallery_embedding.T
-    for i, row in enumerate(scores, block.start):
-      right, wrong = _relevance(query_identity[i], query_camera[i], gallery_identity, gallery_camera)
-      valid[i] = right.any()
-      if valid[i]:
-        ranks = _match_ranks(row[right], row[wrong])
-        first_match_counts[ranks[0]] += 1
-        average_precision[i] = _average_precision(ranks, protocol)
-  return _summary(first_match_counts, average_precision, valid, protocol)
+  relations = relate(query_identity, query_camera, gallery_identity, gallery_camera)
+  ranks = match_ranks(_weighted(query_embedding, alpha), gallery_embedding, relations, mesh=mesh, log=log)
+  count = (ranks >= 0).sum(axis=1)
+  valid = count > 0
+  first_match_counts = np.bincount(ranks[valid, 0], minlength=len(gallery_identity))
+  penalty = float((count[valid] / (ranks[valid].max(axis=1) + 1)).mean()) if valid.any() else 0.0
+  return _summary(first_match_counts, _average_precision(ranks, protocol), valid, protocol, penalty)
 
 
 def chance(
@@ -207,10 +196,9 @@ def chance(
     ValueError: the protocol is unknown, or (standard) no query has a match.
   """
   _check_protocol(protocol)
-  counts = np.zeros((len(query_identity), 2), np.int64)
-  for i, (identity, camera) in enumerate(zip(query_identity, query_camera, strict=True)):
-    right, wrong = _relevance(identity, camera, gallery_identity, gallery_camera)
-    counts[i] = right.sum() + wrong.sum(), right.sum()
+  relations = relate(query_identity, query_camera, gallery_identity, gallery_camera)
+  ranked = len(relations.near) + len(relations.far) - relations.junk.sum(axis=1)
+  counts = np.stack([ranked, relations.match.sum(axis=1)], axis=1)
   valid = counts[:, 1] > 0
   average_precision = np.zeros(len(counts))
   average_precision[valid] = [_expected_ap(n, m, protocol) for n, m in counts[valid]]

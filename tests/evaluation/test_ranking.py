@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from dgnet_jax.evaluation import ranking
+from dgnet_jax.evaluation import match_ranks, ranking
 from tests.parity import goldens
 
 
@@ -33,7 +33,7 @@ def check_against_golden(ledger, result, golden, prefix):
 @pytest.mark.parametrize('block_bytes', [1, 5000, 2**20])
 @pytest.mark.parametrize('alpha', [0, 0.5, -1])
 def test_release_numbers(golden, alpha, block_bytes, monkeypatch, ledger):
-  monkeypatch.setattr(ranking, 'SCORE_BLOCK_BYTES', block_bytes)
+  monkeypatch.setattr(match_ranks, 'SCORE_BLOCK_BYTES', block_bytes)
   result = ranking.rank(*parts(golden, 'query'), *parts(golden, 'gallery'), alpha=alpha)
   check_against_golden(ledger, result, golden, f'alpha_{alpha}')
 
@@ -99,7 +99,7 @@ def searches(draw):
   return people(1, 4), people(-1, 12)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(searches(), st.sampled_from([0, 0.5, 2, -1, None]), st.sampled_from(ranking.PROTOCOLS))
 def test_equals_a_loop_over_the_definition(search, alpha, protocol):
   query, gallery = search
@@ -118,7 +118,7 @@ def test_equals_a_loop_over_the_definition(search, alpha, protocol):
 @pytest.mark.parametrize('protocol', ranking.PROTOCOLS)
 def test_chance_is_the_mean_over_all_orders(protocol):
   query_identity, query_camera = np.array([1, 2, 3]), np.array([1, 1, 1])  # person 3 has no match
-  gallery_identity, gallery_camera = np.array([1, 1, 2, 0, -1, 2]), np.array([2, 3, 2, 1, 1, 1])
+  gallery_identity, gallery_camera = np.array([1, 1, 0, -1, 2]), np.array([2, 3, 1, 1, 2])
   expected = ranking.chance(query_identity, query_camera, gallery_identity, gallery_camera, protocol=protocol)
   orders = [
     ranking.rank(
@@ -131,7 +131,7 @@ def test_chance_is_the_mean_over_all_orders(protocol):
       alpha=None,
       protocol=protocol,
     )
-    for order in itertools.permutations(range(6))
+    for order in itertools.permutations(range(5))
   ]
   np.testing.assert_allclose(expected.cmc, np.mean([o.cmc for o in orders], axis=0), rtol=1e-5)
   np.testing.assert_allclose(expected.per_query_ap, np.mean([o.per_query_ap for o in orders], axis=0), rtol=1e-12)

@@ -1,0 +1,100 @@
+"""How long things take next to a yardstick, as ratios of medians from one run.
+
+  ranking   CMC and mAP of a whole test set, next to the bare matrix product of queries and gallery, and to a full sort
+            per query (numpy), at Market-1501's size.
+
+The parts of a comparison take turns, so that whatever else the machine does falls on all of them alike.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+import statistics
+import time
+
+import numpy as np
+
+EXAMPLE = """
+examples:
+  python -m tools.benchmark ranking
+  python -m tools.benchmark ranking --queries=11659 --gallery=82161 --people=3060
+"""
+SORTED_QUERIES = 64  # of which a full sort is timed; the time of all is in proportion
+
+
+def take_turns(parts: dict[str, Callable[[], float | None]], rounds: int) -> dict[str, float]:
+  """Median seconds of each part; each runs once beforehand, to compile. A part may return its own seconds."""
+  seconds: dict[str, list[float]] = {name: [] for name in parts}
+  for turn in range(rounds + 1):
+    for name, part in parts.items():
+      start = time.perf_counter()
+      told = part()
+      spent = time.perf_counter() - start if told is None else told
+      if turn:
+        seconds[name].append(spent)
+  return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def print_ratios(seconds: dict[str, float], yardstick: str) -> None:
+  """A line per part: seconds, and how many times the yardstick's."""
+  width = max(map(len, seconds))
+  for name, value in seconds.items():
+    print(f'  {name:<{width}}  {value:8.3f} s  {value / seconds[yardstick]:6.2f}x')
+
+
+def ranking(options: argparse.Namespace) -> None:
+  """Random embeddings, each person on equally many pictures by six cameras."""
+  from dgnet_jax.evaluation.ranking import rank
+
+  draw = np.random.default_rng(0)
+  query, gallery = (
+    draw.standard_normal((count, options.size), np.float32) for count in (options.queries, options.gallery)
+  )
+  identity = [draw.integers(1, options.people + 1, count) for count in (options.queries, options.gallery)]
+  camera = [draw.integers(1, 7, count) for count in (options.queries, options.gallery)]
+  rows = max(1, 64 * 2**20 // (4 * options.gallery))
+
+  def product() -> None:
+    for start in range(0, len(query), rows):
+      query[start : start + rows] @ gallery.T
+
+  def ours() -> None:
+    rank(query, identity[0], camera[0], gallery, identity[1], camera[1], alpha=0.5)
+
+  def sort() -> float:
+    start = time.perf_counter()
+    for i in range(min(SORTED_QUERIES, len(query))):
+      order = np.argsort(gallery @ query[i])[::-1]
+      same = identity[1] == identity[0][i]
+      keep = ~(same & (camera[1] == camera[0][i]))
+      np.flatnonzero(same[order][keep[order]])
+    return (time.perf_counter() - start) * len(query) / min(SORTED_QUERIES, len(query))
+
+  print(f'ranking {options.queries} queries, {options.gallery} gallery pictures, {options.size} numbers each')
+  seconds = take_turns({'matrix product': product, 'rank': ours, 'sort per query': sort}, options.rounds)
+  print_ratios(seconds, 'matrix product')
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Entry point."""
+  parser = argparse.ArgumentParser(
+    prog='python -m tools.benchmark',
+    description=__doc__,
+    epilog=EXAMPLE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  commands = parser.add_subparsers(dest='command', required=True)
+  part = commands.add_parser('ranking', help='CMC and mAP of a test set')
+  part.add_argument('--queries', type=int, default=3368)
+  part.add_argument('--gallery', type=int, default=19732)
+  part.add_argument('--people', type=int, default=751)
+  part.add_argument('--size', type=int, default=1024, help='numbers in an embedding')
+  part.set_defaults(run=ranking)
+  for command in commands.choices.values():
+    command.add_argument('--rounds', type=int, default=5, help='turns that are counted')
+  options = parser.parse_args(arguments)
+  options.run(options)
+
+
+if __name__ == '__main__':
+  main()

@@ -58,6 +58,7 @@ FLOORS = (
 # Within a floor and across folders.
 NEIGHBOURS = {
   'config': {'config_rules'},
+  'evaluation.match_ranks': {'partitioning'},
   'config_rules': {'data.layouts'},
   'config_file': {'config', 'config_rules'},
   'train': {'train_teacher'},

@@ -5,7 +5,7 @@ computed block by block on the devices, compared with those of the matches, and 
 block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
 import time
@@ -194,6 +194,28 @@ def match_ranks(
       counts = far(put(_padded(queries[i], rows)), gallery, put(_padded(own[i], rows)), int(depth[i[0]]))
       above[i] += np.asarray(counts)[: len(i)]
       told(block, chunk.stop - chunk.start)
+  return _ranks(own, above, relations)
+
+
+def match_ranks_of_scores(
+  blocks: Iterable[tuple[np.ndarray, np.ndarray]], relations: Relations, num_queries: int
+) -> np.ndarray:
+  """As `match_ranks`, for scores that are no dot products.
+
+  Args:
+    blocks: runs of queries i64[B] with their scores of the whole gallery f32[B, G].
+    relations: of `relate`.
+    num_queries: over all blocks.
+  """
+  own = np.zeros((num_queries, relations.columns.shape[1]), np.float32)
+  above = np.zeros(own.shape, np.int64)
+  ranked = np.concatenate([relations.near, relations.far])
+  for queries, scores in blocks:
+    kept = scores[:, ranked]
+    own[queries] = np.take_along_axis(kept, relations.columns[queries], axis=1)
+    for i, row in zip(queries, kept, strict=True):
+      there = np.flatnonzero(relations.match[i] | relations.junk[i])
+      above[i, there] = [np.count_nonzero(row >= own[i, column]) for column in there]
   return _ranks(own, above, relations)
 
 

@@ -9,13 +9,14 @@ Identities: -1 is junk, which is removed from every ranking; 0 is a distractor, 
 gallery picture of the query's person by the query's camera is junk too.
 """
 
+from collections.abc import Iterable
 import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
-from dgnet_jax.evaluation.match_ranks import Log, match_ranks, relate
+from dgnet_jax.evaluation.match_ranks import Log, match_ranks, match_ranks_of_scores, relate
 
 Floats = np.ndarray[Any, np.dtype[np.floating]]
 Integers = np.ndarray[Any, np.dtype[np.integer]]
@@ -162,9 +163,42 @@ def rank(
   _check(gallery_embedding, gallery_identity, gallery_camera, 'gallery')
   relations = relate(query_identity, query_camera, gallery_identity, gallery_camera)
   ranks = match_ranks(_weighted(query_embedding, alpha), gallery_embedding, relations, mesh=mesh, log=log)
+  return _result(ranks, len(gallery_identity), protocol)
+
+
+def rank_scores(
+  blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+  query_identity: Integers,
+  query_camera: Integers,
+  gallery_identity: Integers,
+  gallery_camera: Integers,
+  *,
+  protocol: str = 'release',
+) -> RankingResult:
+  """`rank` for scores that are no dot products (re-ranking).
+
+  Args:
+    blocks: runs of queries i64[B] with their scores of the whole gallery f32[B, G], higher is better; every query once.
+    query_identity: i32[Q].
+    query_camera: i32[Q].
+    gallery_identity: i32[G]; -1 junk, 0 distractor.
+    gallery_camera: i32[G].
+    protocol: release or standard, see the module.
+
+  Raises:
+    ValueError: the protocol is unknown, or (standard) no query has a match.
+  """
+  _check_protocol(protocol)
+  relations = relate(query_identity, query_camera, gallery_identity, gallery_camera)
+  ranks = match_ranks_of_scores(blocks, relations, len(query_identity))
+  return _result(ranks, len(gallery_identity), protocol)
+
+
+def _result(ranks: np.ndarray, num_gallery: int, protocol: str) -> RankingResult:
+  """The result from ranks i64[Q, S] of `match_ranks`."""
   count = (ranks >= 0).sum(axis=1)
   valid = count > 0
-  first_match_counts = np.bincount(ranks[valid, 0], minlength=len(gallery_identity))
+  first_match_counts = np.bincount(ranks[valid, 0], minlength=num_gallery)
   penalty = float((count[valid] / (ranks[valid].max(axis=1) + 1)).mean()) if valid.any() else 0.0
   return _summary(first_match_counts, _average_precision(ranks, protocol), valid, protocol, penalty)
 

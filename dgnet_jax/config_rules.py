@@ -28,6 +28,7 @@ CHOICES = {
   'reid.last_stride': (1, 2),
   'reid.pool': ('max', 'avg'),
   'reid.input_scale': (0, 1, 2),
+  'evaluation.protocol': ('release', 'standard'),
   'teaching.label_style': ('soft', 'argmax', 'appearance', 'uniform', 'donors'),
   'teaching.teacher_norm': ('batch', 'running'),
   'teacher.last_stride': (1, 2),
@@ -51,6 +52,7 @@ POSITIVE = {
   *('optimizer.decay_steps', 'optimizer.gan_decay', 'optimizer.reid_decay'),
   *('teacher.stage_sizes', 'teacher.width', 'teacher.head_width', 'teacher.num_epochs', 'teacher.learning_rate'),
   *('log.progress_every_steps', 'log.pictures_every_steps', 'log.checkpoint_every_steps', 'log.keep_checkpoints'),
+  *('evaluation.reranking.k1', 'evaluation.reranking.k2'),
   *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries', 'evaluation.num_truth_pairs'),
 }
 CRITIC_PIXELS = 64  # six halvings, the last of at least 2 pixels for reflect padding
@@ -250,6 +252,16 @@ def _camera_pattern_fits(config: Any) -> str:
   )
 
 
+def _neighbours_in_order(config: Any) -> str:
+  settings = config.evaluation.reranking
+  return '' if settings.k2 <= settings.k1 else f'{settings.k2} must be at most k1 ({settings.k1})'
+
+
+def _weight_is_a_share(config: Any) -> str:
+  weight = config.evaluation.reranking.weight
+  return '' if weight <= 1 else f'{weight} is no share (0 to 1)'
+
+
 def _root_named(config: Any) -> str:
   if config.data.root or config.data.layout == 'synthetic':
     return ''
@@ -274,5 +286,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
     _teacher_backbone_fits,
   ),
   (('data.camera_pattern', 'data.layout'), _camera_pattern_fits),
+  (('evaluation.reranking.k2', 'evaluation.reranking.k1'), _neighbours_in_order),
+  (('evaluation.reranking.weight',), _weight_is_a_share),
   (('data.root', 'data.layout'), _root_named),
 )

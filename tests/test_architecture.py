@@ -50,7 +50,7 @@ FLOORS = (
     *('interop.release_optimizer', 'interop.release_sizes'),
   ),
   (
-    *('trained', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),
+    *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),
     *('interop.release_import', 'interop.release_export'),
   ),
   ('main',),
@@ -63,7 +63,7 @@ NEIGHBOURS = {
   'config_file': {'config', 'config_rules'},
   'train': {'train_teacher'},
   'swap_report': {'trained'},
-  'evaluate': {'swap_report', 'train_teacher', 'trained'},
+  'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained'},
   'generate': {'trained'},
   'interop.release_import': {'train_teacher'},
   'interop.release_export': {'train_teacher'},

@@ -46,21 +46,26 @@ class RankingResult:
     return float(self.cmc[min(k, len(self.cmc)) - 1])
 
 
-def _weighted(query_embedding: Floats, alpha: float | None) -> Floats:
-  """The query embeddings whose dot product with the gallery is the score (release fact 42)."""
+def weighted(query_embedding: Floats, alpha: float | None) -> Floats:
+  """The query embeddings whose dot product with the gallery is the score (release fact 42).
+
+  Args:
+    query_embedding: f32[Q, D].
+    alpha: as of `rank`.
+  """
   if alpha is None:
     return query_embedding
   half = query_embedding.shape[1] // 2
   if query_embedding.shape[1] != 2 * half:
     raise ValueError(f'alpha weighs the second half of an embedding, but {query_embedding.shape=} has no halves')
-  weighted = query_embedding.copy()
+  scaled = query_embedding.copy()
   if alpha == FINE_ONLY:
-    weighted[:, :half] = 0
+    scaled[:, :half] = 0
   elif alpha >= 0:
-    weighted[:, half:] *= alpha
+    scaled[:, half:] *= alpha
   else:
     raise ValueError(f'{alpha=} is neither a weight of at least 0 nor {FINE_ONLY:g} (the second half alone)')
-  return weighted
+  return scaled
 
 
 def _check(embedding: Floats, identity: Integers, camera: Integers, what: str) -> None:
@@ -162,7 +167,7 @@ def rank(
   _check(query_embedding, query_identity, query_camera, 'queries')
   _check(gallery_embedding, gallery_identity, gallery_camera, 'gallery')
   relations = relate(query_identity, query_camera, gallery_identity, gallery_camera)
-  ranks = match_ranks(_weighted(query_embedding, alpha), gallery_embedding, relations, mesh=mesh, log=log)
+  ranks = match_ranks(weighted(query_embedding, alpha), gallery_embedding, relations, mesh=mesh, log=log)
   return _result(ranks, len(gallery_identity), protocol)
 
 
@@ -302,9 +307,8 @@ def best_matches(
   Returns:
     Q arrays i64[at most count].
   """
-  weighted = _weighted(query_embedding, alpha)
   best = []
-  for i, query in enumerate(weighted):
+  for i, query in enumerate(weighted(query_embedding, alpha)):
     right, wrong = _relevance(query_identity[i], query_camera[i], gallery_identity, gallery_camera)
     candidates = np.flatnonzero(right | wrong)
     order = np.argsort(-(gallery_embedding[candidates] @ query), kind='stable')

@@ -41,7 +41,7 @@ def true_positive_rates(
   right, everything = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
   # No score is larger than the product of the largest lengths.
   bound = float(np.linalg.norm(query_embedding, axis=1).max() * np.linalg.norm(gallery_embedding, axis=1).max())
-  scale = (BINS - 1) / (2 * max(bound, np.finfo(np.float32).tiny))
+  scale = (BINS - 1) / (2 * bound) if bound else 0.0
   gallery = gallery_embedding[ranked].T
   rows = max(1, SCORE_BLOCK_BYTES // (8 * max(1, len(ranked))))
   for start in range(0, len(query_embedding), rows):

@@ -16,7 +16,7 @@ import numpy as np
 EXAMPLE = """
 examples:
   python -m tools.benchmark ranking
-  python -m tools.benchmark ranking --queries=11659 --gallery=82161 --people=3060
+  python -m tools.benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
 """
 SORTED_QUERIES = 64  # of which a full sort is timed; the time of all is in proportion
 
@@ -42,7 +42,7 @@ def print_ratios(seconds: dict[str, float], yardstick: str) -> None:
 
 
 def ranking(options: argparse.Namespace) -> None:
-  """Random embeddings, each person on equally many pictures by six cameras."""
+  """Random embeddings; the gallery has the distractors and junk of Market-1501, six cameras see the others."""
   from dgnet_jax.evaluation.ranking import rank
 
   draw = np.random.default_rng(0)
@@ -50,6 +50,7 @@ def ranking(options: argparse.Namespace) -> None:
     draw.standard_normal((count, options.size), np.float32) for count in (options.queries, options.gallery)
   )
   identity = [draw.integers(1, options.people + 1, count) for count in (options.queries, options.gallery)]
+  identity[1][: options.distractors + options.junk] = np.repeat([0, -1], [options.distractors, options.junk])
   camera = [draw.integers(1, 7, count) for count in (options.queries, options.gallery)]
   rows = max(1, 64 * 2**20 // (4 * options.gallery))
 
@@ -65,7 +66,7 @@ def ranking(options: argparse.Namespace) -> None:
     for i in range(min(SORTED_QUERIES, len(query))):
       order = np.argsort(gallery @ query[i])[::-1]
       same = identity[1] == identity[0][i]
-      keep = ~(same & (camera[1] == camera[0][i]))
+      keep = ~(same & (camera[1] == camera[0][i])) & (identity[1] >= 0)
       np.flatnonzero(same[order][keep[order]])
     return (time.perf_counter() - start) * len(query) / min(SORTED_QUERIES, len(query))
 
@@ -87,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   part = commands.add_parser('ranking', help='CMC and mAP of a test set')
   part.add_argument('--queries', type=int, default=3368)
   part.add_argument('--gallery', type=int, default=19732)
-  part.add_argument('--people', type=int, default=751)
+  part.add_argument('--people', type=int, default=750)
+  part.add_argument('--distractors', type=int, default=2798)
+  part.add_argument('--junk', type=int, default=3819)
   part.add_argument('--size', type=int, default=1024, help='numbers in an embedding')
   part.set_defaults(run=ranking)
   for command in commands.choices.values():

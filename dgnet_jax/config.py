@@ -49,7 +49,9 @@ def default_config() -> ConfigDict:
   # Pattern (a regular expression) with a group `camera` that is searched in file names: cam(?P<camera>\d+); '' knows
   # no cameras, and then every gallery picture of a query's person is a match. Layout folders only.
   config.data.camera_pattern = ''
-  config.data.loader = 'tfdata'  # tfdata (decode while training) or memory (decode once, no TensorFlow)
+  # tfdata (decode while training), threads (the same without TensorFlow) or memory (decode once, keep all).
+  config.data.loader = 'tfdata'
+  config.data.cache_mib = 2048  # loader threads: MiB of undecoded files kept in memory
   config.data.image_size_hw = (256, 128)  # height and width of training pictures, pixels
   config.data.prefetch_batches = 4  # batches that tf.data keeps ready
   config.data.decode_threads = 8  # pictures decoded at a time

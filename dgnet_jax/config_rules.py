@@ -12,7 +12,7 @@ CHOICES = {
   'compute_dtype': ('float32', 'bfloat16'),
   'data.layout': tuple(LAYOUTS),
   'data.boxes': BOXES,
-  'data.loader': ('tfdata', 'memory'),
+  'data.loader': ('tfdata', 'threads', 'memory'),
   'structure_encoder.input': ('gray', 'edge'),
   'generator.activation': ('leaky_relu', 'relu', 'prelu', 'selu', 'tanh'),
   'generator.padding': ('reflect', 'zero'),
@@ -252,6 +252,18 @@ def _camera_pattern_fits(config: Any) -> str:
   )
 
 
+def _records_without_tensorflow(config: Any) -> str:
+  if config.data.layout != 'tfds' or config.data.loader != 'tfdata':
+    return ''
+  return 'tfdata reads files; for the records of layout tfds take threads or memory'
+
+
+def _remote_is_prepared(config: Any) -> str:
+  if '://' not in config.data.root or config.data.layout == 'tfds':
+    return ''
+  return 'only prepared data sets (data.layout=tfds) are read from object storage'
+
+
 def _neighbours_in_order(config: Any) -> str:
   settings = config.evaluation.reranking
   return '' if settings.k2 <= settings.k1 else f'{settings.k2} must be at most k1 ({settings.k1})'
@@ -288,5 +300,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
   (('data.camera_pattern', 'data.layout'), _camera_pattern_fits),
   (('evaluation.reranking.k2', 'evaluation.reranking.k1'), _neighbours_in_order),
   (('evaluation.reranking.weight',), _weight_is_a_share),
+  (('data.loader', 'data.layout'), _records_without_tensorflow),
+  (('data.root', 'data.layout'), _remote_is_prepared),
   (('data.root', 'data.layout'), _root_named),
 )

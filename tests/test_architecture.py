@@ -19,11 +19,12 @@ FLOORS = (
     'data.layouts',
   ),
   (
-    *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images'),
+    *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images', 'data.contents'),
     *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning'),
   ),
   (
     *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.photos', 'data.readers.*'),
+    *('data.threads', 'data.remote'),
     *('augment', 'models.resnet'),
     *(
       'models.structure_encoder',
@@ -38,6 +39,7 @@ FLOORS = (
     'data.open',
     'data.check',
     'data.prepare',
+    'data.tfds_builders',
     'data.device_feed',
     'models.factories',
     'models.build',

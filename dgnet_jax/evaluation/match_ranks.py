@@ -63,11 +63,9 @@ def relate(
     same_camera = gallery_camera[near][columns] == query_camera[:, None]
   far = np.flatnonzero(~wanted & (gallery_identity >= 0))
   # Matches first: only those are compared with the gallery.
-  order = np.argsort(np.where(own, same_camera, 2), axis=1, kind='stable')
-  columns, match, junk = (
-    np.take_along_axis(x, order, axis=1) for x in (columns, own & ~same_camera, own & same_camera)
-  )
-  return Relations(near, far, columns, match, junk)
+  order = np.argsort(same_camera + 2 * ~own, axis=1, kind='stable')
+  arranged = [np.take_along_axis(x, order, axis=1) for x in (columns, own & ~same_camera, own & same_camera)]
+  return Relations(near, far, *arranged)
 
 
 def _scores(query: Array, gallery: Array) -> Array:

@@ -20,6 +20,7 @@ from dgnet_jax.data.read import read_layout
 from tests.data.fakes import write_fake
 from tests.data.folders import write_market
 from tests.data.test_sources import make_config
+from tools import prepare
 
 
 def silent(line):
@@ -88,6 +89,27 @@ def test_every_data_set_has_a_builder(builders, layout, tmp_path):
   assert [len(split) for split in records.splits.values()] == [len(split) for split in raw.splits.values()]
   np.testing.assert_array_equal(records.train.classes, raw.train.classes)
   assert records.identity_names == raw.identity_names
+
+
+def test_own_pictures_become_records_by_a_command(builders, tmp_path, capsys):
+  for person in ('Anna', 'Bo'):
+    for camera in '12':
+      path = tmp_path / 'own' / 'train' / person / f'door{camera}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.new('RGB', (8, 16), (10 * int(camera), 0, 0)).save(path)
+  pattern = r'--config.data.camera_pattern=door(?P<camera>\d)'
+  command = ['to-tfds', f'folders={tmp_path / "own"}', f'--out={tmp_path / "tfds"}', pattern]
+  prepare.main(command)
+  folder = tmp_path / 'tfds' / 'folders' / '1.0.0'
+  assert f'--config.data.root={folder}' in capsys.readouterr().out
+  index = read_layout(folder)
+  assert index.identity_names[1] == 'Anna' and index.num_cameras == 2 and index.num_identities == 2
+  with pytest.raises(SystemExit):
+    prepare.main(command)
+  assert 'is there already' in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    prepare.main(['to-tfds', f'tfds={folder}', f'--out={tmp_path / "again"}'])
+  assert 'layout tfds cannot be prepared' in capsys.readouterr().err
 
 
 def test_a_wrong_folder_is_told(builders, tmp_path):

@@ -77,7 +77,10 @@ class ThreadSource(Source):
       while waiting:
         yield self._joined(*waiting.popleft())
     finally:
-      pool.shutdown(wait=False, cancel_futures=True)
+      for _, pictures in waiting:
+        for picture in pictures:
+          picture.cancel()
+      pool.shutdown(wait=False)
 
   def _joined(self, shape: tuple[int, ...], pictures: list[Future[np.ndarray]]) -> np.ndarray:
     return np.stack([picture.result() for picture in pictures]).reshape(*shape, *self._image_size_hw, 3)

@@ -52,6 +52,7 @@ FLOORS = (
     *('interop.release_optimizer', 'interop.release_sizes'),
   ),
   (
+    *('export_model', 'exported_example'),
     *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),
     *('interop.release_import', 'interop.release_export'),
   ),
@@ -67,6 +68,7 @@ NEIGHBOURS = {
   'swap_report': {'trained'},
   'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained'},
   'generate': {'trained'},
+  'export_model': {'trained'},
   'interop.release_import': {'train_teacher'},
   'interop.release_export': {'train_teacher'},
 }

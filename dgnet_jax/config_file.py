@@ -121,14 +121,25 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigDict:
 
 
 def _read_json(path: pathlib.Path) -> ConfigDict:
+  """The config of a work folder. A field that its version did not have yet has its default: what that version did."""
   try:
     values = json.loads(path.read_text())
   except (ValueError, RecursionError) as error:
     raise UserError(f'{path}: damaged ({error})') from error
-  if not isinstance(values, dict):
+  defaults = dict(config_rules.leaves(default_config()))
+  found = dict(config_rules.leaves(values)).keys() if isinstance(values, dict) else set()
+  if len(found & defaults.keys()) < len(defaults) / 2:
     raise UserError(f'{path}: no config of a work folder')
   # JSON has no tuples, and a ConfigDict keeps a field a list that was one.
-  return ConfigDict(_with_tuples(values), type_safe=False)
+  return ConfigDict(_on_top(default_config().to_dict(), _with_tuples(values)), type_safe=False)
+
+
+def _on_top(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+  both = {name: (defaults.get(name), value) for name, value in values.items()}
+  return dict(defaults) | {
+    name: _on_top(default, value) if isinstance(default, dict) and isinstance(value, dict) else value
+    for name, (default, value) in both.items()
+  }
 
 
 def _with_tuples(value: Any) -> Any:

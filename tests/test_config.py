@@ -225,6 +225,14 @@ class TestConfigFiles:
     again.batch_size = config.batch_size
     assert again == config
 
+  def test_saved_config_of_an_older_version(self, config, tmp_path):
+    path = tmp_path / 'config.json'
+    config_file.save_config(config, path)
+    values = json.loads(path.read_text())
+    del values['seed'], values['evaluation']['reranking'], values['data']['cache_mib']
+    path.write_text(json.dumps(values))
+    assert config_file.load_config(path, {}) == config
+
   @pytest.mark.parametrize('text', ['{', '[1, 2]', '{"batch_size": 8}'])
   def test_saved_config_that_is_none(self, tmp_path, text):
     (tmp_path / 'config.json').write_text(text)

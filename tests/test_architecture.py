@@ -19,7 +19,7 @@ FLOORS = (
     'data.layouts',
   ),
   (
-    *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images'),
+    *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images', 'outputs'),
     *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning'),
   ),
   (
@@ -37,13 +37,14 @@ FLOORS = (
     'data.read',
     'data.open',
     'data.check',
+    'data.given',
     'data.prepare',
     'data.device_feed',
     'models.factories',
     'models.build',
     'optimizers',
   ),
-  ('train_state', 'objectives', 'teaching', 'inference'),
+  ('train_state', 'objectives', 'teaching', 'inference', 'codes'),
   (
     *('train_step', 'teacher_step', 'checkpoints', 'metric_writer', 'interop.torch_*', 'interop.strict'),
     *('interop.pretrained', 'interop.release_config', 'interop.release_files', 'interop.release_names'),
@@ -53,7 +54,8 @@ FLOORS = (
     *('trained', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),
     *('interop.release_import', 'interop.release_export'),
   ),
-  ('main',),
+  ('main', 'api'),
+  ('cli',),
 )
 # Within a floor and across folders.
 NEIGHBOURS = {
@@ -64,6 +66,7 @@ NEIGHBOURS = {
   'train': {'train_teacher'},
   'swap_report': {'trained'},
   'evaluate': {'swap_report', 'train_teacher', 'trained'},
+  'codes': {'inference'},
   'generate': {'trained'},
   'interop.release_import': {'train_teacher'},
   'interop.release_export': {'train_teacher'},

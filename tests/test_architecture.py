@@ -55,7 +55,7 @@ FLOORS = (
     *('interop.release_import', 'interop.release_export'),
   ),
   ('main', 'api'),
-  ('cli',),
+  ('cli', 'figures'),
 )
 # Within a floor and across folders.
 NEIGHBOURS = {

@@ -51,7 +51,7 @@ FLOORS = (
     *('interop.release_optimizer', 'interop.release_sizes'),
   ),
   (
-    *('trained', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),
+    *('trained', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
     *('interop.release_import', 'interop.release_export'),
   ),
   ('main', 'api'),
@@ -67,7 +67,8 @@ NEIGHBOURS = {
   'swap_report': {'trained'},
   'evaluate': {'swap_report', 'train_teacher', 'trained'},
   'codes': {'inference'},
-  'generate': {'trained'},
+  'bulk': {'trained'},
+  'generate': {'bulk', 'trained'},
   'interop.release_import': {'train_teacher'},
   'interop.release_export': {'train_teacher'},
 }

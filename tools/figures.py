@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dgnet_jax import config_file
-from dgnet_jax.config import ConfigError, UserError
+from dgnet_jax.config import ConfigError, UserError, validate
 from dgnet_jax.data.layouts import SPLITS
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ examples:
   python -m tools.figures attention --workdir=runs/market --out=attention.png
   python -m tools.figures curves --workdir=runs/market --out=curves.pdf              # needs matplotlib
 
-The workdir may be one of the run's checkpoints. Other data: --config.data.layout=... --config.data.root=...
+The workdir may be one of the run's checkpoints (not for curves). Other data:
+--config.data.layout=... --config.data.root=...
 """
 # What each figure shows, the sources that can be named, and how many people it shows by default.
 FIGURES: dict[str, tuple[str, tuple[str, ...], int]] = {
@@ -100,7 +101,7 @@ class Source:
     split = self.index(self._options.split).splits[self._options.split]
     chosen = one_photo_each(split, groups * self._options.count)
     paths = [split.paths[i] for i in chosen]
-    size = min(self._options.count, max(1, len(paths)))
+    size = max(1, min(self._options.count, len(paths) // groups))
     return [Given([paths[(start * size + i) % len(paths)] for i in range(size)]) for start in range(groups)]
 
 
@@ -216,6 +217,7 @@ def draw(options: argparse.Namespace, overrides: dict[str, str]) -> None:
   problems = config_file.apply_overrides(model.config, overrides)
   if problems:
     raise ConfigError(problems)
+  validate(model.config)
   print(model)
   source = Source(model, options)
   if options.figure == 'interpolate':

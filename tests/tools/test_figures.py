@@ -111,6 +111,7 @@ def test_mistakes_are_told(fails, photos, tmp_path):
   assert 'one picture of --structures' in fails('appearances', out, '--structures', *photos)
   assert 'both --queries and --gallery' in fails('ranked', out, '--queries', photos[0])
   assert 'only fields of data' in fails('swap', out, '--config.seed=1')
+  assert 'none of csv' in fails('swap', out, '--config.data.layout=duke')
   assert 'no such field' in fails('swap', out, '--config.data.rot=x')
   assert 'metrics.jsonl: no such file' in fails('curves', out)
   assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from dgnet_jax.config import Interrupted, UserError
-from dgnet_jax.data.images import decode_rgb, for_each_file
+from dgnet_jax.data.images import for_each_file, read_image
 from dgnet_jax.data.index import DISTRACTOR, DatasetIndex, Split
 from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import PhotoFiles
@@ -185,15 +185,14 @@ def _make(
   appearances, structures = (
     [split.paths[i] for i in pairs[todo, column]] for column, split in enumerate((plan.appearances, plan.structures))
   )
-  used = sorted({*appearances, *structures})
+  used, size = sorted({*appearances, *structures}), tuple(config.data.image_size_hw)
   for_each_file(
-    lambda i: decode_rgb(used[i], used[i]).close(),
+    lambda i: read_image(used[i], size),
     used,
     threads=config.data.decode_threads,
     what='checking the photos:',
     log=log,
   )
-  size = tuple(config.data.image_size_hw)
   batches = trained.swap_pictures(PhotoFiles(structures, size), PhotoFiles(appearances, size), log=log)
   written = 0
 

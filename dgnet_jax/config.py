@@ -49,7 +49,9 @@ def default_config() -> ConfigDict:
   # Pattern (a regular expression) with a group `camera` that is searched in file names: cam(?P<camera>\d+); '' knows
   # no cameras, and then every gallery picture of a query's person is a match. Layout folders only.
   config.data.camera_pattern = ''
-  config.data.loader = 'tfdata'  # tfdata (decode while training) or memory (decode once, no TensorFlow)
+  # tfdata (decode while training), threads (the same without TensorFlow) or memory (decode once, keep all).
+  config.data.loader = 'tfdata'
+  config.data.cache_mib = 2048  # loader threads: MiB of undecoded files kept in memory
   config.data.image_size_hw = (256, 128)  # height and width of training pictures, pixels
   config.data.prefetch_batches = 4  # batches that tf.data keeps ready
   config.data.decode_threads = 8  # pictures decoded at a time
@@ -188,7 +190,17 @@ def default_config() -> ConfigDict:
 
   config.evaluation = ConfigDict()
   config.evaluation.batch_size = 64  # images embedded at a time
+  # release (trapezoidal precision, shares of all queries) or standard (rectangular precision, of queries with a match,
+  # as in fast-reid and torchreid).
+  config.evaluation.protocol = 'release'
   config.evaluation.alpha = 0.5  # weight of the query's fine-grained half in `both`
+  config.evaluation.alpha_steps = 0  # so many weights from 0 to 1 are compared in a table and a plot; 0 leaves it out
+  config.evaluation.verification = False  # TPR at FPR 1e-4, 1e-3 and 1e-2 over all pairs
+  config.evaluation.rerank = False  # k-reciprocal re-ranking as well
+  config.evaluation.reranking = ConfigDict()
+  config.evaluation.reranking.k1 = 20  # neighbours that may be reciprocal
+  config.evaluation.reranking.k2 = 6  # neighbours whose weights are averaged
+  config.evaluation.reranking.weight = 0.3  # share of the embeddings' own distance
   config.evaluation.num_swaps = 8  # people on each side of the swap sheet
   config.evaluation.num_ranked_queries = 8  # queries on the ranked-list sheet
   config.evaluation.num_truth_pairs = 256  # synthetic data: cross pictures compared with the rendered truth

@@ -12,7 +12,7 @@ CHOICES = {
   'compute_dtype': ('float32', 'bfloat16'),
   'data.layout': tuple(LAYOUTS),
   'data.boxes': BOXES,
-  'data.loader': ('tfdata', 'memory'),
+  'data.loader': ('tfdata', 'threads', 'memory'),
   'structure_encoder.input': ('gray', 'edge'),
   'generator.activation': ('leaky_relu', 'relu', 'prelu', 'selu', 'tanh'),
   'generator.padding': ('reflect', 'zero'),
@@ -28,6 +28,7 @@ CHOICES = {
   'reid.last_stride': (1, 2),
   'reid.pool': ('max', 'avg'),
   'reid.input_scale': (0, 1, 2),
+  'evaluation.protocol': ('release', 'standard'),
   'teaching.label_style': ('soft', 'argmax', 'appearance', 'uniform', 'donors'),
   'teaching.teacher_norm': ('batch', 'running'),
   'generation.plan': ('sheets', 'photos', 'identities'),
@@ -56,6 +57,7 @@ POSITIVE = {
   *('teacher.stage_sizes', 'teacher.width', 'teacher.head_width', 'teacher.num_epochs', 'teacher.learning_rate'),
   *('log.progress_every_steps', 'log.pictures_every_steps', 'log.checkpoint_every_steps', 'log.keep_checkpoints'),
   *('generation.per_appearance', 'generation.jpeg_quality'),
+  *('evaluation.reranking.k1', 'evaluation.reranking.k2'),
   *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries', 'evaluation.num_truth_pairs'),
 }
 CRITIC_PIXELS = 64  # six halvings, the last of at least 2 pixels for reflect padding
@@ -255,6 +257,28 @@ def _camera_pattern_fits(config: Any) -> str:
   )
 
 
+def _records_without_tensorflow(config: Any) -> str:
+  if config.data.layout != 'tfds' or config.data.loader != 'tfdata':
+    return ''
+  return 'tfdata reads files; for the records of layout tfds take threads or memory'
+
+
+def _remote_is_prepared(config: Any) -> str:
+  if '://' not in config.data.root or config.data.layout == 'tfds':
+    return ''
+  return 'only prepared data sets (data.layout=tfds) are read from object storage'
+
+
+def _neighbours_in_order(config: Any) -> str:
+  settings = config.evaluation.reranking
+  return '' if settings.k2 <= settings.k1 else f'{settings.k2} must be at most k1 ({settings.k1})'
+
+
+def _weight_is_a_share(config: Any) -> str:
+  weight = config.evaluation.reranking.weight
+  return '' if weight <= 1 else f'{weight} is no share (0 to 1)'
+
+
 def _root_named(config: Any) -> str:
   if config.data.root or config.data.layout == 'synthetic':
     return ''
@@ -290,6 +314,10 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
     _teacher_backbone_fits,
   ),
   (('data.camera_pattern', 'data.layout'), _camera_pattern_fits),
+  (('evaluation.reranking.k2', 'evaluation.reranking.k1'), _neighbours_in_order),
+  (('evaluation.reranking.weight',), _weight_is_a_share),
+  (('data.loader', 'data.layout'), _records_without_tensorflow),
+  (('data.root', 'data.layout'), _remote_is_prepared),
   (('data.root', 'data.layout'), _root_named),
   (('generation.jpeg_quality',), _jpeg_quality_fits),
   (('generation.num_pictures', 'generation.per_appearance'), _one_size),

@@ -1,7 +1,6 @@
 """The report on a trained run: rankings next to chance, pictures next to trivial answers, and sheets to look at."""
 
 from collections.abc import Callable
-import dataclasses
 import functools
 import json
 import pathlib
@@ -14,35 +13,32 @@ from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex
 from dgnet_jax.data.open import TEST, open_dataset
 from dgnet_jax.data.photos import PhotoFiles
 from dgnet_jax.evaluation import ranking, sheets
-from dgnet_jax.evaluation.ranking import RankingResult
 from dgnet_jax.files import whole_file
 from dgnet_jax.inference import embed_teacher
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.partitioning import replicated
+from dgnet_jax.ranking_report import (
+  TITLES,
+  Embeddings,
+  Table,
+  alpha_of,
+  plot_alphas,
+  ranking_table,
+  ranking_tables,
+  write_csv,
+)
 from dgnet_jax.swap_report import measure_against_truth, write_swap_sheet
 from dgnet_jax.train_teacher import load_teachers
 from dgnet_jax.trained import Trained, load_trained, one_photo_each, results_folder
 
 Log = Callable[[str], None]
-Table = dict[str, dict[str, float]]
 
-PROTOCOL = 'release'
-RANKS = (1, 5, 10)
 SHOWN_MATCHES = 10  # gallery pictures per query on the ranked sheet
 LABELS = {
   'generated': 'generated',
   'structure': 'the structure picture itself',
   'recolored': "the same in the donor's mean colour",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Embeddings:
-  """One network's view of the test pictures: f32[N, D] each; multi_query is None where the data set has none."""
-
-  query: np.ndarray
-  gallery: np.ndarray
-  multi_query: np.ndarray | None
 
 
 def _embed_splits(
@@ -56,50 +52,6 @@ def _embed_splits(
   return Embeddings(**made)  # type: ignore[arg-type]  # only multi_query may be empty
 
 
-def _search(
-  index: DatasetIndex, query_embedding: np.ndarray, gallery: np.ndarray, alpha: float | None
-) -> RankingResult:
-  return ranking.rank(
-    query_embedding,
-    index.query.identity,
-    index.query.camera,
-    gallery,
-    index.gallery.identity,
-    index.gallery.camera,
-    alpha=alpha,
-    protocol=PROTOCOL,
-  )
-
-
-def _scores(result: RankingResult) -> dict[str, float]:
-  return {f'rank_{k}': result.at(k) for k in RANKS} | {'mAP': result.mean_average_precision}
-
-
-def _alpha(config: Any) -> float | None:
-  """Weight of the fine-grained half; None without one."""
-  return config.evaluation.alpha if config.reid.style == 'AB' else None
-
-
-def _ranking_tables(config: Any, index: DatasetIndex, dgnet: Embeddings, teacher: Embeddings) -> dict[str, Table]:
-  """The scores of every embedding with single queries and, where the data set has them, multi-queries."""
-  query, extra = index.query, index.multi_query
-  chance = ranking.chance(query.identity, query.camera, index.gallery.identity, index.gallery.camera, protocol=PROTOCOL)
-  rows: dict[str, tuple[Embeddings, float | None]] = {'teacher': (teacher, None)}
-  if config.reid.style == 'AB':
-    rows |= {'primary': (dgnet, 0.0), 'fine_grained': (dgnet, ranking.FINE_ONLY), 'both': (dgnet, _alpha(config))}
-  else:
-    rows |= {'primary': (dgnet, _alpha(config))}
-  single, multi = {'chance': _scores(chance)}, {'chance': _scores(chance)}
-  for name, (embeddings, alpha) in rows.items():
-    single[name] = _scores(_search(index, embeddings.query, embeddings.gallery, alpha))
-    if embeddings.multi_query is not None:
-      pooled = ranking.multi_query_embedding(
-        embeddings.query, query.identity, query.camera, embeddings.multi_query, extra.identity, extra.camera
-      )
-      multi[name] = _scores(_search(index, pooled, embeddings.gallery, alpha))
-  return {'single_query': single} | ({'multi_query': multi} if len(extra) else {})
-
-
 def _write_ranked_sheet(config: Any, index: DatasetIndex, dgnet: Embeddings, path: pathlib.Path) -> pathlib.Path:
   """Queries of different people with their best gallery pictures by the whole embedding."""
   query, gallery, size = index.query, index.gallery, tuple(config.data.image_size_hw)
@@ -111,7 +63,7 @@ def _write_ranked_sheet(config: Any, index: DatasetIndex, dgnet: Embeddings, pat
     dgnet.gallery,
     gallery.identity,
     gallery.camera,
-    alpha=_alpha(config),
+    alpha=alpha_of(config),
     count=SHOWN_MATCHES,
   )
 
@@ -128,15 +80,6 @@ def _write_ranked_sheet(config: Any, index: DatasetIndex, dgnet: Embeddings, pat
   return sheets.save_png(path, sheet)
 
 
-def ranking_table(title: str, table: Table, alpha: float) -> str:
-  """A table for a person, shares in percent."""
-  labels = {'fine_grained': 'fine-grained', 'both': f'both, alpha {alpha:g}'}
-  lines = [f'{title:<22}' + ''.join(f'{f"rank-{k}":>9}' for k in RANKS) + f'{"mAP":>9}']
-  for name, row in table.items():
-    lines.append(f'  {labels.get(name, name):<20}' + ''.join(f'{100 * value:>8.2f}%' for value in row.values()))
-  return '\n'.join(lines)
-
-
 def picture_table(title: str, table: Table) -> str:
   """A table for a person."""
   lines = [f'{title:<40}{"PSNR":>10}{"SSIM":>8}']
@@ -145,13 +88,13 @@ def picture_table(title: str, table: Table) -> str:
   return '\n'.join(lines)
 
 
-def _describe(index: DatasetIndex, trained: Trained) -> dict[str, Any]:
+def _describe(config: Any, index: DatasetIndex, trained: Trained) -> dict[str, Any]:
   gallery = index.gallery.identity
   return {
     'step': trained.step,
     'data': index.name,
     'root': index.root,
-    'protocol': PROTOCOL,
+    'protocol': config.evaluation.protocol,
     'num_queries': len(index.query),
     'num_gallery': len(index.gallery),
     'num_distractors': int((gallery == DISTRACTOR).sum()),
@@ -173,10 +116,8 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
     log: takes the tables and progress lines.
 
   Returns:
-    What results.json holds: what was evaluated, `single_query` and, if the data set has gt_bbox, `multi_query`
-    ({'teacher', 'primary', 'chance'} and, in style AB, 'fine_grained' and 'both' -> rank_1, rank_5, rank_10, mAP, as
-    shares of 1), on the built-in pedestrians `pictures` ({'generated', 'structure', 'recolored'} -> psnr in dB, ssim),
-    and `files`.
+    What results.json holds: what was evaluated, the tables of `ranking_report.ranking_tables` (also in rankings.csv),
+    on the built-in pedestrians `pictures` ({'generated', 'structure', 'recolored'} -> psnr in dB, ssim), and `files`.
 
   Raises:
     UserError: data set, checkpoint or teacher are missing, damaged or do not fit; says which.
@@ -184,20 +125,23 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
   workdir = pathlib.Path(workdir)
   index = open_dataset(config, workdir, needs=TEST, log=log)
   trained = load_trained(config, workdir)
-  results = _describe(index, trained)
+  results = _describe(config, index, trained)
   counts = f'{results["num_queries"]} queries, {results["num_gallery"]} gallery pictures'
   log(f'evaluating step {trained.step} on {index.name}: {counts}')
   size = tuple(config.data.image_size_hw)
   dgnet = _embed_splits(index, size, 'DG-Net', functools.partial(trained.embed, log=log))
   teacher = _embed_splits(index, size, 'teacher', _teacher_embedder(config, trained, workdir, log))
-  tables = _ranking_tables(config, index, dgnet, teacher)
-  for name, title in (('single_query', 'single query'), ('multi_query', 'multi-query')):
-    if name in tables:
-      log(ranking_table(title, tables[name], config.evaluation.alpha))
+  tables = ranking_tables(config, index, dgnet, teacher, log)
+  for name, table in tables.items():
+    log(ranking_table(TITLES[name], table, config.evaluation.alpha))
   results |= tables
 
   folder = results_folder(config, index, workdir, 'evaluation')
-  files = {'swaps': folder / 'swaps.png', 'ranked': folder / 'ranked.png'}
+  files = {'rankings': folder / 'rankings.csv', 'swaps': folder / 'swaps.png', 'ranked': folder / 'ranked.png'}
+  write_csv(folder / 'rankings.csv', tables)
+  if 'alphas' in tables:
+    files['alphas'] = folder / 'alphas.png'
+    plot_alphas(files['alphas'], tables['alphas'], config.evaluation.alpha)
   write_swap_sheet(config, index, trained, files['swaps'])
   _write_ranked_sheet(config, index, dgnet, files['ranked'])
   if config.data.layout == 'synthetic':

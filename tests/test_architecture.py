@@ -19,11 +19,13 @@ FLOORS = (
     'data.layouts',
   ),
   (
-    *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images', 'outputs'),
+    *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images', 'data.contents'),
+    'outputs',
     *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning'),
   ),
   (
     *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.photos', 'data.readers.*'),
+    *('data.threads', 'data.remote'),
     *('augment', 'models.resnet'),
     *(
       'models.structure_encoder',
@@ -39,6 +41,7 @@ FLOORS = (
     'data.check',
     'data.given',
     'data.prepare',
+    'data.tfds_builders',
     'data.device_feed',
     'models.factories',
     'models.build',
@@ -51,7 +54,7 @@ FLOORS = (
     *('interop.release_optimizer', 'interop.release_sizes'),
   ),
   (
-    *('trained', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
+    *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
     *('interop.release_import', 'interop.release_export'),
   ),
   ('main', 'api'),
@@ -65,7 +68,7 @@ NEIGHBOURS = {
   'config_file': {'config', 'config_rules'},
   'train': {'train_teacher'},
   'swap_report': {'trained'},
-  'evaluate': {'swap_report', 'train_teacher', 'trained'},
+  'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained'},
   'codes': {'inference'},
   'bulk': {'trained'},
   'generate': {'bulk', 'trained'},

@@ -71,7 +71,7 @@ class TestValidate:
       ('optimizer.reid_learning_rate', float('nan'), 'finite'),
       ('reid.primary_dropout', 1.0, 'below 1'),
       ('data.root', '', '--config.data.root'),
-      ('data.layout', 'duke', 'none of csv, msmt17'),
+      ('data.layout', 'duke', 'none of csv, tfds, msmt17'),
       ('data.boxes', 'drawn', 'none of detected, labeled'),
       ('data.camera_pattern', '(', 'no regular expression'),
       ('data.camera_pattern', r'c(\d)', 'no group named camera'),

@@ -13,9 +13,10 @@ from dgnet_jax.config_file import save_config
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import PhotoFiles
-from dgnet_jax.evaluate import Embeddings, _ranking_tables, evaluate, picture_table, ranking_table
+from dgnet_jax.evaluate import evaluate, picture_table
 from dgnet_jax.evaluation import image_quality
 from dgnet_jax.generate import generate
+from dgnet_jax.ranking_report import Embeddings, ranking_table, ranking_tables
 from dgnet_jax.swap_report import draw_pairs, render_truth
 from dgnet_jax.train_teacher import train_teacher
 from dgnet_jax.trained import load_trained, one_photo_each
@@ -60,8 +61,9 @@ def test_results(run, evaluation):
   for table in (results['single_query'], results['multi_query']):
     assert list(table) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']
     for row in table.values():
-      assert list(row) == ['rank_1', 'rank_5', 'rank_10', 'mAP']
+      assert list(row)[:5] == ['rank_1', 'rank_5', 'rank_10', 'rank_20', 'mAP']
       assert 0 <= row['rank_1'] <= row['rank_5'] <= row['rank_10'] <= 1 and 0 < row['mAP'] <= 1
+    assert 'mINP' in table['both'] and 'mINP' not in table['chance']
   assert list(results['pictures']) == ['generated', 'structure', 'recolored']
   assert all(0 < row['psnr'] < 60 and -1 < row['ssim'] < 1 for row in results['pictures'].values())
   assert json.loads((workdir / 'evaluation' / 'results.json').read_text()) == results
@@ -95,12 +97,13 @@ def test_pairs_are_of_different_people():
 def test_sheets_can_be_seen(run, evaluation):
   _, workdir, *_ = run
   results, lines = evaluation
-  assert set(results['files']) == {'swaps', 'ranked', 'truth'}
+  assert set(results['files']) == {'rankings', 'swaps', 'ranked', 'truth'}
   for name in results['files'].values():
     path = workdir / 'evaluation' / name
     assert str(path) in lines[-1]
-    with Image.open(path) as sheet:
-      assert min(sheet.size) > 300
+    if path.suffix == '.png':
+      with Image.open(path) as sheet:
+        assert min(sheet.size) > 300
   assert not [path for path in (workdir / 'evaluation').iterdir() if path.name.startswith('.')]
 
 
@@ -204,6 +207,32 @@ def test_table_texts():
   assert '21.50 dB   0.800' in picture_table('pictures', {'generated': {'psnr': 21.5, 'ssim': 0.8}})
 
 
+def test_everything_that_can_be_asked_for(run, evaluation, tmp_path):
+  config, workdir, *_ = run
+  asked = config.copy_and_resolve_references()
+  asked.evaluation.update(protocol='standard', alpha_steps=3, verification=True, rerank=True)
+  asked.evaluation.reranking.update(k1=6, k2=2)
+  for name in ('synthetic_data', 'teacher', 'checkpoints'):
+    (tmp_path / name).symlink_to(workdir / name)
+  results = evaluate(asked, tmp_path, log=lambda _: None)
+  usual = evaluation[0]
+  assert results['protocol'] == 'standard' and usual['protocol'] == 'release'
+  both = results['single_query']['both']
+  assert both['mAP'] != usual['single_query']['both']['mAP'] and both['mINP'] == usual['single_query']['both']['mINP']
+  assert 0 <= both['tpr_at_0.0001'] <= both['tpr_at_0.01'] <= 1
+  assert list(results['alphas']) == ['0', '0.5', '1']
+  assert results['alphas']['0.5'] == both and results['alphas']['0'] == results['single_query']['primary']
+  assert list(results['reranked']) == ['teacher', 'primary', 'fine_grained', 'both']
+  with (tmp_path / 'evaluation' / 'rankings.csv').open() as file:
+    cells = {tuple(line[:3]): line[3] for line in csv.reader(file)}
+  assert float(cells['reranked', 'both', 'mAP']) == results['reranked']['both']['mAP']
+  with Image.open(tmp_path / 'evaluation' / 'alphas.png') as plot:
+    assert plot.size[0] > 500
+  asked.evaluation.reranking.k1 = 100
+  with pytest.raises(UserError, match='evaluation.reranking.k1: 100 neighbours of'):
+    evaluate(asked, tmp_path, log=lambda _: None)
+
+
 def test_an_embedding_without_halves_is_searched_whole(run):
   """Style normal has one head and PCB one for every part; an odd length has no halves."""
   config, _, index, _ = run
@@ -212,6 +241,6 @@ def test_an_embedding_without_halves_is_searched_whole(run):
   embeddings = Embeddings(**made, multi_query=None)
   single = config.copy_and_resolve_references()
   single.reid.style = 'normal'
-  rows = _ranking_tables(single, index, embeddings, embeddings)['single_query']
+  rows = ranking_tables(single, index, embeddings, embeddings, print)['single_query']
   assert list(rows) == ['chance', 'teacher', 'primary']
   assert rows['primary'] == rows['teacher']

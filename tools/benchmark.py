@@ -2,12 +2,14 @@
 
   ranking   CMC and mAP of a whole test set, next to the bare matrix product of queries and gallery, and to a full sort
             per query (numpy), at Market-1501's size.
+  input     training batches from each source, next to one thread that reads, decodes and resizes the same pictures.
 
 The parts of a comparison take turns, so that whatever else the machine does falls on all of them alike.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
+import os
 import statistics
 import time
 
@@ -16,7 +18,8 @@ import numpy as np
 EXAMPLE = """
 examples:
   python -m tools.benchmark ranking
-  python -m tools.benchmark ranking --queries=11659 --gallery=82161 --people=3060
+  python -m tools.benchmark input --root=Market-1501-v15.09.15
+  python -m tools.benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
 """
 SORTED_QUERIES = 64  # of which a full sort is timed; the time of all is in proportion
 
@@ -42,7 +45,7 @@ def print_ratios(seconds: dict[str, float], yardstick: str) -> None:
 
 
 def ranking(options: argparse.Namespace) -> None:
-  """Random embeddings, each person on equally many pictures by six cameras."""
+  """Random embeddings; the gallery has the distractors and junk of Market-1501, six cameras see the others."""
   from dgnet_jax.evaluation.ranking import rank
 
   draw = np.random.default_rng(0)
@@ -50,6 +53,7 @@ def ranking(options: argparse.Namespace) -> None:
     draw.standard_normal((count, options.size), np.float32) for count in (options.queries, options.gallery)
   )
   identity = [draw.integers(1, options.people + 1, count) for count in (options.queries, options.gallery)]
+  identity[1][: options.distractors + options.junk] = np.repeat([0, -1], [options.distractors, options.junk])
   camera = [draw.integers(1, 7, count) for count in (options.queries, options.gallery)]
   rows = max(1, 64 * 2**20 // (4 * options.gallery))
 
@@ -65,13 +69,43 @@ def ranking(options: argparse.Namespace) -> None:
     for i in range(min(SORTED_QUERIES, len(query))):
       order = np.argsort(gallery @ query[i])[::-1]
       same = identity[1] == identity[0][i]
-      keep = ~(same & (camera[1] == camera[0][i]))
+      keep = ~(same & (camera[1] == camera[0][i])) & (identity[1] >= 0)
       np.flatnonzero(same[order][keep[order]])
     return (time.perf_counter() - start) * len(query) / min(SORTED_QUERIES, len(query))
 
   print(f'ranking {options.queries} queries, {options.gallery} gallery pictures, {options.size} numbers each')
   seconds = take_turns({'matrix product': product, 'rank': ours, 'sort per query': sort}, options.rounds)
   print_ratios(seconds, 'matrix product')
+
+
+def input_sources(options: argparse.Namespace) -> None:
+  """Pair batches of a data set's training pictures, at the configured size."""
+  from dgnet_jax.config import default_config
+  from dgnet_jax.data.images import read_image
+  from dgnet_jax.data.pipeline import make_source
+  from dgnet_jax.data.read import read_layout
+
+  config = default_config()
+  train = read_layout(options.root, options.layout, log=lambda line: None).train
+  size = tuple(config.data.image_size_hw)
+  config.batch_size = min(config.batch_size, len(train))
+  config.data.decode_threads = options.threads
+  pictures = options.batches * config.batch_size * 4  # two streams, each with a positive
+
+  def one_thread() -> None:
+    for i in range(pictures):
+      read_image(train.paths[i % len(train)], size)
+
+  parts: dict[str, Callable[[], float | None]] = {'one thread': one_thread}
+  for loader in options.loaders.split(','):
+    config.data.loader = loader
+    batches = make_source(train, config.copy_and_resolve_references(), log=lambda line: None).batches(0)
+    parts[loader] = lambda batches=batches: [next(batches) for _ in range(options.batches)] and None
+  print(f'{pictures} pictures of {size[0]}x{size[1]} from {len(train)} files, {options.threads} decoding threads')
+  seconds = take_turns(parts, options.rounds)
+  print_ratios(seconds, 'one thread')
+  for name, value in seconds.items():
+    print(f'  {name:<10}  {pictures / value:8.0f} pictures/s')
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,9 +121,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
   part = commands.add_parser('ranking', help='CMC and mAP of a test set')
   part.add_argument('--queries', type=int, default=3368)
   part.add_argument('--gallery', type=int, default=19732)
-  part.add_argument('--people', type=int, default=751)
+  part.add_argument('--people', type=int, default=750)
+  part.add_argument('--distractors', type=int, default=2798)
+  part.add_argument('--junk', type=int, default=3819)
   part.add_argument('--size', type=int, default=1024, help='numbers in an embedding')
   part.set_defaults(run=ranking)
+  part = commands.add_parser('input', help='training batches')
+  part.add_argument('--root', required=True, help='of a data set')
+  part.add_argument('--layout', default='', help='of the data set (default: recognised)')
+  part.add_argument('--loaders', default='tfdata,threads,memory', help='to compare')
+  part.add_argument('--threads', type=int, default=os.cpu_count() or 1, help='that decode')
+  part.add_argument('--batches', type=int, default=20, help='in a turn')
+  part.set_defaults(run=input_sources)
   for command in commands.choices.values():
     command.add_argument('--rounds', type=int, default=5, help='turns that are counted')
   options = parser.parse_args(arguments)

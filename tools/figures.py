@@ -29,7 +29,7 @@ examples:
   python -m tools.figures appearances --workdir=runs/market --out=wardrobe.png --count=24
   python -m tools.figures ranked --workdir=runs/market --out=ranked.png
   python -m tools.figures attention --workdir=runs/market --out=attention.png
-  python -m tools.figures curves --workdir=runs/market --out=curves.pdf              # needs matplotlib
+  python -m tools.figures curves --workdir=runs/market --out=curves.pdf
 
 The workdir may be one of the run's checkpoints (not for curves). Other data:
 --config.data.layout=... --config.data.root=...
@@ -199,7 +199,6 @@ def draw(options: argparse.Namespace, overrides: dict[str, str]) -> None:
   if options.figure == 'curves':
     from dgnet_jax.evaluation import curves
 
-    curves.check_matplotlib()
     check_output(options.out, curves.FORMS)
     series = curves.read_metrics(pathlib.Path(options.workdir) / 'metrics.jsonl')
     print(curves.draw_curves(series, options.out, pathlib.Path(options.workdir).resolve().name))

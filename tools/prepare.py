@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 import sys
+from typing import Any
 
 from dgnet_jax import config_file
 from dgnet_jax.config import UserError
@@ -15,6 +16,7 @@ EXAMPLE = """
 examples:
   python -m tools.prepare to-release Market-1501-v15.09.15 --out=market
   python -m tools.prepare from-release market --out=Market-1501-again --files=hardlink
+  python -m tools.prepare to-tfds Market-1501-v15.09.15 --out=tfds
   python -m tools.prepare split Market-1501-v15.09.15 --val-identities=100 --out=market_val.csv
   python -m tools.prepare merge Market-1501-v15.09.15 msmt17=MSMT17_V1 --out=joint.csv
 
@@ -41,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument('data', metavar='DATA')
     command.add_argument('--out', required=True, metavar='FOLDER', type=pathlib.Path, help='to make')
     command.add_argument('--files', choices=FILES, default='copy', help='how they come there (default: copy)')
+  records = commands.add_parser('to-tfds', help='records in a few files (TensorFlow Datasets, ArrayRecord), for pods')
+  records.add_argument('data', metavar='DATA')
+  records.add_argument('--out', required=True, metavar='FOLDER', type=pathlib.Path, help='of TFDS data sets')
   split = commands.add_parser('split', help='a table that keeps some training people out, to choose models by')
   split.add_argument('data', metavar='DATA')
   split.add_argument('--out', required=True, metavar='FILE.csv', type=pathlib.Path, help='to write')
@@ -72,10 +77,21 @@ def prepare(options: argparse.Namespace, fields: dict[str, object]) -> None:
     jobs.to_release(indices[0], options.out, how=options.files)
   elif options.command == 'from-release':
     jobs.to_market1501(indices[0], options.out, how=options.files)
+  elif options.command == 'to-tfds':
+    _to_tfds(indices[0], options.out)
   elif options.command == 'split':
     jobs.split_validation(indices[0], options.out, val_identities=options.val_identities, seed=options.seed)
   else:
     jobs.merge(indices, options.out)
+
+
+def _to_tfds(index: Any, out: pathlib.Path) -> None:
+  try:
+    from dgnet_jax.data.tfds_builders import prepare_records  # late: it imports TensorFlow
+  except ImportError as error:
+    raise UserError(f'to-tfds needs TensorFlow Datasets: install dgnet_jax[tfdata,tfds] ({error})') from error
+  folder = prepare_records(index, out)
+  print(f'--config.data.layout=tfds --config.data.root={folder} --config.data.loader=threads')
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

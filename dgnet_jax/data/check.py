@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dgnet_jax.config import UserError
+from dgnet_jax.data.contents import read_contents
 from dgnet_jax.data.images import decode_rgb, find_problems
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, name_some, printable
 from dgnet_jax.data.layouts import LAYOUTS, Count
@@ -65,8 +66,7 @@ def scan_files(index: DatasetIndex, *, threads: int, log: Log) -> Scan:
 
   def look(i: int) -> None:
     try:
-      with open(paths[i], 'rb') as file:
-        contents = file.read()
+      contents = read_contents(paths[i])
     except OSError as error:
       raise UserError(f'{printable(paths[i])}: unreadable ({error.strerror})') from error
     digest[i] = np.frombuffer(hashlib.blake2b(contents, digest_size=DIGEST_BYTES).digest(), np.uint8)
@@ -257,8 +257,7 @@ def contact_sheet(index: DatasetIndex, scan: Scan) -> np.ndarray:
 
 def _fitted(path: str, size_hw: tuple[int, int]) -> np.ndarray:
   """A picture whole and unstretched on white, u8[H, W, 3]."""
-  with open(path, 'rb') as file:
-    picture = decode_rgb(file, path)
+  picture = decode_rgb(io.BytesIO(read_contents(path)), path)
   height, width = size_hw
   scale = min(height / picture.height, width / picture.width)
   shown = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))

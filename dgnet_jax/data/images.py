@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
+import io
 import os
 import time
 from typing import Any, BinaryIO
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dgnet_jax.config import UserError
+from dgnet_jax.data.contents import is_record, read_contents
 from dgnet_jax.data.index import DatasetIndex, name_some, printable
 from dgnet_jax.progress import Progress
 
@@ -55,14 +57,19 @@ def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[
 
 
 def _open_rgb(path: str) -> Image.Image:
-  return decode_rgb(path, path)
+  return decode_rgb(io.BytesIO(read_contents(path)) if is_record(path) else path, path)
+
+
+def _resized(image: Image.Image, image_size_hw: tuple[int, int]) -> np.ndarray:
+  height, width = image_size_hw
+  return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
   """Reads a picture and resizes it as the release does: bicubic, antialiased when it shrinks.
 
   Args:
-    path: a JPEG or PNG file.
+    path: a JPEG or PNG file, or a record of a prepared data set.
     image_size_hw: height and width to resize to, pixels.
 
   Returns:
@@ -71,8 +78,12 @@ def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
   Raises:
     UserError: the file is missing, unreadable or truncated; names it.
   """
-  height, width = image_size_hw
-  return np.asarray(_open_rgb(path).resize((width, height), Image.Resampling.BICUBIC))
+  return _resized(_open_rgb(path), image_size_hw)
+
+
+def decode_image(contents: bytes, name: str, image_size_hw: tuple[int, int]) -> np.ndarray:
+  """`read_image` of a file's bytes; `name` is what to call it."""
+  return _resized(decode_rgb(io.BytesIO(contents), name), image_size_hw)
 
 
 def normalize(pixels: Any) -> Any:

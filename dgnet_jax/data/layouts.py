@@ -170,5 +170,15 @@ CSV = Layout(
   example='path,identity,camera,split',
 )
 
+PREPARED = Layout(
+  name='tfds',
+  title='a data set prepared by TensorFlow Datasets',
+  reader='prepared',
+  folders={},
+  example='market1501/1.0.0/market1501-train.array_record-00000-of-00001',
+)
+
 # In the order in which they are recognised: one that asks for more comes before one that asks for less.
-LAYOUTS = {row.name: row for row in (CSV, MSMT17, MARKET1501, DUKEMTMC, CUHK03, VERI776, SYNTHETIC, RELEASE, FOLDERS)}
+LAYOUTS = {
+  row.name: row for row in (CSV, PREPARED, MSMT17, MARKET1501, DUKEMTMC, CUHK03, VERI776, SYNTHETIC, RELEASE, FOLDERS)
+}

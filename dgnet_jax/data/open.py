@@ -9,13 +9,18 @@ from dgnet_jax.data.images import verify_images
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.layouts import LAYOUTS
 from dgnet_jax.data.read import read_dataset
+from dgnet_jax.data.remote import is_remote, local_copy
 from dgnet_jax.data.synthetic import write_dataset
 
 TEST = ('query', 'gallery')  # the splits that an evaluation needs
 
 
-def dataset_root(config: Any, workdir: str | pathlib.Path) -> pathlib.Path:
-  """The folder of the data: config.data.root, or a folder in `workdir` for the built-in pedestrians."""
+def dataset_root(config: Any, workdir: str | pathlib.Path, *, log: Callable[[str], None] = print) -> pathlib.Path:
+  """The folder of the data: config.data.root (a copy of it in `workdir`, if it is on object storage), or a folder in
+  `workdir` for the built-in pedestrians.
+  """
+  if is_remote(config.data.root):
+    return local_copy(config.data.root, pathlib.Path(workdir) / 'data_cache', log=log)
   return pathlib.Path(config.data.root) if config.data.root else pathlib.Path(workdir) / 'synthetic_data'
 
 
@@ -51,7 +56,7 @@ def open_dataset(
     UserError: the data set is missing, empty or damaged, or has one person only to train on; names the folder or file.
     MissingSplit: it is sound, but a split that is needed is not there.
   """
-  root = dataset_root(config, workdir)
+  root = dataset_root(config, workdir, log=log)
   if config.data.layout == 'synthetic':
     write_dataset(root, config.data.synthetic, log=log)
   index = read_dataset(config.data, root, log=log)

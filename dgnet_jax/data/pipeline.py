@@ -14,6 +14,7 @@ from dgnet_jax.data.index import Split
 from dgnet_jax.data.memory import MemorySource
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.data.source import Source
+from dgnet_jax.data.threads import ThreadSource
 
 WINDOW = 512  # batches handed to tf.data at a time
 
@@ -129,4 +130,6 @@ def make_source(split: Split, config: Any, *, log: Callable[[str], None] = print
   single_sampler = SingleSampler(split.classes, config.teacher.batch_size, config.seed, **rows)
   if config.data.loader == 'memory':
     return MemorySource(split, config.data, sampler, single_sampler, log=log)
+  if config.data.loader == 'threads':
+    return ThreadSource(split, config.data, sampler, single_sampler, log=log)
   return TfDataSource(split, config.data, sampler, single_sampler)

@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from dgnet_jax.config import UserError
+from dgnet_jax.data.contents import is_record, read_contents
 from dgnet_jax.data.index import NOBODY, DatasetIndex, Picture, Split, printable
 from dgnet_jax.data.layouts import LAYOUTS, SPLITS
 from dgnet_jax.data.readers.table import SUFFIX, write_table
@@ -23,6 +24,13 @@ RELEASE_FOLDERS = {'train': 'train_all', 'query': 'query', 'gallery': 'gallery',
 MARKET1501_CAMERAS = 9  # its names have one digit for them
 
 
+def _copy(source: str, target: pathlib.Path) -> None:
+  if is_record(source):
+    target.write_bytes(read_contents(source))
+  else:
+    shutil.copyfile(source, target)
+
+
 def _hard_link(source: str, target: pathlib.Path) -> None:
   os.link(os.path.realpath(source), target)
 
@@ -32,7 +40,7 @@ def _symlink(source: str, target: pathlib.Path) -> None:
 
 
 PLACING: Mapping[str, Callable[[str, pathlib.Path], object]] = {
-  'copy': shutil.copyfile,
+  'copy': _copy,
   'hardlink': _hard_link,
   'symlink': _symlink,
 }

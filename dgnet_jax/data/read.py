@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from dgnet_jax.config import UserError, default_config
 from dgnet_jax.data.index import DatasetIndex, Log, make_index
 from dgnet_jax.data.layouts import LAYOUTS, Layout
-from dgnet_jax.data.readers import flat, identity_folders, msmt17, table
+from dgnet_jax.data.readers import flat, identity_folders, msmt17, prepared, table
 from dgnet_jax.data.readers.listing import Found, list_folders
 
 
@@ -23,6 +23,7 @@ READERS = {
   'msmt17': Reader(msmt17.read, msmt17.recognise),
   'identity_folders': Reader(identity_folders.read, identity_folders.recognise),
   'table': Reader(table.read, table.recognise),
+  'prepared': Reader(prepared.read, prepared.recognise),
 }
 NEARBY = 50  # folders looked at for a data set one level off
 

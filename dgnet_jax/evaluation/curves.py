@@ -1,7 +1,6 @@
-"""The course of a training run as curves, from its metrics.jsonl. Needs matplotlib, which nothing else does."""
+"""The course of a training run as curves, from its metrics.jsonl."""
 
 from collections.abc import Mapping
-import importlib.util
 import json
 import os
 import pathlib
@@ -28,12 +27,6 @@ FORMS = ('.png', '.svg', '.pdf')
 DASHES = ('-', '--', ':', '-.')  # of weights and rates, of which several are often the same
 
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]
-
-
-def check_matplotlib() -> None:
-  """Raises UserError where it is not installed."""
-  if importlib.util.find_spec('matplotlib') is None:
-    raise UserError("curves need matplotlib: pip install 'dgnet_jax[figures]'")
 
 
 def read_metrics(path: str | os.PathLike[str]) -> Series:
@@ -95,7 +88,7 @@ def draw_curves(series: Series, path: str | os.PathLike[str], title: str) -> pat
   Returns:
     The path.
   """
-  from matplotlib.figure import Figure  # late: an optional library
+  from matplotlib.figure import Figure  # late: it takes a second
   from matplotlib.ticker import EngFormatter
 
   path, panels = pathlib.Path(path), panels_of(series)

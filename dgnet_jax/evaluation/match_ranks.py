@@ -5,7 +5,7 @@ computed block by block on the devices, compared with those of the matches, and 
 block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
 import time
@@ -34,8 +34,8 @@ class Relations:
 
   Junk (identity -1) is in neither part. near: i64[N], gallery indices of the people that are asked for, a person's
   pictures side by side; far: i64[F], of everybody else, who can only be wrong. columns: i64[Q, S], places in `near` of
-  each query's own person, padded with 0. match, junk: bool[Q, S], whether such a place is a match, or by the same
-  camera and so no part of the ranking.
+  each query's own person, matches first, padded with 0. match, junk: bool[Q, S], whether such a place is a match, or by
+  the same camera and so no part of the ranking.
   """
 
   near: np.ndarray
@@ -62,7 +62,10 @@ def relate(
   if len(near):
     same_camera = gallery_camera[near][columns] == query_camera[:, None]
   far = np.flatnonzero(~wanted & (gallery_identity >= 0))
-  return Relations(near, far, columns, own & ~same_camera, own & same_camera)
+  # Matches first: only those are compared with the gallery.
+  order = np.argsort(same_camera + 2 * ~own, axis=1, kind='stable')
+  arranged = [np.take_along_axis(x, order, axis=1) for x in (columns, own & ~same_camera, own & same_camera)]
+  return Relations(near, far, *arranged)
 
 
 def _scores(query: Array, gallery: Array) -> Array:
@@ -156,8 +159,8 @@ def match_ranks(
   mesh = mesh or make_mesh(jax.local_devices())
   split, everywhere = batch_sharding(mesh), replicated(mesh)
   queries = np.asarray(query_embedding, np.float32)
-  # Queries with as many pictures of their person share a block: it compares as often as its longest row needs.
-  depth = (relations.match | relations.junk).sum(axis=1)
+  # Queries with as many matches share a block: it compares as often as its longest row needs.
+  depth = relations.match.sum(axis=1)
   order = np.argsort(-depth, kind='stable')
   num_near, num_far = len(relations.near), len(relations.far)
   rows = mesh.size * min(
@@ -194,6 +197,28 @@ def match_ranks(
       counts = far(put(_padded(queries[i], rows)), gallery, put(_padded(own[i], rows)), int(depth[i[0]]))
       above[i] += np.asarray(counts)[: len(i)]
       told(block, chunk.stop - chunk.start)
+  return _ranks(own, above, relations)
+
+
+def match_ranks_of_scores(
+  blocks: Iterable[tuple[np.ndarray, np.ndarray]], relations: Relations, num_queries: int
+) -> np.ndarray:
+  """As `match_ranks`, for scores that are no dot products.
+
+  Args:
+    blocks: runs of queries i64[B] with their scores of the whole gallery f32[B, G].
+    relations: of `relate`.
+    num_queries: over all blocks.
+  """
+  own = np.zeros((num_queries, relations.columns.shape[1]), np.float32)
+  above = np.zeros(own.shape, np.int64)
+  ranked = np.concatenate([relations.near, relations.far])
+  for queries, scores in blocks:
+    kept = scores[:, ranked]
+    own[queries] = np.take_along_axis(kept, relations.columns[queries], axis=1)
+    for i, row in zip(queries, kept, strict=True):
+      there = np.flatnonzero(relations.match[i])
+      above[i, there] = [np.count_nonzero(row >= own[i, column]) for column in there]
   return _ranks(own, above, relations)
 
 

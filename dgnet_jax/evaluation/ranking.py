@@ -9,13 +9,14 @@ Identities: -1 is junk, which is removed from every ranking; 0 is a distractor, 
 gallery picture of the query's person by the query's camera is junk too.
 """
 
+from collections.abc import Iterable
 import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
-from dgnet_jax.evaluation.match_ranks import Log, match_ranks, relate
+from dgnet_jax.evaluation.match_ranks import Log, match_ranks, match_ranks_of_scores, relate
 
 Floats = np.ndarray[Any, np.dtype[np.floating]]
 Integers = np.ndarray[Any, np.dtype[np.integer]]
@@ -45,21 +46,26 @@ class RankingResult:
     return float(self.cmc[min(k, len(self.cmc)) - 1])
 
 
-def _weighted(query_embedding: Floats, alpha: float | None) -> Floats:
-  """The query embeddings whose dot product with the gallery is the score (release fact 42)."""
+def weighted(query_embedding: Floats, alpha: float | None) -> Floats:
+  """The query embeddings whose dot product with the gallery is the score (release fact 42).
+
+  Args:
+    query_embedding: f32[Q, D].
+    alpha: as of `rank`.
+  """
   if alpha is None:
     return query_embedding
   half = query_embedding.shape[1] // 2
   if query_embedding.shape[1] != 2 * half:
     raise ValueError(f'alpha weighs the second half of an embedding, but {query_embedding.shape=} has no halves')
-  weighted = query_embedding.copy()
+  scaled = query_embedding.copy()
   if alpha == FINE_ONLY:
-    weighted[:, :half] = 0
+    scaled[:, :half] = 0
   elif alpha >= 0:
-    weighted[:, half:] *= alpha
+    scaled[:, half:] *= alpha
   else:
     raise ValueError(f'{alpha=} is neither a weight of at least 0 nor {FINE_ONLY:g} (the second half alone)')
-  return weighted
+  return scaled
 
 
 def _check(embedding: Floats, identity: Integers, camera: Integers, what: str) -> None:
@@ -161,10 +167,43 @@ def rank(
   _check(query_embedding, query_identity, query_camera, 'queries')
   _check(gallery_embedding, gallery_identity, gallery_camera, 'gallery')
   relations = relate(query_identity, query_camera, gallery_identity, gallery_camera)
-  ranks = match_ranks(_weighted(query_embedding, alpha), gallery_embedding, relations, mesh=mesh, log=log)
+  ranks = match_ranks(weighted(query_embedding, alpha), gallery_embedding, relations, mesh=mesh, log=log)
+  return _result(ranks, len(gallery_identity), protocol)
+
+
+def rank_scores(
+  blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+  query_identity: Integers,
+  query_camera: Integers,
+  gallery_identity: Integers,
+  gallery_camera: Integers,
+  *,
+  protocol: str = 'release',
+) -> RankingResult:
+  """`rank` for scores that are no dot products (re-ranking).
+
+  Args:
+    blocks: runs of queries i64[B] with their scores of the whole gallery f32[B, G], higher is better; every query once.
+    query_identity: i32[Q].
+    query_camera: i32[Q].
+    gallery_identity: i32[G]; -1 junk, 0 distractor.
+    gallery_camera: i32[G].
+    protocol: release or standard, see the module.
+
+  Raises:
+    ValueError: the protocol is unknown, or (standard) no query has a match.
+  """
+  _check_protocol(protocol)
+  relations = relate(query_identity, query_camera, gallery_identity, gallery_camera)
+  ranks = match_ranks_of_scores(blocks, relations, len(query_identity))
+  return _result(ranks, len(gallery_identity), protocol)
+
+
+def _result(ranks: np.ndarray, num_gallery: int, protocol: str) -> RankingResult:
+  """The result from ranks i64[Q, S] of `match_ranks`."""
   count = (ranks >= 0).sum(axis=1)
   valid = count > 0
-  first_match_counts = np.bincount(ranks[valid, 0], minlength=len(gallery_identity))
+  first_match_counts = np.bincount(ranks[valid, 0], minlength=num_gallery)
   penalty = float((count[valid] / (ranks[valid].max(axis=1) + 1)).mean()) if valid.any() else 0.0
   return _summary(first_match_counts, _average_precision(ranks, protocol), valid, protocol, penalty)
 
@@ -268,9 +307,8 @@ def best_matches(
   Returns:
     Q arrays i64[at most count].
   """
-  weighted = _weighted(query_embedding, alpha)
   best = []
-  for i, query in enumerate(weighted):
+  for i, query in enumerate(weighted(query_embedding, alpha)):
     right, wrong = _relevance(query_identity[i], query_camera[i], gallery_identity, gallery_camera)
     candidates = np.flatnonzero(right | wrong)
     order = np.argsort(-(gallery_embedding[candidates] @ query), kind='stable')

@@ -1,4 +1,4 @@
-"""Both sources of training batches: the same pictures in the same order."""
+"""All sources of training batches: the same pictures in the same order."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from dgnet_jax.data.read import read_layout
 from tests.conftest import REPO
 from tests.data.folders import TRAIN, write_market
 
-LOADERS = ('memory', 'tfdata')
+LOADERS = ('memory', 'threads', 'tfdata')
 
 
 @pytest.fixture(scope='module', params=LOADERS)
@@ -77,7 +77,8 @@ def test_singles(split, loader):
 
 def test_sources_agree_on_real_crops(shared_data_dir, tf):
   split = read_layout(shared_data_dir / 'market_mini').train
-  one, two = (next(make_source(split, make_config(loader, (256, 128))).batches(5)) for loader in LOADERS)
+  one, same, two = (next(make_source(split, make_config(loader, (256, 128))).batches(5)) for loader in LOADERS)
+  jax.tree.map(np.testing.assert_array_equal, one, same)  # both decode with Pillow
   np.testing.assert_array_equal(one.identity, two.identity)
   for a, b in ((one.image, two.image), (one.positive, two.positive)):
     assert np.mean(np.abs(a.astype(int) - b) <= 1) > 0.999

@@ -50,18 +50,14 @@ def test_smoothing_keeps_means_and_gaps():
 
 @pytest.mark.parametrize('suffix', curves.FORMS)
 def test_figure(metrics, tmp_path, suffix):
-  pytest.importorskip('matplotlib')
   path = curves.draw_curves(curves.read_metrics(metrics), tmp_path / f'c{suffix}', 'a run')
   start = {'.png': b'\x89PNG', '.svg': b'<?xml', '.pdf': b'%PDF'}[suffix]
   assert path.read_bytes().startswith(start)
 
 
-def test_what_is_missing_is_named(tmp_path, monkeypatch):
+def test_what_is_missing_is_named(tmp_path):
   with pytest.raises(UserError, match='no such file'):
     curves.read_metrics(tmp_path / 'metrics.jsonl')
   (tmp_path / 'metrics.jsonl').write_text('half')
   with pytest.raises(UserError, match='no metrics'):
     curves.read_metrics(tmp_path / 'metrics.jsonl')
-  monkeypatch.setattr(curves.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(UserError, match=r"pip install 'dgnet_jax\[figures\]'"):
-    curves.check_matplotlib()

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dgnet_jax import config_file
+from dgnet_jax.config_rules import leaves
 from dgnet_jax.interop import torch_names
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.objectives import Draws
@@ -81,17 +83,38 @@ def check_fingerprints(ledger, what, recipe, actual, expected, *, rtol, noise=0.
   return checked
 
 
+# Arguments of the compiled iteration; a compilation takes a minute, and the goldens differ in these.
+SCHEDULE = tuple(
+  f'optimizer.{name}'
+  for name in (
+    *('generator_learning_rate', 'discriminator_learning_rate', 'reid_learning_rate'),
+    *('decay_steps', 'gan_decay', 'reid_decay'),
+  )
+) + tuple(
+  f'ramps.{ramp}.{name}'
+  for ramp in ('structure_code', 'appearance_code', 'cycle', 'teaching')
+  for name in ('initial', 'start_step', 'per_step', 'maximum')
+)
 _COMPILED = {}
 
 
 def compiled_update(config, num_identities):
-  """The jitted iteration; goldens that differ only in seeds and draws share one compilation."""
-  key = config.to_json(sort_keys=True), num_identities
+  """The jitted iteration; goldens that differ only in seeds, draws and schedules share one compilation."""
+  found = dict(leaves(config))
+  schedule = {name: found.pop(name) for name in SCHEDULE}
+  key = num_identities, *sorted(found.items())
   if key not in _COMPILED:
     networks, teacher_network = make_networks(config, num_identities), make_teacher_network(config, num_identities)
-    step = functools.partial(update, networks, teacher_network, make_optimizers(config), config)
-    _COMPILED[key] = jax.jit(step, static_argnums=4)
-  return _COMPILED[key]
+
+    def step(schedule, state, teachers, batch, draws, active):
+      traced = config.copy_and_resolve_references()
+      for name, value in schedule.items():
+        config_file.set_field(traced, name, value)
+      optimizers = make_optimizers(traced)
+      return update(networks, teacher_network, optimizers, traced, state, teachers, batch, draws, active)
+
+    _COMPILED[key] = jax.jit(step, static_argnums=5)
+  return functools.partial(_COMPILED[key], schedule)
 
 
 class Run:

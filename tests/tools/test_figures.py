@@ -95,7 +95,6 @@ def test_ranked_lists_follow_the_protocol(run, tiny_run, tmp_path, monkeypatch):
 
 
 def test_curves(tmp_path, capsys):
-  pytest.importorskip('matplotlib')
   (tmp_path / 'metrics.jsonl').write_text(json.dumps({'step': 1, 'loss/total': 1.0}) + '\n')
   main(['curves', f'--workdir={tmp_path}', f'--out={tmp_path / "c.png"}'])
   assert size_of(tmp_path / 'c.png')[0] > 500 and str(tmp_path / 'c.png') in capsys.readouterr().out

@@ -1,0 +1,38 @@
+"""The benchmarks run at tiny sizes; what they say is looked at by people."""
+
+import re
+
+import pytest
+
+from tests.data.folders import write_market
+from tools import benchmark
+
+
+def ratios(text):
+  return {name.strip(): float(ratio) for name, ratio in re.findall(r'^  (\S.*?) +[\d.]+ s +([\d.]+)x$', text, re.M)}
+
+
+def test_ranking(capsys):
+  sizes = {'queries': 12, 'gallery': 90, 'people': 9, 'size': 8, 'distractors': 10, 'junk': 5, 'rounds': 1}
+  benchmark.main(['ranking', *(f'--{name}={value}' for name, value in sizes.items())])
+  found = ratios(capsys.readouterr().out)
+  assert list(found) == ['matrix product', 'rank', 'sort per query'] and found['matrix product'] == 1
+
+
+def test_input(tmp_path, capsys):
+  root = write_market(tmp_path)
+  benchmark.main(['input', f'--root={root}', '--loaders=memory,threads', '--batches=2', '--rounds=1', '--threads=2'])
+  text = capsys.readouterr().out
+  assert list(ratios(text)) == ['one thread', 'memory', 'threads'] and text.count('pictures/s') == 3
+
+
+def test_parts_take_turns_and_may_tell_their_own_time():
+  turns = []
+  seconds = benchmark.take_turns({'a': lambda: turns.append('a'), 'b': lambda: turns.append('b') or 2.0}, rounds=3)
+  assert ''.join(turns) == 'abababab' and seconds['b'] == 2
+
+
+def test_help_shows_an_example(capsys):
+  with pytest.raises(SystemExit):
+    benchmark.main(['--help'])
+  assert 'python -m tools.benchmark ranking' in capsys.readouterr().out

@@ -54,6 +54,7 @@ FLOORS = (
     *('interop.release_optimizer', 'interop.release_sizes'),
   ),
   (
+    *('export_model', 'exported_example'),
     *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
     *('interop.release_import', 'interop.release_export'),
   ),
@@ -72,6 +73,7 @@ NEIGHBOURS = {
   'codes': {'inference'},
   'bulk': {'trained'},
   'generate': {'bulk', 'trained'},
+  'export_model': {'trained'},
   'interop.release_import': {'train_teacher'},
   'interop.release_export': {'train_teacher'},
 }

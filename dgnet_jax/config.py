@@ -204,6 +204,19 @@ def default_config() -> ConfigDict:
   config.evaluation.num_swaps = 8  # people on each side of the swap sheet
   config.evaluation.num_ranked_queries = 8  # queries on the ranked-list sheet
   config.evaluation.num_truth_pairs = 256  # synthetic data: cross pictures compared with the rendered truth
+
+  config.generation = ConfigDict()  # what --mode=generate makes
+  # sheets (every person of the query split on evaluation.num_swaps structures, and sheets to look at), photos (each
+  # photo of a split on random structures of other people) or identities (each person of a split, in random photos,
+  # likewise). Only sheets reads none of the fields below.
+  config.generation.plan = 'sheets'
+  config.generation.appearance_split = 'train'  # train, query, gallery or multi_query: who gives the clothes
+  config.generation.structure_split = 'train'  # likewise: who gives pose, place and background
+  config.generation.per_appearance = 1  # pictures for each photo or person
+  config.generation.num_pictures = 0  # or so many in all, going round as often as it takes; 0: per_appearance each
+  config.generation.format = 'jpeg'  # jpeg or png
+  config.generation.jpeg_quality = 95  # 1 to 100
+  config.generation.seed = 0  # picture i is a function of this seed and i
   # Without ml_collections' own type checks, which stop at the first mistake: `validate` finds them all.
   return ConfigDict(config.to_dict(), type_safe=False)
 

@@ -161,7 +161,33 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, str], prob
     ConfigError: all that is wrong with the file's values and the overrides, at once.
   """
   config = read_config_file(path)
-  found = [*problems, *apply_overrides(config, overrides), *config_rules.problems(config, default_config())]
+  return _checked(config, [*problems, *apply_overrides(config, overrides)])
+
+
+def complete_config(values: Mapping[str, Any]) -> ConfigDict:
+  """The config that a run saved, checked; fields that are younger than the run get their defaults.
+
+  Args:
+    values: nested, as in JSON.
+
+  Raises:
+    ConfigError: all that is wrong with it, at once.
+  """
+  return _checked(ConfigDict(_with_tuples(_filled(values, default_config().to_dict())), type_safe=False), [])
+
+
+def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+  """`values`, and at every depth the defaults of what is not in them."""
+  filled = {**defaults, **values}
+  for name, default in defaults.items():
+    if isinstance(default, Mapping) and isinstance(filled[name], Mapping):
+      filled[name] = _filled(filled[name], default)
+  return filled
+
+
+def _checked(config: ConfigDict, problems: Sequence[str]) -> ConfigDict:
+  """`config` with values of the defaults' types; raises ConfigError with these problems and its own."""
+  found = [*problems, *config_rules.problems(config, default_config())]
   if found:
     raise ConfigError(found)
   values = dict(config_rules.leaves(config))

@@ -167,7 +167,7 @@ def _padded(pixels: np.ndarray, batch_size: int) -> np.ndarray:
   return np.concatenate([pixels, np.zeros((batch_size - len(pixels), *pixels.shape[1:]), pixels.dtype)])
 
 
-def _in_batches(
+def in_batches(
   function: Callable[..., Array],
   sources: Sequence[Pixels],
   batch_size: int,
@@ -177,13 +177,14 @@ def _in_batches(
 ) -> Iterator[np.ndarray]:
   """Applies `function` to runs of the sources and yields its output without the padding.
 
-  The next run is read while the last one computes.
+  Every call has `batch_size` examples (rounded up to the devices), however few there are: one compilation for all. The
+  next run is read while the last one computes.
   """
   total = len(sources[0])
   if any(len(source) != total for source in sources):
     raise ValueError(f'{what}: sources of different length, {[len(source) for source in sources]}')
   devices = mesh.size if mesh else 1
-  batch_size = -(-min(batch_size, total) // devices) * devices
+  batch_size = -(-batch_size // devices) * devices
   sharding = batch_sharding(mesh) if mesh else None
   progress, last_line = Progress(total, unit='pictures'), time.monotonic()
   pending: tuple[Array, int] | None = None
@@ -228,7 +229,7 @@ def embed(
     f32[N, 2 * D].
   """
   function = functools.partial(_embed_batch, networks, params, batch_stats)
-  return np.concatenate(list(_in_batches(function, [images], batch_size, mesh, log, what)))
+  return np.concatenate(list(in_batches(function, [images], batch_size, mesh, log, what)))
 
 
 def embed_teacher(
@@ -244,7 +245,7 @@ def embed_teacher(
 ) -> np.ndarray:
   """`teacher_embedding` of any number of pictures; arguments as of `embed`. Returns f32[N, D]."""
   function = functools.partial(_embed_teacher_batch, teacher, params, batch_stats)
-  return np.concatenate(list(_in_batches(function, [images], batch_size, mesh, log, what)))
+  return np.concatenate(list(in_batches(function, [images], batch_size, mesh, log, what)))
 
 
 def swap_pictures(
@@ -278,5 +279,5 @@ def swap_pictures(
     u8[n, H, W, 3], in order, N in all.
   """
   function = functools.partial(_swap_batch, networks, generator_params, reid_params, reid_stats)
-  for made in _in_batches(function, [structures, appearances], batch_size, mesh, log, what):
+  for made in in_batches(function, [structures, appearances], batch_size, mesh, log, what):
     yield denormalize(made)

@@ -20,6 +20,7 @@ FLOORS = (
   ),
   (
     *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images', 'data.contents'),
+    'outputs',
     *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning'),
   ),
   (
@@ -38,6 +39,7 @@ FLOORS = (
     'data.read',
     'data.open',
     'data.check',
+    'data.given',
     'data.prepare',
     'data.tfds_builders',
     'data.device_feed',
@@ -45,7 +47,7 @@ FLOORS = (
     'models.build',
     'optimizers',
   ),
-  ('train_state', 'objectives', 'teaching', 'inference'),
+  ('train_state', 'objectives', 'teaching', 'inference', 'codes'),
   (
     *('train_step', 'teacher_step', 'checkpoints', 'metric_writer', 'interop.torch_*', 'interop.strict'),
     *('interop.pretrained', 'interop.release_config', 'interop.release_files', 'interop.release_names'),
@@ -53,10 +55,11 @@ FLOORS = (
   ),
   (
     *('export_model', 'exported_example'),
-    *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),
+    *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
     *('interop.release_import', 'interop.release_export'),
   ),
-  ('main',),
+  ('main', 'api'),
+  ('cli', 'figures'),
 )
 # Within a floor and across folders.
 NEIGHBOURS = {
@@ -67,7 +70,9 @@ NEIGHBOURS = {
   'train': {'train_teacher'},
   'swap_report': {'trained'},
   'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained'},
-  'generate': {'trained'},
+  'codes': {'inference'},
+  'bulk': {'trained'},
+  'generate': {'bulk', 'trained'},
   'export_model': {'trained'},
   'interop.release_import': {'train_teacher'},
   'interop.release_export': {'train_teacher'},

@@ -131,15 +131,7 @@ def _read_json(path: pathlib.Path) -> ConfigDict:
   if len(found & defaults.keys()) < len(defaults) / 2:
     raise UserError(f'{path}: no config of a work folder')
   # JSON has no tuples, and a ConfigDict keeps a field a list that was one.
-  return ConfigDict(_on_top(default_config().to_dict(), _with_tuples(values)), type_safe=False)
-
-
-def _on_top(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-  both = {name: (defaults.get(name), value) for name, value in values.items()}
-  return dict(defaults) | {
-    name: _on_top(default, value) if isinstance(default, dict) and isinstance(value, dict) else value
-    for name, (default, value) in both.items()
-  }
+  return ConfigDict(_with_tuples(_filled(values, default_config().to_dict())), type_safe=False)
 
 
 def _with_tuples(value: Any) -> Any:

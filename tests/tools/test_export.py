@@ -11,7 +11,6 @@ import pytest
 
 from dgnet_jax.config_file import save_config
 from dgnet_jax.trained import load_trained
-from tests.test_evaluate import run  # noqa: F401 (the fixture)
 from tools import export
 
 SCRIPT = """
@@ -27,11 +26,13 @@ assert not {'dgnet_jax', 'flax', 'safetensors', 'optax', 'orbax'} & sys.modules.
 
 
 @pytest.fixture(scope='module')
-def exported(run, tmp_path_factory):  # noqa: F811
-  config, workdir, *_ = run
+def exported(tiny_run, tmp_path_factory):
+  config, original, _ = tiny_run
   pytest.importorskip('flatbuffers')
+  workdir = tmp_path_factory.mktemp('run')
+  (workdir / 'checkpoints').symlink_to(original / 'checkpoints')
   save_config(config, workdir / 'config.json')
-  folder = tmp_path_factory.mktemp('export') / 'model'
+  folder = workdir / 'exported'
   export.main([str(workdir), f'--out={folder}', '--platforms=cpu'])
   return config, workdir, folder
 

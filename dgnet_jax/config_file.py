@@ -207,7 +207,7 @@ def changed_fields(path: str | os.PathLike[str], config: ConfigDict) -> list[str
   if not path.exists():
     return []
   try:
-    return differences(json.loads(path.read_text()), config)
+    return differences(_filled(json.loads(path.read_text()), default_config().to_dict()), config)
   except ValueError as error:
     raise UserError(f'{path}: damaged ({error}); delete it to go on without the comparison') from error
 

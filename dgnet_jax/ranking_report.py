@@ -150,9 +150,10 @@ def ranking_table(title: str, table: Table, alpha: float) -> str:
   """A table for a person, shares in percent."""
   labels = LABELS | {'both': f'both, alpha {alpha:g}'}
   metrics = list(dict.fromkeys(metric for row in table.values() for metric in row))
-  lines = [f'{title:<24}' + ''.join(f'{_heading(metric):>10}' for metric in metrics)]
+  widths = {metric: max(10, len(_heading(metric)) + 2) for metric in metrics}
+  lines = [f'{title:<24}' + ''.join(f'{_heading(metric):>{width}}' for metric, width in widths.items())]
   for name, row in table.items():
-    cells = (f'{100 * row[metric]:>9.2f}%' if metric in row else f'{"-":>10}' for metric in metrics)
+    cells = (f'{f"{100 * row[metric]:.2f}%" if metric in row else "-":>{width}}' for metric, width in widths.items())
     lines.append(f'  {labels.get(name, name):<22}' + ''.join(cells))
   return '\n'.join(lines)
 

@@ -241,7 +241,7 @@ class TestConfigFiles:
     values = json.loads(path.read_text())
     del values['seed'], values['evaluation']['reranking'], values['data']['cache_mib']
     path.write_text(json.dumps(values))
-    assert config_file.load_config(path, {}) == config
+    assert config_file.load_config(path, {}) == config and config_file.changed_fields(path, config) == []
 
   @pytest.mark.parametrize('text', ['{', '[1, 2]', '{"batch_size": 8}'])
   def test_saved_config_that_is_none(self, tmp_path, text):

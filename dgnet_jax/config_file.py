@@ -208,7 +208,7 @@ def changed_fields(path: str | os.PathLike[str], config: ConfigDict) -> list[str
     return []
   try:
     return differences(_filled(json.loads(path.read_text()), default_config().to_dict()), config)
-  except ValueError as error:
+  except (ValueError, TypeError) as error:
     raise UserError(f'{path}: damaged ({error}); delete it to go on without the comparison') from error
 
 

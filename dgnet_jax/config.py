@@ -195,7 +195,7 @@ def default_config() -> ConfigDict:
   config.evaluation.protocol = 'release'
   config.evaluation.alpha = 0.5  # weight of the query's fine-grained half in `both`
   config.evaluation.alpha_steps = 0  # so many weights from 0 to 1 are compared in a table and a plot; 0 leaves it out
-  config.evaluation.verification = False  # TPR at FPR 1e-4, 1e-3 and 1e-2 over all pairs
+  config.evaluation.verification = False  # TPR at FPR 1e-4, 1e-3 and 1e-2 over all pairs, and ROC curves
   config.evaluation.rerank = False  # k-reciprocal re-ranking as well
   config.evaluation.reranking = ConfigDict()
   config.evaluation.reranking.k1 = 20  # neighbours that may be reciprocal

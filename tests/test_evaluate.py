@@ -226,8 +226,9 @@ def test_everything_that_can_be_asked_for(run, evaluation, tmp_path):
   with (tmp_path / 'evaluation' / 'rankings.csv').open() as file:
     cells = {tuple(line[:3]): line[3] for line in csv.reader(file)}
   assert float(cells['reranked', 'both', 'mAP']) == results['reranked']['both']['mAP']
-  with Image.open(tmp_path / 'evaluation' / 'alphas.png') as plot:
-    assert plot.size[0] > 500
+  for name in ('alphas', 'roc'):
+    with Image.open(tmp_path / 'evaluation' / results['files'][name]) as plot:
+      assert plot.size[0] > 500
   asked.evaluation.reranking.k1 = 100
   with pytest.raises(UserError, match='evaluation.reranking.k1: 100 neighbours of'):
     evaluate(asked, tmp_path, log=lambda _: None)

@@ -24,6 +24,18 @@ from tests.ledger import Ledger, table  # noqa: E402
 from tests.tiny_run import save_checkpoint, tiny_config  # noqa: E402
 
 
+# Files whose compilations take minutes: begun first, so that no worker is left with one at the end.
+LONGEST = (
+  *('parity/test_iterations.py', 'parity/test_step_variants.py', 'parity/test_variants.py', 'parity/test_precision.py'),
+  *('test_train.py', 'test_gradient_reach.py', 'test_variants.py', 'parity/test_forward.py', 'test_interruption.py'),
+)
+
+
+def pytest_collection_modifyitems(items):
+  places = {str(REPO / 'tests' / name): place for place, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: places.get(str(item.path), len(LONGEST)))
+
+
 @pytest.fixture(scope='module', autouse=True)
 def _forget_compiled_programs():
   """Programs of one file are of no use to the next, and together they fill a small machine's memory."""

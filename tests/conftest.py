@@ -23,7 +23,6 @@ from dgnet_jax.data.open import open_dataset  # noqa: E402
 from tests.ledger import Ledger, table  # noqa: E402
 from tests.tiny_run import save_checkpoint, tiny_config  # noqa: E402
 
-
 # Files whose compilations take minutes: begun first, so that no worker is left with one at the end.
 LONGEST = (
   *('parity/test_iterations.py', 'parity/test_step_variants.py', 'parity/test_variants.py', 'parity/test_precision.py'),

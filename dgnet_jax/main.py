@@ -31,6 +31,15 @@ Any field of the config can be set: --config.FIELD=VALUE. dgnet_jax/config.py sa
 """
 
 
+def _processes(text: str) -> dict[str, Any]:
+  """Arguments of jax.distributed.initialize from 'HOST:PORT,COUNT,INDEX'."""
+  address, count, index = text.split(',')
+  host, port = address.rsplit(':', 1)
+  if not host or not 0 < int(port) < 2**16 or not 0 <= int(index) < int(count):
+    raise ValueError(text)
+  return {'coordinator_address': address, 'num_processes': int(count), 'process_id': int(index)}
+
+
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='python -m dgnet_jax.main',
@@ -45,9 +54,13 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--mode', choices=MODES, default='train', help=f'{modes} (default: train)')
   parser.add_argument(
     '--distributed',
-    action='store_true',
-    help='one of several processes, which find each other as jax.distributed.initialize() does (the same workdir '
-    'for all, on a shared file system)',
+    nargs='?',
+    const={},
+    default=None,
+    type=_processes,
+    metavar='HOST:PORT,COUNT,INDEX',
+    help='one of several processes with one workdir, on a shared file system. On TPU pods, Slurm and Open MPI they '
+    'find each other; elsewhere say where the first listens, how many there are, and which this is, from 0',
   )
   return parser
 
@@ -85,8 +98,11 @@ def run(options: argparse.Namespace, config: Any) -> None:
   """
   import jax  # late: a wrong config is told before it
 
-  if options.distributed:
-    jax.distributed.initialize()
+  if options.distributed is not None:
+    try:
+      jax.distributed.initialize(**options.distributed)
+    except (ValueError, RuntimeError) as error:
+      raise UserError(f'--distributed: the processes do not find each other ({error})') from error
   workdir = pathlib.Path(options.workdir)
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)

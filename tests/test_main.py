@@ -134,3 +134,22 @@ def test_console_copies_lines_with_their_time(tmp_path, capsys):
   text = (tmp_path / 'log.txt').read_text().splitlines()
   assert [line.split(' ', 2)[-1] for line in text] == ['one', '30%', 'warning', 'open end']
   assert capsys.readouterr().out == 'one\n10%\r20%\r30%\nopen end'
+
+
+class TestDistributed:
+  def test_processes_are_told_or_found(self):
+    parse = main._parser().parse_args
+    needed = ['--config=c', '--workdir=w']
+    assert parse(needed).distributed is None
+    assert parse([*needed, '--distributed']).distributed == {}
+    assert parse([*needed, '--distributed=localhost:99,4,3']).distributed == {
+      'coordinator_address': 'localhost:99',
+      'num_processes': 4,
+      'process_id': 3,
+    }
+
+  @pytest.mark.parametrize('value', ['localhost:99', 'localhost,2,0', ':99,2,0', 'localhost:99,2,2', 'localhost:x,2,0'])
+  def test_mistakes_are_told(self, value, capsys):
+    with pytest.raises(SystemExit):
+      main._parser().parse_args(['--config=c', '--workdir=w', f'--distributed={value}'])
+    assert 'HOST:PORT,COUNT,INDEX' in capsys.readouterr().err

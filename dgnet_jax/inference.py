@@ -145,12 +145,14 @@ def reconstruct(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _embed_batch(networks: Networks, params: Params, batch_stats: Params, pixels: Array) -> Array:
+def embed_batch(networks: Networks, params: Params, batch_stats: Params, pixels: Array) -> Array:
+  """`embedding` of pixels u8[N, H, W, 3]."""
   return embedding(networks, params, batch_stats, normalize(pixels))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _embed_teacher_batch(teacher: TeacherNetwork, params: Params, batch_stats: Params, pixels: Array) -> Array:
+def embed_teacher_batch(teacher: TeacherNetwork, params: Params, batch_stats: Params, pixels: Array) -> Array:
+  """`teacher_embedding` of pixels u8[N, H, W, 3]."""
   return teacher_embedding(teacher, params, batch_stats, normalize(pixels))
 
 
@@ -167,7 +169,7 @@ def _padded(pixels: np.ndarray, batch_size: int) -> np.ndarray:
   return np.concatenate([pixels, np.zeros((batch_size - len(pixels), *pixels.shape[1:]), pixels.dtype)])
 
 
-def _in_batches(
+def in_batches(
   function: Callable[..., Array],
   sources: Sequence[Pixels],
   batch_size: int,
@@ -178,6 +180,14 @@ def _in_batches(
   """Applies `function` to runs of the sources and yields its output without the padding.
 
   The next run is read while the last one computes.
+
+  Args:
+    function: of one array for each source.
+    sources: of equal length.
+    batch_size: pictures at a time.
+    mesh: devices to spread a batch over; None leaves it to jax.
+    log: takes a progress line every ten seconds.
+    what: said in that line.
   """
   total = len(sources[0])
   if any(len(source) != total for source in sources):
@@ -227,8 +237,8 @@ def embed(
   Returns:
     f32[N, 2 * D].
   """
-  function = functools.partial(_embed_batch, networks, params, batch_stats)
-  return np.concatenate(list(_in_batches(function, [images], batch_size, mesh, log, what)))
+  function = functools.partial(embed_batch, networks, params, batch_stats)
+  return np.concatenate(list(in_batches(function, [images], batch_size, mesh, log, what)))
 
 
 def embed_teacher(
@@ -243,8 +253,8 @@ def embed_teacher(
   what: str = 'embedding by the teacher',
 ) -> np.ndarray:
   """`teacher_embedding` of any number of pictures; arguments as of `embed`. Returns f32[N, D]."""
-  function = functools.partial(_embed_teacher_batch, teacher, params, batch_stats)
-  return np.concatenate(list(_in_batches(function, [images], batch_size, mesh, log, what)))
+  function = functools.partial(embed_teacher_batch, teacher, params, batch_stats)
+  return np.concatenate(list(in_batches(function, [images], batch_size, mesh, log, what)))
 
 
 def swap_pictures(
@@ -278,5 +288,5 @@ def swap_pictures(
     u8[n, H, W, 3], in order, N in all.
   """
   function = functools.partial(_swap_batch, networks, generator_params, reid_params, reid_stats)
-  for made in _in_batches(function, [structures, appearances], batch_size, mesh, log, what):
+  for made in in_batches(function, [structures, appearances], batch_size, mesh, log, what):
     yield denormalize(made)

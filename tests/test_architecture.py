@@ -36,6 +36,7 @@ FLOORS = (
   ),
   (
     'data.read',
+    'data.picture_sets',
     'data.open',
     'data.check',
     'data.prepare',
@@ -53,7 +54,7 @@ FLOORS = (
   ),
   (
     *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),
-    *('interop.release_import', 'interop.release_export'),
+    *('interop.release_import', 'interop.release_export', 'feature_spaces'),
   ),
   ('main',),
 )
@@ -67,6 +68,7 @@ NEIGHBOURS = {
   'swap_report': {'trained'},
   'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained'},
   'generate': {'trained'},
+  'feature_spaces': {'train_teacher', 'trained'},
   'interop.release_import': {'train_teacher'},
   'interop.release_export': {'train_teacher'},
 }

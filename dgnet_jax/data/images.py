@@ -81,6 +81,12 @@ def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
   return _resized(_open_rgb(path), image_size_hw)
 
 
+def read_native(path: str) -> np.ndarray:
+  """A picture u8[H, W, 3] as it is, without resizing; raises as `read_image`."""
+  with _open_rgb(path) as image:
+    return np.asarray(image)
+
+
 def decode_image(contents: bytes, name: str, image_size_hw: tuple[int, int]) -> np.ndarray:
   """`read_image` of a file's bytes; `name` is what to call it."""
   return _resized(decode_rgb(io.BytesIO(contents), name), image_size_hw)

@@ -1,0 +1,98 @@
+"""The tool that compares generated pictures with real ones, through its command line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dgnet_jax import config_file
+from dgnet_jax.data.photos import PhotoFiles
+from dgnet_jax.data.picture_sets import read_picture_set
+from dgnet_jax.trained import load_trained
+from tests.data.folders import write_picture
+from tests.interop.synthetic_release import STEP, bring, random_state_dict, tiny_shapes, write_release
+from tools.quality import main
+
+SIZE_HW = (32, 16)
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A run with tiny networks, not trained."""
+  folder = tmp_path_factory.mktemp('quality')
+  state_dicts = {name: random_state_dict(shapes, 0) for name, shapes in tiny_shapes().items()}
+  bring(write_release(folder / 'release', state_dicts, STEP), folder / 'run')
+  return folder / 'run'
+
+
+def write_folder(folder, count, first_seed=0, people=3):
+  """Pictures whose names begin with the person's."""
+  folder.mkdir(parents=True)
+  for i in range(count):
+    write_picture(folder / f'p{i % people}_{i:02d}.png', seed=first_seed + i, size_hw=SIZE_HW)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('pictures')
+  return write_folder(folder / 'real', 40), write_folder(folder / 'generated', 30, 100)
+
+
+def run(capsys, *arguments, status=0):
+  """What was printed."""
+  try:
+    main([str(argument) for argument in arguments])
+  except SystemExit as ended:
+    assert ended.code == status != 0
+  else:
+    assert status == 0
+  output = capsys.readouterr()
+  return output.err if status else output.out
+
+
+def test_distances_in_the_embeddings_of_a_run(capsys, workdir, folders, tmp_path):
+  out = tmp_path / 'out' / 'quality.json'
+  arguments = [f'--workdir={workdir}', '--embedding=both', f'--out={out}', '--batch-size=16']
+  text = run(capsys, *folders, *arguments)
+  results = json.loads(out.read_text())
+  assert results['real'] == {'title': str(folders[0]), 'num_pictures': 40, 'size': '32x16'}
+  assert list(results['frechet']) == ['teacher', 'dgnet']
+  trained = load_trained(config_file.load_config(workdir / 'config.json', {}), workdir)
+  sets = [trained.embed(PhotoFiles(read_picture_set(str(folder)).paths, SIZE_HW)) for folder in folders]
+  row = results['frechet']['dgnet']
+  assert (row['num_real'], row['num_generated'], row['dimensions']) == (40, 30, sets[0].shape[1])
+  assert '32x16, bicubic' in row['resizing'] and f'step {STEP}' in row['source'] and 'not Inception' in row['title']
+  first, second = (np.cov(x.astype(float), rowvar=False) for x in sets)
+  roots = np.sqrt(np.maximum(np.linalg.eigvals(first @ second).real, 0)).sum()
+  expected = ((sets[0].mean(0) - sets[1].mean(0)) ** 2).sum() + np.trace(first) + np.trace(second) - 2 * roots
+  assert row['distance'] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+  assert f'{row["distance"]:.6g}' in text and text.count('not Inception FID') >= 2 and '40 real and 30 gen' in text
+  assert 'warning' not in text and text.rstrip().endswith(f'results: {out}')
+
+
+def test_few_pictures_are_warned_of(capsys, workdir, folders, tmp_path):
+  few = write_folder(tmp_path / 'few', 5)
+  text = run(capsys, folders[0], few, f'--workdir={workdir}')
+  assert f'warning: {few}: 5 pictures in 8 dimensions' in text and text.count('warning') == 1
+
+
+def test_equal_sets_are_at_no_distance(capsys, workdir, folders, tmp_path):
+  run(capsys, folders[0], folders[0], f'--workdir={workdir}', f'--out={tmp_path / "q.json"}')
+  assert json.loads((tmp_path / 'q.json').read_text())['frechet']['teacher']['distance'] < 1e-9
+
+
+def test_mistakes_are_told_before_work(capsys, workdir, folders, tmp_path):
+  real, generated = folders
+  one = write_folder(tmp_path / 'one', 1)
+  at_run = f'--workdir={workdir}'
+  for arguments, message in (
+    ((real, generated), 'nothing to measure'),
+    ((real, generated, at_run, '--out=quality.txt'), 'a name that ends in .json'),
+    ((real, generated, f'--workdir={tmp_path}'), f'{tmp_path}: no work folder of a run'),
+    ((real, tmp_path / 'absent', at_run), 'absent: no such folder'),
+    ((real, one, at_run), 'one: one picture'),
+    ((real, generated, at_run, '--config.batch_size=4'), 'batch_size: only fields of data'),
+    ((real, generated, at_run, '--batch-size=0'), 'not at least 1'),
+  ):
+    assert message in run(capsys, *arguments, status=2)

@@ -55,6 +55,7 @@ FLOORS = (
   (
     *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),
     *('interop.release_import', 'interop.release_export', 'feature_spaces'),
+    'similarity_report',
   ),
   ('main',),
 )

@@ -82,17 +82,43 @@ def test_equal_sets_are_at_no_distance(capsys, workdir, folders, tmp_path):
   assert json.loads((tmp_path / 'q.json').read_text())['frechet']['teacher']['distance'] < 1e-9
 
 
+def test_ssim_within_people_and_of_the_same_names(capsys, folders, tmp_path):
+  real, generated = folders
+  people, out = '--identity-pattern=^(?P<identity>p.)_', tmp_path / 'quality.json'
+  text = run(capsys, real, generated, people, '--same-names', '--pairs=20', '--seed=3', f'--out={out}')
+  results = json.loads(out.read_text())
+  assert results['generated'] == {'title': str(generated), 'num_pictures': 30, 'size': '32x16', 'num_people': 3}
+  assert results['ssim']['size_hw'] == [32, 16] and 'frechet' not in results
+  for name in ('real', 'generated'):
+    row = results['ssim']['within_people'][name]
+    assert -1 < row['ssim'] < 1 and (row['num_pairs'], row['num_people']) == (20, 3)
+    assert f'{row["ssim"]:.4f} +- {row["standard_error"]:.4f}  20 pairs of 3 people, seed 3' in text
+  row = results['ssim']['same_names']
+  assert (row['num_pictures'], row['num_real_alone'], row['num_generated_alone']) == (30, 10, 0)
+  assert f'30 pictures of the same name: SSIM {row["ssim"]:.4f}, PSNR {row["psnr"]:.2f} dB\n' in text
+  assert 'without a partner: 10 real, 0 generated' in text and 'to 32x16, bicubic' in text
+  text = run(capsys, real, real, '--same-names', '--size=16x16')
+  assert 'SSIM 1.0000, PSNR all equal' in text and 'to 16x16' in text and 'within' not in text
+
+
 def test_mistakes_are_told_before_work(capsys, workdir, folders, tmp_path):
   real, generated = folders
   one = write_folder(tmp_path / 'one', 1)
   at_run = f'--workdir={workdir}'
   for arguments, message in (
-    ((real, generated), 'nothing to measure'),
+    ((real, generated), 'nothing to measure: nobody is known'),
+    ((real, generated, '--pairs=0'), 'nothing to measure'),
+    ((real, generated, '--pairs=-1'), "'-1' is no whole number of at least 0"),
+    ((real, generated, '--same-names', '--size=9'), "'9' is no HEIGHTxWIDTH"),
+    ((real, generated, '--same-names', '--size=9x9'), '9x9 is smaller than the 11x11 window'),
+    ((one, one, '--identity-pattern=^(?P<identity>p.)_'), 'nothing to measure: nobody is known'),
+    ((real, generated, at_run, '--same-names', '--size=16'), 'HEIGHTxWIDTH'),
+    ((real, one, '--identity-pattern=^(?P<identity>x)_'), "40 of 40 pictures lack '^(?P<identity>x)_'"),
     ((real, generated, at_run, '--out=quality.txt'), 'a name that ends in .json'),
     ((real, generated, f'--workdir={tmp_path}'), f'{tmp_path}: no work folder of a run'),
     ((real, tmp_path / 'absent', at_run), 'absent: no such folder'),
     ((real, one, at_run), 'one: one picture'),
     ((real, generated, at_run, '--config.batch_size=4'), 'batch_size: only fields of data'),
-    ((real, generated, at_run, '--batch-size=0'), 'not at least 1'),
+    ((real, generated, at_run, '--batch-size=0'), 'no whole number of at least 1'),
   ):
     assert message in run(capsys, *arguments, status=2)

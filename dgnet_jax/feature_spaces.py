@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
+import hashlib
 import pathlib
 from typing import Any
 
@@ -10,12 +11,14 @@ import jax
 
 from dgnet_jax import config_file
 from dgnet_jax.config import UserError
-from dgnet_jax.data.photos import PhotoFiles, Pixels
+from dgnet_jax.data.photos import BilinearFiles, PhotoFiles, Pixels
 from dgnet_jax.data.picture_sets import PictureSet
 from dgnet_jax.evaluation.frechet import Gaussian, RunningGaussian, frechet_distance
 from dgnet_jax.inference import embed_batch, embed_teacher_batch, in_batches
+from dgnet_jax.interop.inception import load_inception
 from dgnet_jax.models.build import make_teacher_network
-from dgnet_jax.partitioning import replicated
+from dgnet_jax.models.inception import IMAGE_SIZE, inception_features
+from dgnet_jax.partitioning import make_mesh, replicated
 from dgnet_jax.train_teacher import load_teachers
 from dgnet_jax.trained import Trained, load_trained
 from dgnet_jax.types import Array
@@ -62,6 +65,33 @@ class FeatureSpace:
     if running is None:
       raise ValueError(f'{what}: no pictures')
     return running.gaussian()
+
+
+def inception_space(path: str | pathlib.Path, batch_size: int, *, log: Log = print) -> FeatureSpace:
+  """The space of FID: Inception-v3's 2048 pooled features, pictures resized as pytorch-fid does.
+
+  Args:
+    path: of the weights (`interop.inception`).
+    batch_size: pictures at a time.
+    log: takes lines for a person.
+
+  Raises:
+    UserError: the weights are missing, damaged or others; names every array.
+  """
+  mesh = make_mesh(jax.local_devices())
+  variables = jax.device_put(load_inception(path, log=log), replicated(mesh))
+  with open(path, 'rb') as file:
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  size = IMAGE_SIZE, IMAGE_SIZE
+  return FeatureSpace(
+    title='FID (Frechet distance in the pool3 features of Inception-v3)',
+    source=f'{path}, sha256 {digest[:8]}',
+    resizing=f'from their own size to {size[0]}x{size[1]}, bilinear, not antialiased',
+    read=lambda pictures: BilinearFiles(pictures.paths, size),
+    function=functools.partial(inception_features, variables),
+    mesh=mesh,
+    batch_size=batch_size,
+  )
 
 
 def run_spaces(workdir: str | pathlib.Path, names: tuple[str, ...], batch_size: int) -> dict[str, FeatureSpace]:

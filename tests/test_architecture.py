@@ -25,7 +25,7 @@ FLOORS = (
   (
     *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.photos', 'data.readers.*'),
     *('data.threads', 'data.remote'),
-    *('augment', 'models.resnet'),
+    *('augment', 'models.resnet', 'models.inception'),
     *(
       'models.structure_encoder',
       'models.decoder',
@@ -50,7 +50,7 @@ FLOORS = (
   (
     *('train_step', 'teacher_step', 'checkpoints', 'metric_writer', 'interop.torch_*', 'interop.strict'),
     *('interop.pretrained', 'interop.release_config', 'interop.release_files', 'interop.release_names'),
-    *('interop.release_optimizer', 'interop.release_sizes'),
+    *('interop.release_optimizer', 'interop.release_sizes', 'interop.inception'),
   ),
   (
     *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),

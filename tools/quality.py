@@ -18,7 +18,8 @@ from tools.data_fields import data_fields
 EMBEDDING_CHOICES = ('teacher', 'dgnet', 'both')
 EXAMPLE = """
 examples:
-  python -m tools.quality Market-1501-v15.09.15:train runs/market/generated/step_0100000 --workdir=runs/market
+  python -m tools.quality Market-1501-v15.09.15:train runs/market/generated/step_0100000 \\
+      --inception=pt_inception-2015-12-05-6726825d.pth --workdir=runs/market
   python -m tools.quality truth made --same-names --out=quality.json
   python -m tools.quality photos made --identity-pattern='^(?P<identity>[0-9]+)_' --size=256x128
 
@@ -38,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument('real', metavar='REAL')
   parser.add_argument('generated', metavar='GENERATED')
+  parser.add_argument(
+    '--inception', metavar='FILE', help='FID with these weights: pt_inception-2015-12-05-6726825d.pth of pytorch-fid'
+  )
   parser.add_argument('--workdir', metavar='RUN', help='Frechet distance in the embedding of a run (no Inception FID)')
   parser.add_argument(
     '--embedding',
@@ -87,8 +91,8 @@ def _size(text: str) -> tuple[int, int]:
 
 def _check(options: argparse.Namespace) -> None:
   """Raises UserError for what is wrong with the command line."""
-  if not (options.workdir or options.pairs or options.same_names):
-    raise UserError('nothing to measure: --workdir=RUN, --same-names, or more --pairs than 0')
+  if not (options.inception or options.workdir or options.pairs or options.same_names):
+    raise UserError('nothing to measure: --inception=FILE, --workdir=RUN, --same-names, or more --pairs than 0')
   if options.out and not options.out.endswith('.json'):
     raise UserError(f'--out={options.out}: a name that ends in .json')
 
@@ -118,7 +122,7 @@ def measure(options: argparse.Namespace, fields: dict[str, object]) -> dict[str,
   if not (spaces or paired or options.same_names):
     raise UserError(
       'nothing to measure: nobody is known to be on two pictures (--identity-pattern tells who is on them); '
-      'or --workdir=RUN, --same-names'
+      'or --inception=FILE, --workdir=RUN, --same-names'
     )
   if options.same_names:
     partners(*sets.values())
@@ -151,12 +155,17 @@ def _ssim(
 
 def _spaces(options: argparse.Namespace) -> dict[str, Any]:
   """The feature spaces that are asked for; JAX starts for these only."""
-  if not options.workdir:
+  if not (options.inception or options.workdir):
     return {}
   from dgnet_jax import feature_spaces
 
+  spaces = {}
+  if options.inception:
+    spaces['inception'] = feature_spaces.inception_space(options.inception, options.batch_size, log=print)
+  if not options.workdir:
+    return spaces
   names = feature_spaces.EMBEDDINGS if options.embedding == 'both' else (options.embedding,)
-  return feature_spaces.run_spaces(options.workdir, names, options.batch_size)
+  return spaces | feature_spaces.run_spaces(options.workdir, names, options.batch_size)
 
 
 def report(results: dict[str, Any]) -> str:

@@ -5,11 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from dgnet_jax import config_file
-from dgnet_jax.data.photos import PhotoFiles
+from dgnet_jax import config_file, feature_spaces
+from dgnet_jax.data.photos import BilinearFiles, PhotoFiles
 from dgnet_jax.data.picture_sets import read_picture_set
+from dgnet_jax.inference import in_batches
+from dgnet_jax.interop.torch_write import write_torch
+from dgnet_jax.models.inception import inception_features
 from dgnet_jax.trained import load_trained
 from tests.data.folders import write_picture
+from tests.interop.synthetic_inception import synthetic_inception
 from tests.interop.synthetic_release import STEP, bring, random_state_dict, tiny_shapes, write_release
 from tools.quality import main
 
@@ -82,6 +86,30 @@ def test_equal_sets_are_at_no_distance(capsys, workdir, folders, tmp_path):
   assert json.loads((tmp_path / 'q.json').read_text())['frechet']['teacher']['distance'] < 1e-9
 
 
+def test_fid(capsys, folders, tmp_path, monkeypatch):
+  """With the smallest pictures that the network takes, and means of its features, so that covariances are small."""
+  size, file, out = 75, tmp_path / 'fid.pth', tmp_path / 'quality.json'
+  write_torch(file, synthetic_inception())
+  monkeypatch.setattr(feature_spaces, 'IMAGE_SIZE', size)
+
+  def means(variables, x):
+    return inception_features(variables, x).reshape(len(x), 4, 512).mean(2)
+
+  monkeypatch.setattr(feature_spaces, 'inception_features', means)
+  text = run(capsys, *folders, f'--inception={file}', '--batch-size=16', f'--out={out}')
+  row = json.loads(out.read_text())['frechet']['inception']
+  space = feature_spaces.inception_space(file, 16)
+  sets = [BilinearFiles(read_picture_set(str(folder)).paths, (size, size))[:] for folder in folders]
+  first, second = (np.concatenate([*in_batches(space.function, [x], 16, space.mesh, None, '')]) for x in sets)
+  assert first.shape == (40, 4) and (first.std(0) > 0).all()
+  covariances = [np.cov(x, rowvar=False) for x in (first, second)]
+  roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real).sum()
+  expected = ((first.mean(0) - second.mean(0)) ** 2).sum() + sum(map(np.trace, covariances)) - 2 * roots
+  assert row['distance'] == pytest.approx(expected, rel=1e-3) and (row['num_real'], row['num_generated']) == (40, 30)
+  assert row['source'].startswith(f'{file}, sha256 ') and '75x75, bilinear, not antialiased' in row['resizing']
+  assert f'Inception-v3): {row["distance"]:.6g}' in text and 'not Inception' not in text
+
+
 def test_ssim_within_people_and_of_the_same_names(capsys, folders, tmp_path):
   real, generated = folders
   people, out = '--identity-pattern=^(?P<identity>p.)_', tmp_path / 'quality.json'
@@ -116,6 +144,7 @@ def test_mistakes_are_told_before_work(capsys, workdir, folders, tmp_path):
     ((real, one, '--identity-pattern=^(?P<identity>x)_'), "40 of 40 pictures lack '^(?P<identity>x)_'"),
     ((real, generated, at_run, '--out=quality.txt'), 'a name that ends in .json'),
     ((real, generated, f'--workdir={tmp_path}'), f'{tmp_path}: no work folder of a run'),
+    ((real, generated, f'--inception={tmp_path / "fid.pth"}'), 'fid.pth: no such file'),
     ((real, tmp_path / 'absent', at_run), 'absent: no such folder'),
     ((real, one, at_run), 'one: one picture'),
     ((real, generated, at_run, '--config.batch_size=4'), 'batch_size: only fields of data'),

@@ -112,15 +112,21 @@ class Checkpoints:
     Raises:
       UserError: there is no such checkpoint, or its description is damaged.
     """
-    steps = self._steps()
-    if self._manager is None or not steps or (step is not None and step not in steps):
-      raise self._absent(step)
-    try:
-      chosen = steps[-1] if step is None else step
-      about = self._manager.restore(chosen, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
-      return {name: tuple(leaf['shape']) for name, leaf in about['leaves'].items()}
-    except Exception as error:  # as in `_newest_whole`
-      raise UserError(f'{self.folder}: the checkpoint of step {chosen} is damaged ({error})') from error
+    return {name: tuple(leaf['shape']) for name, leaf in self._about(step)['leaves'].items()}
+
+  def saved_config(self, step: int | None = None) -> dict[str, Any]:
+    """The config that was stored with the newest checkpoint that can be read, or that of `step`, as JSON has it.
+
+    Raises:
+      UserError: there is no checkpoint, or all are damaged.
+    """
+    error = self._absent(step)
+    for candidate in self._steps()[::-1] if step is None else [step]:
+      try:
+        return self._about(candidate)['config']
+      except UserError as reason:
+        error = reason
+    raise error
 
   def num_identities(self, step: int | None = None) -> int:
     """How many people the re-id network of a run tells apart; the newest checkpoint that says so, or that of `step`.
@@ -145,6 +151,18 @@ class Checkpoints:
     """Waits for what is being written."""
     if self._manager is not None:
       self._manager.close()
+
+  def _about(self, step: int | None) -> dict[str, Any]:
+    """A checkpoint's description: leaves and config."""
+    steps = self._steps()
+    if self._manager is None or not steps or (step is not None and step not in steps):
+      raise self._absent(step)
+    chosen = steps[-1] if step is None else step
+    try:
+      about = self._manager.restore(chosen, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
+      return {'leaves': dict(about['leaves']), 'config': dict(about['config'])}
+    except Exception as error:  # as in `_newest_whole`
+      raise UserError(f'{self.folder}: the checkpoint of step {chosen} is damaged ({error})') from error
 
   def _steps(self) -> list[int]:
     steps = self._manager.all_steps() if self._manager is not None else []

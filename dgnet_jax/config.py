@@ -195,7 +195,7 @@ def default_config() -> ConfigDict:
   config.evaluation.protocol = 'release'
   config.evaluation.alpha = 0.5  # weight of the query's fine-grained half in `both`
   config.evaluation.alpha_steps = 0  # so many weights from 0 to 1 are compared in a table and a plot; 0 leaves it out
-  config.evaluation.verification = False  # TPR at FPR 1e-4, 1e-3 and 1e-2 over all pairs
+  config.evaluation.verification = False  # TPR at FPR 1e-4, 1e-3 and 1e-2 over all pairs, and ROC curves
   config.evaluation.rerank = False  # k-reciprocal re-ranking as well
   config.evaluation.reranking = ConfigDict()
   config.evaluation.reranking.k1 = 20  # neighbours that may be reciprocal
@@ -204,6 +204,19 @@ def default_config() -> ConfigDict:
   config.evaluation.num_swaps = 8  # people on each side of the swap sheet
   config.evaluation.num_ranked_queries = 8  # queries on the ranked-list sheet
   config.evaluation.num_truth_pairs = 256  # synthetic data: cross pictures compared with the rendered truth
+
+  config.generation = ConfigDict()  # what --mode=generate makes
+  # sheets (every person of the query split on evaluation.num_swaps structures, and sheets to look at), photos (each
+  # photo of a split on random structures of other people) or identities (each person of a split, in random photos,
+  # likewise). Only sheets reads none of the fields below.
+  config.generation.plan = 'sheets'
+  config.generation.appearance_split = 'train'  # train, query, gallery or multi_query: who gives the clothes
+  config.generation.structure_split = 'train'  # likewise: who gives pose, place and background
+  config.generation.per_appearance = 1  # pictures for each photo or person
+  config.generation.num_pictures = 0  # or so many in all, going round as often as it takes; 0: per_appearance each
+  config.generation.format = 'jpeg'  # jpeg or png
+  config.generation.jpeg_quality = 95  # 1 to 100
+  config.generation.seed = 0  # picture i is a function of this seed and i
   # Without ml_collections' own type checks, which stop at the first mistake: `validate` finds them all.
   return ConfigDict(config.to_dict(), type_safe=False)
 

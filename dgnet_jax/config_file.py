@@ -121,14 +121,17 @@ def read_config_file(path: str | os.PathLike[str]) -> ConfigDict:
 
 
 def _read_json(path: pathlib.Path) -> ConfigDict:
+  """The config of a work folder. A field that its version did not have yet has its default: what that version did."""
   try:
     values = json.loads(path.read_text())
   except (ValueError, RecursionError) as error:
     raise UserError(f'{path}: damaged ({error})') from error
-  if not isinstance(values, dict):
+  defaults = dict(config_rules.leaves(default_config()))
+  found = dict(config_rules.leaves(values)).keys() if isinstance(values, dict) else set()
+  if len(found & defaults.keys()) < len(defaults) / 2:
     raise UserError(f'{path}: no config of a work folder')
   # JSON has no tuples, and a ConfigDict keeps a field a list that was one.
-  return ConfigDict(_with_tuples(values), type_safe=False)
+  return ConfigDict(_with_tuples(_filled(values, default_config().to_dict())), type_safe=False)
 
 
 def _with_tuples(value: Any) -> Any:
@@ -150,7 +153,33 @@ def load_config(path: str | os.PathLike[str], overrides: Mapping[str, str], prob
     ConfigError: all that is wrong with the file's values and the overrides, at once.
   """
   config = read_config_file(path)
-  found = [*problems, *apply_overrides(config, overrides), *config_rules.problems(config, default_config())]
+  return _checked(config, [*problems, *apply_overrides(config, overrides)])
+
+
+def complete_config(values: Mapping[str, Any]) -> ConfigDict:
+  """The config that a run saved, checked; fields that are younger than the run get their defaults.
+
+  Args:
+    values: nested, as in JSON.
+
+  Raises:
+    ConfigError: all that is wrong with it, at once.
+  """
+  return _checked(ConfigDict(_with_tuples(_filled(values, default_config().to_dict())), type_safe=False), [])
+
+
+def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+  """`values`, and at every depth the defaults of what is not in them."""
+  filled = {**defaults, **values}
+  for name, default in defaults.items():
+    if isinstance(default, Mapping) and isinstance(filled[name], Mapping):
+      filled[name] = _filled(filled[name], default)
+  return filled
+
+
+def _checked(config: ConfigDict, problems: Sequence[str]) -> ConfigDict:
+  """`config` with values of the defaults' types; raises ConfigError with these problems and its own."""
+  found = [*problems, *config_rules.problems(config, default_config())]
   if found:
     raise ConfigError(found)
   values = dict(config_rules.leaves(config))
@@ -178,8 +207,8 @@ def changed_fields(path: str | os.PathLike[str], config: ConfigDict) -> list[str
   if not path.exists():
     return []
   try:
-    return differences(json.loads(path.read_text()), config)
-  except ValueError as error:
+    return differences(_filled(json.loads(path.read_text()), default_config().to_dict()), config)
+  except (ValueError, TypeError) as error:
     raise UserError(f'{path}: damaged ({error}); delete it to go on without the comparison') from error
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from dgnet_jax.data.layouts import BOXES, LAYOUTS
+from dgnet_jax.data.layouts import BOXES, LAYOUTS, SPLITS
 
 CHOICES = {
   'compute_dtype': ('float32', 'bfloat16'),
@@ -31,6 +31,10 @@ CHOICES = {
   'evaluation.protocol': ('release', 'standard'),
   'teaching.label_style': ('soft', 'argmax', 'appearance', 'uniform', 'donors'),
   'teaching.teacher_norm': ('batch', 'running'),
+  'generation.plan': ('sheets', 'photos', 'identities'),
+  'generation.appearance_split': SPLITS,
+  'generation.structure_split': SPLITS,
+  'generation.format': ('jpeg', 'png'),
   'teacher.last_stride': (1, 2),
   'teacher.pool': ('avg', 'max'),
 }
@@ -52,6 +56,7 @@ POSITIVE = {
   *('optimizer.decay_steps', 'optimizer.gan_decay', 'optimizer.reid_decay'),
   *('teacher.stage_sizes', 'teacher.width', 'teacher.head_width', 'teacher.num_epochs', 'teacher.learning_rate'),
   *('log.progress_every_steps', 'log.pictures_every_steps', 'log.checkpoint_every_steps', 'log.keep_checkpoints'),
+  *('generation.per_appearance', 'generation.jpeg_quality'),
   *('evaluation.reranking.k1', 'evaluation.reranking.k2'),
   *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries', 'evaluation.num_truth_pairs'),
 }
@@ -280,6 +285,17 @@ def _root_named(config: Any) -> str:
   return 'name the folder of the data set: --config.data.root=FOLDER'
 
 
+def _jpeg_quality_fits(config: Any) -> str:
+  quality = config.generation.jpeg_quality
+  return f'{quality} must be at most 100' if quality > 100 else ''
+
+
+def _one_size(config: Any) -> str:
+  if not config.generation.num_pictures or config.generation.per_appearance == 1:
+    return ''
+  return f'leave it 0, or per_appearance ({config.generation.per_appearance}) 1: both say how many'
+
+
 # Fields that a rule reads (the first is the one to blame), and the rule.
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
   (('data.image_size_hw',), _quarters),
@@ -303,4 +319,6 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
   (('data.loader', 'data.layout'), _records_without_tensorflow),
   (('data.root', 'data.layout'), _remote_is_prepared),
   (('data.root', 'data.layout'), _root_named),
+  (('generation.jpeg_quality',), _jpeg_quality_fits),
+  (('generation.num_pictures', 'generation.per_appearance'), _one_size),
 )

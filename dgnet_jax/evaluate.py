@@ -23,6 +23,7 @@ from dgnet_jax.ranking_report import (
   Table,
   alpha_of,
   plot_alphas,
+  plot_roc,
   ranking_table,
   ranking_tables,
   write_csv,
@@ -142,6 +143,9 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
   if 'alphas' in tables:
     files['alphas'] = folder / 'alphas.png'
     plot_alphas(files['alphas'], tables['alphas'], config.evaluation.alpha)
+  if config.evaluation.verification:
+    files['roc'] = folder / 'roc.png'
+    plot_roc(files['roc'], config, index, dgnet, teacher)
   write_swap_sheet(config, index, trained, files['swaps'])
   _write_ranked_sheet(config, index, dgnet, files['ranked'])
   if config.data.layout == 'synthetic':

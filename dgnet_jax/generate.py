@@ -1,4 +1,4 @@
-"""Pictures in bulk from a trained run: every test person in the pose of each of a few others."""
+"""Pictures from a trained run: every test person in the pose of each of a few others, or a large set (`bulk`)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import csv
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dgnet_jax.bulk import generate_set
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import Chosen, PhotoFiles
@@ -35,11 +36,12 @@ def _in_runs(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def generate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> pathlib.Path:
-  """Writes a folder of generated pictures, sheets of them, and a manifest that says who gave what.
+  """Writes a folder of generated pictures and a manifest that says who gave what, as config.generation.plan says.
 
-  The people are those of the query split, one photo each. `evaluation.num_swaps` of them, evenly spread, give the
-  structures (pose, place, background); everybody gives the appearance (clothes) for one picture per structure. A sheet
-  shows `evaluation.num_swaps` people. The manifest is written last: a folder that has one is complete.
+  Of `generation.plan`, photos and identities are work for `bulk.generate_set`. With sheets, the people are those of the
+  query split, one photo each. `evaluation.num_swaps` of them, evenly spread, give the structures (pose, place,
+  background); everybody gives the appearance (clothes) for one picture per structure. A sheet shows
+  `evaluation.num_swaps` people. The manifest is written last: a folder that has one is complete.
 
   Args:
     config: of the run, validated.
@@ -54,6 +56,8 @@ def generate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> p
   Raises:
     UserError: data set or checkpoint are missing, damaged or do not fit; says which.
   """
+  if config.generation.plan != 'sheets':
+    return generate_set(config, workdir, log=log)
   workdir = pathlib.Path(workdir)
   index = open_dataset(config, workdir, needs=('query',), log=log)
   trained = load_trained(config, workdir)

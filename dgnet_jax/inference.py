@@ -179,7 +179,8 @@ def in_batches(
 ) -> Iterator[np.ndarray]:
   """Applies `function` to runs of the sources and yields its output without the padding.
 
-  The next run is read while the last one computes.
+  Every call has `batch_size` examples (rounded up to the devices), however few there are: one compilation for all. The
+  next run is read while the last one computes.
 
   Args:
     function: of one array for each source.
@@ -193,7 +194,7 @@ def in_batches(
   if any(len(source) != total for source in sources):
     raise ValueError(f'{what}: sources of different length, {[len(source) for source in sources]}')
   devices = mesh.size if mesh else 1
-  batch_size = -(-min(batch_size, total) // devices) * devices
+  batch_size = -(-batch_size // devices) * devices
   sharding = batch_sharding(mesh) if mesh else None
   progress, last_line = Progress(total, unit='pictures'), time.monotonic()
   pending: tuple[Array, int] | None = None

@@ -1,6 +1,6 @@
 """The rankings of a report: every embedding, single and pooled queries, re-ranked, and over alphas, as tables."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import csv
 import dataclasses
 import math
@@ -22,6 +22,7 @@ Table = dict[str, dict[str, float]]
 
 RANKS = (1, 5, 10, 20)
 FALSE_POSITIVE_RATES = (1e-4, 1e-3, 1e-2)
+ROC_RATES = tuple(np.geomspace(1e-5, 1, 51))
 TITLES = {
   'single_query': 'single query',
   'multi_query': 'multi-query',
@@ -61,11 +62,16 @@ class _Search:
     options = {'alpha': alpha, 'protocol': self._settings.protocol, 'log': self._log}
     scores = self._scores(ranking.rank(query, *self._who, gallery, *self._whom, **options))
     if self._settings.verification:
-      weighted = ranking.weighted(query, alpha)
-      rates = true_positive_rates(weighted, *self._who, gallery, *self._whom, false_positive_rates=FALSE_POSITIVE_RATES)
-      found = zip(FALSE_POSITIVE_RATES, rates, strict=True)
+      found = zip(FALSE_POSITIVE_RATES, self.accepted(query, gallery, alpha, FALSE_POSITIVE_RATES), strict=True)
       scores |= {f'tpr_at_{far:g}': rate for far, rate in found if not math.isnan(rate)}
     return scores
+
+  def accepted(
+    self, query: np.ndarray, gallery: np.ndarray, alpha: float | None, rates: Sequence[float]
+  ) -> list[float]:
+    """True positive rates at these false positive rates."""
+    weighted = ranking.weighted(query, alpha)
+    return true_positive_rates(weighted, *self._who, gallery, *self._whom, false_positive_rates=rates)
 
   def reranked(self, query: np.ndarray, gallery: np.ndarray, alpha: float | None) -> dict[str, float]:
     """Neighbours are sought among queries and gallery alike, so the weight is split between the two."""
@@ -150,11 +156,30 @@ def ranking_table(title: str, table: Table, alpha: float) -> str:
   """A table for a person, shares in percent."""
   labels = LABELS | {'both': f'both, alpha {alpha:g}'}
   metrics = list(dict.fromkeys(metric for row in table.values() for metric in row))
-  lines = [f'{title:<24}' + ''.join(f'{_heading(metric):>10}' for metric in metrics)]
+  widths = {metric: max(10, len(_heading(metric)) + 2) for metric in metrics}
+  lines = [f'{title:<24}' + ''.join(f'{_heading(metric):>{width}}' for metric, width in widths.items())]
   for name, row in table.items():
-    cells = (f'{100 * row[metric]:>9.2f}%' if metric in row else f'{"-":>10}' for metric in metrics)
+    cells = (f'{f"{100 * row[metric]:.2f}%" if metric in row else "-":>{width}}' for metric, width in widths.items())
     lines.append(f'  {labels.get(name, name):<22}' + ''.join(cells))
   return '\n'.join(lines)
+
+
+def plot_roc(path: pathlib.Path, config: Any, index: DatasetIndex, dgnet: Embeddings, teacher: Embeddings) -> None:
+  """True over false positive rates of all pairs, a curve for each embedding.
+
+  Args:
+    path: of the PNG.
+    config: reid.style and evaluation are read.
+    index: of the data set.
+    dgnet: embeddings by DG-Net.
+    teacher: embeddings by the teacher.
+  """
+  search = _Search(config, index, lambda line: None)
+  curves = {
+    LABELS.get(name, name): (ROC_RATES, search.accepted(x.query, x.gallery, alpha, ROC_RATES))
+    for name, (x, alpha) in _rows(config, dgnet, teacher).items()
+  }
+  _plot(path, curves, 'false positive rate', 'true positive rate', scale='log')
 
 
 def plot_alphas(path: pathlib.Path, table: Table, chosen: float) -> None:
@@ -165,15 +190,34 @@ def plot_alphas(path: pathlib.Path, table: Table, chosen: float) -> None:
     table: 'alphas' of `ranking_tables`.
     chosen: the configured weight.
   """
+  weights = [float(alpha) for alpha in table]
+  curves = {
+    label: (weights, [100 * row[metric] for row in table.values()])
+    for metric, label in (('rank_1', 'rank-1'), ('mAP', 'mAP'))
+  }
+  _plot(path, curves, 'alpha, the weight of the fine-grained half', '%', marked=(chosen, 'evaluation.alpha'))
+
+
+def _plot(
+  path: pathlib.Path,
+  curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+  x_label: str,
+  y_label: str,
+  *,
+  scale: str = 'linear',
+  marked: tuple[float, str] | None = None,
+) -> None:
+  """Curves (x, y) with a legend, as a PNG; `marked` is a place on the x axis with its label."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes a second
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(5, 3.5), layout='constrained')
   FigureCanvasAgg(figure)
-  axes = figure.add_subplot(xlabel='alpha, the weight of the fine-grained half', ylabel='%')
-  for metric, label in (('rank_1', 'rank-1'), ('mAP', 'mAP')):
-    axes.plot([float(alpha) for alpha in table], [100 * row[metric] for row in table.values()], 'o-', label=label)
-  axes.axvline(chosen, color='0.6', linestyle='--', label='evaluation.alpha')
+  axes = figure.add_subplot(xlabel=x_label, ylabel=y_label, xscale=scale)
+  for label, (x, y) in curves.items():
+    axes.plot(x, y, 'o-', markersize=3, label=label)
+  if marked:
+    axes.axvline(marked[0], color='0.6', linestyle='--', label=marked[1])
   axes.legend()
   axes.grid(alpha=0.3)
   with whole_file(path) as aside:

@@ -1,6 +1,7 @@
 """What evaluation and generation take from a training run: the networks' parameters, and people to show."""
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -70,11 +71,23 @@ def load_trained(config: Any, workdir: str | pathlib.Path) -> Trained:
   Raises:
     UserError: there is no checkpoint, all are damaged, or they do not fit the config.
   """
-  mesh = make_mesh(jax.local_devices())
-  checkpoints = Checkpoints(pathlib.Path(workdir) / 'checkpoints', config=config)
+  with contextlib.closing(Checkpoints(pathlib.Path(workdir) / 'checkpoints', config=config)) as checkpoints:
+    return restore_trained(config, checkpoints, batch_size=config.evaluation.batch_size)
+
+
+def restore_trained(config: Any, checkpoints: Checkpoints, *, batch_size: int, step: int | None = None) -> Trained:
+  """As `load_trained`, from an open folder of checkpoints.
+
+  Args:
+    config: of the run.
+    checkpoints: of the run.
+    batch_size: pictures at a time.
+    step: take this checkpoint and no other.
+  """
   if checkpoints.latest_step() is None:
     raise UserError(f'{checkpoints.folder}: no checkpoint of DG-Net; --mode=train makes one')
-  num_identities = checkpoints.num_identities()
+  mesh = make_mesh(jax.local_devices())
+  num_identities = checkpoints.num_identities(step)
   networks = make_networks(config, num_identities)
   key = jax.random.key(0)
   reid, reid_stats = jax.eval_shape(networks.init_reid, key)
@@ -84,8 +97,7 @@ def load_trained(config: Any, workdir: str | pathlib.Path) -> Trained:
     'reid': {'params': reid, 'batch_stats': reid_stats},
   }
   place = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
-  state = checkpoints.restore_part(jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), template))
-  checkpoints.close()
+  state = checkpoints.restore_part(jax.tree.map(lambda leaf: place(leaf.shape, leaf.dtype), template), step)
   return Trained(
     networks=networks,
     num_identities=num_identities,
@@ -94,7 +106,7 @@ def load_trained(config: Any, workdir: str | pathlib.Path) -> Trained:
     reid_stats=state['reid']['batch_stats'],
     step=int(state['step']),
     mesh=mesh,
-    batch_size=config.evaluation.batch_size,
+    batch_size=batch_size,
   )
 
 

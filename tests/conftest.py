@@ -18,7 +18,21 @@ if os.environ.get('JAX_COMPILATION_CACHE_DIR', str(CACHE)).startswith(str(CACHE)
 import jax  # noqa: E402 (after the settings above)
 import pytest  # noqa: E402
 
+from dgnet_jax.config_file import save_config  # noqa: E402
+from dgnet_jax.data.open import open_dataset  # noqa: E402
 from tests.ledger import Ledger, table  # noqa: E402
+from tests.tiny_run import save_checkpoint, tiny_config  # noqa: E402
+
+# Files whose compilations take minutes: begun first, so that no worker is left with one at the end.
+LONGEST = (
+  *('parity/test_iterations.py', 'parity/test_step_variants.py', 'parity/test_variants.py', 'parity/test_precision.py'),
+  *('test_train.py', 'test_gradient_reach.py', 'test_variants.py', 'parity/test_forward.py', 'test_interruption.py'),
+)
+
+
+def pytest_collection_modifyitems(items):
+  places = {str(REPO / 'tests' / name): place for place, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: places.get(str(item.path), len(LONGEST)))
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -48,6 +62,19 @@ def shared_data_dir() -> pathlib.Path:
   default = REPO.parent / 'shared' / 'data'
   path = pathlib.Path(os.environ.get('DGNET_SHARED_DATA_DIR', default))
   return _folder_or_skip(path, 'real crops (set DGNET_SHARED_DATA_DIR)')
+
+
+@pytest.fixture(scope='session')
+def tiny_run(tmp_path_factory):
+  """The config, the folder and the data of a run with two checkpoints, 3 and 7, and no teacher. Not to be changed."""
+  config, workdir = tiny_config(), tmp_path_factory.mktemp('tiny_run')
+  index = open_dataset(config, workdir, log=lambda _: None)
+  for seed, step in enumerate((3, 7)):
+    seeded = config.copy_and_resolve_references()
+    seeded.seed = seed
+    save_checkpoint(seeded, workdir, index.num_identities, step)
+  save_config(config, workdir / 'config.json')
+  return config, workdir, index
 
 
 @pytest.fixture

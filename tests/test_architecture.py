@@ -20,6 +20,7 @@ FLOORS = (
   ),
   (
     *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images', 'data.contents'),
+    'outputs',
     *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning'),
   ),
   (
@@ -39,6 +40,7 @@ FLOORS = (
     'data.picture_sets',
     'data.open',
     'data.check',
+    'data.given',
     'data.prepare',
     'data.tfds_builders',
     'data.device_feed',
@@ -46,18 +48,19 @@ FLOORS = (
     'models.build',
     'optimizers',
   ),
-  ('train_state', 'objectives', 'teaching', 'inference'),
+  ('train_state', 'objectives', 'teaching', 'inference', 'codes'),
   (
     *('train_step', 'teacher_step', 'checkpoints', 'metric_writer', 'interop.torch_*', 'interop.strict'),
     *('interop.pretrained', 'interop.release_config', 'interop.release_files', 'interop.release_names'),
     *('interop.release_optimizer', 'interop.release_sizes', 'interop.inception'),
   ),
   (
-    *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate'),
-    *('interop.release_import', 'interop.release_export', 'feature_spaces'),
-    'similarity_report',
+    *('export_model', 'exported_example', 'feature_spaces', 'similarity_report'),
+    *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
+    *('interop.release_import', 'interop.release_export'),
   ),
-  ('main',),
+  ('main', 'api'),
+  ('cli', 'figures'),
 )
 # Within a floor and across folders.
 NEIGHBOURS = {
@@ -68,7 +71,10 @@ NEIGHBOURS = {
   'train': {'train_teacher'},
   'swap_report': {'trained'},
   'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained'},
-  'generate': {'trained'},
+  'codes': {'inference'},
+  'bulk': {'trained'},
+  'generate': {'bulk', 'trained'},
+  'export_model': {'trained'},
   'feature_spaces': {'train_teacher', 'trained'},
   'interop.release_import': {'train_teacher'},
   'interop.release_export': {'train_teacher'},

@@ -82,6 +82,10 @@ class TestValidate:
       ('reid.normalize_code', True, 'only style normal'),
       ('reid.style', 'PCB', 'ramps.teaching'),
       ('data', 3, 'no such field'),
+      ('generation.plan', 'all', 'none of sheets'),
+      ('generation.structure_split', 'test', 'none of train'),
+      ('generation.jpeg_quality', 101, 'at most 100'),
+      ('generation.per_appearance', 0, 'above 0'),
     ],
   )
   def test_impossible_values(self, config, field, value, words):
@@ -93,6 +97,12 @@ class TestValidate:
     validate(config)
     config.data.image_size_hw = (128, 60)
     assert any('discriminator.gan_type: wgan halves' in problem for problem in problems_of(config))
+
+  def test_the_size_of_a_set_is_said_once(self, config):
+    config.generation.num_pictures = 9
+    validate(config)
+    config.generation.per_appearance = 2
+    assert any('generation.num_pictures: leave it 0' in problem for problem in problems_of(config))
 
   def test_possible_values_at_the_edges(self, config):
     config.batch_size = 4  # below the BatchNorm group: one group
@@ -224,6 +234,14 @@ class TestConfigFiles:
     assert again.batch_size == 4 and again.structure_encoder.dilations == (1, 2)
     again.batch_size = config.batch_size
     assert again == config
+
+  def test_saved_config_of_an_older_version(self, config, tmp_path):
+    path = tmp_path / 'config.json'
+    config_file.save_config(config, path)
+    values = json.loads(path.read_text())
+    del values['seed'], values['evaluation']['reranking'], values['data']['cache_mib']
+    path.write_text(json.dumps(values))
+    assert config_file.load_config(path, {}) == config and config_file.changed_fields(path, config) == []
 
   @pytest.mark.parametrize('text', ['{', '[1, 2]', '{"batch_size": 8}'])
   def test_saved_config_that_is_none(self, tmp_path, text):

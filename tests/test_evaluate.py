@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.checkpoints import Checkpoints
-from dgnet_jax.config import MissingSplit, UserError, default_config
+from dgnet_jax.config import MissingSplit, UserError
 from dgnet_jax.config_file import save_config
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.open import open_dataset
@@ -17,33 +16,14 @@ from dgnet_jax.data.photos import PhotoFiles
 from dgnet_jax.evaluate import evaluate, picture_table
 from dgnet_jax.evaluation import image_quality
 from dgnet_jax.generate import generate
-from dgnet_jax.models.build import make_networks
-from dgnet_jax.optimizers import make_optimizers
 from dgnet_jax.ranking_report import Embeddings, ranking_table, ranking_tables
 from dgnet_jax.swap_report import draw_pairs, render_truth
-from dgnet_jax.train_state import create_train_state
 from dgnet_jax.train_teacher import train_teacher
 from dgnet_jax.trained import load_trained, one_photo_each
 from tests.data.fakes import write_fake
+from tests.tiny_run import save_checkpoint, tiny_config
 
 STEP = 7
-
-
-def tiny_config():
-  config = default_config()
-  config.batch_size = 2
-  config.data.update(layout='synthetic', loader='memory', image_size_hw=(32, 16))
-  config.data.synthetic.update(
-    num_train_identities=4, num_test_identities=5, photos_per_identity=4, num_distractors=2, num_junk=2
-  )
-  config.structure_encoder.update(width=2, num_res_blocks=1, dilations=(1, 1, 2))
-  config.decoder.update(num_res_blocks=1, mlp_width=8)
-  config.discriminator.update(width=2, num_scales=1, num_res_blocks=1)
-  config.reid.update(stage_sizes=(1, 1), width=4, head_width=8, num_parts=2, input_scale=1)
-  config.teacher.update(stage_sizes=(1, 1), width=4, head_width=8, batch_size=8)
-  config.teacher.update(num_epochs=1, warmup_epochs=0, decay_epoch=1)
-  config.evaluation.update(batch_size=16, num_swaps=3, num_ranked_queries=3, num_truth_pairs=10)
-  return config
 
 
 @pytest.fixture(scope='module')
@@ -52,11 +32,7 @@ def run(tmp_path_factory):
   config, workdir = tiny_config(), tmp_path_factory.mktemp('run')
   index = open_dataset(config, workdir, log=lambda _: None)
   train_teacher(config, index, workdir, log=lambda _: None)
-  networks = make_networks(config, index.num_identities)
-  state = create_train_state(networks, make_optimizers(config), config.seed).replace(step=np.int32(STEP))
-  checkpoints = Checkpoints(workdir / 'checkpoints', 1, config)
-  checkpoints.save(STEP, state, wait=True)
-  checkpoints.close()
+  state = save_checkpoint(config, workdir, index.num_identities, STEP)
   return config, workdir, index, state
 
 
@@ -250,8 +226,9 @@ def test_everything_that_can_be_asked_for(run, evaluation, tmp_path):
   with (tmp_path / 'evaluation' / 'rankings.csv').open() as file:
     cells = {tuple(line[:3]): line[3] for line in csv.reader(file)}
   assert float(cells['reranked', 'both', 'mAP']) == results['reranked']['both']['mAP']
-  with Image.open(tmp_path / 'evaluation' / 'alphas.png') as plot:
-    assert plot.size[0] > 500
+  for name in ('alphas', 'roc'):
+    with Image.open(tmp_path / 'evaluation' / results['files'][name]) as plot:
+      assert plot.size[0] > 500
   asked.evaluation.reranking.k1 = 100
   with pytest.raises(UserError, match='evaluation.reranking.k1: 100 neighbours of'):
     evaluate(asked, tmp_path, log=lambda _: None)

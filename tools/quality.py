@@ -93,8 +93,10 @@ def _check(options: argparse.Namespace) -> None:
   """Raises UserError for what is wrong with the command line."""
   if not (options.inception or options.workdir or options.pairs or options.same_names):
     raise UserError('nothing to measure: --inception=FILE, --workdir=RUN, --same-names, or more --pairs than 0')
-  if options.out and not options.out.endswith('.json'):
-    raise UserError(f'--out={options.out}: a name that ends in .json')
+  if options.out:
+    from dgnet_jax.outputs import check_output  # late: help needs no numpy
+
+    check_output(options.out, ('.json',))
 
 
 def described(pictures: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dgnet_jax.data.images import decode_rgb, find_problems
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, name_some, printable
 from dgnet_jax.data.layouts import LAYOUTS, Count
 from dgnet_jax.evaluation import sheets
+from dgnet_jax.evaluation.canvas import WHITE
 
 Log = Callable[[str], None]
 
@@ -260,6 +261,6 @@ def _fitted(path: str, size_hw: tuple[int, int]) -> np.ndarray:
   height, width = size_hw
   scale = min(height / picture.height, width / picture.width)
   shown = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-  canvas = Image.new('RGB', (width, height), sheets.WHITE)
+  canvas = Image.new('RGB', (width, height), WHITE)
   canvas.paste(shown, ((width - shown.width) // 2, (height - shown.height) // 2))
   return np.asarray(canvas)

@@ -24,9 +24,9 @@ def record_address(folder: str | os.PathLike[str], split: str, place: int, name:
   return os.path.join(folder, f'{split}@{place:0{_DIGITS}d}', os.path.basename(name))
 
 
-def is_record(path: str) -> bool:
+def is_record(path: str | os.PathLike[str]) -> bool:
   """Whether a path is one of `record_address`."""
-  return _RECORD.fullmatch(path) is not None
+  return _RECORD.fullmatch(os.fspath(path)) is not None
 
 
 class _Records:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import functools
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,9 +23,9 @@ class _Files:
   """Pictures on disk, of which only the slice asked for is decoded, several files at a time."""
 
   def __init__(
-    self, paths: Sequence[str | os.PathLike[str]], read: Callable[[str], np.ndarray], empty: np.ndarray
+    self, paths: Sequence[str | os.PathLike[str]], read: Callable[[Any], np.ndarray], empty: np.ndarray
   ) -> None:
-    self._paths = [os.fspath(path) for path in paths]
+    self._paths = paths
     self._read = read
     self._empty = empty
 
@@ -61,7 +61,7 @@ class BilinearFiles(_Files):
     image_size_hw: height and width to resize to, pixels.
   """
 
-  def __init__(self, paths: Sequence[str | os.PathLike[str]], image_size_hw: tuple[int, int]) -> None:
+  def __init__(self, paths: Sequence[str], image_size_hw: tuple[int, int]) -> None:
     def read(path: str) -> np.ndarray:
       return 2 * resize_bilinear(read_native(path).astype(np.float32) / np.float32(255), image_size_hw) - 1
 

@@ -20,7 +20,9 @@ from dgnet_jax.data.readers.listing import list_folders, list_pictures
 Log = Callable[[str], None]
 
 MANIFEST = 'manifest.csv'
-PERSON_COLUMN = 'appearance_identity'  # whose clothes, hence who it is
+# Columns with a picture's path and with whose clothes are worn, hence who it is: of sheets, and of sets in bulk.
+COLUMNS = (('file', 'appearance_identity'), ('path', 'identity'))
+UNFINISHED = ('sheet_*.png', 'plan.json')  # what else --mode=generate writes before the manifest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,7 +114,7 @@ def _identities(folder: pathlib.Path, paths: Sequence[str], pattern: str) -> np.
 
 
 def _read_folder(folder: pathlib.Path, pattern: str, threads: int, log: Log) -> PictureSet:
-  if (folder / 'pictures').is_dir() and any(folder.glob('sheet_*.png')):
+  if (folder / 'pictures').is_dir() and any(any(folder.glob(pattern)) for pattern in UNFINISHED):
     raise UserError(f'{folder}: {MANIFEST} is missing, so --mode=generate did not end; run it again')
   paths = _listed(folder)
   if not paths:
@@ -129,15 +131,20 @@ def _read_generated(folder: pathlib.Path, threads: int, log: Log) -> PictureSet:
   path = folder / MANIFEST
   try:
     with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
-      rows = [(row['file'], int(row[PERSON_COLUMN])) for row in csv.DictReader(file)]
-  except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-    raise UserError(f'{path}: no manifest of --mode=generate ({type(error).__name__}: {error})') from error
-  if not rows:
-    raise UserError(f'{path}: no pictures in it')
-  rows.sort()
+      reader = csv.DictReader(file)
+      known = [names for names in COLUMNS if set(names) <= set(reader.fieldnames or ())]
+      rows = sorted(tuple(row[name] or '' for name in known[0]) for row in reader) if known else []
+  except (OSError, csv.Error) as error:
+    raise UserError(f'{path}: cannot be read ({error})') from error
+  if not known:
+    wanted = ' or '.join(', '.join(names) for names in COLUMNS)
+    raise UserError(f'{path}: no manifest of --mode=generate, which has the columns {wanted}')
+  if not rows or not all(name and identity for name, identity in rows):
+    raise UserError(f'{path}: {"rows without a picture or a person" if rows else "no pictures in it"}')
+  numbers = number_names([[identity for _, identity in rows]])
   paths = [os.path.join(folder, name) for name, _ in rows]
   base = os.path.commonpath([os.path.dirname(path) for path in paths])
-  return _made(str(folder), base, paths, np.array([identity for _, identity in rows]), threads, log)
+  return _made(str(folder), base, paths, np.array([numbers[identity] for _, identity in rows]), threads, log)
 
 
 def _read_splits(

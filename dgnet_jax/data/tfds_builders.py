@@ -1,7 +1,7 @@
 """TensorFlow Datasets builders over the readers: `tfds.load('market1501')` after importing this file.
 
-`python -m tools.prepare to-tfds FOLDER --out=DATA_DIR` makes the records; so does TFDS's own command, where apache-beam
-is installed, which it imports:
+`python -m tools.prepare to-tfds FOLDER --out=DATA_DIR` makes the records; so does TFDS's own command, where
+apache-beam and mlcroissant are installed, which it imports:
 
     tfds build market1501 --imports=dgnet_jax.data.tfds_builders --manual_dir=FOLDER --file_format=array_record
 

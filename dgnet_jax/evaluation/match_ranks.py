@@ -23,6 +23,7 @@ from dgnet_jax.types import Array
 SCORE_BLOCK_BYTES = 64 * 2**20  # scores held at a time, over all devices
 STRIP_BYTES = 5 * 2**19  # scores compared at a time, on a device
 PROGRESS_SECONDS = 10.0  # between progress lines
+MILLION = 10**6
 LANES = 128  # galleries are padded to a multiple of it, and rows of own scores to one of 8: few sizes are compiled
 
 Log = Callable[[str], None]
@@ -170,14 +171,15 @@ def match_ranks(
 
   own = np.zeros(relations.columns.shape, np.float32)
   above = np.zeros(relations.columns.shape, np.int64)
-  progress, last = Progress(len(queries) * (num_near + num_far), unit='comparisons'), time.monotonic()
+  total = len(queries) * (num_near + num_far)
+  progress, last = Progress(-(-total // MILLION), unit='million pairs'), time.monotonic()
   done = 0
 
   def told(block: slice, size: int) -> None:
     nonlocal done, last
     done += (block.stop - block.start) * size
     if log and time.monotonic() - last > PROGRESS_SECONDS:
-      log(f'ranking: {progress.line(done)}')
+      log(f'ranking: {progress.line(done // MILLION)}')
       last = time.monotonic()
 
   put, (near, far) = functools.partial(jax.device_put, device=split), _compiled(mesh)

@@ -133,6 +133,20 @@ class Networks:
     output = self.appearance_encoder.apply(variables, flat, mode=BatchNormMode(), deterministic=True)
     return jax.tree.map(lambda x: x.reshape(*image.shape[:-3], *x.shape[1:]), output)
 
+  def last_map(self, params: Params, batch_stats: Params, image: Array) -> Array:
+    """What the re-id backbone ends in, before pooling, at test time: f[..., h, w, C] of images f[..., H, W, 3]."""
+    flat = _flatten(enlarge(image, self.reid_scale), 3)
+    _, state = self.appearance_encoder.apply(
+      {'params': params, 'batch_stats': batch_stats},
+      flat,
+      mode=BatchNormMode(),
+      deterministic=True,
+      capture_intermediates=lambda module, _: module.name == 'backbone',
+      mutable=['intermediates'],
+    )
+    (features,) = state['intermediates']['backbone']['__call__']
+    return features.reshape(*image.shape[:-3], *features.shape[1:])
+
   def encode_appearance_train(
     self, params: Params, batch_stats: Params, image: Array, dropout_key: Array | None = None
   ) -> tuple[AppearanceOutput, Params]:

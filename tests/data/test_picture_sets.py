@@ -81,22 +81,31 @@ def test_what_a_run_generated(tmp_path):
     read(tmp_path)
 
 
+def test_what_a_run_generated_in_bulk(tmp_path):
+  columns = ('path', 'identity', 'camera', 'split')
+  rows = [(f'pictures/{who}/{who}_{i}.png', who, 1, 'train') for i, who in enumerate(('Anna', 'Bob', 'Anna'))]
+  for name, *_ in rows:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+  found, _ = read(write_generated(tmp_path, rows, columns))
+  assert found.names == ('Anna/Anna_0', 'Anna/Anna_2', 'Bob/Bob_1') and found.identity.tolist() == [1, 1, 2]
+
+
 def test_what_is_wrong_is_told(tmp_path):
   with pytest.raises(UserError, match='absent: no such folder'):
     read(tmp_path / 'absent')
   with pytest.raises(UserError, match='no pictures in it'):
     read(tmp_path)
-  rows = [('pictures/a.png', 'Anna')]
-  with pytest.raises(UserError, match='no manifest of --mode=generate'):
-    read(write_generated(tmp_path / 'names', rows))
-  with pytest.raises(UserError, match='no manifest.*appearance_identity'):
-    read(write_generated(tmp_path / 'columns', rows, ('file', 'identity')))
+  with pytest.raises(UserError, match='rows without a picture or a person'):
+    read(write_generated(tmp_path / 'nobody', [('pictures/a.png', 1), ('pictures/b.png',)]))
+  with pytest.raises(UserError, match='no manifest.*columns file, appearance_identity or path, identity'):
+    read(write_generated(tmp_path / 'columns', [('pictures/a.png', 1)], ('file', 'identity')))
   with pytest.raises(UserError, match='no pictures in it'):
     read(write_generated(tmp_path / 'empty', []))
   unfinished = write_generated(tmp_path / 'unfinished', [('pictures/a.png', 1)])
-  (unfinished / 'manifest.csv').rename(unfinished / 'sheet_000.png')
-  with pytest.raises(UserError, match='did not end'):
-    read(unfinished)
+  for other in ('sheet_000.png', 'plan.json'):
+    next(path for path in unfinished.iterdir() if path.is_file()).rename(unfinished / other)
+    with pytest.raises(UserError, match='did not end'):
+      read(unfinished)
   (tmp_path / 'bad').mkdir()
   (tmp_path / 'bad' / 'a.jpg').write_bytes(b'no picture')
   with pytest.raises(UserError, match='1 of 1 pictures are unusable'):

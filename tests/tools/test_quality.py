@@ -142,7 +142,7 @@ def test_mistakes_are_told_before_work(capsys, workdir, folders, tmp_path):
     ((one, one, '--identity-pattern=^(?P<identity>p.)_'), 'nothing to measure: nobody is known'),
     ((real, generated, at_run, '--same-names', '--size=16'), 'HEIGHTxWIDTH'),
     ((real, one, '--identity-pattern=^(?P<identity>x)_'), "40 of 40 pictures lack '^(?P<identity>x)_'"),
-    ((real, generated, at_run, '--out=quality.txt'), 'a name that ends in .json'),
+    ((real, generated, at_run, '--out=quality.txt'), 'the name must end in .json'),
     ((real, generated, f'--workdir={tmp_path}'), f'{tmp_path}: no work folder of a run'),
     ((real, generated, f'--inception={tmp_path / "fid.pth"}'), 'fid.pth: no such file'),
     ((real, tmp_path / 'absent', at_run), 'absent: no such folder'),

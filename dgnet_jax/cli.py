@@ -1,0 +1,221 @@
+"""The `dgnet` command: a trained network on anybody's pictures, without a data set.
+
+Everything heavy is imported after the command line has been found right.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+import csv
+import os
+import pathlib
+import sys
+from typing import TYPE_CHECKING
+
+import dgnet_jax
+from dgnet_jax.config import UserError
+
+if TYPE_CHECKING:
+  from dgnet_jax.api import Model
+  from dgnet_jax.data.given import Given
+
+WORDS = """RUN is the work folder of a training run, or one of its checkpoints,
+RUN/checkpoints/STEP. PICTURE is a JPEG or PNG file of any size, best one
+upright person from head to foot; or a folder, which stands for its pictures.
+"""
+EXAMPLES = {
+  'embed': """examples:
+  dgnet embed runs/market photos/ --out=photos.npz
+  dgnet embed runs/market a.jpg b.jpg --out=embeddings.parquet
+
+The file has the columns path and embedding. The dot product of two embeddings says how alike the people are.
+""",
+  'swap': """examples:
+  dgnet swap runs/market --structure=anna.jpg --appearance=ben.jpg --out=anna_in_bens_clothes.png
+  dgnet swap runs/market --structure=anna.jpg --appearance clothes/ --out=anna_dressed_up/
+
+As many structures as appearances, or one of either. Several pictures go to a folder.
+""",
+  'interpolate': """examples:
+  dgnet interpolate runs/market --structure=anna.jpg --appearance ben.jpg cleo.jpg --out=clothes.gif
+  dgnet interpolate runs/market --structure anna.jpg ben.jpg --appearance=anna.jpg --steps=5 --out=pose.png
+
+Two appearances, two structures, or both: from the first to the second. A .gif moves, a .png or .jpg is a strip, all
+else is a folder of pictures.
+""",
+  'rank': """examples:
+  dgnet rank runs/market anna.jpg --gallery photos/
+  dgnet rank runs/market anna.jpg ben.jpg --gallery photos/ --count=100 --out=found.csv
+
+A score of 1 is the same picture. Without --out, rank, score and path are printed.
+""",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='dgnet',
+    description=f'Uses a trained DG-Net on your pictures.\n\n{WORDS}',
+    epilog='dgnet COMMAND --help shows examples.',
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument('--version', action='version', version=f'dgnet_jax {dgnet_jax.__version__}')
+  commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+
+  def command(name: str, what: str) -> argparse.ArgumentParser:
+    added = commands.add_parser(
+      name,
+      help=what,
+      description=f'{what[0].upper()}{what[1:]}.\n\n{WORDS}',
+      epilog=EXAMPLES[name],
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
+    )
+    added.add_argument('run', metavar='RUN', help='work folder or checkpoint')
+    return added
+
+  embed = command('embed', 'embeddings by which people are told apart')
+  embed.add_argument('pictures', metavar='PICTURE', nargs='+')
+  embed.add_argument('--out', required=True, metavar='FILE', help='.npz or .parquet')
+  swap = command('swap', 'people in the clothes of others')
+  interpolate = command('interpolate', "from one picture's clothes or pose to another's")
+  for added in (swap, interpolate):
+    added.add_argument('--structure', required=True, metavar='PICTURE', nargs='+', help='gives pose, place, background')
+    added.add_argument('--appearance', required=True, metavar='PICTURE', nargs='+', help='gives the clothes')
+    added.add_argument('--out', required=True, metavar='PATH', help='a file or a folder')
+  interpolate.add_argument('--steps', type=int, default=8, help='pictures in all (default: %(default)s)')
+  rank = command('rank', 'search pictures for a person')
+  rank.add_argument('queries', metavar='PICTURE', nargs='+', help='people to find')
+  rank.add_argument('--gallery', required=True, metavar='PICTURE', nargs='+', help='pictures to search')
+  rank.add_argument('--alpha', type=float, help="weight of the fine-grained half (default: the run's)")
+  rank.add_argument('--count', type=int, default=10, help='matches for each query (default: %(default)s)')
+  rank.add_argument('--out', metavar='FILE.csv', help='a table instead')
+  for added in commands.choices.values():
+    added.add_argument('--batch-size', type=int, default=8, help='pictures at a time (default: %(default)s)')
+  return parser
+
+
+def _told(line: str) -> None:
+  """Progress and places; standard output is for results."""
+  print(line, file=sys.stderr)
+
+
+def _load(options: argparse.Namespace) -> 'Model':
+  from dgnet_jax.api import load
+
+  model = load(options.run, batch_size=options.batch_size)
+  _told(str(model))
+  return model
+
+
+def _embed(options: argparse.Namespace) -> None:
+  from dgnet_jax.data.given import collect
+  from dgnet_jax.outputs import EMBEDDINGS, check_output, save_embeddings
+
+  check_output(options.out, EMBEDDINGS)
+  given = collect(options.pictures, log=_told)
+  embeddings = _load(options).embed(given, log=_told)
+  _told(
+    f'{len(given)} embeddings of {embeddings.shape[1]} numbers: {save_embeddings(options.out, given.paths, embeddings)}'
+  )
+
+
+def _sources(options: argparse.Namespace) -> dict[str, 'Given']:
+  from dgnet_jax.data.given import collect
+
+  return {
+    'structure_from': collect(options.structure, 'structures', log=_told),
+    'appearance_from': collect(options.appearance, 'appearances', log=_told),
+  }
+
+
+def _swap(options: argparse.Namespace) -> None:
+  from dgnet_jax.outputs import PICTURES, check_output, save_picture
+
+  sources = _sources(options)
+  structures, appearances = sources.values()
+  count = max(len(structures), len(appearances))
+  if pathlib.Path(options.out).suffix:
+    check_output(options.out, PICTURES)
+    if count > 1:
+      raise UserError(f'{options.out}: {count} pictures do not go into one file; name a folder')
+    paths = [pathlib.Path(options.out)]
+  else:
+    stems = [[pathlib.Path(given.paths[i % len(given)]).stem for i in range(count)] for given in sources.values()]
+    paths = _numbered(options.out, [f'{clothes}_in_{pose}' for pose, clothes in zip(*stems, strict=True)])
+  made = _load(options).iter_swap(**sources, log=_told)
+  for path, picture in zip(paths, made, strict=True):
+    save_picture(path, picture)
+  _told(f'{count} pictures: {options.out}')
+
+
+def _numbered(folder: str, names: Iterable[str]) -> list[pathlib.Path]:
+  """PNG files in a folder whose names say their order too."""
+  names = list(names)
+  digits = len(str(len(names) - 1))
+  return [pathlib.Path(folder) / f'{i:0{digits}d}_{name}.png' for i, name in enumerate(names)]
+
+
+def _interpolate(options: argparse.Namespace) -> None:
+  import numpy as np
+
+  from dgnet_jax.outputs import ANIMATIONS, PICTURES, check_output, save_animation, save_picture
+
+  suffix = pathlib.Path(options.out).suffix.lower()
+  if suffix:
+    check_output(options.out, ANIMATIONS + PICTURES)
+  sources = _sources(options)
+  frames = _load(options).interpolate(**sources, steps=options.steps, log=_told)
+  if suffix in ANIMATIONS:
+    save_animation(options.out, frames)
+  elif suffix:
+    save_picture(options.out, np.concatenate(list(frames), axis=1))
+  else:
+    for path, frame in zip(_numbered(options.out, ['step'] * len(frames)), frames, strict=True):
+      save_picture(path, frame)
+  _told(f'{len(frames)} pictures: {options.out}')
+
+
+def _rank(options: argparse.Namespace) -> None:
+  from dgnet_jax.data.given import collect
+  from dgnet_jax.files import whole_file
+  from dgnet_jax.outputs import check_output
+
+  if options.out:
+    check_output(options.out, ('.csv',))
+  queries, gallery = collect(options.queries, 'queries', log=_told), collect(options.gallery, 'gallery', log=_told)
+  found = _load(options).rank(queries, gallery, alpha=options.alpha, count=options.count, log=_told)
+  if options.out:
+    with whole_file(options.out) as aside, aside.open('w', newline='') as file:
+      writer = csv.writer(file)
+      writer.writerow(('query', 'rank', 'score', 'path'))
+      for name, matches in zip(queries.names, found, strict=True):
+        writer.writerows((name, rank, f'{match.score:.6f}', match.path) for rank, match in enumerate(matches, 1))
+    _told(f'rankings: {options.out}')
+    return
+  for name, matches in zip(queries.names, found, strict=True):
+    print(name)
+    for rank, match in enumerate(matches, 1):
+      print(f'{rank:>6}  {match.score:7.4f}  {match.path}')
+
+
+JOBS = {'embed': _embed, 'swap': _swap, 'interpolate': _interpolate, 'rank': _rank}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Entry point; ends with status 2 after a mistake of the user's, 130 after an interruption."""
+  options = _parser().parse_args(arguments)
+  try:
+    if not os.path.exists(options.run):
+      raise UserError(f'{options.run}: no such folder (RUN)')
+    JOBS[options.command](options)
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    raise SystemExit(2) from error
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    raise SystemExit(130) from None
+
+
+if __name__ == '__main__':
+  main()

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     default=2000,
     help='mean SSIM of so many pairs of pictures of one person, where people are known (default: 2000; 0: none)',
   )
-  parser.add_argument('--seed', type=int, default=0, help='which pairs (default: 0)')
+  parser.add_argument('--seed', type=_counted, default=0, help='which pairs (default: 0)')
   parser.add_argument(
     '--identity-pattern',
     default='',

@@ -136,6 +136,7 @@ def test_mistakes_are_told_before_work(capsys, workdir, folders, tmp_path):
   for arguments, message in (
     ((real, generated), 'nothing to measure: nobody is known'),
     ((real, generated, '--pairs=0'), 'nothing to measure'),
+    ((real, generated, '--seed=-1'), "'-1' is no whole number of at least 0"),
     ((real, generated, '--pairs=-1'), "'-1' is no whole number of at least 0"),
     ((real, generated, '--same-names', '--size=9'), "'9' is no HEIGHTxWIDTH"),
     ((real, generated, '--same-names', '--size=9x9'), '9x9 is smaller than the 11x11 window'),

@@ -145,12 +145,14 @@ def reconstruct(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _embed_batch(networks: Networks, params: Params, batch_stats: Params, pixels: Array) -> Array:
+def embed_batch(networks: Networks, params: Params, batch_stats: Params, pixels: Array) -> Array:
+  """`embedding` of pixels u8[N, H, W, 3]."""
   return embedding(networks, params, batch_stats, normalize(pixels))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _embed_teacher_batch(teacher: TeacherNetwork, params: Params, batch_stats: Params, pixels: Array) -> Array:
+def embed_teacher_batch(teacher: TeacherNetwork, params: Params, batch_stats: Params, pixels: Array) -> Array:
+  """`teacher_embedding` of pixels u8[N, H, W, 3]."""
   return teacher_embedding(teacher, params, batch_stats, normalize(pixels))
 
 
@@ -179,6 +181,14 @@ def in_batches(
 
   Every call has `batch_size` examples (rounded up to the devices), however few there are: one compilation for all. The
   next run is read while the last one computes.
+
+  Args:
+    function: of one array for each source.
+    sources: of equal length.
+    batch_size: pictures at a time.
+    mesh: devices to spread a batch over; None leaves it to jax.
+    log: takes a progress line every ten seconds.
+    what: said in that line.
   """
   total = len(sources[0])
   if any(len(source) != total for source in sources):
@@ -228,7 +238,7 @@ def embed(
   Returns:
     f32[N, 2 * D].
   """
-  function = functools.partial(_embed_batch, networks, params, batch_stats)
+  function = functools.partial(embed_batch, networks, params, batch_stats)
   return np.concatenate(list(in_batches(function, [images], batch_size, mesh, log, what)))
 
 
@@ -244,7 +254,7 @@ def embed_teacher(
   what: str = 'embedding by the teacher',
 ) -> np.ndarray:
   """`teacher_embedding` of any number of pictures; arguments as of `embed`. Returns f32[N, D]."""
-  function = functools.partial(_embed_teacher_batch, teacher, params, batch_stats)
+  function = functools.partial(embed_teacher_batch, teacher, params, batch_stats)
   return np.concatenate(list(in_batches(function, [images], batch_size, mesh, log, what)))
 
 

@@ -26,7 +26,7 @@ FLOORS = (
   (
     *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.photos', 'data.readers.*'),
     *('data.threads', 'data.remote'),
-    *('augment', 'models.resnet'),
+    *('augment', 'models.resnet', 'models.inception'),
     *(
       'models.structure_encoder',
       'models.decoder',
@@ -37,6 +37,7 @@ FLOORS = (
   ),
   (
     'data.read',
+    'data.picture_sets',
     'data.open',
     'data.check',
     'data.given',
@@ -51,10 +52,10 @@ FLOORS = (
   (
     *('train_step', 'teacher_step', 'checkpoints', 'metric_writer', 'interop.torch_*', 'interop.strict'),
     *('interop.pretrained', 'interop.release_config', 'interop.release_files', 'interop.release_names'),
-    *('interop.release_optimizer', 'interop.release_sizes'),
+    *('interop.release_optimizer', 'interop.release_sizes', 'interop.inception'),
   ),
   (
-    *('export_model', 'exported_example'),
+    *('export_model', 'exported_example', 'feature_spaces', 'similarity_report'),
     *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
     *('interop.release_import', 'interop.release_export'),
   ),
@@ -74,6 +75,7 @@ NEIGHBOURS = {
   'bulk': {'trained'},
   'generate': {'bulk', 'trained'},
   'export_model': {'trained'},
+  'feature_spaces': {'train_teacher', 'trained'},
   'interop.release_import': {'train_teacher'},
   'interop.release_export': {'train_teacher'},
 }

@@ -81,9 +81,39 @@ def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
   return _resized(_open_rgb(path), image_size_hw)
 
 
+def read_native(path: str) -> np.ndarray:
+  """A picture u8[H, W, 3] as it is, without resizing; raises as `read_image`."""
+  with _open_rgb(path) as image:
+    return np.asarray(image)
+
+
 def decode_image(contents: bytes, name: str, image_size_hw: tuple[int, int]) -> np.ndarray:
   """`read_image` of a file's bytes; `name` is what to call it."""
   return _resized(decode_rgb(io.BytesIO(contents), name), image_size_hw)
+
+
+def _neighbours(size: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """For each of `target` places along an axis of `size`: the one before, the one after, and the share of the latter."""
+  place = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
+  before = place.astype(np.int64)
+  return before, np.minimum(before + 1, size - 1), (place - before).astype(np.float32)
+
+
+def resize_bilinear(image: np.ndarray, image_size_hw: tuple[int, int]) -> np.ndarray:
+  """Bilinear without antialiasing, centres of pixels at halves: torch's interpolate with align_corners=False.
+
+  Args:
+    image: f32[H, W, C].
+    image_size_hw: height and width to resize to, pixels.
+
+  Returns:
+    f32[H', W', C].
+  """
+  for axis, target in enumerate(image_size_hw):
+    before, after, share = _neighbours(image.shape[axis], target)
+    share = share.reshape(-1, 1, 1) if axis == 0 else share.reshape(-1, 1)
+    image = image.take(before, axis) * (1 - share) + image.take(after, axis) * share
+  return image
 
 
 def normalize(pixels: Any) -> Any:

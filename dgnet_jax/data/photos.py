@@ -1,14 +1,14 @@
 """Long rows of pictures, in memory or on disk, that are gone through slice by slice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import functools
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from dgnet_jax.data.images import read_image
+from dgnet_jax.data.images import read_image, read_native, resize_bilinear
 
 
 class Pixels(Protocol):
@@ -19,18 +19,15 @@ class Pixels(Protocol):
   def __getitem__(self, index: slice, /) -> np.ndarray: ...
 
 
-class PhotoFiles:
-  """Pictures on disk as `Pixels`: only the slice asked for is decoded, several files at a time.
+class _Files:
+  """Pictures on disk, of which only the slice asked for is decoded, several files at a time."""
 
-  Args:
-    paths: of the files.
-    image_size_hw: height and width to resize to, pixels.
-  """
-
-  def __init__(self, paths: Sequence[str | os.PathLike[str]], image_size_hw: tuple[int, int]) -> None:
+  def __init__(
+    self, paths: Sequence[str | os.PathLike[str]], read: Callable[[Any], np.ndarray], empty: np.ndarray
+  ) -> None:
     self._paths = paths
-    self._read = functools.partial(read_image, image_size_hw=image_size_hw)
-    self._empty = np.zeros((0, *image_size_hw, 3), np.uint8)
+    self._read = read
+    self._empty = empty
 
   def __len__(self) -> int:
     return len(self._paths)
@@ -41,6 +38,34 @@ class PhotoFiles:
       return self._empty
     with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
       return np.stack(list(pool.map(self._read, paths)))
+
+
+class PhotoFiles(_Files):
+  """Pictures on disk as `Pixels`.
+
+  Args:
+    paths: of the files.
+    image_size_hw: height and width to resize to, pixels.
+  """
+
+  def __init__(self, paths: Sequence[str | os.PathLike[str]], image_size_hw: tuple[int, int]) -> None:
+    read = functools.partial(read_image, image_size_hw=image_size_hw)
+    super().__init__(paths, read, np.zeros((0, *image_size_hw, 3), np.uint8))
+
+
+class BilinearFiles(_Files):
+  """Pictures on disk as f32[N, H, W, 3] in -1..1, resized by `resize_bilinear` from the size that each has.
+
+  Args:
+    paths: of the files.
+    image_size_hw: height and width to resize to, pixels.
+  """
+
+  def __init__(self, paths: Sequence[str], image_size_hw: tuple[int, int]) -> None:
+    def read(path: str) -> np.ndarray:
+      return 2 * resize_bilinear(read_native(path).astype(np.float32) / np.float32(255), image_size_hw) - 1
+
+    super().__init__(paths, read, np.zeros((0, *image_size_hw, 3), np.float32))
 
 
 class Chosen:

@@ -63,7 +63,7 @@ def load_strictly(
   template: Mapping[str, Any],
   *,
   where: str,
-  drop: Sequence[str] = (),
+  drop: Sequence[str] | None = (),
   log: Callable[[str], None] = print,
 ) -> Loaded:
   """Our variables from a state dict in which nothing is missing, unexpected or of another shape.
@@ -73,7 +73,7 @@ def load_strictly(
     entries: what is expected.
     template: our variables, or their shapes.
     where: the file, for messages.
-    drop: patterns of unexpected names that may be left out; each name left out is told.
+    drop: patterns of unexpected names that may be left out; each name left out is told. None: the person has no say.
     log: takes lines for a person.
 
   Raises:
@@ -82,7 +82,7 @@ def load_strictly(
   expected = torch_shapes(template, entries)
   missing = [name for name in expected if name not in state_dict]
   extra = [n for n in state_dict if n not in expected and not has_no_place(n)]
-  dropped = [name for name in extra if _matches(name, drop)]
+  dropped = [name for name in extra if _matches(name, drop or ())]
   extra = [name for name in extra if name not in dropped]
   present = {name: array for name, array in state_dict.items() if name in expected}
   misshaped = [
@@ -91,7 +91,8 @@ def load_strictly(
     if array.shape != expected[name]
   ]
   whole_numbers = [f'{name} is {array.dtype}' for name, array in present.items() if array.dtype.kind in 'iub']
-  problems = _listed('missing', missing) + _listed('unexpected (--drop-extra PATTERN leaves them out)', extra)
+  way_out = '' if drop is None else ' (--drop-extra PATTERN leaves them out)'
+  problems = _listed('missing', missing) + _listed(f'unexpected{way_out}', extra)
   problems += _listed('of another shape', misshaped) + _listed('no floating-point numbers', whole_numbers)
   if problems:
     raise UserError('\n  '.join([f'{where} does not fit:', *problems]))

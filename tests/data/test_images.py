@@ -2,13 +2,14 @@
 
 import io
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
 
 from dgnet_jax.config import UserError
-from dgnet_jax.data.images import denormalize, normalize, read_image, verify_images
+from dgnet_jax.data.images import denormalize, normalize, read_image, resize_bilinear, verify_images
 from dgnet_jax.data.read import read_layout
 from tests.data.folders import TRAIN, write_market
 from tests.parity import goldens
@@ -128,3 +129,20 @@ def test_resizing_is_antialiased(tmp_path):
 
 def test_real_crops_are_readable(shared_data_dir):
   verify_images(read_layout(shared_data_dir / 'market_mini'), threads=4)
+
+
+def test_bilinear_weights_by_hand():
+  row = np.array([0.0, 1.0], np.float32).reshape(1, 2, 1)
+  np.testing.assert_allclose(resize_bilinear(row, (1, 4))[0, :, 0], [0, 0.25, 0.75, 1])
+  column = np.array([0.0, 10.0, 20.0, 30.0, 40.0, 50.0], np.float32).reshape(6, 1, 1)
+  np.testing.assert_allclose(resize_bilinear(column, (2, 1))[:, 0, 0], [10, 40])  # others are not looked at
+  np.testing.assert_allclose(resize_bilinear(column, (3, 2))[:, :, 0], [[5, 5], [25, 25], [45, 45]])
+
+
+@pytest.mark.parametrize('size_hw', [(12, 9), (7, 30), (5, 4), (299, 299)])
+def test_bilinear_is_that_of_jax(size_hw):
+  image = np.random.default_rng(0).uniform(size=(12, 9, 3)).astype(np.float32)
+  expected = jax.image.resize(image, (*size_hw, 3), 'linear', antialias=False)
+  actual = resize_bilinear(image, size_hw)
+  assert actual.dtype == np.float32
+  np.testing.assert_allclose(actual, expected, atol=1e-5)

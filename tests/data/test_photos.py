@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.data.photos import Chosen, PhotoFiles
+from dgnet_jax.data.photos import BilinearFiles, Chosen, PhotoFiles
+from tests.data.folders import write_picture
 
 HEIGHT, WIDTH = 8, 4
 
@@ -28,3 +29,17 @@ def test_chosen_gathers_in_the_order_given():
   chosen = Chosen(source, index)
   assert len(chosen) == 4
   np.testing.assert_array_equal(chosen[1:9], source[[0, 0, 2]])
+
+
+def test_bilinear_files_keep_their_own_size(tmp_path):
+  paths = []
+  for seed, size_hw in enumerate(((20, 9), (8, 30), (16, 12))):
+    paths.append(str(tmp_path / f'{seed}.png'))
+    write_picture(paths[-1], seed=seed, size_hw=size_hw)
+  files = BilinearFiles(paths, (16, 12))
+  found = files[1:]
+  assert len(files) == 3 and found.shape == (2, 16, 12, 3) and found.dtype == np.float32
+  assert found.min() >= -1 and found.max() <= 1
+  with Image.open(paths[2]) as picture:
+    np.testing.assert_allclose(found[1], np.asarray(picture) / 127.5 - 1, atol=1e-6)
+  assert files[3:].shape == (0, 16, 12, 3)

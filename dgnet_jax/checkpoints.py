@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from dgnet_jax.config import UserError
 from dgnet_jax.config_file import differences
+from dgnet_jax.partitioning import put_everywhere
 
 SHOWN_MISMATCHES = 3
 CLASSES = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # arrays that have one number per person
@@ -252,7 +253,7 @@ def _place(data: np.ndarray, template: Any) -> jax.Array:
   sharding = getattr(template, 'sharding', None)
   if _is_key(template):
     keys = jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(jnp.empty((), template.dtype)))
-    return keys if sharding is None else jax.device_put(keys, sharding)
+    return keys if sharding is None else put_everywhere(keys, sharding)
   if sharding is None:
     return jax.device_put(data)
   return jax.make_array_from_callback(data.shape, sharding, lambda index: data[index])

@@ -24,7 +24,7 @@ from dgnet_jax.interruption import stop_signals
 from dgnet_jax.metric_writer import MetricWriter
 from dgnet_jax.models.build import Networks, make_networks, make_teacher_network
 from dgnet_jax.optimizers import make_optimizers
-from dgnet_jax.partitioning import make_mesh, replicated
+from dgnet_jax.partitioning import make_mesh, put_everywhere, replicated
 from dgnet_jax.progress import Progress
 from dgnet_jax.schedules import active_terms, learning_rates, loss_weights, phase_boundaries
 from dgnet_jax.train_state import create_train_state
@@ -139,7 +139,7 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
   with contextlib.closing(checkpoints), stop_signals() as stopped:
     fresh = checkpoints.latest_step() is None
     backbone = load_backbone(config, 'reid', teacher=teachers[0], log=log) if fresh else None
-    state = jax.device_put(create_train_state(networks, optimizers, config.seed, backbone), replicated(mesh))
+    state = put_everywhere(create_train_state(networks, optimizers, config.seed, backbone), replicated(mesh))
     if not fresh:
       state = checkpoints.restore(state)
       log(f'going on from step {int(state.step)} in {checkpoints.folder}')
@@ -149,7 +149,7 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
     writer = MetricWriter(workdir, resume_step=int(state.step))
     with contextlib.closing(writer):
       pictures = Pictures(networks, source, writer)
-      teachers = jax.device_put(teachers, replicated(mesh))
+      teachers = put_everywhere(teachers, replicated(mesh))
       return _loop(config, mesh, step_fn, source, state, teachers, checkpoints, writer, pictures, stopped, log)
 
 

@@ -20,7 +20,7 @@ from dgnet_jax.interruption import stop_signals
 from dgnet_jax.metric_writer import MetricWriter
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.optimizers import make_teacher_optimizer
-from dgnet_jax.partitioning import make_mesh, replicated
+from dgnet_jax.partitioning import make_mesh, put_everywhere, replicated
 from dgnet_jax.progress import Progress
 from dgnet_jax.schedules import teacher_learning_rate
 from dgnet_jax.teacher_step import Metrics, TeacherState, create_teacher_state, make_teacher_step
@@ -195,7 +195,7 @@ def _train(
   optimizer = make_teacher_optimizer(config, steps_per_epoch)
   if state is None:
     backbone = load_backbone(config, 'teacher', log=log)
-    state = jax.device_put(create_teacher_state(network, optimizer, config.seed, backbone), replicated(mesh))
+    state = put_everywhere(create_teacher_state(network, optimizer, config.seed, backbone), replicated(mesh))
   start = int(state.step)
   total = max(config.teacher.num_epochs * steps_per_epoch, start)
   if jax.process_index() == 0:

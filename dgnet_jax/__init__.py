@@ -9,10 +9,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from dgnet_jax.api import Match, Model, load
+  from dgnet_jax.api import Gallery, Match, Model, load
 
 __version__ = '0.1.0'
-__all__ = ['Match', 'Model', 'load']
+__all__ = ['Gallery', 'Match', 'Model', 'load']
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,17 @@ class Match:
   index: int
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gallery:
+  """Pictures to search, embedded once for any number of rankings: what `Model.gallery` makes.
+
+  paths: as in `Match`. embeddings: f32[N, D].
+  """
+
+  paths: tuple[str, ...]
+  embeddings: np.ndarray
+
+
 class Model:
   """The networks of a checkpoint. What it makes depends on the pictures alone: nothing is drawn.
 
@@ -154,7 +165,7 @@ class Model:
 
     Args:
       queries: pictures of people to find.
-      gallery: pictures to search, commonly a folder.
+      gallery: pictures to search, commonly a folder; or what `gallery` made of them.
       alpha: weight of the embedding's fine-grained half: 0 is the primary half alone, -1 the fine-grained alone; by
         default the run's `evaluation.alpha`. Only style AB has two halves.
       count: how many to give; all by default.
@@ -169,19 +180,22 @@ class Model:
     weights = self._weights(alpha)
     if count is not None and count < 1:
       raise UserError(f'{count=} must be at least 1')
-    queries, gallery = collect(queries, 'queries', log=log), collect(gallery, 'gallery', log=log)
-    pieces = [
-      self._trained.embed(self._pixels(given), log=log, what=what).reshape(len(given), len(weights), -1)
-      for given, what in ((queries, 'embedding the queries'), (gallery, 'embedding the gallery'))
-    ]
-    weighted = (pieces[0] * (weights / weights.sum())[:, None]).reshape(len(queries), -1)
-    searched = pieces[1].reshape(len(gallery), -1)
+    queries = collect(queries, 'queries', log=log)
+    searched = gallery if isinstance(gallery, Gallery) else collect(gallery, 'gallery', log=log)
+    pieces = self._trained.embed(self._pixels(queries), log=log, what='embedding the queries')
+    pieces = pieces.reshape(len(queries), len(weights), -1) * (weights / weights.sum())[:, None]
+    searched = searched if isinstance(searched, Gallery) else self.gallery(searched, log=log)
     found = []
-    for query in weighted:
-      scores = searched @ query
+    for query in pieces.reshape(len(queries), -1):
+      scores = searched.embeddings @ query
       order = np.argsort(-scores, kind='stable')[:count]
-      found.append([Match(gallery.paths[i], float(scores[i]), int(i)) for i in order])
+      found.append([Match(searched.paths[i], float(scores[i]), int(i)) for i in order])
     return found
+
+  def gallery(self, images: Any, *, log: Log | None = None) -> Gallery:
+    """Embeds pictures that `rank` is to search more than once."""
+    given = collect(images, 'gallery', log=log)
+    return Gallery(given.paths, self._trained.embed(self._pixels(given), log=log, what='embedding the gallery'))
 
   def structure_code(self, images: Any) -> np.ndarray:
     """What is kept of a picture that gives the structure: f32[N, h, w, C]."""

@@ -6,6 +6,7 @@ Everything heavy is imported after the command line has been found right.
 import argparse
 from collections.abc import Iterable, Sequence
 import csv
+import importlib.util
 import os
 import pathlib
 import sys
@@ -47,6 +48,14 @@ else is a folder of pictures.
   dgnet rank runs/market anna.jpg ben.jpg --gallery photos/ --count=100 --out=found.csv
 
 A score of 1 is the same picture. Without --out, rank, score and path are printed.
+""",
+  'page': """examples:
+  dgnet page runs/market
+  dgnet page runs/market --gallery photos/ --port=8080
+
+Open the printed address in a browser of this machine. Uploads (JPEG or PNG) are held in memory until they are answered,
+and nowhere else; the page loads and sends nothing from or to anywhere else. Other machines reach it only with
+--host=0.0.0.0, and then everybody on the network does.
 """,
 }
 
@@ -90,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
   rank.add_argument('--alpha', type=float, help="weight of the fine-grained half (default: the run's)")
   rank.add_argument('--count', type=int, default=10, help='matches for each query (default: %(default)s)')
   rank.add_argument('--out', metavar='FILE.csv', help='a table instead')
+  page = command('page', 'a page in the browser to swap and search on')
+  page.add_argument('--gallery', metavar='PICTURE', nargs='+', help='pictures to search, commonly a folder')
+  page.add_argument('--host', default='127.0.0.1', help='to listen at (default: %(default)s, this machine alone)')
+  page.add_argument('--port', type=int, default=7860, help='0 is any that is free (default: %(default)s)')
   for added in commands.choices.values():
     added.add_argument('--batch-size', type=int, default=8, help='pictures at a time (default: %(default)s)')
   return parser
@@ -199,7 +212,23 @@ def _rank(options: argparse.Namespace) -> None:
       print(f'{rank:>6}  {match.score:7.4f}  {match.path}')
 
 
-JOBS = {'embed': _embed, 'swap': _swap, 'interpolate': _interpolate, 'rank': _rank}
+def _page(options: argparse.Namespace) -> None:
+  missing = [name for name in ('starlette', 'uvicorn') if importlib.util.find_spec(name) is None]
+  if missing:
+    raise UserError(f"the page needs {' and '.join(missing)}: pip install 'dgnet_jax[page]'")
+  from dgnet_jax.data.given import collect
+  from dgnet_jax.page.answers import Answers
+  from dgnet_jax.page.server import is_loopback, listen, serve
+
+  with listen(options.host, options.port) as listening:
+    if not is_loopback(options.host):
+      _told(f'warning: --host={options.host}: whoever reaches this machine can use the page and see the gallery')
+    gallery = collect(options.gallery, 'gallery', log=_told) if options.gallery else None
+    answers = Answers(_load(options), gallery, log=_told)
+    serve(answers, listening, options.host, log=_told)
+
+
+JOBS = {'embed': _embed, 'swap': _swap, 'interpolate': _interpolate, 'rank': _rank, 'page': _page}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

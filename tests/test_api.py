@@ -113,6 +113,13 @@ def test_the_same_picture_scores_one(model, photos):
   assert scores == sorted(scores, reverse=True) and min(scores) >= -1
 
 
+def test_a_gallery_embedded_once_ranks_alike(model, photos):
+  gallery = model.gallery(photos[1:])
+  assert gallery.paths == tuple(photos[1:]) and gallery.embeddings.shape[0] == 4
+  for alpha in (None, 0.0):
+    assert model.rank(photos[:2], gallery, alpha=alpha) == model.rank(photos[:2], photos[1:], alpha=alpha)
+
+
 def test_activation_is_a_length_at_every_place(model, photos):
   activation = model.activation(photos)
   assert activation.shape[0] == len(photos) and activation.ndim == 3

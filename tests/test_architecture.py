@@ -60,6 +60,7 @@ FLOORS = (
     *('interop.release_import', 'interop.release_export'),
   ),
   ('main', 'api'),
+  ('page.*',),
   ('cli', 'figures'),
 )
 # Within a floor and across folders.

@@ -12,7 +12,7 @@ import pytest
 from dgnet_jax import cli
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
-COMMANDS = ('embed', 'swap', 'interpolate', 'rank')
+COMMANDS = ('embed', 'swap', 'interpolate', 'rank', 'page')
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ FLOORS = (
     *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
     *('interop.release_import', 'interop.release_export'),
   ),
-  ('main', 'api'),
+  ('main', 'api', 'ablation'),
   ('page.*',),
   ('cli', 'figures'),
 )

@@ -1,0 +1,43 @@
+"""What joint learning is worth, on pedestrians that anyone can render; for tools/ablation.py.
+
+python -m tools.ablation --out=runs/ablation                          # small: two CPU cores, a cell in half an hour
+python -m tools.ablation --out=runs/ablation_large --setting=large    # a GPU: 256x128, ResNet-50, thousands of pictures
+
+One run of the small setting by itself:
+
+python -m dgnet_jax.main --config=configs/ablation.py --workdir=runs/ablation_one
+"""
+
+import pathlib
+
+from dgnet_jax.config_file import read_config_file
+
+
+def small():
+  """The embedded default."""
+  return read_config_file(pathlib.Path(__file__).parent / 'synthetic.py')
+
+
+def large():
+  """The release's networks and sizes on as many rendered people as Market-1501 has; the schedule is a tenth of its."""
+  config = read_config_file(pathlib.Path(__file__).parent / 'market.py')
+  config.data.update(layout='synthetic', loader='memory')
+  config.data.synthetic.update(
+    num_train_identities=512, num_test_identities=256, photos_per_identity=16, num_distractors=512, num_junk=256
+  )
+  config.data.synthetic.image_size_hw = (256, 128)
+  config.num_steps = 10_000
+  config.reid.pretrained = 'teacher'
+  config.teacher.last_stride = config.reid.last_stride
+  config.optimizer.decay_steps = 6_000
+  for ramp in config.ramps.values():
+    ramp.update(start_step=3_000, per_step=0.005)
+  config.log.update(pictures_every_steps=1_000, checkpoint_every_steps=1_000)
+  return config
+
+
+SETTINGS = {'small': small, 'large': large}
+
+
+def get_config(setting='small'):
+  return SETTINGS[setting]()

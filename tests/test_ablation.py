@@ -1,0 +1,90 @@
+"""The table of the ablation from given results, and which cells are run with what."""
+
+import json
+import pathlib
+
+from PIL import Image
+import pytest
+
+from dgnet_jax import ablation
+from dgnet_jax.config import UserError
+from dgnet_jax.config_file import read_config_file
+from dgnet_jax.config_rules import leaves
+from tests.conftest import REPO
+from tools import ablation as command
+
+SCORES = {'teacher': 0.5, 'primary': 0.6, 'fine_grained': 0.55, 'both': 0.7}
+
+
+class Runner:
+  """Stands for the training: writes results, and remembers what it was asked."""
+
+  def __init__(self):
+    self.ran = []
+
+  def __call__(self, config, cell, log):
+    self.ran.append((cell.kind, cell.seed, config))
+    extra = 0.01 * cell.seed - (0.05 if cell.kind == 'real' else 0)
+    rows = {name: {'rank_1': value + extra, 'mAP': value / 2 + extra} for name, value in SCORES.items()}
+    path = cell.workdir / 'evaluation' / 'results.json'
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({'single_query': rows}))
+
+
+@pytest.fixture
+def base():
+  return read_config_file(REPO / 'configs' / 'synthetic.py')
+
+
+def test_table_and_plot(base, tmp_path):
+  lines = []
+  summary = ablation.run_all(base, tmp_path, [0, 2], run=Runner(), log=lines.append)
+  assert summary['scores']['DG-Net, both']['rank_1'] == pytest.approx([0.7, 0.72])
+  assert summary['gains']['DG-Net, both']['rank_1'] == pytest.approx([0.15, 0.15])  # over 0.55 and 0.57
+  table = (tmp_path / 'ablation.md').read_text()
+  assert '| DG-Net, both | 71.0 ± 1.4 | 36.0 ± 1.4 | +15.0 ± 0.0 | +10.0 ± 0.0 |' in table
+  assert '| real pictures only | 56.0 ± 1.4 | 26.0 ± 1.4 |  |  |' in table and table.strip() in lines[-1]
+  assert json.loads((tmp_path / 'ablation.json').read_text()) == summary
+  with Image.open(tmp_path / 'ablation.png') as plot:
+    assert plot.size[0] > 900
+
+
+def test_cells_that_are_done_are_not_run_again(base, tmp_path):
+  runner = Runner()
+  ablation.run_all(base, tmp_path, [1], run=runner, log=lambda line: None)
+  ablation.run_all(base, tmp_path, [1, 3], run=runner, log=lambda line: None)
+  assert [(kind, seed) for kind, seed, _ in runner.ran] == [('joint', 1), ('real', 1), ('joint', 3), ('real', 3)]
+
+
+def test_kinds_differ_in_the_teaching_alone(base, tmp_path):
+  runner = Runner()
+  ablation.run_all(base, tmp_path, [4], run=runner, log=lambda line: None)
+  joint, real = (dict(leaves(config)) for *_, config in runner.ran)
+  differing = {name for name in joint if joint[name] != real[name]}
+  assert differing == {'teacher.checkpoint', 'ramps.teaching.maximum'}
+  assert real['teacher.checkpoint'] == str(tmp_path / 'joint_4' / 'teacher')
+  assert joint['seed'] == real['seed'] == 4 and joint['data.root'] == real['data.root']
+
+
+def test_mistakes_are_told(base, tmp_path):
+  with pytest.raises(UserError, match='seeds 1 1'):
+    ablation.run_all(base, tmp_path, [1, 1], run=Runner())
+  base.reid.detach_code = False
+  with pytest.raises(UserError, match='code detached'):
+    ablation.run_all(base, tmp_path, [1], run=Runner())
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(ablation.run_all, '__kwdefaults__', ablation.run_all.__kwdefaults__ | {'run': Runner()})
+  command.main([f'--out={tmp_path}', '--seeds', '5', '--config.num_steps=7'])
+  assert 'cell 2/2: real, seed 5' in capsys.readouterr().out
+  with pytest.raises(SystemExit):
+    command.main([f'--out={tmp_path}', '--config.num_step=7'])
+  assert 'num_steps' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('setting', ['small', 'large'])
+def test_settings_are_valid(setting):
+  config = command._settings()[setting]()
+  folder = pathlib.Path('ablation')
+  assert ablation.cell_config(config, ablation.cells(folder, [0])[1], folder).ramps.teaching.maximum == 0

@@ -24,7 +24,7 @@ def without_cycle(losses, weight):
   return {name: loss for name, loss in losses.items() if name not in cycle} | {'loss_gen_total': total}
 
 
-@pytest.mark.usefixtures('float64')
+@pytest.mark.usefixtures('float64', 'long_parity_dir')
 class TestStep:
   @each('step', STEPS)
   def test_losses_and_gradients(self, variant):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import dgnet_jax
 from dgnet_jax.config import UserError
+from dgnet_jax.console import told_plainly
 
 if TYPE_CHECKING:
   from dgnet_jax.api import Model
@@ -234,16 +235,10 @@ JOBS = {'embed': _embed, 'swap': _swap, 'interpolate': _interpolate, 'rank': _ra
 def main(arguments: Sequence[str] | None = None) -> None:
   """Entry point; ends with status 2 after a mistake of the user's, 130 after an interruption."""
   options = _parser().parse_args(arguments)
-  try:
+  with told_plainly():
     if not os.path.exists(options.run):
       raise UserError(f'{options.run}: no such folder (RUN)')
     JOBS[options.command](options)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
-  except KeyboardInterrupt:
-    print('interrupted', file=sys.stderr)
-    raise SystemExit(130) from None
 
 
 if __name__ == '__main__':

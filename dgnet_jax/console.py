@@ -1,4 +1,4 @@
-"""A copy of all that is printed, in a file."""
+"""What commands share: plain messages and exit statuses, and a copy of all that is printed."""
 
 from collections.abc import Iterator
 import contextlib
@@ -7,6 +7,8 @@ import sys
 import time
 import traceback
 from typing import Any, TextIO
+
+from dgnet_jax.config import Interrupted, UserError
 
 
 class Tee:
@@ -55,3 +57,16 @@ def copied_to(path: str | os.PathLike[str]) -> Iterator[None]:
       finally:
         for tee in tees:
           tee.finish()
+
+
+@contextlib.contextmanager
+def told_plainly() -> Iterator[None]:
+  """Turns what a person can put right, and interruptions, into one message and an exit status: 2 and 130."""
+  try:
+    yield
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    raise SystemExit(2) from error
+  except (Interrupted, KeyboardInterrupt) as error:
+    print(str(error) or 'interrupted', file=sys.stderr)
+    raise SystemExit(130) from error

@@ -4,16 +4,15 @@ Everything heavy is imported after the command line and the configuration have b
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
-import contextlib
+from collections.abc import Sequence
 import pathlib
 import sys
 from typing import Any
 
 from dgnet_jax import config_file
-from dgnet_jax.config import Interrupted, MissingSplit, UserError
+from dgnet_jax.config import MissingSplit, UserError
 from dgnet_jax.config_rules import leaves, suggestion
-from dgnet_jax.console import copied_to
+from dgnet_jax.console import copied_to, told_plainly
 
 MODES = {
   'train': 'the whole job: data, teacher, DG-Net, evaluation and pictures; goes on where it stopped',
@@ -107,7 +106,7 @@ def run(options: argparse.Namespace, config: Any) -> None:
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
   log_name = f'log.{jax.process_index()}.txt' if jax.process_index() else 'log.txt'
-  with copied_to(workdir / log_name), _told_plainly():
+  with copied_to(workdir / log_name), told_plainly():
     print(f'mode {options.mode}, config {options.config}, results in {workdir}')
     _note_config(workdir, config, write=options.mode in ('train', 'teacher') and jax.process_index() == 0)
     _dispatch(options.mode, config, workdir)
@@ -149,22 +148,9 @@ def _dispatch(mode: str, config: Any, workdir: pathlib.Path) -> None:
     print(f'nothing to evaluate: {error}')  # training is done, and that was the job
 
 
-@contextlib.contextmanager
-def _told_plainly() -> Iterator[None]:
-  """Turns what a person can put right, and interruptions, into one message and an exit status."""
-  try:
-    yield
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
-  except (Interrupted, KeyboardInterrupt) as error:
-    print(str(error) or 'interrupted', file=sys.stderr)
-    raise SystemExit(130) from error
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
   """Entry point; ends with status 2 after a mistake of the user's, 130 after an interruption."""
-  with _told_plainly():
+  with told_plainly():
     options, config = parse(sys.argv[1:] if arguments is None else arguments)
     run(options, config)
 

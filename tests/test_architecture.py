@@ -66,6 +66,7 @@ FLOORS = (
 # Within a floor and across folders.
 NEIGHBOURS = {
   'config': {'config_rules'},
+  'console': {'config'},
   'evaluation.match_ranks': {'partitioning'},
   'config_rules': {'data.layouts'},
   'config_file': {'config', 'config_rules'},

@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from dgnet_jax import config_file
-from dgnet_jax.config import ConfigError, Interrupted, UserError
+from dgnet_jax.config import ConfigError, UserError
+from dgnet_jax.console import told_plainly
 
 EXAMPLE = """
 examples:
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument('--setting', choices=settings, default='small', help='of configs/ablation.py (default: small)')
   overrides, others, problems = config_file.split_overrides(sys.argv[1:] if arguments is None else arguments)
   options = parser.parse_args(others)
-  try:
+  with told_plainly():
     config = settings[options.setting]()
     problems += config_file.apply_overrides(config, overrides)
     if problems:
@@ -55,12 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from dgnet_jax.ablation import run_all  # late: help needs no numpy
 
     run_all(config, options.out, options.seeds)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
-  except (Interrupted, KeyboardInterrupt) as error:
-    print(f'{error}\nthe same command goes on', file=sys.stderr)
-    raise SystemExit(130) from error
 
 
 if __name__ == '__main__':

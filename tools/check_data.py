@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 from dgnet_jax import config_file
-from dgnet_jax.config import UserError
+from dgnet_jax.console import told_plainly
 from dgnet_jax.data.layouts import LAYOUTS
 from tools.data_fields import data_fields
 
@@ -71,13 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Entry point; see EXAMPLE for the exit status."""
   overrides, others, problems = config_file.split_overrides(sys.argv[1:] if arguments is None else arguments)
   options = _parser().parse_args(others)
-  try:
+  with told_plainly():
     found = check(options, data_fields(overrides, problems))
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
-  except KeyboardInterrupt:
-    raise SystemExit(130) from None
   raise SystemExit(1 if found else 0)
 
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import sys
 
 from dgnet_jax import config_file
-from dgnet_jax.config import ConfigError, UserError
+from dgnet_jax.config import ConfigError
+from dgnet_jax.console import told_plainly
 
 EXAMPLE = """
 examples:
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Entry point; ends with status 2 after a mistake of the user's."""
   overrides, others, problems = config_file.split_overrides(sys.argv[1:] if arguments is None else arguments)
   options = _parser().parse_args(others)
-  try:
+  with told_plainly():
     if problems or (overrides and options.command != 'import'):
       raise ConfigError(problems or [f'{name}: only for import' for name in overrides])
     if options.command == 'import':
@@ -71,9 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
       from dgnet_jax.interop.release_export import export_release
 
       export_release(options.workdir, options.out, step=options.step)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
 
 
 if __name__ == '__main__':

@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Sequence
 import pathlib
-import sys
 
 from dgnet_jax import config_file
-from dgnet_jax.config import UserError
+from dgnet_jax.console import told_plainly
 
 EXAMPLE = """
 example:
@@ -30,14 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     '--platforms', default='cpu,cuda,tpu', help='that it shall run on, of cpu, cuda, rocm, tpu (default: %(default)s)'
   )
   options = parser.parse_args(arguments)
-  try:
+  with told_plainly():
     config = config_file.load_config(options.workdir / 'config.json', {})
     from dgnet_jax.export_model import export_model  # late: help needs no JAX
 
     export_model(config, options.workdir, options.out, platforms=options.platforms.split(','))
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgnet_jax import config_file
 from dgnet_jax.config import ConfigError, UserError, validate
+from dgnet_jax.console import told_plainly
 from dgnet_jax.data.layouts import SPLITS
 
 if TYPE_CHECKING:
@@ -233,15 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
   overrides, others, problems = config_file.split_overrides(sys.argv[1:] if arguments is None else arguments)
   options = _parser().parse_args(others)
   problems += [f'{name}: only fields of data are read' for name in overrides if not name.startswith('data.')]
-  try:
+  with told_plainly():
     if problems:
       raise ConfigError(problems)
     draw(options, overrides)
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
-  except KeyboardInterrupt:
-    raise SystemExit(130) from None
 
 
 if __name__ == '__main__':

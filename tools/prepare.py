@@ -8,6 +8,7 @@ from typing import Any
 
 from dgnet_jax import config_file
 from dgnet_jax.config import UserError
+from dgnet_jax.console import told_plainly
 from dgnet_jax.data.layouts import LAYOUTS
 from tools.data_fields import data_fields
 
@@ -98,13 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Entry point; ends with status 2 after a mistake of the user's."""
   overrides, others, problems = config_file.split_overrides(sys.argv[1:] if arguments is None else arguments)
   options = _parser().parse_args(others)
-  try:
+  with told_plainly():
     prepare(options, data_fields(overrides, problems))
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
-  except KeyboardInterrupt:
-    raise SystemExit(130) from None
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from typing import Any
 
 from dgnet_jax import config_file
 from dgnet_jax.config import UserError
+from dgnet_jax.console import told_plainly
 from dgnet_jax.files import whole_file
 from tools.data_fields import data_fields
 
@@ -208,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Entry point; ends with status 2 after a mistake of the user's."""
   overrides, others, problems = config_file.split_overrides(sys.argv[1:] if arguments is None else arguments)
   options = _parser().parse_args(others)
-  try:
+  with told_plainly():
     fields = data_fields(overrides, problems)
     _check(options)
     results = measure(options, fields)
@@ -217,11 +218,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
       with whole_file(options.out) as aside:
         aside.write_text(json.dumps(results, indent=2) + '\n')
       print(f'results: {options.out}')
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
-  except KeyboardInterrupt:
-    raise SystemExit(130) from None
 
 
 if __name__ == '__main__':

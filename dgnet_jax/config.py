@@ -37,6 +37,9 @@ def default_config() -> ConfigDict:
   config.seed = 0  # all randomness is a function of (seed, step)
   config.batch_size = 8  # images per stream and step, over all devices; a step sees 4 times as many pictures
   config.num_steps = 100_000  # length of the run, in iterations
+  # False: nothing is generated, and the re-id network learns alone, from real pictures only, with everything else as it
+  # is: what joint learning is compared with (tools/ablation.py). Style AB only.
+  config.joint = True
   config.compute_dtype = 'float32'  # float32 or bfloat16: what convolutions compute in; parameters stay float32
 
   config.data = ConfigDict()

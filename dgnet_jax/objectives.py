@@ -204,6 +204,7 @@ def _reid_terms(
   batch: PairBatch,
   labels: Array | None,
   dropout_key: Array | None,
+  active: ActiveTerms,
 ) -> tuple[Terms, Params]:
   """Identification of real pictures, and learning from detached cross images when there are teacher labels."""
   pictures = [batch.erased_image, batch.erased_positive]
@@ -217,11 +218,12 @@ def _reid_terms(
     'identity': _identification(primary[:, :2], batch.identity),
     'positive_identity': _identification(primary[:, 2:4], batch.identity),
   }
+  if active.teaching and fine is not None:
+    terms['fine_identity'] = per_stream(identity_cross_entropy)(fine[:, :2], batch.identity)
   if labels is not None:
     terms['primary_teaching'] = per_stream(soft_label_kl)(primary[:, 4:], labels)
   if labels is not None and fine is not None:
     structure_identity = batch.identity[:, ::-1]
-    terms['fine_identity'] = per_stream(identity_cross_entropy)(fine[:, :2], batch.identity)
     terms['fine_teaching'] = per_stream(fine_grained_cross_entropy)(fine[:, 4:], structure_identity)
   return terms, batch_stats
 
@@ -253,7 +255,7 @@ def generator_and_reid_terms(
     discriminator_params: already updated in this step.
     batch: the input.
     codes: appearance codes of the clean pictures.
-    labels: the teacher's, f[B, 2, K] by appearance donor; None while teaching is inactive.
+    labels: the teacher's, f[B, 2, K] by appearance donor; None leaves out all learning from cross images.
     draws: of this step.
     active: which ramped terms count.
 
@@ -273,7 +275,9 @@ def generator_and_reid_terms(
     draws,
     active,
   )
-  reid_terms, batch_stats = _reid_terms(networks, reid_params, reid_stats, generated, batch, labels, draws.dropout_key)
+  reid_terms, batch_stats = _reid_terms(
+    networks, reid_params, reid_stats, generated, batch, labels, draws.dropout_key, active
+  )
   return terms | reid_terms, batch_stats
 
 

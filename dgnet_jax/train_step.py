@@ -26,6 +26,8 @@ from dgnet_jax.types import ActiveTerms, Array, NetworkState, PairBatch, PixelBa
 Metrics = dict[str, Array]
 Gradients = dict[str, Any]
 
+REAL_PICTURE_TERMS = ('identity', 'positive_identity', 'fine_identity')
+
 
 def _reduced_total(terms: Terms, weights: Any) -> Array:
   """The scalar that is minimised: weighted, mean over the batch, sum over the two streams."""
@@ -94,7 +96,7 @@ def update(
   discriminator = _apply(optimizers.discriminator, state.discriminator, discriminator_gradients, {})
 
   labels = None
-  if active.teaching:
+  if active.teaching and config.joint:
     labels = soft_labels(
       teacher_network,
       teachers,
@@ -173,6 +175,10 @@ def make_train_step(
   def train_step(state, teachers, pixels, active):
     batch, draws = draw_step(config, state, pixels, networks.reid_scale)
     new_state, metrics, _ = update(networks, teacher_network, optimizers, config, state, teachers, batch, draws, active)
+    if not config.joint:
+      # What no output depends on is not computed: this step is the re-id network's part of the other.
+      new_state = new_state.replace(generator=state.generator, discriminator=state.discriminator)
+      metrics = {name: value for name, value in metrics.items() if name in REAL_PICTURE_TERMS}
     return new_state, metrics
 
   return train_step

@@ -145,24 +145,35 @@ def feature_distances(real: np.ndarray, generated: np.ndarray, truth: np.ndarray
   }
 
 
-def _ssim_within(pictures: np.ndarray, identity: np.ndarray, count: int) -> float | None:
-  """Mean SSIM of `count` pairs of different pictures of one person; None if nobody is on two."""
+def _ssim_within(identity: np.ndarray, count: int, read: Callable[[np.ndarray], np.ndarray]) -> float | None:
+  """Mean SSIM of `count` pairs of different pictures of one person; None if nobody is on two.
+
+  Args:
+    identity: i64[P], who is on each picture.
+    count: of pairs.
+    read: maps indices of pictures to their pixels.
+  """
   try:
     first, second = draw_pairs_within(identity, count, SEED)
   except ValueError:
     return None
-  return float(image_quality.ssim(pictures[first], pictures[second]).mean())
+  return float(image_quality.ssim(read(first), read(second)).mean())
 
 
 def _write_sheet(
-  path: pathlib.Path, photos: np.ndarray, draw: Draw, generated: np.ndarray, truth: RenderedTruth, values: Values
+  path: pathlib.Path,
+  structures: np.ndarray,
+  appearances: np.ndarray,
+  generated: np.ndarray,
+  truth: RenderedTruth,
+  values: Values,
 ) -> None:
   """The first cross pictures in patterned tops, and in plain ones."""
   patterned, plain = np.flatnonzero(truth.patterned), np.flatnonzero(~truth.patterned)
   shown = np.concatenate([patterned[:SHOWN_PATTERNED], plain[:SHOWN_PLAIN]])
   sheet = sheets.truth_sheet(
-    photos[draw.structure[shown]],
-    photos[draw.other[shown]],
+    structures[shown],
+    appearances[shown],
     generated[shown],
     truth.pictures[shown],
     values['psnr'][shown].tolist(),
@@ -206,15 +217,18 @@ def measure_against_truth(
   identity, camera = (
     np.concatenate([getattr(split, name) for split in (index.query, index.gallery)]) for name in ('identity', 'camera')
   )
-  people = identity > DISTRACTOR
-  photos = PhotoFiles(paths, size)[:]
+
+  def read(chosen: np.ndarray) -> np.ndarray:
+    return PhotoFiles([paths[i] for i in chosen], size)[:]
+
   draw = draw_photos(identity, count)
   donors = {'cross': draw.other, 'self': draw.structure, 'same_person': draw.same}
-  structures = photos[draw.structure]
-  pictures = image_quality.trivial_answers(structures, photos[draw.other])
-  for kind, donor in donors.items():
-    made = trained.swap_pictures(structures, photos[donor], log=log, what=f'{kind} pictures')
-    pictures[kind] = np.concatenate(list(made))
+  structures = read(draw.structure)
+  appearances = {kind: read(donor) for kind, donor in donors.items()}
+  pictures = image_quality.trivial_answers(structures, appearances['cross'])
+  for kind, worn in appearances.items():
+    swaps = trained.swap_pictures(structures, worn, log=log, what=f'{kind} pictures')
+    pictures[kind] = np.concatenate(list(swaps))
   log(f'rendering the truth of {count} cross pictures and of as many reconstructions')
   truth = {'cross': render_truth(config, index.root, paths, draw.structure, draw.other)}
   # The same clothes in the same structure, whichever photo shows them.
@@ -226,17 +240,17 @@ def measure_against_truth(
     same_camera = camera[draw.structure] == camera[donors[like]]
     results[kind] = group_means(values, truth[like].patterned, same_camera)
     if kind == 'cross':
-      _write_sheet(sheet_path, photos, draw, pictures['cross'], truth['cross'], values)
+      _write_sheet(sheet_path, structures, appearances['cross'], pictures['cross'], truth['cross'], values)
 
   results['diversity'] = {
-    'generated': _ssim_within(pictures['cross'], identity[draw.other], count),
-    'real': _ssim_within(photos, identity, count),
+    'generated': _ssim_within(identity[draw.other], count, lambda chosen: pictures['cross'][chosen]),
+    'real': _ssim_within(identity, count, read),
   }
   features = [
     embed_by_teacher(shown, what=f'teacher: embedding {name}')
     for name, shown in (('cross pictures', pictures['cross']), ('their truth', truth['cross'].pictures))
   ]
-  results['teacher_frechet_distance'] = feature_distances(real_features[people], *features, log=log)
+  results['teacher_frechet_distance'] = feature_distances(real_features[identity > DISTRACTOR], *features, log=log)
   return results
 
 

@@ -101,8 +101,9 @@ def test_what_stands_before_a_garment_is_no_garment(worn):
   trousers = changed(bottom='trousers')
   whole = worn(trousers, changed(occluder='none', **place)).garments
   behind_bin = worn(trousers, changed(occluder='bin', **place)).garments
-  assert whole[:, 1, 46:].any(axis=(1, 2)).all() and not behind_bin[:, 1, 46:].any()  # its lid is at 0.66 of 64
-  np.testing.assert_array_equal(whole[:, :, :40], behind_bin[:, :, :40])
+  hidden = np.s_[:, 1, 46:, 10:22]  # the lid is at 0.66 of 64 pixels, the bin 15 wide
+  assert whole[hidden].any(axis=(1, 2)).all() and not behind_bin[hidden].any()
+  assert (whole != behind_bin)[:, :, :40].mean() < 0.001
 
 
 def test_fidelity_of_tops_that_can_be_drawn(worn):

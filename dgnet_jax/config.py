@@ -206,7 +206,7 @@ def default_config() -> ConfigDict:
   config.evaluation.reranking.weight = 0.3  # share of the embeddings' own distance
   config.evaluation.num_swaps = 8  # people on each side of the swap sheet
   config.evaluation.num_ranked_queries = 8  # queries on the ranked-list sheet
-  config.evaluation.num_truth_pairs = 256  # synthetic data: cross pictures compared with the rendered truth
+  config.evaluation.num_truth_pairs = 512  # synthetic data: pictures of each kind compared with the truth
 
   config.generation = ConfigDict()  # what --mode=generate makes
   # sheets (every person of the query split on evaluation.num_swaps structures, and sheets to look at), photos (each

@@ -58,12 +58,13 @@ POSITIVE = {
   *('log.progress_every_steps', 'log.pictures_every_steps', 'log.checkpoint_every_steps', 'log.keep_checkpoints'),
   *('generation.per_appearance', 'generation.jpeg_quality'),
   *('evaluation.reranking.k1', 'evaluation.reranking.k2'),
-  *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries', 'evaluation.num_truth_pairs'),
+  *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries'),
 }
 CRITIC_PIXELS = 64  # six halvings, the last of at least 2 pixels for reflect padding
-# The variance of BatchNorm needs two examples, identification and cross pictures two people, a positive two photos.
+# The variance of BatchNorm needs two examples, identification and cross pictures two people, a positive two photos, the
+# covariance of generated pictures two of them.
 AT_LEAST_TWO = {
-  *('batch_size', 'teacher.batch_size'),
+  *('batch_size', 'teacher.batch_size', 'evaluation.num_truth_pairs'),
   *('data.synthetic.num_train_identities', 'data.synthetic.num_test_identities', 'data.synthetic.photos_per_identity'),
 }
 

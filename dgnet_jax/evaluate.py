@@ -11,7 +11,7 @@ import numpy as np
 
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex
 from dgnet_jax.data.open import TEST, open_dataset
-from dgnet_jax.data.photos import PhotoFiles
+from dgnet_jax.data.photos import PhotoFiles, Pixels
 from dgnet_jax.evaluation import ranking, sheets
 from dgnet_jax.files import whole_file
 from dgnet_jax.inference import embed_teacher
@@ -20,7 +20,6 @@ from dgnet_jax.partitioning import replicated
 from dgnet_jax.ranking_report import (
   TITLES,
   Embeddings,
-  Table,
   alpha_of,
   plot_alphas,
   plot_roc,
@@ -28,18 +27,14 @@ from dgnet_jax.ranking_report import (
   ranking_tables,
   write_csv,
 )
-from dgnet_jax.swap_report import measure_against_truth, write_swap_sheet
+from dgnet_jax.swap_report import write_swap_sheet
 from dgnet_jax.train_teacher import load_teachers
 from dgnet_jax.trained import Trained, load_trained, one_photo_each, results_folder
+from dgnet_jax.truth_report import measure_against_truth, picture_table
 
 Log = Callable[[str], None]
 
 SHOWN_MATCHES = 10  # gallery pictures per query on the ranked sheet
-LABELS = {
-  'generated': 'generated',
-  'structure': 'the structure picture itself',
-  'recolored': "the same in the donor's mean colour",
-}
 
 
 def _embed_splits(
@@ -81,14 +76,6 @@ def _write_ranked_sheet(config: Any, index: DatasetIndex, dgnet: Embeddings, pat
   return sheets.save_png(path, sheet)
 
 
-def picture_table(title: str, table: Table) -> str:
-  """A table for a person."""
-  lines = [f'{title:<40}{"PSNR":>10}{"SSIM":>8}']
-  for name, row in table.items():
-    lines.append(f'  {LABELS[name]:<38}{row["psnr"]:>7.2f} dB{row["ssim"]:>8.3f}')
-  return '\n'.join(lines)
-
-
 def _describe(config: Any, index: DatasetIndex, trained: Trained) -> dict[str, Any]:
   gallery = index.gallery.identity
   return {
@@ -118,7 +105,7 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
 
   Returns:
     What results.json holds: what was evaluated, the tables of `ranking_report.ranking_tables` (also in rankings.csv),
-    on the built-in pedestrians `pictures` ({'generated', 'structure', 'recolored'} -> psnr in dB, ssim), and `files`.
+    on the built-in pedestrians `pictures` (`truth_report.measure_against_truth`), and `files`.
 
   Raises:
     UserError: data set, checkpoint or teacher are missing, damaged or do not fit; says which.
@@ -131,7 +118,8 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
   log(f'evaluating step {trained.step} on {index.name}: {counts}')
   size = tuple(config.data.image_size_hw)
   dgnet = _embed_splits(index, size, 'DG-Net', functools.partial(trained.embed, log=log))
-  teacher = _embed_splits(index, size, 'teacher', _teacher_embedder(config, trained, workdir, log))
+  embed_by_teacher = _teacher_embedder(config, trained, workdir, log)
+  teacher = _embed_splits(index, size, 'teacher', embed_by_teacher)
   tables = ranking_tables(config, index, dgnet, teacher, log)
   for name, table in tables.items():
     log(ranking_table(TITLES[name], table, config.evaluation.alpha))
@@ -150,9 +138,9 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
   _write_ranked_sheet(config, index, dgnet, files['ranked'])
   if config.data.layout == 'synthetic':
     files['truth'] = folder / 'truth.png'
-    results['pictures'] = measure_against_truth(config, index, trained, files['truth'], log=log)
-    title = f'{config.evaluation.num_truth_pairs} cross pictures against the truth'
-    log(picture_table(title, results['pictures']))
+    real = np.concatenate([teacher.query, teacher.gallery])
+    results['pictures'] = measure_against_truth(config, index, trained, embed_by_teacher, real, files['truth'], log=log)
+    log(picture_table(results['pictures']))
   results['files'] = {name: path.name for name, path in files.items()}
   with whole_file(folder / 'results.json') as aside:
     aside.write_text(json.dumps(results, indent=2) + '\n')
@@ -166,7 +154,7 @@ def _teacher_embedder(config: Any, trained: Trained, workdir: pathlib.Path, log:
   teacher = jax.device_put(jax.device_get(teacher), replicated(trained.mesh))  # from all processes' devices to ours
   network = make_teacher_network(config, trained.num_identities)
 
-  def embed(files: PhotoFiles, *, what: str) -> np.ndarray:
+  def embed(files: Pixels, *, what: str) -> np.ndarray:
     return embed_teacher(
       network,
       teacher.params,

@@ -56,6 +56,7 @@ FLOORS = (
   ),
   (
     *('export_model', 'exported_example', 'feature_spaces', 'similarity_report'),
+    *('rendered_truth', 'truth_report'),
     *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
     *('interop.release_import', 'interop.release_export'),
   ),
@@ -72,7 +73,8 @@ NEIGHBOURS = {
   'config_file': {'config', 'config_rules'},
   'train': {'train_teacher'},
   'swap_report': {'trained'},
-  'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained'},
+  'truth_report': {'rendered_truth', 'similarity_report', 'trained'},
+  'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained', 'truth_report'},
   'codes': {'inference'},
   'bulk': {'trained'},
   'generate': {'bulk', 'trained'},

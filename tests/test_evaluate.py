@@ -13,11 +13,9 @@ from dgnet_jax.config_file import save_config
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import PhotoFiles
-from dgnet_jax.evaluate import evaluate, picture_table
-from dgnet_jax.evaluation import image_quality
+from dgnet_jax.evaluate import evaluate
 from dgnet_jax.generate import generate
 from dgnet_jax.ranking_report import Embeddings, ranking_table, ranking_tables
-from dgnet_jax.swap_report import draw_pairs, render_truth
 from dgnet_jax.train_teacher import train_teacher
 from dgnet_jax.trained import load_trained, one_photo_each
 from tests.data.fakes import write_fake
@@ -64,34 +62,25 @@ def test_results(run, evaluation):
       assert list(row)[:5] == ['rank_1', 'rank_5', 'rank_10', 'rank_20', 'mAP']
       assert 0 <= row['rank_1'] <= row['rank_5'] <= row['rank_10'] <= 1 and 0 < row['mAP'] <= 1
     assert 'mINP' in table['both'] and 'mINP' not in table['chance']
-  assert list(results['pictures']) == ['generated', 'structure', 'recolored']
-  assert all(0 < row['psnr'] < 60 and -1 < row['ssim'] < 1 for row in results['pictures'].values())
   assert json.loads((workdir / 'evaluation' / 'results.json').read_text()) == results
 
 
-def test_truth_of_a_photo_by_itself_is_the_photo(run):
-  config, _, index, _ = run
-  paths, size = index.query.paths, (32, 16)
-  truth = render_truth(config, index.root, paths, range(5), range(5))
-  assert (image_quality.psnr(truth, PhotoFiles(paths[:5], size)[:]) > 28).all()  # but for JPEG's error
-
-
-def test_truth_keeps_the_structure_and_changes_the_person(run):
-  config, _, index, _ = run
-  paths, identity = index.query.paths, index.query.identity
-  other = int(np.flatnonzero(identity != identity[0])[-1])
-  own, swapped, donor = render_truth(config, index.root, paths, [0, 0, other], [0, other, other])
-  background = (own == swapped).all(axis=-1)
-  assert 0.2 < background.mean() < 1
-  assert (own == donor).all(axis=-1).mean() < 0.2
-
-
-def test_pairs_are_of_different_people():
-  identity = np.array([1, 0, -1, 2, 2, 2])
-  structure, appearance = draw_pairs(identity, 50)
-  assert (identity[structure] != identity[appearance]).all()
-  assert (identity[structure] > 0).all() and (identity[appearance] > 0).all()
-  np.testing.assert_array_equal(draw_pairs(identity, 50)[0], structure)
+def test_pictures_against_the_truth(run, evaluation):
+  config, *_ = run
+  pictures, count = evaluation[0]['pictures'], config.evaluation.num_truth_pairs
+  kinds = ['cross', 'structure', 'recolored', 'self', 'same_person']
+  assert list(pictures) == [*kinds, 'diversity', 'teacher_frechet_distance']
+  for kind in kinds:
+    groups = pictures[kind]
+    assert groups['all']['count'] == count == groups['patterned']['count']  # nobody here is in a plain top
+    for row in groups.values():
+      assert 0 < row['psnr'] < 60 and -1 < row['ssim'] < 1 and 0 < row['colour_error'] < 150
+    assert -1 <= groups['all']['pattern_fidelity'] < 1 and 0 < groups['all']['pattern_count'] <= count
+  assert pictures['cross'] != pictures['same_person'] != pictures['self'] and 'other_camera' not in pictures['self']
+  assert all(-1 < value < 1 for value in pictures['diversity'].values())
+  distance = pictures['teacher_frechet_distance']
+  assert (distance['dimensions'], distance['num_generated'], distance['num_real']) == (8, count, 5 * 4)
+  assert min(distance['generated'], distance['truth'], distance['real_halves']) > 0
 
 
 def test_sheets_can_be_seen(run, evaluation):
@@ -119,6 +108,7 @@ def test_tables_are_printed(evaluation):
     'fine-grained',
     'both, alpha 0.5',
     'PSNR',
+    'not Inception FID',
   ):
     assert word in text
 
@@ -204,7 +194,6 @@ def test_table_texts():
   assert ranking_table('single query', {'both': row}, 0.5).split('\n')[1].split() == [
     *('both,', 'alpha', '0.5', '50.00%', '75.00%', '100.00%', '12.36%')
   ]
-  assert '21.50 dB   0.800' in picture_table('pictures', {'generated': {'psnr': 21.5, 'ssim': 0.8}})
 
 
 def test_everything_that_can_be_asked_for(run, evaluation, tmp_path):

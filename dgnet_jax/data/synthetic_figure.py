@@ -11,7 +11,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dgnet_jax.data.synthetic_people import Rgb, Structure
+from dgnet_jax.data.synthetic_people import WHOLE, Rgb, Structure
 
 Point = tuple[float, float]
 
@@ -171,7 +171,7 @@ def pattern_mask(pattern: str, angle: np.ndarray, down: np.ndarray) -> np.ndarra
   """Where a top shows its second colour.
 
   Args:
-    pattern: one of PATTERNS.
+    pattern: one of PATTERNS, or WHOLE.
     angle: f[h, w], radians around the body from the middle of the chest. Patterns are coarse: a picture 32 wide shows
       about three stripes.
     down: f[h, w], body heights below the shoulders.
@@ -195,4 +195,4 @@ def pattern_mask(pattern: str, angle: np.ndarray, down: np.ndarray) -> np.ndarra
     across = np.abs(np.arctan2(np.sin(angle), np.cos(angle)))
     across = np.minimum(across, np.pi - across)
     return (across / 0.62) ** 2 + ((down - 0.12) / 0.065) ** 2 < 1
-  return np.zeros(angle.shape, dtype=bool)
+  return np.full(angle.shape, pattern == WHOLE)

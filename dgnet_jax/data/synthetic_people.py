@@ -16,6 +16,7 @@ NUM_CAMERAS = 6
 HAIR_STYLES = ('short', 'long', 'bun')
 SLEEVES = ('long', 'short')
 PATTERNS = ('plain', 'horizontal_stripes', 'vertical_stripes', 'checks', 'dots', 'logo')
+WHOLE = 'whole'  # nobody's pattern: the second colour wherever a pattern can be, on the top but not on its sleeves
 BOTTOMS = ('trousers', 'shorts', 'skirt')
 BAGS = ('none', 'backpack', 'handbag')
 FACINGS = ('front', 'right', 'back', 'left')
@@ -53,7 +54,7 @@ class Appearance:
   sleeves: str  # one of SLEEVES
   top_colour: Rgb
   top_second_colour: Rgb  # of the pattern; unseen when that is plain
-  pattern: str  # one of PATTERNS
+  pattern: str  # one of PATTERNS, or WHOLE
   bottom: str  # one of BOTTOMS
   bottom_colour: Rgb
   shoe_colour: Rgb

@@ -83,19 +83,6 @@ def recolored(structure: Pixels, appearance: Pixels) -> Pixels:
   return np.clip(np.rint(structure + shift), 0, PIXEL_RANGE).astype(np.uint8)
 
 
-def quality(image: Pixels, truth: Pixels) -> dict[str, float]:
-  """Mean PSNR and SSIM over the pictures.
-
-  Args:
-    image: u8[N, H, W, C].
-    truth: u8[N, H, W, C].
-
-  Returns:
-    {'psnr': dB, 'ssim': ...}.
-  """
-  return {'psnr': float(psnr(image, truth).mean()), 'ssim': float(ssim(image, truth).mean())}
-
-
 def trivial_answers(structure: Pixels, appearance: Pixels) -> dict[str, Pixels]:
   """What any cross picture must beat: the structure picture itself, and the same in the donor's mean colour."""
   return {'structure': structure, 'recolored': recolored(structure, appearance)}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 import pathlib
 
+import numpy as np
 from PIL import Image
 
 from dgnet_jax.evaluation.canvas import BLUE, GREEN, LINE, MARGIN, RED, Canvas, Pixels, check_pictures, text_width
@@ -47,12 +48,12 @@ def swap_sheet(structures: Pixels, appearances: Pixels, grid: Pixels) -> Pixels:
   return canvas.pixels()
 
 
-def training_grid(rows: Mapping[str, Pixels], captions: Sequence[str] = ()) -> Pixels:
+def training_grid(rows: Mapping[str, Pixels], captions: Sequence[Sequence[str]] = ()) -> Pixels:
   """One labelled row for each kind of picture; a column holds the pictures that belong together.
 
   Args:
     rows: label -> u8[N, H, W, 3], in the order to show (original, reconstructions, cross pictures, cycle, ...).
-    captions: nothing, or a line of text for each column.
+    captions: nothing, or lines of text for each column, written above it.
 
   Returns:
     u8[height, width, 3], the sheet.
@@ -68,9 +69,10 @@ def training_grid(rows: Mapping[str, Pixels], captions: Sequence[str] = ()) -> P
   count, height, width, _ = shapes.pop()
   labels = [name.replace('_', ' ') for name in rows]
   left = max(text_width(label) for label in labels) + 2 * MARGIN
-  canvas = Canvas((height, width), (len(rows), count), left=left, top=LINE if captions else 0)
+  canvas = Canvas((height, width), (len(rows), count), left=left, top=LINE * max(map(len, captions), default=0))
   for column, caption in enumerate(captions):
-    canvas.text(canvas.corner(0, column)[0], MARGIN // 2, caption)
+    for number, line in enumerate(caption):
+      canvas.text(canvas.corner(0, column)[0], MARGIN // 2 + number * LINE, line)
   for row, (label, pictures) in enumerate(zip(labels, rows.values(), strict=True)):
     canvas.row_label(row, label)
     for column, picture in enumerate(pictures):
@@ -78,7 +80,14 @@ def training_grid(rows: Mapping[str, Pixels], captions: Sequence[str] = ()) -> P
   return canvas.pixels()
 
 
-def truth_sheet(structure: Pixels, appearance: Pixels, cross: Pixels, truth: Pixels, psnr: Sequence[float]) -> Pixels:
+def truth_sheet(
+  structure: Pixels,
+  appearance: Pixels,
+  cross: Pixels,
+  truth: Pixels,
+  psnr: Sequence[float],
+  pattern_fidelity: Sequence[float],
+) -> Pixels:
   """Generated pictures between their sources and the true picture of the donor's clothes in that pose.
 
   Args:
@@ -87,12 +96,15 @@ def truth_sheet(structure: Pixels, appearance: Pixels, cross: Pixels, truth: Pix
     cross: u8[N, H, W, 3], generated.
     truth: u8[N, H, W, 3], rendered.
     psnr: N values in dB, of cross against truth, written above the columns.
+    pattern_fidelity: N values likewise (`clothes_quality`); NaN, where no pattern is to be seen, is shown as a dash.
 
   Returns:
     u8[height, width, 3], the sheet.
   """
   rows = {'structure': structure, 'appearance': appearance, 'generated': cross, 'truth': truth}
-  return training_grid(rows, [f'{value:.1f} dB' for value in psnr])
+  patterns = ['-' if np.isnan(value) else f'{value:.2f}' for value in pattern_fidelity]
+  lines = [(f'{value:.1f} dB', f'pattern {shown}') for value, shown in zip(psnr, patterns, strict=True)]
+  return training_grid(rows, lines)
 
 
 def ranked_sheet(

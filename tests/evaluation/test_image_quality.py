@@ -49,15 +49,6 @@ def test_recolored_clips(pictures):
   assert image_quality.recolored(pictures, white).max() == 255
 
 
-def test_quality_is_the_mean(pictures):
-  other = pictures[::-1]
-  result = image_quality.quality(pictures[:1], other[:1])
-  assert result == {
-    'psnr': image_quality.psnr(pictures, other)[0],
-    'ssim': image_quality.ssim(pictures, other)[0],
-  }
-
-
 @pytest.mark.parametrize('measure', [image_quality.psnr, image_quality.ssim, image_quality.recolored])
 def test_what_does_not_fit_is_named(measure, pictures):
   with pytest.raises(ValueError, match='shape'):

@@ -53,11 +53,16 @@ def test_small_pictures_are_enlarged():
   assert (sheet == 0).all(axis=-1).sum() >= 2 * 192 * 96
 
 
-def test_truth_sheet_writes_the_psnr():
+def test_truth_sheet_writes_psnr_and_pattern_fidelity():
   pictures = flat_pictures(2)
-  with_one = sheets.truth_sheet(pictures, pictures, pictures, pictures, [12.3, 45.6])
-  with_other = sheets.truth_sheet(pictures, pictures, pictures, pictures, [12.3, 45.7])
-  assert with_one.shape == with_other.shape and (with_one != with_other).any()
+
+  def sheet(psnr, fidelity):
+    return sheets.truth_sheet(pictures, pictures, pictures, pictures, [12.3, psnr], [0.5, fidelity])
+
+  first = sheet(45.6, 0.25)
+  for other in (sheet(45.7, 0.25), sheet(45.6, 0.26), sheet(45.6, np.nan)):
+    assert first.shape == other.shape and (first != other).any()
+  np.testing.assert_array_equal(sheet(45.6, 0.251), first)
 
 
 def test_ranked_sheet_frames_by_verdict():

@@ -1,0 +1,131 @@
+"""Colour error and pattern fidelity against values computed by hand."""
+
+import numpy as np
+import pytest
+
+from dgnet_jax.evaluation.clothes_quality import MIN_PIXELS, colour_error, pattern_fidelity
+
+SHAPE = (1, 12, 8, 3)
+EVERYWHERE = np.ones(SHAPE[:3], bool)
+
+
+def flat(value):
+  return np.full(SHAPE, value, np.uint8)
+
+
+@pytest.fixture
+def garments():
+  """Two garments: the upper and the lower half."""
+  masks = np.zeros((1, 2, 12, 8), bool)
+  masks[:, 0, :6] = masks[:, 1, 6:] = True
+  return masks
+
+
+def test_colour_error_by_hand(garments):
+  """Black has lightness 0, white 100, and neither has a hue."""
+  picture = flat(0)
+  picture[:, 6:] = 255
+  np.testing.assert_allclose(colour_error(picture, flat(255), garments[:, :1]), 100, atol=0.01)
+  np.testing.assert_allclose(colour_error(picture, flat(255), garments), 50, atol=0.01)
+  assert colour_error(flat(7), flat(7), garments) == 0
+  # sRGB red is L 53.24, a 80.09, b 67.20.
+  red = flat(0)
+  red[..., 0] = 255
+  np.testing.assert_allclose(colour_error(red, flat(0), garments), np.linalg.norm([53.24, 80.09, 67.20]), atol=0.02)
+
+
+def test_colour_error_is_of_the_mean_colour(garments):
+  stripes = flat(0)
+  stripes[:, ::2] = 255
+  other = 255 - stripes
+  np.testing.assert_allclose(colour_error(stripes, other, garments), 0, atol=1e-6)
+
+
+def test_hardly_visible_garments_do_not_count(garments):
+  picture = flat(0)
+  picture[:, 6:] = 255
+  few = garments & (np.cumsum(garments, axis=-1) <= 1)  # a column of six pixels each
+  assert few.sum() == 12 == MIN_PIXELS
+  np.testing.assert_allclose(colour_error(picture, flat(255), np.stack([garments[:, 0], few[:, 1]], 1)), 100, atol=0.01)
+  assert np.isnan(colour_error(picture, flat(255), few))
+  few[:, 1, :6, 1] = True
+  np.testing.assert_allclose(colour_error(picture, flat(255), few), 50, atol=0.01)
+
+
+@pytest.fixture
+def top():
+  """A plain top of light 0..11 on grey, what that light is, and a pattern of 1 and -1 on it in two of the channels."""
+  light = np.broadcast_to(np.arange(12, dtype=np.uint8)[:, None], (1, 1, 12, 8))
+  plain = flat(100) + 4 * light[:, 0, ..., None]
+  pattern = np.where(np.indices((12, 8)).sum(axis=0) % 3 == 0, 1, -1)[None, ..., None] * np.array([1, -1, 0])
+  return plain, light, pattern
+
+
+def fidelity(image, truth, top, window=EVERYWHERE):
+  return pattern_fidelity(image.astype(np.uint8), truth.astype(np.uint8), top[0], top[1], window)[0]
+
+
+def test_pattern_fidelity_by_hand(top):
+  plain, _, pattern = top
+  truth = plain + 40 * pattern
+  assert fidelity(truth, truth, top) == 1
+  assert fidelity(plain + 20 * pattern, truth, top) == pytest.approx(0.8)  # 2 * 0.5 / (1 + 0.25)
+  assert fidelity(plain - 40 * pattern, truth, top) == pytest.approx(-1)
+  # In a lit top of another colour it is the same pattern.
+  assert fidelity(truth // 2 * 2 - 2 * top[1][:, 0, ..., None] + 30, truth, top) == pytest.approx(1)
+
+
+def test_no_plain_top_has_any_fidelity(top):
+  plain, light, pattern = top
+  truth = plain + 40 * pattern
+  for value in (0, 90, 255):
+    assert fidelity(flat(value), truth, top) == 0
+  mean = np.rint(truth.mean(axis=(1, 2), keepdims=True)).astype(np.uint8)
+  assert fidelity(np.broadcast_to(mean, SHAPE), truth, top) == 0
+  assert fidelity(plain, truth, top) == pytest.approx(0, abs=1e-12)
+  shaded = np.array([20, 90, 5]) + np.array([3, 0, 15]) * light[:, 0, ..., None]
+  assert fidelity(shaded, truth, top) == pytest.approx(0, abs=1e-12)
+
+
+def test_junk_lowers_it(top):
+  plain, _, pattern = top
+  truth, rng = plain + 40 * pattern, np.random.default_rng(0)
+  noise = rng.integers(-40, 41, SHAPE)
+  assert abs(fidelity(plain + noise, truth, top)) < 0.25
+  assert 0.5 < fidelity(truth + noise, truth, top) < 0.95
+  assert abs(fidelity(plain + 40 * pattern[:, :, ::-1] * [1, 1, 0], truth, top)) < 0.5
+
+
+def test_only_the_window_counts(top):
+  plain, _, pattern = top
+  truth = plain + 40 * pattern
+  window = EVERYWHERE.copy()
+  window[:, :4] = False
+  image = np.where(window[..., None], truth, 255)
+  assert fidelity(image, truth, top, window) == 1 > fidelity(image, truth, top)
+
+
+def test_where_no_pattern_can_be_seen_there_is_no_fidelity(top):
+  plain, _, pattern = top
+  truth = plain + 40 * pattern
+  assert np.isnan(fidelity(truth, plain, top))
+  assert np.isnan(fidelity(truth, plain + 2 * pattern, top))
+  few = np.zeros_like(EVERYWHERE)
+  few[0, 0, :] = few[0, 1, :3] = True
+  assert np.isnan(fidelity(truth, truth, top, few))
+  few[0, 1, 3] = True
+  assert fidelity(truth, truth, top, few) == 1
+
+
+def test_what_does_not_fit_is_named(top, garments):
+  plain, light, _ = top
+  with pytest.raises(ValueError, match='shape'):
+    colour_error(plain, plain[:, :5], garments)
+  with pytest.raises(ValueError, match='garments.shape'):
+    colour_error(plain, plain, garments[:, 0])
+  with pytest.raises(ValueError, match='garments.dtype'):
+    colour_error(plain, plain, garments.astype(int))
+  with pytest.raises(ValueError, match='dtype'):
+    pattern_fidelity(plain / 255, plain, plain, light, EVERYWHERE)
+  with pytest.raises(ValueError, match='window.shape'):
+    pattern_fidelity(plain, plain, plain, light, EVERYWHERE[:, :5])

@@ -1,8 +1,8 @@
 """Is joint learning worth it? Runs of the same networks with and without generated pictures, over seeds.
 
-A cell is a run of one kind with one seed. `joint` is DG-Net. `real` is the same re-id network with the same start,
-steps, batches and erasing, taught by real pictures alone, so that longer training is not taken for joint learning. Its
-generator is trained beside it and reaches nothing: the teaching weight is 0 and the code a constant.
+A cell is a run of one kind with one seed. `joint` is DG-Net. `real` (joint=False) is the same re-id network with the
+same start, steps, batches and erasing, both of its heads taught by real pictures alone, so that longer training or a
+second head are not taken for joint learning.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +20,20 @@ Log = Callable[[str], None]
 Scores = dict[str, float]
 
 METRICS = {'rank_1': 'rank-1', 'mAP': 'mAP'}
-# Rows of the table: which kind of cell they come from, and which embedding of it.
-ROWS = {
-  'teacher': ('joint', 'teacher'),
-  'real pictures only': ('real', 'primary'),
-  'DG-Net, primary': ('joint', 'primary'),
-  'DG-Net, fine-grained': ('joint', 'fine_grained'),
-  'DG-Net, both': ('joint', 'both'),
+PICTURE_KINDS = {
+  'cross': 'cross pictures',
+  'structure': 'the structure picture instead',
+  'self': 'self-reconstruction',
+  'same_person': 'same-person reconstruction',
 }
-BASELINE = 'real pictures only'
+PICTURE_DIGITS = {'psnr': 2, 'ssim': 3, 'colour_error': 1, 'pattern_fidelity': 3}
+EMBEDDINGS = {'primary': 'primary', 'fine_grained': 'fine-grained', 'both': 'both'}
+# Rows of the table: which kind of cell they come from, and which embedding of it.
+ROWS = {'teacher': ('joint', 'teacher')}
+ROWS |= {f'real pictures only, {label}': ('real', name) for name, label in EMBEDDINGS.items()}
+ROWS |= {f'DG-Net, {label}': ('joint', name) for name, label in EMBEDDINGS.items()}
+# What each of DG-Net's rows is compared with, seed by seed: the same embedding.
+BASELINES = {f'DG-Net, {label}': f'real pictures only, {label}' for label in EMBEDDINGS.values()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +54,14 @@ def cell_config(base: Any, cell: Cell, folder: pathlib.Path) -> Any:
   """The config of a cell.
 
   Raises:
-    UserError: the base does not let real and generated pictures be told apart.
+    UserError: the base does not allow runs without generated pictures.
   """
-  if base.reid.style != 'AB' or not base.reid.detach_code:
-    raise UserError('reid.style, reid.detach_code: the comparison needs style AB with the code detached')
   config = base.copy_and_resolve_references()
   config.seed = cell.seed
   config.data.root = config.data.root or str(folder / 'data')  # all cells see the same people
   if cell.kind == 'real':
     config.teacher.checkpoint = str(folder / f'joint_{cell.seed}' / 'teacher')
-    config.ramps.teaching.update(initial=0.0, maximum=0.0)
+    config.joint = False
   validate(config)
   return config
 
@@ -124,38 +127,77 @@ def run_all(
 
 
 def summarize(folder: pathlib.Path, seeds: Sequence[int]) -> dict[str, Any]:
-  """Scores by row, metric and seed from the cells' results, shares of 1; and what each has over the baseline."""
-  found = {
-    (cell.kind, cell.seed): json.loads(_results_path(cell).read_text())['single_query'] for cell in cells(folder, seeds)
-  }
+  """The cells' results side by side.
+
+  Args:
+    folder: of all cells, which are done.
+    seeds: of the cells.
+
+  Returns:
+    seeds; scores, by row and metric a share of 1 for each seed; gains, the same of DG-Net's rows less `BASELINES`;
+    pictures, by kind, group and measure of `truth_report.measure_against_truth` a number for each seed (no entry where
+    a seed has none; empty on other data than the built-in pedestrians).
+  """
+  found = {(cell.kind, cell.seed): json.loads(_results_path(cell).read_text()) for cell in cells(folder, seeds)}
   scores = {
-    row: {metric: [found[kind, seed][embedding][metric] for seed in seeds] for metric in METRICS}
+    row: {metric: [found[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
     for row, (kind, embedding) in ROWS.items()
   }
   gains = {
-    row: {metric: np.subtract(values[metric], scores[BASELINE][metric]).tolist() for metric in METRICS}
-    for row, values in scores.items()
-    if row != BASELINE
+    row: {metric: np.subtract(scores[row][metric], scores[baseline][metric]).tolist() for metric in METRICS}
+    for row, baseline in BASELINES.items()
   }
-  return {'seeds': list(seeds), 'scores': scores, 'gains': gains}
+  made = [found['joint', seed].get('pictures', {}) for seed in seeds]
+  return {'seeds': list(seeds), 'scores': scores, 'gains': gains, 'pictures': _side_by_side(made)}
 
 
-def _spread(values: Sequence[float], sign: str = '') -> str:
-  """Mean and standard deviation over seeds (of a sample), in percent."""
-  percent = 100 * np.asarray(values)
-  spread = f' ± {percent.std(ddof=1):.1f}' if len(percent) > 1 else ''
-  return f'{percent.mean():{sign}.1f}{spread}'
+def _side_by_side(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """One tree whose leaves are lists of those of all trees, of the names that all have."""
+  names = [name for name in trees[0] if all(tree.get(name) is not None for tree in trees)]
+  return {
+    name: _side_by_side([tree[name] for tree in trees])
+    if isinstance(trees[0][name], Mapping)
+    else [tree[name] for tree in trees]
+    for name in names
+  }
+
+
+def _spread(values: Sequence[float], digits: int = 1, sign: str = '') -> str:
+  """Mean ± standard deviation over seeds (of a sample)."""
+  spread = f' ± {np.std(values, ddof=1):.{digits}f}' if len(values) > 1 else ''
+  return f'{np.mean(values):{sign}.{digits}f}{spread}'
+
+
+def _percent(values: Sequence[float], sign: str = '') -> str:
+  return _spread([100 * value for value in values], sign=sign)
+
+
+def _table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+  lines = [f'| {title} | {" | ".join(heads)} |', '| --- ' * (len(heads) + 1) + '|']
+  return lines + [f'| {name} | {" | ".join(cells_)} |' for name, cells_ in rows.items()]
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-  """The table: each row's mean ± standard deviation over seeds, and its paired difference from the baseline."""
-  heads = [*METRICS.values(), *(f'{label} over {BASELINE}' for label in METRICS.values())]
-  lines = [f'| {len(summary["seeds"])} seeds | {" | ".join(heads)} |', '| --- ' * (len(heads) + 1) + '|']
+  """Two tables of means ± standard deviations over seeds: recognition, with paired differences, and the pictures."""
+  title = f'{len(summary["seeds"])} seeds'
+  recognition = {}
   for row, values in summary['scores'].items():
     gains = summary['gains'].get(row)
-    cells_ = [_spread(values[metric]) for metric in METRICS]
-    cells_ += [_spread(gains[metric], '+') if gains else '' for metric in METRICS]
-    lines.append(f'| {row} | {" | ".join(cells_)} |')
+    recognition[row] = [_percent(values[metric]) for metric in METRICS]
+    recognition[row] += [_percent(gains[metric], '+') if gains else '' for metric in METRICS]
+  heads = [*METRICS.values(), *(f'{label}, over real pictures only' for label in METRICS.values())]
+  lines = _table(title, heads, recognition)
+  pictures = {
+    f'{label}, {group}': [
+      _spread(values[group][name], PICTURE_DIGITS[name]) if name in values[group] else '' for name in PICTURE_DIGITS
+    ]
+    for kind, label in PICTURE_KINDS.items()
+    if (values := summary['pictures'].get(kind))
+    for group in ('plain', 'patterned')
+    if group in values
+  }
+  if pictures:
+    lines += ['', *_table(title, ['PSNR, dB', 'SSIM', 'colour error, dE', 'pattern fidelity'], pictures)]
   return '\n'.join(lines)
 
 

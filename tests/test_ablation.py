@@ -14,6 +14,9 @@ from tests.conftest import REPO
 from tools import ablation as command
 
 SCORES = {'teacher': 0.5, 'primary': 0.6, 'fine_grained': 0.55, 'both': 0.7}
+PICTURES = {
+  'cross': {'plain': {'psnr': 20.0, 'colour_error': 9.0}, 'patterned': {'psnr': 18.0, 'pattern_fidelity': 0.5}}
+}
 
 
 class Runner:
@@ -28,7 +31,13 @@ class Runner:
     rows = {name: {'rank_1': value + extra, 'mAP': value / 2 + extra} for name, value in SCORES.items()}
     path = cell.workdir / 'evaluation' / 'results.json'
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({'single_query': rows}))
+    results = {'single_query': rows}
+    if cell.kind == 'joint':
+      pictures = {
+        group: {name: value + cell.seed for name, value in row.items()} for group, row in PICTURES['cross'].items()
+      }
+      results['pictures'] = {'cross': pictures, 'diversity': {'generated': None}}
+    path.write_text(json.dumps(results))
 
 
 @pytest.fixture
@@ -40,10 +49,14 @@ def test_table_and_plot(base, tmp_path):
   lines = []
   summary = ablation.run_all(base, tmp_path, [0, 2], run=Runner(), log=lines.append)
   assert summary['scores']['DG-Net, both']['rank_1'] == pytest.approx([0.7, 0.72])
-  assert summary['gains']['DG-Net, both']['rank_1'] == pytest.approx([0.15, 0.15])  # over 0.55 and 0.57
+  assert summary['gains']['DG-Net, both']['rank_1'] == pytest.approx([0.05, 0.05])  # over 0.65 and 0.67
+  assert summary['pictures']['cross']['plain'] == {'psnr': [20, 22], 'colour_error': [9, 11]}
+  assert summary['pictures']['diversity'] == {}
   table = (tmp_path / 'ablation.md').read_text()
-  assert '| DG-Net, both | 71.0 ± 1.4 | 36.0 ± 1.4 | +15.0 ± 0.0 | +10.0 ± 0.0 |' in table
-  assert '| real pictures only | 56.0 ± 1.4 | 26.0 ± 1.4 |  |  |' in table and table.strip() in lines[-1]
+  assert '| DG-Net, both | 71.0 ± 1.4 | 36.0 ± 1.4 | +5.0 ± 0.0 | +5.0 ± 0.0 |' in table
+  assert '| real pictures only, primary | 56.0 ± 1.4 | 26.0 ± 1.4 |  |  |' in table and table.strip() in lines[-1]
+  assert '| cross pictures, plain | 21.00 ± 1.41 |  | 10.0 ± 1.4 |  |' in table
+  assert '| cross pictures, patterned | 19.00 ± 1.41 |  |  | 1.500 ± 1.414 |' in table
   assert json.loads((tmp_path / 'ablation.json').read_text()) == summary
   with Image.open(tmp_path / 'ablation.png') as plot:
     assert plot.size[0] > 900
@@ -56,12 +69,18 @@ def test_cells_that_are_done_are_not_run_again(base, tmp_path):
   assert [(kind, seed) for kind, seed, _ in runner.ran] == [('joint', 1), ('real', 1), ('joint', 3), ('real', 3)]
 
 
-def test_kinds_differ_in_the_teaching_alone(base, tmp_path):
+def test_other_data_than_pedestrians_have_no_picture_table(base, tmp_path, monkeypatch):
+  monkeypatch.setitem(PICTURES, 'cross', {})
+  summary = ablation.run_all(base, tmp_path, [1], run=Runner(), log=lambda line: None)
+  assert 'PSNR' not in ablation.markdown(summary)
+
+
+def test_kinds_differ_in_the_generated_pictures_alone(base, tmp_path):
   runner = Runner()
   ablation.run_all(base, tmp_path, [4], run=runner, log=lambda line: None)
   joint, real = (dict(leaves(config)) for *_, config in runner.ran)
   differing = {name for name in joint if joint[name] != real[name]}
-  assert differing == {'teacher.checkpoint', 'ramps.teaching.maximum'}
+  assert differing == {'teacher.checkpoint', 'joint'}
   assert real['teacher.checkpoint'] == str(tmp_path / 'joint_4' / 'teacher')
   assert joint['seed'] == real['seed'] == 4 and joint['data.root'] == real['data.root']
 
@@ -70,7 +89,7 @@ def test_mistakes_are_told(base, tmp_path):
   with pytest.raises(UserError, match='seeds 1 1'):
     ablation.run_all(base, tmp_path, [1, 1], run=Runner())
   base.reid.detach_code = False
-  with pytest.raises(UserError, match='code detached'):
+  with pytest.raises(UserError, match='detach_code'):
     ablation.run_all(base, tmp_path, [1], run=Runner())
 
 
@@ -87,4 +106,4 @@ def test_command(tmp_path, monkeypatch, capsys):
 def test_settings_are_valid(setting):
   config = command._settings()[setting]()
   folder = pathlib.Path('ablation')
-  assert ablation.cell_config(config, ablation.cells(folder, [0])[1], folder).ramps.teaching.maximum == 0
+  assert ablation.cell_config(config, ablation.cells(folder, [0])[1], folder).joint is False

@@ -297,8 +297,15 @@ def _one_size(config: Any) -> str:
   return f'leave it 0, or per_appearance ({config.generation.per_appearance}) 1: both say how many'
 
 
+def _real_pictures_suffice(config: Any) -> str:
+  if config.joint or (config.reid.style == 'AB' and config.reid.detach_code):
+    return ''
+  return 'False needs reid.style AB and reid.detach_code: elsewhere the generator trains the code'
+
+
 # Fields that a rule reads (the first is the one to blame), and the rule.
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
+  (('joint', 'reid.style', 'reid.detach_code'), _real_pictures_suffice),
   (('data.image_size_hw',), _quarters),
   (('structure_encoder.dilations', 'data.image_size_hw'), _dilations_fit),
   (('discriminator.num_scales', 'discriminator.gan_type', 'data.image_size_hw'), _smallest_scale_fits),

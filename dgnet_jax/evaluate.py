@@ -126,7 +126,7 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
   results |= tables
 
   folder = results_folder(config, index, workdir, 'evaluation')
-  files = {'rankings': folder / 'rankings.csv', 'swaps': folder / 'swaps.png', 'ranked': folder / 'ranked.png'}
+  files = {'rankings': folder / 'rankings.csv', 'ranked': folder / 'ranked.png'}
   write_csv(folder / 'rankings.csv', tables)
   if 'alphas' in tables:
     files['alphas'] = folder / 'alphas.png'
@@ -134,9 +134,11 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
   if config.evaluation.verification:
     files['roc'] = folder / 'roc.png'
     plot_roc(files['roc'], config, index, dgnet, teacher)
-  write_swap_sheet(config, index, trained, files['swaps'])
   _write_ranked_sheet(config, index, dgnet, files['ranked'])
-  if config.data.layout == 'synthetic':
+  if config.joint:
+    files['swaps'] = folder / 'swaps.png'
+    write_swap_sheet(config, index, trained, files['swaps'])
+  if config.joint and config.data.layout == 'synthetic':
     files['truth'] = folder / 'truth.png'
     real = np.concatenate([teacher.query, teacher.gallery])
     results['pictures'] = measure_against_truth(config, index, trained, embed_by_teacher, real, files['truth'], log=log)

@@ -138,7 +138,7 @@ def _dispatch(mode: str, config: Any, workdir: pathlib.Path) -> None:
       from dgnet_jax.evaluate import evaluate
 
       evaluate(config, workdir)
-    if mode in ('train', 'generate'):
+    if mode == 'generate' or (mode == 'train' and config.joint):
       from dgnet_jax.generate import generate
 
       generate(config, workdir)

@@ -82,6 +82,9 @@ def _announce(config: Any, index: DatasetIndex, networks: Networks, state: Train
   height, width = networks.image_size_hw
   log(f'{index.name}: {len(index.train.paths)} training images of {index.num_identities} people, {height}x{width}')
   log(f'parameters: {sizes}; {jax.device_count()} {jax.default_backend()} device(s)')
+  if not config.joint:
+    log('joint is False: nothing is generated, the re-id network learns alone')
+    return
   start = config.ramps.teaching.start_step
   if not config.ramps.teaching.initial:
     log(f'teaching weight 0 until step {start + 2}: the teacher matters from then on')
@@ -148,7 +151,7 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
     source = make_source(index.train, config, log=log)
     writer = MetricWriter(workdir, resume_step=int(state.step))
     with contextlib.closing(writer):
-      pictures = Pictures(networks, source, writer)
+      pictures = Pictures(networks, source, writer) if config.joint else None
       teachers = put_everywhere(teachers, replicated(mesh))
       return _loop(config, mesh, step_fn, source, state, teachers, checkpoints, writer, pictures, stopped, log)
 
@@ -162,7 +165,7 @@ def _loop(
   teachers: Any,
   checkpoints: Checkpoints,
   writer: MetricWriter,
-  pictures: Pictures,
+  pictures: Pictures | None,
   stopped: Callable[[], bool],
   log: Log,
 ) -> TrainState:
@@ -172,13 +175,13 @@ def _loop(
   with contextlib.closing(device_batches(source.batches(start), mesh)) as batches:
     for step in range(start, total):
       if step in phases or step == start:
-        log(f'step {step}: compiling for {_describe(active_terms(config, step))}')
+        log(f'step {step}: compiling for {_describe(config, active_terms(config, step))}')
       state, metrics = step_fn(state, teachers, next(batches), active_terms(config, step))
       watch.add(step, metrics)
       done = step + 1
       if done % config.log.progress_every_steps == 0 or done == total:
         _report(config, done, watch.read(), progress, writer, log)
-      if done % config.log.pictures_every_steps == 0 or done == total:
+      if pictures and (done % config.log.pictures_every_steps == 0 or done == total):
         pictures.write(done, state)
       if stopped():
         watch.read()
@@ -195,7 +198,9 @@ def _loop(
   return state
 
 
-def _describe(active: Any) -> str:
+def _describe(config: Any, active: Any) -> str:
+  if not config.joint:
+    return 'both heads' if active.teaching else 'the primary head'
   ramped = [name for name in ('codes', 'cycle', 'teaching') if getattr(active, name)]
   return f'ramped terms {", ".join(ramped)}' if ramped else 'the warm-up (no ramped terms)'
 

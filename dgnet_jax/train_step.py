@@ -5,6 +5,7 @@ the discriminator as it stands after that (release facts 1 and 6).
 """
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 from typing import Any
 
@@ -177,7 +178,7 @@ def make_train_step(
     new_state, metrics, _ = update(networks, teacher_network, optimizers, config, state, teachers, batch, draws, active)
     if not config.joint:
       # What no output depends on is not computed: this step is the re-id network's part of the other.
-      new_state = new_state.replace(generator=state.generator, discriminator=state.discriminator)
+      new_state = dataclasses.replace(new_state, generator=state.generator, discriminator=state.discriminator)
       metrics = {name: value for name, value in metrics.items() if name in REAL_PICTURE_TERMS}
     return new_state, metrics
 

@@ -27,18 +27,31 @@ ELSEWHERE = ('data.layout:', 'data.root:', 'data.boxes:')  # fields that say whi
 class Trained:
   """Networks with the parameters of a checkpoint, on this process's devices.
 
-  num_identities: people they were trained to tell apart. step: iterations done when it was saved. mesh: the devices;
-  every process has the whole on its own.
+  num_identities: people they were trained to tell apart. trained_generator: None after a run without one
+  (joint=False). step: iterations done when it was saved. mesh: the devices; every process has the whole on its own.
   """
 
   networks: Networks
   num_identities: int
-  generator: Params
+  trained_generator: Params | None
   reid: Params
   reid_stats: Params
   step: int
   mesh: jax.sharding.Mesh
   batch_size: int
+
+  @property
+  def generator(self) -> Params:
+    """Parameters of structure encoder and decoder.
+
+    Raises:
+      UserError: the run trained none.
+    """
+    if self.trained_generator is None:
+      raise UserError(
+        'this run learned from real pictures only (joint=False): it has no generator to make pictures with'
+      )
+    return self.trained_generator
 
   def swap_pictures(self, structures: Pixels, appearances: Pixels, **options: Any) -> Iterator[np.ndarray]:
     """`inference.swap_pictures` with these networks; the options are `log` and `what`."""
@@ -101,7 +114,7 @@ def restore_trained(config: Any, checkpoints: Checkpoints, *, batch_size: int, s
   return Trained(
     networks=networks,
     num_identities=num_identities,
-    generator=state['generator']['params'],
+    trained_generator=state['generator']['params'] if config.joint else None,
     reid=state['reid']['params'],
     reid_stats=state['reid']['batch_stats'],
     step=int(state['step']),

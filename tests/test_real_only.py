@@ -1,0 +1,96 @@
+"""Runs without generated pictures (joint=False): the same lesson on real ones, at a fraction of the work."""
+
+import jax
+import numpy as np
+import pytest
+
+from dgnet_jax.config import ConfigError, UserError, validate
+from dgnet_jax.main import main
+from dgnet_jax.models.build import make_networks, make_teacher_network
+from dgnet_jax.optimizers import make_optimizers
+from dgnet_jax.partitioning import make_mesh
+from dgnet_jax.train_state import create_train_state
+from dgnet_jax.train_step import make_train_step
+from dgnet_jax.trained import load_trained
+from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher
+from tests.tiny_run import tiny_config
+
+PEOPLE = 4
+WARM_UP, FULL = ActiveTerms(), ActiveTerms(codes=True, cycle=True, teaching=True)
+
+
+def one_step(joint, active, cost=False):
+  """(state before, state after, metrics) of an iteration, or the operations that it takes."""
+  config = tiny_config()
+  config.joint = joint
+  for ramp in config.ramps.values():
+    ramp.initial = 1.0
+  networks, teacher_network = make_networks(config, PEOPLE), make_teacher_network(config, PEOPLE)
+  optimizers = make_optimizers(config)
+  rng = np.random.default_rng(0)
+  image, positive = rng.integers(256, size=(2, 2, 2, *config.data.image_size_hw, 3), dtype=np.uint8)
+  batch = PixelBatch(image, positive, np.array([[0, 1], [2, 3]], np.int32))
+  teachers = [Teacher(*teacher_network.init(jax.random.key(1)))]
+  step = make_train_step(networks, teacher_network, optimizers, config, make_mesh(jax.devices()[:1]))
+  state = create_train_state(networks, optimizers, seed=0)
+  if cost:
+    return step.lower(state, teachers, batch, active).compile().cost_analysis()['flops']
+  before = jax.tree.map(np.array, state.replace(rng=None))
+  after, metrics = step(state, teachers, batch, active)
+  return before, after.replace(rng=None), metrics
+
+
+def largest_difference(one, other):
+  pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+  return max(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))) for a, b in pairs)
+
+
+def test_the_re_id_network_learns_the_same_of_real_pictures():
+  before, alone, metrics = one_step(False, WARM_UP)
+  _, joint, _ = one_step(True, WARM_UP)
+  assert set(metrics) == {'identity', 'positive_identity'}
+  assert largest_difference(before.reid, alone.reid) > 1e-4
+  assert largest_difference(joint.reid, alone.reid) < 1e-6
+  for name in ('generator', 'discriminator'):
+    assert largest_difference(getattr(before, name), getattr(alone, name)) == 0
+    assert largest_difference(getattr(before, name), getattr(joint, name)) > 0
+
+
+def test_later_the_fine_head_learns_of_real_pictures_too():
+  before, after, metrics = one_step(False, FULL)
+  assert set(metrics) == {'identity', 'positive_identity', 'fine_identity'}
+  heads = before.reid.params['fine_head'], after.reid.params['fine_head']
+  assert largest_difference(*heads) > 1e-4
+  assert largest_difference(before.generator, after.generator) == 0
+
+
+def test_nothing_is_generated():
+  assert one_step(False, FULL, cost=True) < 0.5 * one_step(True, FULL, cost=True)
+
+
+def test_a_run_without_a_generator(tmp_path, capsys):
+  config = tiny_config()
+  config.joint = False
+  config.batch_size = 8  # over the tests' eight devices
+  config.num_steps = 2
+  for ramp in config.ramps.values():
+    ramp.update(start_step=0, per_step=1.0)
+  (tmp_path / 'config.json').write_text(config.to_json_best_effort())
+  main([f'--config={tmp_path}/config.json', f'--workdir={tmp_path}/run'])
+  printed = capsys.readouterr().out
+  assert 'nothing is generated' in printed and 'both, alpha' in printed
+  evaluation = {path.name for path in (tmp_path / 'run' / 'evaluation').iterdir()}
+  assert evaluation == {'results.json', 'rankings.csv', 'ranked.png'}
+  assert not (tmp_path / 'run' / 'generated').exists() and not (tmp_path / 'run' / 'pictures').exists()
+  trained = load_trained(config, tmp_path / 'run')
+  with pytest.raises(UserError, match='no generator'):
+    next(trained.swap_pictures(np.zeros((1, 32, 16, 3), np.uint8), np.zeros((1, 32, 16, 3), np.uint8)))
+
+
+@pytest.mark.parametrize('field, value', [('style', 'normal'), ('detach_code', False)])
+def test_the_generator_must_not_train_the_code(field, value):
+  config = tiny_config()
+  config.joint = False
+  config.reid[field] = value
+  with pytest.raises(ConfigError, match='joint: False needs'):
+    validate(config)

@@ -63,7 +63,8 @@ def test_truth_of_a_photo_by_itself_is_the_photo(data, worn):
 
 def test_truth_keeps_the_structure_and_changes_the_person(data):
   config, root, paths = data
-  own, swapped, donor = render_truth(config, root, paths, np.array([0, 0, 9]), np.array([0, 9, 9])).pictures
+  other = 12  # a query of another look
+  own, swapped, donor = render_truth(config, root, paths, np.array([0, 0, other]), np.array([0, other, other])).pictures
   background = (own == swapped).all(axis=-1)
   assert 0.2 < background.mean() < 1
   assert (own == donor).all(axis=-1).mean() < 0.2
@@ -81,7 +82,7 @@ def test_garments_are_what_other_colours_change(worn):
   top, bottom = np.moveaxis(yellow.garments, 1, 0)
   for mask, change in ((top, changes(top_colour=(40, 60, 180))), (bottom, changes(bottom_colour=(255, 0, 255)))):
     assert (mask.sum(axis=(1, 2)) > 30).all()
-    assert change[mask].min() > 0.3 and change[~mask].max() < 0.7 and change[~mask].mean() < 0.02
+    assert change[mask].min() > 0.3 and change[~mask].max() < 0.85 and change[~mask].mean() < 0.02
   assert (top & bottom).mean() < 0.01
 
 

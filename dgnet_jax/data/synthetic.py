@@ -22,12 +22,14 @@ from dgnet_jax.data.synthetic_clothes import draw_person
 from dgnet_jax.data.synthetic_people import (
   NUM_CAMERAS,
   Appearance,
+  Body,
   Structure,
   appearance_from_json,
   draw_junk_structure,
   draw_people,
   draw_structure,
   hand_drawn,
+  structure_from_json,
 )
 from dgnet_jax.progress import Progress
 
@@ -38,7 +40,7 @@ Truth = tuple[Appearance, Structure]
 SUPERSAMPLING = 3  # pixels drawn per pixel and axis
 JPEG_QUALITY = 95
 MANIFEST = 'truth.json'
-FORMAT = 1  # of the manifest and the drawings: a folder of another format is not reused
+FORMAT = 2  # of the manifest and the drawings: a folder of another format is not reused
 FOLDERS = ('bounding_box_train', 'query', 'bounding_box_test', 'gt_bbox')
 SETTINGS = (
   'seed',
@@ -56,8 +58,8 @@ def render(appearance: Appearance, structure: Structure, image_size_hw: tuple[in
   """The photo of a person. The same arguments give the same pixels.
 
   Args:
-    appearance: who.
-    structure: everything else: pose, place, camera, light, noise.
+    appearance: clothes and colours.
+    structure: everything else: body, pose, place, camera, light, noise.
     image_size_hw: pixels. Lengths scale with the height; a smaller size looks like a larger one shrunk.
 
   Returns:
@@ -95,14 +97,14 @@ class _Plan:
     self.photos[f'{folder}/{person}_c{camera}s{sequence}_{frame:06d}_{box:02d}.jpg'] = truth
 
 
-def _draw_photos(rng: np.random.Generator, count: int) -> list[Structure]:
+def _draw_photos(rng: np.random.Generator, body: Body, count: int) -> list[Structure]:
   """`count` photos of one person by at least two cameras (if there are two photos), evenly."""
   num_cameras = min(int(rng.integers(4, NUM_CAMERAS + 1)), max(2, count // 2))
   cameras = rng.permutation(np.arange(1, NUM_CAMERAS + 1))[:num_cameras]
-  return [draw_structure(rng, int(cameras[index % num_cameras])) for index in range(count)]
+  return [draw_structure(rng, int(cameras[index % num_cameras]), body) for index in range(count)]
 
 
-def _add_test_person(plan: _Plan, identity: int, person: Appearance, photos: list[Structure]) -> None:
+def _add_test_person(plan: _Plan, identity: int, look: Appearance, photos: list[Structure]) -> None:
   """A query per camera, of those that leave a photo in the gallery; hand-drawn boxes of the queries' cameras."""
   cameras = [structure.camera for structure in photos]
   asking = {camera for camera in cameras if cameras.count(camera) > 1} or {cameras[0]}
@@ -111,12 +113,12 @@ def _add_test_person(plan: _Plan, identity: int, person: Appearance, photos: lis
     frame = plan.frame()
     neat = hand_drawn(structure)
     if structure.camera in asking:
-      plan.add('gt_bbox', identity, frame, 0, (person, neat))
+      plan.add('gt_bbox', identity, frame, 0, (look, neat))
     if structure.camera in asking - asked:
-      plan.add('query', identity, frame, 0, (person, neat))
+      plan.add('query', identity, frame, 0, (look, neat))
       asked.add(structure.camera)
     else:
-      plan.add('bounding_box_test', identity, frame, 1, (person, structure))
+      plan.add('bounding_box_test', identity, frame, 1, (look, structure))
 
 
 def _plan_photos(settings: Mapping[str, Any]) -> dict[str, Truth]:
@@ -127,32 +129,33 @@ def _plan_photos(settings: Mapping[str, Any]) -> dict[str, Truth]:
 
   plan = _Plan()
   num_train, num_photos = settings['num_train_identities'], settings['photos_per_identity']
-  for index, person in enumerate(draw_people(rng(0), num_train)):
-    for structure in _draw_photos(rng(1, index), num_photos):
-      plan.add('bounding_box_train', 1 + index, plan.frame(), 1, (person, structure))
+  for index, (look, body) in enumerate(draw_people(rng(0), num_train)):
+    for structure in _draw_photos(rng(1, index), body, num_photos):
+      plan.add('bounding_box_train', 1 + index, plan.frame(), 1, (look, structure))
   test_people = draw_people(rng(2), settings['num_test_identities'])
-  for index, person in enumerate(test_people):
-    _add_test_person(plan, 1 + num_train + index, person, _draw_photos(rng(3, index), num_photos))
+  for index, (look, body) in enumerate(test_people):
+    _add_test_person(plan, 1 + num_train + index, look, _draw_photos(rng(3, index), body, num_photos))
   strangers = draw_people(rng(4), settings['num_distractors'])
-  for index, person in enumerate(strangers):
-    structure = draw_structure(rng(5, index), 1 + index % NUM_CAMERAS)
-    plan.add('bounding_box_test', 0, plan.frame(), 1, (person, structure))
+  for index, (look, body) in enumerate(strangers):
+    structure = draw_structure(rng(5, index), 1 + index % NUM_CAMERAS, body)
+    plan.add('bounding_box_test', 0, plan.frame(), 1, (look, structure))
   for index in range(settings['num_junk']):
-    structure = draw_junk_structure(rng(6, index), 1 + index % NUM_CAMERAS)
-    plan.add('bounding_box_test', -1, plan.frame(), 1, (test_people[index % len(test_people)], structure))
+    look, body = test_people[index % len(test_people)]
+    structure = draw_junk_structure(rng(6, index), 1 + index % NUM_CAMERAS, body)
+    plan.add('bounding_box_test', -1, plan.frame(), 1, (look, structure))
   return plan.photos
 
 
 def _manifest_text(settings: Mapping[str, Any], photos: Mapping[str, Truth]) -> str:
-  """The manifest: settings, people once each, and for every file its person and structure."""
-  numbers = {person: index for index, person in enumerate(dict.fromkeys(person for person, _ in photos.values()))}
+  """The manifest: settings, looks once each, and for every file its look and structure."""
+  numbers = {look: index for index, look in enumerate(dict.fromkeys(look for look, _ in photos.values()))}
   manifest = {
     'format': FORMAT,
     'settings': settings,
-    'people': [dataclasses.asdict(person) for person in numbers],
+    'looks': [dataclasses.asdict(look) for look in numbers],
     'photos': {
-      path: {'person': numbers[person], 'structure': dataclasses.asdict(structure)}
-      for path, (person, structure) in photos.items()
+      path: {'look': numbers[look], 'structure': dataclasses.asdict(structure)}
+      for path, (look, structure) in photos.items()
     },
   }
   return json.dumps(manifest)
@@ -167,7 +170,7 @@ def _read_manifest(root: pathlib.Path) -> dict[str, Any]:
     raise UserError(f'{root}: no built-in pedestrians here ({MANIFEST} is missing)') from error
   except (OSError, ValueError) as error:
     raise UserError(f'{path}: cannot be read ({error}); delete the folder {root} to render it anew') from error
-  if not isinstance(manifest, dict) or not {'format', 'settings', 'people', 'photos'} <= set(manifest):
+  if not isinstance(manifest, dict) or not {'format', 'settings', 'looks', 'photos'} <= set(manifest):
     raise UserError(f'{path}: not a manifest of built-in pedestrians; delete the folder {root} to render it anew')
   return manifest
 
@@ -206,8 +209,8 @@ def _write_photos(root: pathlib.Path, settings: Mapping[str, Any], log: Callable
   height, width = settings['image_size_hw']
   progress = Progress(len(photos), unit='photos')
   last_line = time.monotonic()
-  for count, (path, (person, structure)) in enumerate(photos.items(), start=1):
-    picture = Image.fromarray(render(person, structure, (height, width)))
+  for count, (path, (look, structure)) in enumerate(photos.items(), start=1):
+    picture = Image.fromarray(render(look, structure, (height, width)))
     picture.save(root / path, quality=JPEG_QUALITY, subsampling=0)
     if time.monotonic() - last_line > PROGRESS_EVERY_SECONDS:
       last_line = time.monotonic()
@@ -268,9 +271,10 @@ def photo_truth(root: str | pathlib.Path) -> Mapping[str, Truth]:
   root = pathlib.Path(root)
   manifest = _read_manifest(root)
   try:
-    people = [appearance_from_json(values) for values in manifest['people']]
+    looks = [appearance_from_json(values) for values in manifest['looks']]
     return {
-      path: (people[photo['person']], Structure(**photo['structure'])) for path, photo in manifest['photos'].items()
+      path: (looks[photo['look']], structure_from_json(photo['structure']))
+      for path, photo in manifest['photos'].items()
     }
   except (TypeError, KeyError, IndexError, AttributeError) as error:
     message = f'{root / MANIFEST}: does not fit this version ({error}); delete the folder {root} to render it anew'

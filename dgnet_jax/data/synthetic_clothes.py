@@ -53,11 +53,11 @@ def _draw_leg(brush: Brush, leg: Limb, look: Appearance) -> None:
   brush.tube((leg.end, leg.tip), (0.03, 0.026), look.shoe_colour)
   joints = (leg.root, leg.bend, leg.end)
   if look.bottom == 'trousers':
-    brush.tube(joints, (0.066, 0.05, 0.038), look.bottom_colour)
+    brush.limb(joints, (0.066, 0.05, 0.038), look.bottom_colour)
     return
-  brush.tube(joints, (0.055, 0.04, 0.027), look.skin)
+  brush.limb(joints, (0.055, 0.04, 0.027), look.skin)
   if look.bottom == 'shorts':
-    brush.tube((leg.root, _between(leg.root, leg.bend, 0.82)), (0.068, 0.056), look.bottom_colour)
+    brush.limb((leg.root, _between(leg.root, leg.bend, 0.82)), (0.068, 0.056), look.bottom_colour)
 
 
 def _draw_arm(brush: Brush, arm: Limb, look: Appearance, *, carries: bool) -> None:
@@ -67,10 +67,10 @@ def _draw_arm(brush: Brush, arm: Limb, look: Appearance, *, carries: bool) -> No
   brush.ellipse(arm.end.x, arm.end.y + 0.014, 0.024, 0.029, look.skin)
   joints = (arm.root, arm.bend, arm.end)
   if look.sleeves == 'long':
-    brush.tube(joints, (0.044, 0.037, 0.029), look.top_colour)
+    brush.limb(joints, (0.044, 0.037, 0.029), look.top_colour)
     return
-  brush.tube(joints, (0.037, 0.031, 0.023), look.skin)
-  brush.tube((arm.root, _between(arm.root, arm.bend, 0.68)), (0.044, 0.044), look.top_colour)
+  brush.limb(joints, (0.037, 0.031, 0.023), look.skin)
+  brush.limb((arm.root, _between(arm.root, arm.bend, 0.68)), (0.044, 0.044), look.top_colour)
 
 
 def _draw_handbag(brush: Brush, hand: Joint, colour: Rgb) -> None:
@@ -93,15 +93,15 @@ def _plain_cloth(
 
 def _draw_bottom(brush: Brush, view: View, look: Appearance, legs: list[Limb]) -> None:
   """Hips in trousers or shorts, or a skirt over the thighs."""
-  waist = WAIST_SHARE * view.half_width(TORSO_WIDTH, TORSO_DEPTH)
+  waist = WAIST_SHARE * view.girth(TORSO_WIDTH, TORSO_DEPTH)
   if look.bottom == 'skirt':
     # The cloth reaches around both knees.
-    hem = view.half_width(0.125, 0.11)
+    hem = view.girth(0.125, 0.11)
     left = min(-hem, *(leg.bend.x - 0.03 for leg in legs))
     right = max(hem, *(leg.bend.x + 0.03 for leg in legs))
     outline = [(-waist, WAIST_Y), (waist, WAIST_Y), (right, HEM_Y - 0.01), (0.0, HEM_Y + 0.01), (left, HEM_Y - 0.01)]
   else:
-    hip = view.half_width(HIP_HALF_WIDTH, 0.085)
+    hip = view.girth(HIP_HALF_WIDTH, 0.085)
     outline = [(-waist, WAIST_Y), (waist, WAIST_Y), (hip, HIP_Y + 0.02), (0.0, HIP_Y + 0.075), (-hip, HIP_Y + 0.02)]
   half_width = max(abs(x) for x, _ in outline)
   brush.cloth(outline, functools.partial(_plain_cloth, look.bottom_colour, 0.0, half_width, brush.light_side))
@@ -109,7 +109,7 @@ def _draw_bottom(brush: Brush, view: View, look: Appearance, legs: list[Limb]) -
 
 def _top_cloth(view: View, look: Appearance, light_side: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
   """Colours of the top's body: its pattern runs around the person."""
-  half_width = view.half_width(TORSO_WIDTH, TORSO_DEPTH)
+  half_width = view.girth(TORSO_WIDTH, TORSO_DEPTH)
 
   def colours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     angle = np.arcsin(np.clip(x / half_width, -1, 1)) - view.yaw
@@ -122,7 +122,7 @@ def _top_cloth(view: View, look: Appearance, light_side: int) -> Callable[[np.nd
 
 def _draw_torso(brush: Brush, view: View, look: Appearance) -> None:
   """The top without its sleeves."""
-  shoulder = view.half_width(TORSO_WIDTH, TORSO_DEPTH)
+  shoulder = view.girth(TORSO_WIDTH, TORSO_DEPTH)
   waist = WAIST_SHARE * shoulder
   right = [(0.04, 0.145), (0.72 * shoulder, 0.16), (shoulder, 0.195), (0.93 * shoulder, 0.32), (waist, 0.44)]
   right.append((1.06 * waist, HIP_Y + 0.005))
@@ -152,15 +152,15 @@ def _draw_straps(brush: Brush, view: View, colour: Rgb) -> None:
       brush.tube((top, bottom), (0.017, 0.015), colour)
 
 
-def _draw_head(brush: Brush, view: View, look: Appearance) -> None:
+def _draw_head(brush: Brush, view: View, look: Appearance, hair_style: str) -> None:
   """Head with hair; the face where it is turned to the camera."""
   brush.tube((Joint(0, 0.12, 0), Joint(0, 0.155, 0)), (0.034, 0.04), shaded(look.skin, 0.85))
   skull = view.half_width(0.056, 0.065)
   back = -0.012 * view.sin
   hair, dark = look.hair_colour, shaded(look.hair_colour, SHADE)
-  if look.hair_style == 'bun':
+  if hair_style == 'bun':
     brush.ellipse(2.2 * back, 0.014, 0.032, 0.026, dark)
-  elif look.hair_style == 'long':
+  elif hair_style == 'long':
     fall = [(back - skull, 0.06), (back + skull, 0.06), (back + 1.1 * skull, 0.21), (back - 1.1 * skull, 0.21)]
     brush.polygon(fall, dark)
     if view.cos > 0:
@@ -188,8 +188,8 @@ def draw_person(image: Image.Image, appearance: Appearance, structure: Structure
 
   Args:
     image: RGB; drawn on.
-    appearance: who.
-    structure: pose and place.
+    appearance: clothes and colours.
+    structure: body, pose and place.
     light_side: -1 for light from the left of the picture, 1 from the right.
   """
   view = View(structure)
@@ -201,20 +201,21 @@ def draw_person(image: Image.Image, appearance: Appearance, structure: Structure
 
   _draw_ground_shadow(image, brush, ground)
   # An arm beside the body counts as in front of it, so that sleeves are seen.
+  bag = structure.body.bag
   behind = [arm for arm in arms if arm.bend.near < -0.04]
-  bag_hand = limbs['right arm'] if appearance.bag == 'handbag' else None
+  bag_hand = limbs['right arm'] if bag == 'handbag' else None
   for arm in behind:
     _draw_arm(brush, arm, appearance, carries=arm is bag_hand)
-  if appearance.bag == 'backpack' and view.cos >= 0:
+  if bag == 'backpack' and view.cos >= 0:
     _draw_backpack(brush, view, appearance.bag_colour)
   for leg in legs:
     _draw_leg(brush, leg, appearance)
   _draw_bottom(brush, view, appearance, legs)
   _draw_torso(brush, view, appearance)
-  if appearance.bag == 'backpack' and view.cos >= 0:
+  if bag == 'backpack' and view.cos >= 0:
     _draw_straps(brush, view, appearance.bag_colour)
-  _draw_head(brush, view, appearance)
-  if appearance.bag == 'backpack' and view.cos < 0:
+  _draw_head(brush, view, appearance, structure.body.hair_style)
+  if bag == 'backpack' and view.cos < 0:
     _draw_backpack(brush, view, appearance.bag_colour)
   for arm in arms:
     if arm not in behind:

@@ -51,6 +51,7 @@ class View:
   def __init__(self, structure: Structure) -> None:
     self.yaw = math.radians(YAW[structure.facing] + structure.turn)
     self.cos, self.sin = math.cos(self.yaw), math.sin(self.yaw)
+    self.build = structure.body.build
 
   def joint(self, x: float, y: float, z: float) -> Joint:
     near = z * self.cos - x * self.sin
@@ -59,6 +60,10 @@ class View:
   def half_width(self, width: float, depth: float) -> float:
     """Half the outline of an upright elliptic cylinder with these half axes."""
     return math.hypot(width * self.cos, depth * self.sin)
+
+  def girth(self, width: float, depth: float) -> float:
+    """The same of a part that is as wide as the body's build makes it."""
+    return self.build * self.half_width(width, depth)
 
 
 def _limb(
@@ -90,9 +95,9 @@ def legs_and_arms(structure: Structure, view: View) -> dict[str, Limb]:
     knee = 0.08 + 1.5 * max(sign * lift, 0.0)
     thigh = sign * swing + 0.35 * max(sign * lift, 0.0)
     legs = (thigh, thigh - knee)
-    limbs[f'{side} leg'] = _limb(view, (sign * HIP_X, HIP_Y), (THIGH, SHIN), legs, sign * 0.004, 0.075)
+    limbs[f'{side} leg'] = _limb(view, (sign * HIP_X * view.build, HIP_Y), (THIGH, SHIN), legs, sign * 0.004, 0.075)
     arms = (-0.85 * sign * swing, -0.85 * sign * swing + 0.2 + 0.5 * max(-sign * swing, 0.0))
-    root = (sign * SHOULDER_X, SHOULDER_Y + 0.026)
+    root = (sign * SHOULDER_X * view.build, SHOULDER_Y + 0.026)
     limbs[f'{side} arm'] = _limb(view, root, (UPPER_ARM, FOREARM), arms, sign * 0.045, 0.0)
   return limbs
 
@@ -110,6 +115,7 @@ class Brush:
     self.image = image
     self.light_side = light_side
     self._draw = ImageDraw.Draw(image)
+    self.build = structure.body.build
     self.unit = structure.height * image.height  # pixels of the body's height
     self.x = structure.centre_x * image.width
     self.y = structure.foot_y * image.height - lowest * self.unit
@@ -143,6 +149,10 @@ class Brush:
       for index in range(len(places) - 1):
         widths = (share * radii[index], share * radii[index + 1])
         self._segment(places[index], places[index + 1], widths, shaded(colour, factor))
+
+  def limb(self, joints: Sequence[Joint], radii: Sequence[float], colour: Rgb) -> None:
+    """A tube that is as thick as the body's build makes it."""
+    self.tube(joints, [self.build * radius for radius in radii], colour)
 
   def cloth(self, points: list[Point], colours: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
     """A polygon whose colour varies: `colours` maps body coordinates f[h, w] x and y to f[h, w, 3] in 0..255."""

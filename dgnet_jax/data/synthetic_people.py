@@ -1,12 +1,13 @@
 """Who the built-in pedestrians are (appearance) and how a photo shows them (structure), as plain values.
 
-An identity is its appearance. Everything else about a photo, its noise included, is structure: so any appearance can
-be rendered in any structure, and the true answer of an appearance swap exists.
+An identity is an appearance and a body, divided as the paper divides them (its table 1): colours, texture and style of
+clothes are appearance; body size, hair and what is carried are structure, as are pose, place, light and camera. Any
+appearance can be rendered in any structure, so the true answer of an appearance swap exists.
 """
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,15 +42,15 @@ GARMENTS: tuple[Rgb, ...] = (
   (34, 34, 40),
 )
 NUM_HUES = 10  # the first garment colours are saturated, the last three are white, grey and black
-FAMILY_SIZE = 4  # an identity and its near twins
+BUILDS = (0.8, 1.3)  # the range of widths of a body, 1 is usual
+FAMILY_SIZE = 5  # an identity and its near twins
 
 
 @dataclasses.dataclass(frozen=True)
 class Appearance:
-  """What a person wears and looks like. Colours are sRGB, 0..255, in neutral light."""
+  """What a person wears, and all colours. These are sRGB, 0..255, in neutral light."""
 
   skin: Rgb
-  hair_style: str  # one of HAIR_STYLES
   hair_colour: Rgb
   sleeves: str  # one of SLEEVES
   top_colour: Rgb
@@ -58,14 +59,30 @@ class Appearance:
   bottom: str  # one of BOTTOMS
   bottom_colour: Rgb
   shoe_colour: Rgb
+  bag_colour: Rgb  # unseen without a bag
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+  """What stays of a person in a grey picture: a part of the structure of every photo of that person."""
+
+  build: float  # width of torso and limbs, times the usual
+  hair_style: str  # one of HAIR_STYLES
   bag: str  # one of BAGS
-  bag_colour: Rgb
+
+
+class Person(NamedTuple):
+  """An identity."""
+
+  appearance: Appearance
+  body: Body
 
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-  """One photo of nobody in particular. Lengths are fractions of the picture's height or width."""
+  """One photo but for the colours and clothes in it. Lengths are fractions of the picture's height or width."""
 
+  body: Body
   camera: int  # 1..NUM_CAMERAS: scene, light direction and colour
   facing: str  # one of FACINGS; left and right as the viewer sees them
   turn: float  # degrees that the body is turned away from `facing`
@@ -89,6 +106,11 @@ def appearance_from_json(values: Mapping[str, Any]) -> Appearance:
   return Appearance(**plain)
 
 
+def structure_from_json(values: Mapping[str, Any]) -> Structure:
+  """The inverse of `dataclasses.asdict` after a trip through JSON."""
+  return Structure(**{**values, 'body': Body(**values['body'])})
+
+
 def _choice(rng: np.random.Generator, options: tuple, weights: tuple[float, ...] | None = None) -> Any:
   """One of `options`, with chances in proportion to `weights`."""
   chances = None if weights is None else np.asarray(weights) / np.sum(weights)
@@ -106,13 +128,17 @@ def _colour(rng: np.random.Generator, options: tuple[Rgb, ...], *, unlike: tuple
   return tuple(int(value) for value in np.clip(base + rng.integers(-12, 13, size=3), 0, 255))  # type: ignore[return-value]
 
 
+def _rounded(rng: np.random.Generator, low: float, high: float) -> float:
+  """Uniform in [low, high); four digits, so that a manifest stays readable and says exactly what was drawn."""
+  return round(float(rng.uniform(low, high)), 4)
+
+
 def draw_appearance(rng: np.random.Generator) -> Appearance:
-  """A person at random, mostly in saturated colours; the top's two colours differ."""
+  """Clothes at random, mostly in saturated colours; the top's two colours differ."""
   top = _colour(rng, GARMENTS)
   skin = _choice(rng, tuple(range(len(SKINS))))
   return Appearance(
     skin=_colour(rng, SKINS[skin : skin + 1]),
-    hair_style=_choice(rng, HAIR_STYLES, (5, 4, 1)),
     hair_colour=_colour(rng, HAIRS if skin < NUM_FAIR_SKINS else HAIRS[:2]),
     sleeves=_choice(rng, SLEEVES),
     top_colour=top,
@@ -121,44 +147,61 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
     bottom=_choice(rng, BOTTOMS, (5, 3, 2)),
     bottom_colour=_colour(rng, GARMENTS, unlike=(top,)),
     shoe_colour=_colour(rng, GARMENTS),
-    bag=_choice(rng, BAGS, (5, 3, 2)),
     bag_colour=_colour(rng, GARMENTS[:NUM_HUES], unlike=(top,)),
   )
 
 
-def _twins(rng: np.random.Generator) -> list[Appearance]:
-  """FAMILY_SIZE people: the first, and one each with another top colour, bottom colour and pattern."""
-  first = draw_appearance(rng)
-  top, second, bottom = first.top_colour, first.top_second_colour, first.bottom_colour
-  return [
-    first,
-    dataclasses.replace(first, top_colour=_colour(rng, GARMENTS, unlike=(top, second, bottom))),
-    dataclasses.replace(first, bottom_colour=_colour(rng, GARMENTS, unlike=(top, bottom))),
-    dataclasses.replace(first, pattern=_choice(rng, tuple(p for p in PATTERNS if p != first.pattern))),
-  ]
+def draw_body(rng: np.random.Generator) -> Body:
+  """A body at random."""
+  build = _rounded(rng, *BUILDS)
+  return Body(build, _choice(rng, HAIR_STYLES, (5, 4, 1)), _choice(rng, BAGS, (5, 3, 2)))
 
 
-def draw_people(rng: np.random.Generator, count: int) -> list[Appearance]:
+def draw_person(rng: np.random.Generator) -> Person:
+  """An identity at random."""
+  return Person(draw_appearance(rng), draw_body(rng))
+
+
+def _another_body(rng: np.random.Generator, body: Body) -> Body:
+  """Another build, other hair and another bag."""
+  apart = (BUILDS[1] - BUILDS[0]) / 2
+  return Body(
+    round(body.build + (apart if body.build < sum(BUILDS) / 2 else -apart), 4),
+    _choice(rng, tuple(style for style in HAIR_STYLES if style != body.hair_style)),
+    _choice(rng, tuple(bag for bag in BAGS if bag != body.bag)),
+  )
+
+
+def _twins(rng: np.random.Generator) -> list[Person]:
+  """FAMILY_SIZE people: the first, and one each with another top colour, bottom colour, pattern and body."""
+  first = draw_person(rng)
+  look = first.appearance
+  top, second, bottom = look.top_colour, look.top_second_colour, look.bottom_colour
+  others = (
+    dataclasses.replace(look, top_colour=_colour(rng, GARMENTS, unlike=(top, second, bottom))),
+    dataclasses.replace(look, bottom_colour=_colour(rng, GARMENTS, unlike=(top, bottom))),
+    dataclasses.replace(look, pattern=_choice(rng, tuple(p for p in PATTERNS if p != look.pattern))),
+  )
+  return [first, *(Person(other, first.body) for other in others), Person(look, _another_body(rng, first.body))]
+
+
+def draw_people(rng: np.random.Generator, count: int) -> list[Person]:
   """`count` different people in turn: a family of near twins, then as many people unlike each other, and so on.
 
-  Within a family the others differ from the first in one colour or in the pattern only, so that half of all people
-  can be mistaken for somebody.
+  Within a family the others differ from the first in one colour, in the pattern or in the body only, so that half of
+  all people can be mistaken for somebody.
   """
-  people: list[Appearance] = []
+  people: list[Person] = []
   while len(people) < count:
     people += _twins(rng)
-    people += [draw_appearance(rng) for _ in range(FAMILY_SIZE)]
+    people += [draw_person(rng) for _ in range(FAMILY_SIZE)]
   return people[:count]
 
 
-def _rounded(rng: np.random.Generator, low: float, high: float) -> float:
-  """Uniform in [low, high); four digits, so that a manifest stays readable and says exactly what was drawn."""
-  return round(float(rng.uniform(low, high)), 4)
-
-
-def draw_structure(rng: np.random.Generator, camera: int) -> Structure:
+def draw_structure(rng: np.random.Generator, camera: int, body: Body) -> Structure:
   """A photo at random by one camera: one in five is partly hidden, one in eight partly outside the crop."""
   values: dict[str, Any] = {
+    'body': body,
     'camera': camera,
     'facing': _choice(rng, FACINGS),
     'turn': _rounded(rng, -22, 22),
@@ -184,9 +227,9 @@ def draw_structure(rng: np.random.Generator, camera: int) -> Structure:
   return Structure(**values)
 
 
-def draw_junk_structure(rng: np.random.Generator, camera: int) -> Structure:
+def draw_junk_structure(rng: np.random.Generator, camera: int, body: Body) -> Structure:
   """A crop that no detector should have made: an empty scene, or far too close to a body."""
-  usual = draw_structure(rng, camera)
+  usual = draw_structure(rng, camera, body)
   if rng.random() < 0.5:
     return dataclasses.replace(usual, centre_x=-3.0)
   return dataclasses.replace(

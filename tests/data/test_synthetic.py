@@ -18,7 +18,9 @@ from dgnet_jax.data.synthetic_people import (
   NUM_CAMERAS,
   OCCLUDERS,
   PATTERNS,
+  Body,
   draw_appearance,
+  draw_body,
   draw_junk_structure,
   draw_people,
   draw_structure,
@@ -50,8 +52,8 @@ def ask(path):
 
 
 def plain_photo(**changes):
-  """A whole person, front, in the middle, unhidden."""
-  usual = draw_structure(np.random.default_rng(7), 1)
+  """A whole person without a bag, front, in the middle, unhidden."""
+  usual = draw_structure(np.random.default_rng(7), 1, Body(build=1.0, hair_style='short', bag='none'))
   place = dict(facing='front', turn=0.0, centre_x=0.5, foot_y=0.97, height=0.88, occluder='none')
   return dataclasses.replace(usual, **(place | changes))
 
@@ -69,7 +71,7 @@ def person_mask(appearance, structure, size):
 @pytest.mark.parametrize('size', [(128, 64), (64, 32), (70, 40), (32, 200)])
 def test_render_is_deterministic_at_any_size(size):
   rng = np.random.default_rng(0)
-  person, structure = draw_appearance(rng), draw_structure(rng, 3)
+  person, structure = draw_appearance(rng), draw_structure(rng, 3, draw_body(rng))
   first = render(person, structure, size)
   assert first.shape == (*size, 3) and first.dtype == np.uint8
   np.testing.assert_array_equal(first, render(person, structure, size))
@@ -79,10 +81,11 @@ def test_everything_drawable_renders():
   rng = np.random.default_rng(1)
   pictures = []
   for index in range(60):
-    structure = draw_structure(rng, 1 + index % NUM_CAMERAS)
+    structure = draw_structure(rng, 1 + index % NUM_CAMERAS, draw_body(rng))
     structure = dataclasses.replace(structure, occluder=OCCLUDERS[index % len(OCCLUDERS)], facing=FACINGS[index % 4])
     pictures.append(render(draw_appearance(rng), structure, (64, 32)))
-    pictures.append(render(draw_appearance(rng), draw_junk_structure(rng, 1 + index % NUM_CAMERAS), (64, 32)))
+    junk = draw_junk_structure(rng, 1 + index % NUM_CAMERAS, draw_body(rng))
+    pictures.append(render(draw_appearance(rng), junk, (64, 32)))
   assert len({picture.tobytes() for picture in pictures}) == len(pictures)
 
 
@@ -94,7 +97,7 @@ def test_render_names_an_impossible_camera():
 @pytest.mark.parametrize('field', ['skin', 'top_colour', 'bottom_colour', 'shoe_colour', 'hair_colour'])
 @pytest.mark.parametrize('camera', [1, 5])
 def test_a_changed_colour_changes_the_person_only(field, camera):
-  person = dataclasses.replace(draw_people(np.random.default_rng(3), 1)[0], bag='none', bottom='shorts')
+  person = dataclasses.replace(draw_appearance(np.random.default_rng(3)), bottom='shorts')
   structure = plain_photo(camera=camera)
   colour = tuple(255 - value for value in getattr(person, field))
   other = dataclasses.replace(person, **{field: colour})
@@ -104,7 +107,7 @@ def test_a_changed_colour_changes_the_person_only(field, camera):
 
 
 def test_top_and_bottom_lie_where_they_should():
-  person = dataclasses.replace(draw_people(np.random.default_rng(4), 1)[0], bag='none', bottom='trousers')
+  person = dataclasses.replace(draw_appearance(np.random.default_rng(4)), bottom='trousers')
   person = dataclasses.replace(person, top_colour=(200, 20, 20), pattern='plain', bottom_colour=(20, 20, 200))
   picture = render(person, plain_photo()).astype(int)
   chest, thigh = picture[45:55, 28:37].mean(axis=(0, 1)), picture[72:78, 24:40].mean(axis=(0, 1))
@@ -114,7 +117,7 @@ def test_top_and_bottom_lie_where_they_should():
 
 @pytest.mark.parametrize('facing', FACINGS)
 def test_patterns_are_told_apart_at_the_default_training_size(facing):
-  person = dataclasses.replace(draw_people(np.random.default_rng(5), 1)[0], bag='none')
+  person = draw_appearance(np.random.default_rng(5))
   person = dataclasses.replace(person, top_colour=(240, 240, 240), top_second_colour=(30, 40, 160))
   structure = plain_photo(facing=facing, phase=0.2)
   pictures = [render(dataclasses.replace(person, pattern=name), structure, (64, 32)).astype(int) for name in PATTERNS]
@@ -126,7 +129,7 @@ def test_patterns_are_told_apart_at_the_default_training_size(facing):
 
 
 def test_structure_alone_changes_pose_and_background():
-  person = draw_people(np.random.default_rng(6), 1)[0]
+  person = draw_appearance(np.random.default_rng(6))
   masks = [person_mask(person, plain_photo(facing=facing, phase=0.25, stride=0.5), (128, 64)) for facing in FACINGS]
   assert all((masks[0] != mask).sum() > 100 for mask in (masks[1], masks[3]))
   gone = plain_photo(centre_x=-5.0)
@@ -134,7 +137,7 @@ def test_structure_alone_changes_pose_and_background():
   for index, scene in enumerate(scenes):
     for other in scenes[index + 1 :]:
       assert np.abs(scene.mean(axis=-1) - other.mean(axis=-1)).mean() > 15
-  people = draw_people(np.random.default_rng(8), 2)
+  people = [person for person, _ in draw_people(np.random.default_rng(8), 2)]
   # Without a person in the picture nothing tells who it would have been.
   np.testing.assert_array_equal(render(people[0], gone), render(people[1], gone))
 
@@ -142,7 +145,7 @@ def test_structure_alone_changes_pose_and_background():
 def test_a_smaller_picture_is_the_larger_one_shrunk():
   rng = np.random.default_rng(9)
   for camera in range(1, NUM_CAMERAS + 1):
-    person, structure = draw_appearance(rng), draw_structure(rng, camera)
+    person, structure = draw_appearance(rng), draw_structure(rng, camera, draw_body(rng))
     large = Image.fromarray(render(person, structure, (128, 64))).resize((32, 64), Image.Resampling.BOX)
     error = np.abs(np.asarray(large, dtype=int) - render(person, structure, (64, 32)))
     assert error.mean() < 5
@@ -153,11 +156,27 @@ def test_near_twins_differ_in_one_thing():
   assert len(set(people)) == len(people)
   for start in (0, 2 * FAMILY_SIZE):
     first = people[start]
+    *dressed, other_body = people[start + 1 : start + FAMILY_SIZE]
     changes = [
-      [name for name, value in dataclasses.asdict(twin).items() if value != getattr(first, name)]
-      for twin in people[start + 1 : start + FAMILY_SIZE]
+      [name for name, value in vars(twin.appearance).items() if value != getattr(first.appearance, name)]
+      for twin in dressed
     ]
     assert changes == [['top_colour'], ['bottom_colour'], ['pattern']]
+    assert all(twin.body == first.body for twin in dressed)
+    assert other_body.appearance == first.appearance
+    assert all(value != getattr(first.body, name) for name, value in vars(other_body.body).items())
+
+
+def test_a_body_shows_in_grey():
+  look = draw_appearance(np.random.default_rng(11))
+  usual = plain_photo(facing='back')
+  area = person_mask(look, usual, (128, 64)).sum()
+  for change in ({'build': 1.3}, {'hair_style': 'long'}, {'bag': 'backpack'}):
+    other = dataclasses.replace(usual, body=dataclasses.replace(usual.body, **change))
+    gray = [render(look, structure).mean(axis=-1) for structure in (usual, other)]
+    assert (np.abs(gray[0] - gray[1]) > 20).sum() > 60
+    if 'build' in change:
+      assert 1.12 * area < person_mask(look, other, (128, 64)).sum() < 1.3 * area
 
 
 def test_folders_and_names_are_those_of_market1501(small_root):
@@ -182,12 +201,12 @@ def test_folders_and_names_are_those_of_market1501(small_root):
   assert all(people['query'][person] + people['bounding_box_test'][person] == 8 for person in test)
 
 
-def test_an_identity_is_an_appearance(small_root):
+def test_an_identity_is_an_appearance_and_a_body(small_root):
   looks = collections.defaultdict(set)
-  for path, (appearance, _) in photo_truth(small_root).items():
+  for path, (appearance, structure) in photo_truth(small_root).items():
     _, identity, _ = ask(path)
     if identity > 0:
-      looks[identity].add(appearance)
+      looks[identity].add((appearance, structure.body))
   assert all(len(people) == 1 for people in looks.values())
   assert len(set.union(*looks.values())) == len(looks) == 9
 

@@ -28,7 +28,8 @@ def large():
   config.data.synthetic.image_size_hw = (256, 128)
   config.num_steps = 10_000
   config.reid.pretrained = 'teacher'
-  config.teacher.last_stride = config.reid.last_stride
+  # Without ImageNet's weights the backbone needs the full rate (docs/ablation.md).
+  config.teacher.update(last_stride=config.reid.last_stride, backbone_multiplier=1.0)
   config.optimizer.decay_steps = 6_000
   for ramp in config.ramps.values():
     ramp.update(start_step=3_000, per_step=0.005)

@@ -286,6 +286,15 @@ def _root_named(config: Any) -> str:
   return 'name the folder of the data set: --config.data.root=FOLDER'
 
 
+def _cameras_in_order(config: Any) -> str:
+  from dgnet_jax.data.synthetic_people import NUM_CAMERAS  # late: help needs no numpy
+
+  cameras = tuple(config.data.synthetic.cameras_per_identity)
+  if len(cameras) == 2 and 2 <= cameras[0] <= cameras[1] <= NUM_CAMERAS:
+    return ''
+  return f'{cameras} is not the fewest and the most cameras of a person, from 2 to {NUM_CAMERAS}'
+
+
 def _jpeg_quality_fits(config: Any) -> str:
   quality = config.generation.jpeg_quality
   return f'{quality} must be at most 100' if quality > 100 else ''
@@ -327,6 +336,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
   (('data.loader', 'data.layout'), _records_without_tensorflow),
   (('data.root', 'data.layout'), _remote_is_prepared),
   (('data.root', 'data.layout'), _root_named),
+  (('data.synthetic.cameras_per_identity',), _cameras_in_order),
   (('generation.jpeg_quality',), _jpeg_quality_fits),
   (('generation.num_pictures', 'generation.per_appearance'), _one_size),
 )

@@ -84,6 +84,8 @@ class TestValidate:
       ('data', 3, 'no such field'),
       ('generation.plan', 'all', 'none of sheets'),
       ('generation.structure_split', 'test', 'none of train'),
+      ('data.synthetic.cameras_per_identity', (5, 3), 'the fewest and the most cameras'),
+      ('data.synthetic.cameras_per_identity', (1, 7), 'from 2 to 6'),
       ('generation.jpeg_quality', 101, 'at most 100'),
       ('generation.per_appearance', 0, 'above 0'),
     ],

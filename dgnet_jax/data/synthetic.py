@@ -3,7 +3,7 @@
 The true picture of one person's clothes in another's pose exists here: `render(appearance of A, structure of B)`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import os
@@ -40,13 +40,14 @@ Truth = tuple[Appearance, Structure]
 SUPERSAMPLING = 3  # pixels drawn per pixel and axis
 JPEG_QUALITY = 95
 MANIFEST = 'truth.json'
-FORMAT = 2  # of the manifest and the drawings: a folder of another format is not reused
+FORMAT = 3  # of the manifest and the drawings: a folder of another format is not reused
 FOLDERS = ('bounding_box_train', 'query', 'bounding_box_test', 'gt_bbox')
 SETTINGS = (
   'seed',
   'num_train_identities',
   'num_test_identities',
   'photos_per_identity',
+  'cameras_per_identity',
   'num_distractors',
   'num_junk',
   'image_size_hw',
@@ -97,11 +98,19 @@ class _Plan:
     self.photos[f'{folder}/{person}_c{camera}s{sequence}_{frame:06d}_{box:02d}.jpg'] = truth
 
 
-def _draw_photos(rng: np.random.Generator, body: Body, count: int) -> list[Structure]:
-  """`count` photos of one person by at least two cameras (if there are two photos), evenly."""
-  num_cameras = min(int(rng.integers(4, NUM_CAMERAS + 1)), max(2, count // 2))
-  cameras = rng.permutation(np.arange(1, NUM_CAMERAS + 1))[:num_cameras]
-  return [draw_structure(rng, int(cameras[index % num_cameras]), body) for index in range(count)]
+def _draw_photos(rng: np.random.Generator, body: Body, count: int, cameras: Sequence[int]) -> list[Structure]:
+  """`count` photos of one person, evenly by some of the cameras.
+
+  Args:
+    rng: draws everything.
+    body: of the person.
+    count: photos.
+    cameras: the fewest and the most. With few photos there are fewer, two photos by each, but always two cameras.
+  """
+  fewest, most = cameras
+  num_cameras = min(int(rng.integers(fewest, most + 1)), max(2, count // 2))
+  numbers = rng.permutation(np.arange(1, NUM_CAMERAS + 1))[:num_cameras]
+  return [draw_structure(rng, int(numbers[index % num_cameras]), body) for index in range(count)]
 
 
 def _add_test_person(plan: _Plan, identity: int, look: Appearance, photos: list[Structure]) -> None:
@@ -128,13 +137,14 @@ def _plan_photos(settings: Mapping[str, Any]) -> dict[str, Truth]:
     return np.random.default_rng([settings['seed'], *stream])
 
   plan = _Plan()
-  num_train, num_photos = settings['num_train_identities'], settings['photos_per_identity']
+  num_train = settings['num_train_identities']
+  photos = settings['photos_per_identity'], settings['cameras_per_identity']
   for index, (look, body) in enumerate(draw_people(rng(0), num_train)):
-    for structure in _draw_photos(rng(1, index), body, num_photos):
+    for structure in _draw_photos(rng(1, index), body, *photos):
       plan.add('bounding_box_train', 1 + index, plan.frame(), 1, (look, structure))
   test_people = draw_people(rng(2), settings['num_test_identities'])
   for index, (look, body) in enumerate(test_people):
-    _add_test_person(plan, 1 + num_train + index, look, _draw_photos(rng(3, index), body, num_photos))
+    _add_test_person(plan, 1 + num_train + index, look, _draw_photos(rng(3, index), body, *photos))
   strangers = draw_people(rng(4), settings['num_distractors'])
   for index, (look, body) in enumerate(strangers):
     structure = draw_structure(rng(5, index), 1 + index % NUM_CAMERAS, body)
@@ -234,7 +244,7 @@ def write_dataset(root: str | pathlib.Path, synthetic_config: Any, *, log: Calla
   """
   root = pathlib.Path(root)
   settings = {name: getattr(synthetic_config, name) for name in SETTINGS}
-  settings['image_size_hw'] = list(settings['image_size_hw'])
+  settings |= {name: list(settings[name]) for name in ('image_size_hw', 'cameras_per_identity')}
   if _is_finished(root, settings):
     return
   partial = root.with_name(f'{root.name}.{uuid.uuid4().hex[:8]}.partial')

@@ -28,6 +28,7 @@ from dgnet_jax.data.synthetic_people import Appearance, Rgb, Structure
 SOLE = 0.022  # from the foot's middle to the ground
 HEM_Y = 0.7  # of a skirt
 HIP_HALF_WIDTH = 0.112
+METAL: Rgb = (60, 60, 64)
 
 
 def _between(start: Joint, end: Joint, share: float) -> Joint:
@@ -63,7 +64,7 @@ def _draw_leg(brush: Brush, leg: Limb, look: Appearance) -> None:
 def _draw_arm(brush: Brush, arm: Limb, look: Appearance, *, carries: bool) -> None:
   """An arm with its sleeve and hand, and the handbag if it carries that."""
   if carries:
-    _draw_handbag(brush, arm.end, look.bag_colour)
+    _draw_handbag(brush, arm.end, look.accessory_colour)
   brush.ellipse(arm.end.x, arm.end.y + 0.014, 0.024, 0.029, look.skin)
   joints = (arm.root, arm.bend, arm.end)
   if look.sleeves == 'long':
@@ -152,15 +153,45 @@ def _draw_straps(brush: Brush, view: View, colour: Rgb) -> None:
       brush.tube((top, bottom), (0.017, 0.015), colour)
 
 
-def _draw_head(brush: Brush, view: View, look: Appearance, hair_style: str) -> None:
-  """Head with hair; the face where it is turned to the camera."""
+def _draw_shoulder_bag(brush: Brush, view: View, colour: Rgb) -> None:
+  """A bag at the left hip, its belt over the right shoulder."""
+  top, hip = view.joint(-0.07, 0.17, 0.0), view.joint(0.13 * view.build, 0.5, 0.0)
+  brush.tube((top, hip), (0.016, 0.016), shaded(colour, SHADE))
+  half_width = view.half_width(0.045, 0.085)
+  outline = [(hip.x + side * half_width, y) for side, y in ((-1, 0.46), (1, 0.46), (1, 0.6), (-1, 0.6))]
+  brush.cloth(outline, functools.partial(_plain_cloth, colour, hip.x, half_width, brush.light_side))
+
+
+def _draw_suitcase(brush: Brush, view: View, ground: float, colour: Rgb) -> None:
+  """A case on wheels at the right hand's side, its handle drawn out."""
+  middle, half_width = view.joint(-0.2, 0.0, -0.05).x, view.half_width(0.075, 0.05)
+  top, bottom = ground - 0.27, ground - 0.01
+  for side in (-1, 1):
+    rod = middle + side * 0.6 * half_width
+    brush.tube((Joint(rod, top, 0.0), Joint(rod, top - 0.12, 0.0)), (0.008, 0.008), METAL)
+  outline = [(middle + side * half_width, y) for side, y in ((-1, top), (1, top), (1, bottom), (-1, bottom))]
+  brush.cloth(outline, functools.partial(_plain_cloth, colour, middle, half_width, brush.light_side))
+  band = [(middle + side * half_width, top + y) for side, y in ((-1, 0.1), (1, 0.1), (1, 0.13), (-1, 0.13))]
+  brush.polygon(band, shaded(colour, 0.62))
+
+
+def _draw_hat(brush: Brush, skull: float, colour: Rgb) -> None:
+  """A hat with a brim."""
+  brush.polygon([(-skull, 0.05), (-0.85 * skull, -0.035), (0.85 * skull, -0.035), (skull, 0.05)], colour)
+  brush.ellipse(0.0, 0.05, 2.1 * skull, 0.017, shaded(colour, SHADE))
+
+
+def _draw_head(brush: Brush, view: View, look: Appearance, head: str) -> None:
+  """Head with hair and hat; the face where it is turned to the camera."""
   brush.tube((Joint(0, 0.12, 0), Joint(0, 0.155, 0)), (0.034, 0.04), shaded(look.skin, 0.85))
   skull = view.half_width(0.056, 0.065)
   back = -0.012 * view.sin
   hair, dark = look.hair_colour, shaded(look.hair_colour, SHADE)
-  if hair_style == 'bun':
+  if head == 'bun':
     brush.ellipse(2.2 * back, 0.014, 0.032, 0.026, dark)
-  elif hair_style == 'long':
+  elif head == 'curls':
+    brush.ellipse(back, 0.06, 0.105, 0.105, hair)
+  elif head == 'long_hair':
     fall = [(back - skull, 0.06), (back + skull, 0.06), (back + 1.1 * skull, 0.21), (back - 1.1 * skull, 0.21)]
     brush.polygon(fall, dark)
     if view.cos > 0:
@@ -169,18 +200,24 @@ def _draw_head(brush: Brush, view: View, look: Appearance, hair_style: str) -> N
   brush.ellipse(back, 0.068, skull, 0.068, hair)
   if view.cos < -0.4:
     brush.ellipse(back - 0.25 * skull * brush.light_side, 0.07, 0.75 * skull, 0.064, shaded(hair, 0.9))
-    return
-  # The face slides around the head and narrows as it turns away.
+  else:
+    _draw_face(brush, view, look.skin)
+  if head == 'hat':
+    _draw_hat(brush, skull, look.accessory_colour)
+
+
+def _draw_face(brush: Brush, view: View, skin: Rgb) -> None:
+  """It slides around the head and narrows as it turns away."""
   face_x = 0.024 * view.sin
   face_width = 0.047 - 0.007 * abs(view.sin)
-  brush.ellipse(face_x, 0.087, face_width, 0.055, shaded(look.skin, 0.86))
-  brush.ellipse(face_x + 0.006 * brush.light_side, 0.086, 0.85 * face_width, 0.05, look.skin)
+  brush.ellipse(face_x, 0.087, face_width, 0.055, shaded(skin, 0.86))
+  brush.ellipse(face_x + 0.006 * brush.light_side, 0.086, 0.85 * face_width, 0.05, skin)
   for side in (-1, 1):
     eye = view.joint(side * 0.021, 0.08, 0.05)
     if eye.near > 0.012:
       brush.ellipse(eye.x * 0.85, 0.08, 0.0085, 0.007, (40, 32, 30))
   mouth = view.joint(0.0, 0.0, 0.045)
-  brush.ellipse(mouth.x * 0.85, 0.116, 0.012 * max(view.cos, 0.4), 0.004, shaded(look.skin, 0.72))
+  brush.ellipse(mouth.x * 0.85, 0.116, 0.012 * max(view.cos, 0.4), 0.004, shaded(skin, 0.72))
 
 
 def draw_person(image: Image.Image, appearance: Appearance, structure: Structure, light_side: int) -> None:
@@ -200,23 +237,27 @@ def draw_person(image: Image.Image, appearance: Appearance, structure: Structure
   brush = Brush(image, structure, ground, light_side)
 
   _draw_ground_shadow(image, brush, ground)
-  # An arm beside the body counts as in front of it, so that sleeves are seen.
   bag = structure.body.bag
+  if bag == 'suitcase':
+    _draw_suitcase(brush, view, ground, appearance.accessory_colour)
+  # An arm beside the body counts as in front of it, so that sleeves are seen.
   behind = [arm for arm in arms if arm.bend.near < -0.04]
   bag_hand = limbs['right arm'] if bag == 'handbag' else None
   for arm in behind:
     _draw_arm(brush, arm, appearance, carries=arm is bag_hand)
   if bag == 'backpack' and view.cos >= 0:
-    _draw_backpack(brush, view, appearance.bag_colour)
+    _draw_backpack(brush, view, appearance.accessory_colour)
   for leg in legs:
     _draw_leg(brush, leg, appearance)
   _draw_bottom(brush, view, appearance, legs)
   _draw_torso(brush, view, appearance)
   if bag == 'backpack' and view.cos >= 0:
-    _draw_straps(brush, view, appearance.bag_colour)
-  _draw_head(brush, view, appearance, structure.body.hair_style)
+    _draw_straps(brush, view, appearance.accessory_colour)
+  if bag == 'shoulder_bag':
+    _draw_shoulder_bag(brush, view, appearance.accessory_colour)
+  _draw_head(brush, view, appearance, structure.body.head)
   if bag == 'backpack' and view.cos < 0:
-    _draw_backpack(brush, view, appearance.bag_colour)
+    _draw_backpack(brush, view, appearance.accessory_colour)
   for arm in arms:
     if arm not in behind:
       _draw_arm(brush, arm, appearance, carries=arm is bag_hand)

@@ -14,12 +14,12 @@ import numpy as np
 Rgb = tuple[int, int, int]
 
 NUM_CAMERAS = 6
-HAIR_STYLES = ('short', 'long', 'bun')
+HEADS = ('short_hair', 'long_hair', 'bun', 'curls', 'hat')
 SLEEVES = ('long', 'short')
 PATTERNS = ('plain', 'horizontal_stripes', 'vertical_stripes', 'checks', 'dots', 'logo')
 WHOLE = 'whole'  # nobody's pattern: the second colour wherever a pattern can be, on the top but not on its sleeves
 BOTTOMS = ('trousers', 'shorts', 'skirt')
-BAGS = ('none', 'backpack', 'handbag')
+BAGS = ('none', 'backpack', 'handbag', 'shoulder_bag', 'suitcase')
 FACINGS = ('front', 'right', 'back', 'left')
 OCCLUDERS = ('none', 'pole', 'bin', 'bush', 'railing')
 
@@ -42,7 +42,7 @@ GARMENTS: tuple[Rgb, ...] = (
   (34, 34, 40),
 )
 NUM_HUES = 10  # the first garment colours are saturated, the last three are white, grey and black
-BUILDS = (0.8, 1.3)  # the range of widths of a body, 1 is usual
+BUILDS = (0.75, 1.4)  # the range of widths of a body, 1 is usual
 FAMILY_SIZE = 5  # an identity and its near twins
 
 
@@ -59,7 +59,7 @@ class Appearance:
   bottom: str  # one of BOTTOMS
   bottom_colour: Rgb
   shoe_colour: Rgb
-  bag_colour: Rgb  # unseen without a bag
+  accessory_colour: Rgb  # of bag and hat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Body:
   """What stays of a person in a grey picture: a part of the structure of every photo of that person."""
 
   build: float  # width of torso and limbs, times the usual
-  hair_style: str  # one of HAIR_STYLES
+  head: str  # one of HEADS
   bag: str  # one of BAGS
 
 
@@ -147,14 +147,13 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
     bottom=_choice(rng, BOTTOMS, (5, 3, 2)),
     bottom_colour=_colour(rng, GARMENTS, unlike=(top,)),
     shoe_colour=_colour(rng, GARMENTS),
-    bag_colour=_colour(rng, GARMENTS[:NUM_HUES], unlike=(top,)),
+    accessory_colour=_colour(rng, GARMENTS[:NUM_HUES], unlike=(top,)),
   )
 
 
 def draw_body(rng: np.random.Generator) -> Body:
   """A body at random."""
-  build = _rounded(rng, *BUILDS)
-  return Body(build, _choice(rng, HAIR_STYLES, (5, 4, 1)), _choice(rng, BAGS, (5, 3, 2)))
+  return Body(_rounded(rng, *BUILDS), _choice(rng, HEADS), _choice(rng, BAGS))
 
 
 def draw_person(rng: np.random.Generator) -> Person:
@@ -163,11 +162,11 @@ def draw_person(rng: np.random.Generator) -> Person:
 
 
 def _another_body(rng: np.random.Generator, body: Body) -> Body:
-  """Another build, other hair and another bag."""
+  """Another build, head and bag."""
   apart = (BUILDS[1] - BUILDS[0]) / 2
   return Body(
     round(body.build + (apart if body.build < sum(BUILDS) / 2 else -apart), 4),
-    _choice(rng, tuple(style for style in HAIR_STYLES if style != body.hair_style)),
+    _choice(rng, tuple(head for head in HEADS if head != body.head)),
     _choice(rng, tuple(bag for bag in BAGS if bag != body.bag)),
   )
 

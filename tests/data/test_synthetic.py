@@ -13,8 +13,10 @@ from dgnet_jax.config import UserError, default_config
 from dgnet_jax.data import synthetic
 from dgnet_jax.data.synthetic import photo_truth, render, write_dataset
 from dgnet_jax.data.synthetic_people import (
+  BAGS,
   FACINGS,
   FAMILY_SIZE,
+  HEADS,
   NUM_CAMERAS,
   OCCLUDERS,
   PATTERNS,
@@ -53,7 +55,7 @@ def ask(path):
 
 def plain_photo(**changes):
   """A whole person without a bag, front, in the middle, unhidden."""
-  usual = draw_structure(np.random.default_rng(7), 1, Body(build=1.0, hair_style='short', bag='none'))
+  usual = draw_structure(np.random.default_rng(7), 1, Body(build=1.0, head='short_hair', bag='none'))
   place = dict(facing='front', turn=0.0, centre_x=0.5, foot_y=0.97, height=0.88, occluder='none')
   return dataclasses.replace(usual, **(place | changes))
 
@@ -171,7 +173,9 @@ def test_a_body_shows_in_grey():
   look = draw_appearance(np.random.default_rng(11))
   usual = plain_photo(facing='back')
   area = person_mask(look, usual, (128, 64)).sum()
-  for change in ({'build': 1.3}, {'hair_style': 'long'}, {'bag': 'backpack'}):
+  heads = [{'head': name} for name in HEADS if name not in ('short_hair', 'bun')]  # a bun is a few pixels
+  bags = [{'bag': name} for name in BAGS if name != 'none']
+  for change in [{'build': 1.3}, *heads, *bags]:
     other = dataclasses.replace(usual, body=dataclasses.replace(usual.body, **change))
     gray = [render(look, structure).mean(axis=-1) for structure in (usual, other)]
     assert (np.abs(gray[0] - gray[1]) > 20).sum() > 60
@@ -223,6 +227,16 @@ def test_every_query_has_a_match_by_another_camera(tmp_path, photos_per_identity
     cameras = seen['query', identity]
     assert cameras and seen['gt_bbox', identity] == cameras
     assert all(seen['bounding_box_test', identity] - {camera} for camera in cameras)
+
+
+def test_as_many_cameras_see_a_person_as_asked(tmp_path):
+  config = small_config(cameras_per_identity=(2, 3), image_size_hw=(16, 8))
+  write_dataset(tmp_path / 'people', config)
+  seen = collections.defaultdict(set)
+  for path in photo_truth(tmp_path / 'people'):
+    _, identity, camera = ask(path)
+    seen[identity].add(camera)
+  assert {len(seen[identity]) for identity in range(1, 10)} == {2, 3}
 
 
 def test_the_manifest_renders_the_stored_pictures(small_root):

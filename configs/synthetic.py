@@ -28,12 +28,14 @@ def get_config():
   config.optimizer.update(
     generator_learning_rate=1e-3,
     discriminator_learning_rate=1e-3,
-    reid_learning_rate=0.005,
+    reid_learning_rate=0.01,
+    head_multiplier=3.0,
     decay_steps=1_500,
   )
   # Pictures first: a re-id network that knows nobody yet is a poor judge of them.
   config.weights.update(cross_identity=0.05, adversarial=0.3)
   for ramp in config.ramps.values():
-    ramp.update(start_step=1_000, per_step=0.005)
+    ramp.update(start_step=700, per_step=0.005)
+  config.teaching.label_style = 'donors'
   config.log.update(pictures_every_steps=500, checkpoint_every_steps=500)
   return config

@@ -30,6 +30,7 @@ def large():
   config.reid.pretrained = 'teacher'
   # Without ImageNet's weights the backbone needs the full rate (docs/ablation.md).
   config.teacher.update(last_stride=config.reid.last_stride, backbone_multiplier=1.0)
+  config.teaching.label_style = 'donors'  # likewise
   config.optimizer.decay_steps = 6_000
   for ramp in config.ramps.values():
     ramp.update(start_step=3_000, per_step=0.005)

@@ -24,7 +24,8 @@ def get_config():
   config.teacher.update(stage_sizes=(1, 1, 1, 1), width=16, head_width=128, num_epochs=60, decay_epoch=40)
   config.teacher.update(backbone_multiplier=1.0, last_stride=1)
 
-  # Small networks and few steps take larger ones than the release's. A narrow discriminator starts almost silent.
+  # Small networks and few steps take larger rates than the release's; its heads at ten times the backbone's would be too
+  # fast for a backbone that must still learn (docs/ablation.md). A narrow discriminator starts almost silent.
   config.optimizer.update(
     generator_learning_rate=1e-3,
     discriminator_learning_rate=1e-3,
@@ -35,7 +36,7 @@ def get_config():
   # Pictures first: a re-id network that knows nobody yet is a poor judge of them.
   config.weights.update(cross_identity=0.05, adversarial=0.3)
   for ramp in config.ramps.values():
-    ramp.update(start_step=700, per_step=0.005)
-  config.teaching.label_style = 'donors'
+    ramp.update(start_step=1_000, per_step=0.005)
+  config.teaching.label_style = 'donors'  # a small teacher names third people (docs/ablation.md)
   config.log.update(pictures_every_steps=500, checkpoint_every_steps=500)
   return config

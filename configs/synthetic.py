@@ -20,13 +20,13 @@ def get_config():
   config.decoder.update(num_res_blocks=2, mlp_width=128)
   config.discriminator.update(width=8, num_scales=2, num_res_blocks=1)
   config.reid.update(stage_sizes=(1, 1, 1, 1), width=16, head_width=128, input_scale=1, pretrained='teacher')
-  # The release's teacher starts from ImageNet, and its backbone learns at a tenth of the rate; this one starts anew. One
-  # that is worse than its student drags it down (docs/ablation.md).
+  # The release's teacher starts from ImageNet, and its backbone learns at a tenth of the rate; this one starts anew.
+  # One that is worse than its student drags it down (docs/ablation.md).
   config.teacher.update(stage_sizes=(1, 1, 1, 1), width=16, head_width=128, num_epochs=120, decay_epoch=80)
   config.teacher.update(backbone_multiplier=1.0, last_stride=1, random_erasing_prob=0.5)
 
-  # Small networks and few steps take larger rates than the release's; its heads at ten times the backbone's would be too
-  # fast for a backbone that must still learn (docs/ablation.md). A narrow discriminator starts almost silent.
+  # Small networks and few steps take larger rates than the release's; its heads at ten times the backbone's would be
+  # too fast for a backbone that must still learn (docs/ablation.md). A narrow discriminator starts almost silent.
   config.optimizer.update(
     generator_learning_rate=1e-3,
     discriminator_learning_rate=1e-3,
@@ -38,7 +38,8 @@ def get_config():
   config.weights.update(cross_identity=0.1, adversarial=0.3)
   for ramp in config.ramps.values():
     ramp.update(start_step=1_500, per_step=0.005)
-  config.ramps.teaching.maximum = 1.0  # blurred pictures teach best with half of the release's weight (docs/ablation.md)
+  # Blurred pictures teach best with half of the release's weight (docs/ablation.md).
+  config.ramps.teaching.maximum = 1.0
   config.teaching.label_style = 'donors'  # a small teacher names third people (docs/ablation.md)
   config.log.update(pictures_every_steps=500, checkpoint_every_steps=500)
   return config

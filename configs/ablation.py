@@ -19,7 +19,7 @@ def small():
 
 
 def large():
-  """The release's networks and sizes on as many rendered people as Market-1501 has; the schedule is a tenth of its."""
+  """The release's networks and sizes on thousands of rendered pictures; a tenth of its schedule."""
   config = read_config_file(pathlib.Path(__file__).parent / 'market.py')
   config.data.update(layout='synthetic', loader='memory')
   config.data.synthetic.update(
@@ -28,12 +28,15 @@ def large():
   config.data.synthetic.image_size_hw = (256, 128)
   config.num_steps = 10_000
   config.reid.pretrained = 'teacher'
-  # Without ImageNet's weights the backbone needs the full rate (docs/ablation.md).
-  config.teacher.update(last_stride=config.reid.last_stride, backbone_multiplier=1.0)
-  config.teaching.label_style = 'donors'  # likewise
+  # Without ImageNet's weights the backbone needs the full rate, and what was learned of the small one holds until shown
+  # otherwise (docs/ablation.md).
+  config.teacher.update(last_stride=config.reid.last_stride, backbone_multiplier=1.0, random_erasing_prob=0.5)
+  config.teaching.label_style = 'donors'
   config.optimizer.decay_steps = 6_000
   for ramp in config.ramps.values():
     ramp.update(start_step=3_000, per_step=0.005)
+  config.ramps.teaching.maximum = 1.0
+  config.evaluation.num_truth_pairs = 2_048  # more than the teacher's feature has dimensions
   config.log.update(pictures_every_steps=1_000, checkpoint_every_steps=1_000)
   return config
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from dgnet_jax.config import UserError, validate
+from dgnet_jax.config_file import changed_fields, save_config
+from dgnet_jax.data.open import TEST, open_dataset
 from dgnet_jax.files import whole_file
 
 Log = Callable[[str], None]
-Scores = dict[str, float]
 
 METRICS = {'rank_1': 'rank-1', 'mAP': 'mAP'}
 PICTURE_KINDS = {
@@ -59,9 +60,9 @@ def cell_config(base: Any, cell: Cell, folder: pathlib.Path) -> Any:
   config = base.copy_and_resolve_references()
   config.seed = cell.seed
   config.data.root = config.data.root or str(folder / 'data')  # all cells see the same people
-  if cell.kind == 'real':
-    config.teacher.checkpoint = str(folder / f'joint_{cell.seed}' / 'teacher')
-    config.joint = False
+  config.joint = cell.kind == 'joint'
+  if not config.joint:
+    config.teacher.checkpoint = config.teacher.checkpoint or str(folder / f'joint_{cell.seed}' / 'teacher')
   validate(config)
   return config
 
@@ -70,13 +71,26 @@ def _results_path(cell: Cell) -> pathlib.Path:
   return cell.workdir / 'evaluation' / 'results.json'
 
 
+def _is_done(config: Any, cell: Cell) -> bool:
+  """Whether a cell has the results of its last step.
+
+  Raises:
+    UserError: the cell was made with other settings, so that a table would mix two experiments.
+  """
+  changed = [line for line in changed_fields(cell.workdir / 'config.json', config) if not line.startswith('log.')]
+  if changed:
+    raise UserError(f'{cell.workdir} was made with other settings ({"; ".join(changed)}); name another folder, --out')
+  path = _results_path(cell)
+  return path.exists() and json.loads(path.read_text())['step'] == config.num_steps
+
+
 def run_cell(config: Any, cell: Cell, log: Log) -> None:
   """Trains and evaluates; goes on where an interrupted one stopped."""
-  from dgnet_jax.config_file import save_config
   from dgnet_jax.evaluate import evaluate
   from dgnet_jax.train import train
 
   save_config(config, cell.workdir / 'config.json')
+  open_dataset(config, cell.workdir, needs=('train', *TEST), log=log)  # what is missing is told before training
   train(config, cell.workdir, log=log)
   evaluate(config, cell.workdir, log=log)
 
@@ -102,15 +116,17 @@ def run_all(
     What ablation.json holds.
 
   Raises:
-    UserError: seeds repeat, or the base does not fit.
+    UserError: seeds repeat, the base does not fit, or the folder holds cells of other settings.
   """
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'seeds {" ".join(map(str, seeds))}: name at least one, each once')
+  folder = folder.resolve()  # cells remember where data and teacher are
   everything = cells(folder, seeds)
   configs = [cell_config(base, cell, folder) for cell in everything]
+  done = [_is_done(config, cell) for cell, config in zip(everything, configs, strict=True)]
   for number, (cell, config) in enumerate(zip(everything, configs, strict=True), 1):
     name = f'cell {number}/{len(everything)}: {cell.kind}, seed {cell.seed}'
-    if _results_path(cell).exists():
+    if done[number - 1]:
       log(f'{name}: done, in {cell.workdir}')
     else:
       log(f'{name}: in {cell.workdir}')

@@ -64,7 +64,8 @@ def default_config() -> ConfigDict:
   config.data.synthetic.num_train_identities = 64  # people in bounding_box_train
   config.data.synthetic.num_test_identities = 32  # other people, in query and bounding_box_test
   config.data.synthetic.photos_per_identity = 16  # photos of each person, spread over the cameras
-  config.data.synthetic.cameras_per_identity = (4, 6)  # fewest and most of the six cameras that see a person
+  # Fewest and most of the six cameras that see a person; at most one for every two photos, but always two.
+  config.data.synthetic.cameras_per_identity = (4, 6)
   config.data.synthetic.num_distractors = 32  # gallery photos of people nobody asks for (identity 0000)
   config.data.synthetic.num_junk = 16  # gallery crops without a usable person (identity -1)
   config.data.synthetic.image_size_hw = (128, 64)  # pixels of the files

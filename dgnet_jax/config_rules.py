@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from dgnet_jax.data.layouts import BOXES, LAYOUTS, SPLITS
+from dgnet_jax.data.layouts import BOXES, LAYOUTS, NUM_SYNTHETIC_CAMERAS, SPLITS
 
 CHOICES = {
   'compute_dtype': ('float32', 'bfloat16'),
@@ -287,12 +287,10 @@ def _root_named(config: Any) -> str:
 
 
 def _cameras_in_order(config: Any) -> str:
-  from dgnet_jax.data.synthetic_people import NUM_CAMERAS  # late: help needs no numpy
-
   cameras = tuple(config.data.synthetic.cameras_per_identity)
-  if len(cameras) == 2 and 2 <= cameras[0] <= cameras[1] <= NUM_CAMERAS:
+  if len(cameras) == 2 and 2 <= cameras[0] <= cameras[1] <= NUM_SYNTHETIC_CAMERAS:
     return ''
-  return f'{cameras} is not the fewest and the most cameras of a person, from 2 to {NUM_CAMERAS}'
+  return f'{cameras} is not the fewest and the most cameras of a person, from 2 to {NUM_SYNTHETIC_CAMERAS}'
 
 
 def _jpeg_quality_fits(config: Any) -> str:

@@ -135,10 +135,10 @@ def evaluate(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> d
     files['roc'] = folder / 'roc.png'
     plot_roc(files['roc'], config, index, dgnet, teacher)
   _write_ranked_sheet(config, index, dgnet, files['ranked'])
-  if config.joint:
+  if trained.trained_generator is not None:
     files['swaps'] = folder / 'swaps.png'
     write_swap_sheet(config, index, trained, files['swaps'])
-  if config.joint and config.data.layout == 'synthetic':
+  if trained.trained_generator is not None and config.data.layout == 'synthetic':
     files['truth'] = folder / 'truth.png'
     real = np.concatenate([teacher.query, teacher.gallery])
     results['pictures'] = measure_against_truth(config, index, trained, embed_by_teacher, real, files['truth'], log=log)

@@ -90,6 +90,16 @@ def _announce(config: Any, index: DatasetIndex, networks: Networks, state: Train
     log(f'teaching weight 0 until step {start + 2}: the teacher matters from then on')
 
 
+def _check_kind(config: Any, checkpoints: Checkpoints) -> None:
+  """A run without a generator does not become one with it on the way, nor the other way round."""
+  joint = checkpoints.saved_config().get('joint', True)
+  if joint != config.joint:
+    raise UserError(
+      f'{checkpoints.folder} is of a run with joint={joint}, which cannot go on with joint={config.joint}; '
+      'name another --workdir'
+    )
+
+
 class Pictures:
   """Grids of the same training pairs at intervals: original, reconstructions, cross images, cycle."""
 
@@ -128,7 +138,8 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
     The state after the last step.
 
   Raises:
-    UserError: a loss is not finite, or pretrained weights are missing or do not fit.
+    UserError: a loss is not finite, pretrained weights are missing or do not fit, or the run began with the other
+      value of `joint`.
     Interrupted: SIGINT or SIGTERM came; the state is saved and the same command goes on from it.
   """
   workdir = pathlib.Path(workdir)
@@ -144,6 +155,7 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
     backbone = load_backbone(config, 'reid', teacher=teachers[0], log=log) if fresh else None
     state = put_everywhere(create_train_state(networks, optimizers, config.seed, backbone), replicated(mesh))
     if not fresh:
+      _check_kind(config, checkpoints)
       state = checkpoints.restore(state)
       log(f'going on from step {int(state.step)} in {checkpoints.folder}')
     _announce(config, index, networks, state, log)

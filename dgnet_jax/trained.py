@@ -114,7 +114,7 @@ def restore_trained(config: Any, checkpoints: Checkpoints, *, batch_size: int, s
   return Trained(
     networks=networks,
     num_identities=num_identities,
-    trained_generator=state['generator']['params'] if config.joint else None,
+    trained_generator=state['generator']['params'] if checkpoints.saved_config(step).get('joint', True) else None,
     reid=state['reid']['params'],
     reid_stats=state['reid']['batch_stats'],
     step=int(state['step']),

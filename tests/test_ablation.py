@@ -8,7 +8,7 @@ import pytest
 
 from dgnet_jax import ablation
 from dgnet_jax.config import UserError
-from dgnet_jax.config_file import read_config_file
+from dgnet_jax.config_file import read_config_file, save_config
 from dgnet_jax.config_rules import leaves
 from tests.conftest import REPO
 from tools import ablation as command
@@ -30,8 +30,9 @@ class Runner:
     extra = 0.01 * cell.seed - (0.05 if cell.kind == 'real' else 0)
     rows = {name: {'rank_1': value + extra, 'mAP': value / 2 + extra} for name, value in SCORES.items()}
     path = cell.workdir / 'evaluation' / 'results.json'
-    path.parent.mkdir(parents=True)
-    results = {'single_query': rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_config(config, cell.workdir / 'config.json')
+    results = {'step': config.num_steps, 'single_query': rows}
     if cell.kind == 'joint':
       pictures = {
         group: {name: value + cell.seed for name, value in row.items()} for group, row in PICTURES['cross'].items()
@@ -69,6 +70,32 @@ def test_cells_that_are_done_are_not_run_again(base, tmp_path):
   assert [(kind, seed) for kind, seed, _ in runner.ran] == [('joint', 1), ('real', 1), ('joint', 3), ('real', 3)]
 
 
+def test_results_of_an_earlier_step_are_not_those_of_a_cell(base, tmp_path):
+  runner = Runner()
+  ablation.run_all(base, tmp_path, [1], run=runner, log=lambda line: None)
+  path = tmp_path / 'real_1' / 'evaluation' / 'results.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | {'step': 10}))
+  ablation.run_all(base, tmp_path, [1], run=runner, log=lambda line: None)
+  assert [kind for kind, *_ in runner.ran] == ['joint', 'real', 'real']
+
+
+def test_cells_of_other_settings_are_not_mixed_in(base, tmp_path):
+  runner = Runner()
+  ablation.run_all(base, tmp_path, [1], run=runner, log=lambda line: None)
+  base.log.pictures_every_steps += 1
+  ablation.run_all(base, tmp_path, [1], run=runner, log=lambda line: None)
+  base.num_steps += 1
+  with pytest.raises(UserError, match=r'joint_1 was made with other settings \(num_steps: 3000 -> 3001\)'):
+    ablation.run_all(base, tmp_path, [2, 1], run=runner, log=lambda line: None)
+  assert len(runner.ran) == 2
+
+
+def test_a_given_teacher_is_that_of_all_cells(base, tmp_path):
+  base.teacher.checkpoint = 'elsewhere/teacher'
+  configs = [ablation.cell_config(base, cell, tmp_path) for cell in ablation.cells(tmp_path, [0])]
+  assert [config.teacher.checkpoint for config in configs] == ['elsewhere/teacher'] * 2
+
+
 def test_other_data_than_pedestrians_have_no_picture_table(base, tmp_path, monkeypatch):
   monkeypatch.setitem(PICTURES, 'cross', {})
   summary = ablation.run_all(base, tmp_path, [1], run=Runner(), log=lambda line: None)
@@ -97,9 +124,10 @@ def test_command(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(ablation.run_all, '__kwdefaults__', ablation.run_all.__kwdefaults__ | {'run': Runner()})
   command.main([f'--out={tmp_path}', '--seeds', '5', '--config.num_steps=7'])
   assert 'cell 2/2: real, seed 5' in capsys.readouterr().out
-  with pytest.raises(SystemExit):
-    command.main([f'--out={tmp_path}', '--config.num_step=7'])
-  assert 'num_steps' in capsys.readouterr().err
+  for mistake, told in {'num_step=7': 'num_steps', 'joint=False': 'joint: the cells differ in it'}.items():
+    with pytest.raises(SystemExit):
+      command.main([f'--out={tmp_path}', f'--config.{mistake}'])
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('setting', ['small', 'large'])

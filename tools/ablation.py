@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = parser.parse_args(others)
   with told_plainly():
     config = settings[options.setting]()
+    problems += [f'{name}: the cells differ in it, do not set it' for name in ('seed', 'joint') if name in overrides]
     problems += config_file.apply_overrides(config, overrides)
     if problems:
       raise ConfigError(problems)

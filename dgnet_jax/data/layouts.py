@@ -8,6 +8,7 @@ import dataclasses
 
 SPLITS = ('train', 'query', 'gallery', 'multi_query')
 BOXES = ('detected', 'labeled')
+NUM_SYNTHETIC_CAMERAS = 6  # that see the built-in pedestrians
 
 
 @dataclasses.dataclass(frozen=True)

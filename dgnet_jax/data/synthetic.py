@@ -180,7 +180,7 @@ def _read_manifest(root: pathlib.Path) -> dict[str, Any]:
     raise UserError(f'{root}: no built-in pedestrians here ({MANIFEST} is missing)') from error
   except (OSError, ValueError) as error:
     raise UserError(f'{path}: cannot be read ({error}); delete the folder {root} to render it anew') from error
-  if not isinstance(manifest, dict) or not {'format', 'settings', 'looks', 'photos'} <= set(manifest):
+  if not isinstance(manifest, dict) or not {'format', 'settings'} <= set(manifest):
     raise UserError(f'{path}: not a manifest of built-in pedestrians; delete the folder {root} to render it anew')
   return manifest
 

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dgnet_jax.data.layouts import NUM_SYNTHETIC_CAMERAS
+
 Rgb = tuple[int, int, int]
 
-NUM_CAMERAS = 6
+NUM_CAMERAS = NUM_SYNTHETIC_CAMERAS
 HEADS = ('short_hair', 'long_hair', 'bun', 'curls', 'hat')
 SLEEVES = ('long', 'short')
 PATTERNS = ('plain', 'horizontal_stripes', 'vertical_stripes', 'checks', 'dots', 'logo')

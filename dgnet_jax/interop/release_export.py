@@ -45,12 +45,14 @@ def export_release(
     The folder.
 
   Raises:
-    UserError: there is no run or checkpoint, one is damaged, or the folder is there already.
+    UserError: there is no run or checkpoint, one is damaged, the run has no generator, or the folder is there already.
   """
   workdir, folder = pathlib.Path(workdir), pathlib.Path(folder)
   if folder.exists():
     raise UserError(f'{folder} is there already; name another folder, or remove it')
   config = config_file.load_config(workdir / 'config.json', {})
+  if not config.joint:
+    raise UserError(f'{workdir}: learned from real pictures only (joint=False): it has no generator to export')
   if config.generator.non_local_residual:
     raise UserError(f'{workdir}: generator.non_local_residual: {OURS_ALONE["generator.non_local_residual"]}')
   people, state = read_state(config, workdir, step)

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import os
 import re
 
@@ -313,6 +314,17 @@ def test_a_damaged_manifest_is_named(tmp_path, text):
     photo_truth(tmp_path)
   with pytest.raises(UserError, match='truth.json'):
     write_dataset(tmp_path, small_config())
+
+
+def test_people_of_an_older_version_are_told_apart(tmp_path):
+  write_dataset(tmp_path / 'people', small_config(image_size_hw=(16, 8)))
+  path = tmp_path / 'people' / 'truth.json'
+  manifest = json.loads(path.read_text())
+  path.write_text(json.dumps({'format': 1, 'settings': manifest['settings'], 'people': manifest['looks']}))
+  with pytest.raises(UserError, match='format 1 -> '):
+    write_dataset(tmp_path / 'people', small_config(image_size_hw=(16, 8)))
+  with pytest.raises(UserError, match='does not fit this version'):
+    photo_truth(tmp_path / 'people')
 
 
 def test_a_missing_manifest_is_named(tmp_path):

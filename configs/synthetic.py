@@ -38,7 +38,7 @@ def get_config():
   config.weights.update(cross_identity=0.1, adversarial=0.3)
   for ramp in config.ramps.values():
     ramp.update(start_step=1_500, per_step=0.005)
-  # Blurred pictures teach best with half of the release's weight (docs/ablation.md).
+  # Half of the release's: both kinds of runs end higher (docs/ablation.md, 14).
   config.ramps.teaching.maximum = 1.0
   config.teaching.label_style = 'donors'  # a small teacher names third people (docs/ablation.md)
   config.log.update(pictures_every_steps=500, checkpoint_every_steps=500)

@@ -2,7 +2,8 @@
 
 A cell is a run of one kind with one seed. `joint` is DG-Net. `real` (joint=False) is the same re-id network with the
 same start, steps, batches and erasing, both of its heads taught by real pictures alone, so that longer training or a
-second head are not taken for joint learning.
+second head are not taken for joint learning. `truth`, on request, is that network taught by the rendered truth in place
+of generated pictures: what a perfect generator would give.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,33 +30,36 @@ PICTURE_KINDS = {
 }
 PICTURE_DIGITS = {'psnr': 2, 'ssim': 3, 'colour_error': 1, 'pattern_fidelity': 3}
 EMBEDDINGS = {'primary': 'primary', 'fine_grained': 'fine-grained', 'both': 'both'}
+KINDS = {'real': 'real pictures only', 'joint': 'DG-Net', 'truth': 'perfect pictures'}
 # Rows of the table: which kind of cell they come from, and which embedding of it.
 ROWS = {'teacher': ('joint', 'teacher')}
-ROWS |= {f'real pictures only, {label}': ('real', name) for name, label in EMBEDDINGS.items()}
-ROWS |= {f'DG-Net, {label}': ('joint', name) for name, label in EMBEDDINGS.items()}
-# What each of DG-Net's rows is compared with, seed by seed: the same embedding.
-BASELINES = {f'DG-Net, {label}': f'real pictures only, {label}' for label in EMBEDDINGS.values()}
+ROWS |= {f'{kind}, {label}': (key, name) for key, kind in KINDS.items() for name, label in EMBEDDINGS.items()}
+# What each of the other rows is compared with, seed by seed: the same embedding.
+BASELINES = {
+  f'{KINDS[key]}, {label}': f'{KINDS["real"]}, {label}' for key in ('joint', 'truth') for label in EMBEDDINGS.values()
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """A run: joint or real, with its seed and folder."""
+  """A run: its kind (one of `KINDS`), seed and folder."""
 
   kind: str
   seed: int
   workdir: pathlib.Path
 
 
-def cells(folder: pathlib.Path, seeds: Sequence[int]) -> list[Cell]:
-  """Every cell in the order in which they are run: a seed's joint run trains the teacher of both."""
-  return [Cell(kind, seed, folder / f'{kind}_{seed}') for seed in seeds for kind in ('joint', 'real')]
+def cells(folder: pathlib.Path, seeds: Sequence[int], *, bound: bool = False) -> list[Cell]:
+  """Every cell in the order in which they are run: a seed's joint run trains the teacher of all; `bound` adds truth."""
+  kinds = ('joint', 'real', 'truth') if bound else ('joint', 'real')
+  return [Cell(kind, seed, folder / f'{kind}_{seed}') for seed in seeds for kind in kinds]
 
 
 def cell_config(base: Any, cell: Cell, folder: pathlib.Path) -> Any:
   """The config of a cell.
 
   Raises:
-    UserError: the base does not allow runs without generated pictures.
+    UserError: the base does not allow runs without generated pictures, or has no truth that a cell needs.
   """
   config = base.copy_and_resolve_references()
   config.seed = cell.seed
@@ -63,6 +67,8 @@ def cell_config(base: Any, cell: Cell, folder: pathlib.Path) -> Any:
   config.joint = cell.kind == 'joint'
   if not config.joint:
     config.teacher.checkpoint = config.teacher.checkpoint or str(folder / f'joint_{cell.seed}' / 'teacher')
+  if cell.kind == 'truth':
+    config.teaching.pictures = 'truth'
   validate(config)
   return config
 
@@ -100,6 +106,7 @@ def run_all(
   folder: pathlib.Path,
   seeds: Sequence[int],
   *,
+  bound: bool = False,
   run: Callable[[Any, Cell, Log], None] = run_cell,
   log: Log = print,
 ) -> dict[str, Any]:
@@ -109,6 +116,7 @@ def run_all(
     base: config of the joint runs.
     folder: of all.
     seeds: different ones.
+    bound: runs the truth cells too; the base's data are the built-in pedestrians.
     run: does one cell.
     log: takes lines for a person.
 
@@ -121,7 +129,7 @@ def run_all(
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'seeds {" ".join(map(str, seeds))}: name at least one, each once')
   folder = folder.resolve()  # cells remember where data and teacher are
-  everything = cells(folder, seeds)
+  everything = cells(folder, seeds, bound=bound)
   configs = [cell_config(base, cell, folder) for cell in everything]
   done = [_is_done(config, cell) for cell, config in zip(everything, configs, strict=True)]
   for number, (cell, config) in enumerate(zip(everything, configs, strict=True), 1):
@@ -131,7 +139,7 @@ def run_all(
     else:
       log(f'{name}: in {cell.workdir}')
       run(config, cell, log)
-  summary = summarize(folder, seeds)
+  summary = summarize(folder, seeds, bound=bound)
   with whole_file(folder / 'ablation.json') as aside:
     aside.write_text(json.dumps(summary, indent=2) + '\n')
   text = markdown(summary)
@@ -142,26 +150,30 @@ def run_all(
   return summary
 
 
-def summarize(folder: pathlib.Path, seeds: Sequence[int]) -> dict[str, Any]:
+def summarize(folder: pathlib.Path, seeds: Sequence[int], *, bound: bool = False) -> dict[str, Any]:
   """The cells' results side by side.
 
   Args:
     folder: of all cells, which are done.
     seeds: of the cells.
+    bound: the truth cells are among them.
 
   Returns:
-    seeds; scores, by row and metric a share of 1 for each seed; gains, the same of DG-Net's rows less `BASELINES`;
+    seeds; scores, by row and metric a share of 1 for each seed; gains, the same of rows less their `BASELINES`;
     pictures, by kind, group and measure of `truth_report.measure_against_truth` a number for each seed (no entry where
     a seed has none; empty on other data than the built-in pedestrians).
   """
-  found = {(cell.kind, cell.seed): json.loads(_results_path(cell).read_text()) for cell in cells(folder, seeds)}
+  everything = cells(folder, seeds, bound=bound)
+  found = {(cell.kind, cell.seed): json.loads(_results_path(cell).read_text()) for cell in everything}
   scores = {
     row: {metric: [found[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
     for row, (kind, embedding) in ROWS.items()
+    if (kind, seeds[0]) in found
   }
   gains = {
     row: {metric: np.subtract(scores[row][metric], scores[baseline][metric]).tolist() for metric in METRICS}
     for row, baseline in BASELINES.items()
+    if row in scores
   }
   made = [found['joint', seed].get('pictures', {}) for seed in seeds]
   return {'seeds': list(seeds), 'scores': scores, 'gains': gains, 'pictures': _side_by_side(made)}
@@ -222,7 +234,7 @@ def plot(summary: Mapping[str, Any], path: pathlib.Path) -> None:
   from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes a second
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(9, 3.5), layout='constrained')
+  figure = Figure(figsize=(9, 1 + 0.36 * len(summary['scores'])), layout='constrained')
   FigureCanvasAgg(figure)
   panels = figure.subplots(1, len(METRICS), sharey=True)
   for axes, (metric, label) in zip(panels, METRICS.items(), strict=True):

@@ -85,7 +85,7 @@ def augment_pairs(pixels: PixelBatch, key: Array, augment_config: Any, reid_scal
   """A step's input from a source's pixels; every picture of every stream is drawn for itself.
 
   Args:
-    pixels: u8[B, 2, H, W, 3] images and positives.
+    pixels: u8[B, 2, H, W, 3] images, positives and, if there are any, true cross pictures.
     key: of this step.
     augment_config: `config.augment`.
     reid_scale: enlargement of what the re-id network sees.
@@ -101,6 +101,15 @@ def augment_pairs(pixels: PixelBatch, key: Array, augment_config: Any, reid_scal
   images = normalize(flat)
   erased = random_erasing(enlarge(images, reid_scale), erasing_key, augment_config.random_erasing_prob)
   images = images.reshape(both.shape)
+  true_cross = pixels.true_cross
+  if true_cross is not None:
+    moved = flip_and_crop(
+      true_cross.reshape(flat.shape[0] // 2, *flat.shape[1:]),
+      jax.random.fold_in(geometry_key, 1),
+      flip_prob=augment_config.flip_prob,
+      crop_padding=augment_config.crop_padding,
+    )
+    true_cross = normalize(moved).reshape(true_cross.shape)
   erased = erased.reshape(*both.shape[:3], *erased.shape[1:])
   return PairBatch(
     image=images[:, 0],
@@ -108,6 +117,7 @@ def augment_pairs(pixels: PixelBatch, key: Array, augment_config: Any, reid_scal
     erased_image=erased[:, 0],
     erased_positive=erased[:, 1],
     identity=pixels.identity,
+    true_cross=true_cross,
   )
 
 

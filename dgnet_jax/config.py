@@ -38,7 +38,7 @@ def default_config() -> ConfigDict:
   config.batch_size = 8  # images per stream and step, over all devices; a step sees 4 times as many pictures
   config.num_steps = 100_000  # length of the run, in iterations
   # False: nothing is generated, and the re-id network learns alone, from real pictures only, with everything else as it
-  # is: what joint learning is compared with (tools/ablation.py). Style AB only.
+  # is: what joint learning is compared with (tools/ablation.py). Style AB only. See teaching.pictures.
   config.joint = True
   config.compute_dtype = 'float32'  # float32 or bfloat16: what convolutions compute in; parameters stay float32
 
@@ -165,6 +165,9 @@ def default_config() -> ConfigDict:
   # What the primary head learns of cross pictures: soft (the teacher's probabilities), argmax (the likeliest alone),
   # appearance (the appearance donor alone), uniform, donors (soft, all but the two donors removed).
   config.teaching.label_style = 'soft'
+  # generated, or truth: the rendered truth of those pictures, for a bound that no generator can pass (built-in
+  # pedestrians and joint=False only).
+  config.teaching.pictures = 'generated'
   config.teaching.teacher_norm = 'batch'  # batch (train_bn: statistics of the batch) or running
   config.teaching.teacher_dropout = False  # the release leaves it on by accident after its first picture dump
 

@@ -30,6 +30,7 @@ CHOICES = {
   'reid.input_scale': (0, 1, 2),
   'evaluation.protocol': ('release', 'standard'),
   'teaching.label_style': ('soft', 'argmax', 'appearance', 'uniform', 'donors'),
+  'teaching.pictures': ('generated', 'truth'),
   'teaching.teacher_norm': ('batch', 'running'),
   'generation.plan': ('sheets', 'photos', 'identities'),
   'generation.appearance_split': SPLITS,
@@ -304,6 +305,12 @@ def _one_size(config: Any) -> str:
   return f'leave it 0, or per_appearance ({config.generation.per_appearance}) 1: both say how many'
 
 
+def _truth_is_known(config: Any) -> str:
+  if config.teaching.pictures == 'generated' or (config.data.layout == 'synthetic' and not config.joint):
+    return ''
+  return 'truth needs data.layout synthetic, whose truth can be rendered, and joint False: nothing is generated then'
+
+
 def _real_pictures_suffice(config: Any) -> str:
   if config.joint or (config.reid.style == 'AB' and config.reid.detach_code):
     return ''
@@ -313,6 +320,7 @@ def _real_pictures_suffice(config: Any) -> str:
 # Fields that a rule reads (the first is the one to blame), and the rule.
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
   (('joint', 'reid.style', 'reid.detach_code'), _real_pictures_suffice),
+  (('teaching.pictures', 'data.layout', 'joint'), _truth_is_known),
   (('data.image_size_hw',), _quarters),
   (('structure_encoder.dilations', 'data.image_size_hw'), _dilations_fit),
   (('discriminator.num_scales', 'discriminator.gan_type', 'data.image_size_hw'), _smallest_scale_fits),

@@ -196,6 +196,11 @@ def _recovery_terms(
   return terms
 
 
+def taught_pictures(generated: Generated, batch: PairBatch) -> Array:
+  """The cross pictures that the re-id network learns from, f[B, 2, H, W, 3] by appearance donor; constants."""
+  return frozen(generated.cross_by_appearance if batch.true_cross is None else batch.true_cross)
+
+
 def _reid_terms(
   networks: Networks,
   reid_params: Params,
@@ -209,7 +214,7 @@ def _reid_terms(
   """Identification of real pictures, and learning from detached cross images when there are teacher labels."""
   pictures = [batch.erased_image, batch.erased_positive]
   if labels is not None:
-    pictures.append(enlarge(frozen(generated.cross_by_appearance), networks.reid_scale))
+    pictures.append(enlarge(taught_pictures(generated, batch), networks.reid_scale))
   output, batch_stats = networks.encode_appearance_train(
     reid_params, reid_stats, jnp.concatenate(pictures, axis=1), dropout_key
   )

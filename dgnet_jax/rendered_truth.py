@@ -1,7 +1,8 @@
 """The true pictures of built-in pedestrians in other photos' structures, and where their garments are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import itertools
 import os
 import pathlib
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.data.synthetic import Appearance, Structure, photo_truth, render
 from dgnet_jax.data.synthetic_people import WHOLE
+from dgnet_jax.types import PixelBatch
 
 DARK = (0, 0, 0)
 LIT = 160  # grey level of a garment that is looked for; the brightest camera does not clip it
@@ -50,13 +53,17 @@ def _plain(person: Appearance) -> Appearance:
   return dataclasses.replace(person, pattern='plain')
 
 
+def _seen(person: Appearance, structure: Structure, drawn_hw: tuple[int, int], size_hw: tuple[int, int]) -> np.ndarray:
+  """The picture as a photo is seen: drawn at the files' size, then resized as a photo is when it is read."""
+  picture = Image.fromarray(render(person, structure, drawn_hw))
+  return np.asarray(picture.resize(size_hw[::-1], Image.Resampling.BICUBIC))
+
+
 def _render_one(person: Appearance, structure: Structure, drawn_hw: tuple[int, int], size_hw: tuple[int, int]) -> tuple:
   """Picture, plain picture and light of one truth."""
 
   def seen(look: Appearance) -> np.ndarray:
-    # Resized as a photo is when it is read.
-    picture = Image.fromarray(render(look, structure, drawn_hw))
-    return np.asarray(picture.resize(size_hw[::-1], Image.Resampling.BICUBIC))
+    return _seen(look, structure, drawn_hw, size_hw)
 
   picture = seen(person)
   plain = picture if person == _plain(person) else seen(_plain(person))
@@ -67,6 +74,17 @@ def _render_one(person: Appearance, structure: Structure, drawn_hw: tuple[int, i
   )
   light = np.clip(seen(lit).astype(int) - seen(dark), 0, 255).astype(np.uint8)
   return picture, plain, np.moveaxis(light, -1, 0)
+
+
+def _photo_truths(root: str, paths: Sequence[str]) -> list[tuple[Appearance, Structure]]:
+  """What each photo of a data set shows."""
+  known = photo_truth(root)
+  return [known[pathlib.PurePath(os.path.relpath(path, root)).as_posix()] for path in paths]
+
+
+def _sizes(config: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+  """Height and width of the files, and of what networks see."""
+  return tuple(config.data.synthetic.image_size_hw), tuple(config.data.image_size_hw)
 
 
 def render_truth(
@@ -81,10 +99,45 @@ def render_truth(
     structure_from: i64[N > 0], indices into `paths`.
     appearance_from: i64[N], likewise.
   """
-  known = photo_truth(root)
-  truths = [known[pathlib.PurePath(os.path.relpath(path, root)).as_posix()] for path in paths]
-  sizes = tuple(config.data.synthetic.image_size_hw), tuple(config.data.image_size_hw)
+  truths, sizes = _photo_truths(root, paths), _sizes(config)
   people = [truths[i][0] for i in appearance_from]
   made = [_render_one(who, truths[where][1], *sizes) for who, where in zip(people, structure_from, strict=True)]
   pictures, plain, light = map(np.stack, zip(*made, strict=True))
   return RenderedTruth(pictures, plain, light, np.array([person != _plain(person) for person in people]))
+
+
+def with_true_cross(
+  batches: Iterator[PixelBatch],
+  sampler: PairSampler,
+  config: Any,
+  root: str,
+  paths: Sequence[str],
+  start_step: int,
+  is_wanted: Callable[[int], bool],
+) -> Iterator[PixelBatch]:
+  """Adds the rendered truth of the cross pictures to a source's batches (`teaching.pictures`).
+
+  Args:
+    batches: of a source, from `start_step` on.
+    sampler: of that source.
+    config: of the run; the data are the built-in pedestrians.
+    root: of the data set.
+    paths: of the split that the source draws from.
+    start_step: of the first batch.
+    is_wanted: whether the batch of a step needs them; they cost milliseconds each.
+
+  Yields:
+    The same batches; where wanted, true_cross[:, s] shows the person of image[:, s] in the other stream's structure.
+  """
+  truths, sizes = _photo_truths(root, paths), _sizes(config)
+
+  def rendered(drawn: Mapping[str, np.ndarray]) -> np.ndarray:
+    appearance, structure = drawn['image'], drawn['image'][:, ::-1]
+    pairs = zip(appearance.ravel(), structure.ravel(), strict=True)
+    pictures = [_seen(truths[who][0], truths[where][1], *sizes) for who, where in pairs]
+    return np.stack(pictures).reshape(*appearance.shape, *sizes[1], 3)
+
+  for step, batch in zip(itertools.count(start_step), batches, strict=False):
+    # Arrays of the host, as the rest of the batch, until a feed moves them.
+    given: dict[str, Any] = {'true_cross': rendered(sampler.batch(step))} if is_wanted(step) else {}
+    yield dataclasses.replace(batch, **given)

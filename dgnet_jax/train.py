@@ -1,6 +1,6 @@
 """The main job: DG-Net's training loop around the jitted step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import functools
 import pathlib
@@ -17,6 +17,7 @@ from dgnet_jax.data.images import denormalize, normalize
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.pipeline import make_source
+from dgnet_jax.data.source import Source
 from dgnet_jax.evaluation.sheets import training_grid
 from dgnet_jax.inference import reconstruct
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
@@ -26,11 +27,12 @@ from dgnet_jax.models.build import Networks, make_networks, make_teacher_network
 from dgnet_jax.optimizers import make_optimizers
 from dgnet_jax.partitioning import make_mesh, put_everywhere, replicated
 from dgnet_jax.progress import Progress
+from dgnet_jax.rendered_truth import with_true_cross
 from dgnet_jax.schedules import active_terms, learning_rates, loss_weights, phase_boundaries
 from dgnet_jax.train_state import create_train_state
 from dgnet_jax.train_step import Metrics, make_train_step
 from dgnet_jax.train_teacher import train_teacher
-from dgnet_jax.types import TrainState
+from dgnet_jax.types import PixelBatch, TrainState
 
 Log = Callable[[str], None]
 PICTURED_PAIRS = 8  # people on the picture grids
@@ -83,7 +85,8 @@ def _announce(config: Any, index: DatasetIndex, networks: Networks, state: Train
   log(f'{index.name}: {len(index.train.paths)} training images of {index.num_identities} people, {height}x{width}')
   log(f'parameters: {sizes}; {jax.device_count()} {jax.default_backend()} device(s)')
   if not config.joint:
-    log('joint is False: nothing is generated, the re-id network learns alone')
+    source = 'the rendered truth of cross pictures as well' if config.teaching.pictures == 'truth' else 'real pictures'
+    log(f'joint is False: nothing is generated, the re-id network learns from {source}')
     return
   start = config.ramps.teaching.start_step
   if not config.ramps.teaching.initial:
@@ -100,10 +103,22 @@ def _check_kind(config: Any, checkpoints: Checkpoints) -> None:
     )
 
 
+def _batches(config: Any, index: DatasetIndex, source: Source, start: int) -> Iterator[PixelBatch]:
+  """What the steps from `start` on take."""
+  batches = source.batches(start)
+  if config.teaching.pictures != 'truth':
+    return batches
+
+  def is_wanted(step: int) -> bool:
+    return active_terms(config, step).teaching
+
+  return with_true_cross(batches, source.sampler, config, index.root, index.train.paths, start, is_wanted)
+
+
 class Pictures:
   """Grids of the same training pairs at intervals: original, reconstructions, cross images, cycle."""
 
-  def __init__(self, networks: Networks, source: Any, writer: MetricWriter) -> None:
+  def __init__(self, networks: Networks, source: Source, writer: MetricWriter) -> None:
     batch = next(source.batches(0))
     count = min(PICTURED_PAIRS, len(batch.image))
     self._image = normalize(batch.image[:count])
@@ -165,14 +180,15 @@ def train(config: Any, workdir: str | pathlib.Path, *, log: Log = print) -> Trai
     with contextlib.closing(writer):
       pictures = Pictures(networks, source, writer) if config.joint else None
       teachers = put_everywhere(teachers, replicated(mesh))
-      return _loop(config, mesh, step_fn, source, state, teachers, checkpoints, writer, pictures, stopped, log)
+      batches = _batches(config, index, source, int(state.step))
+      return _loop(config, mesh, step_fn, batches, state, teachers, checkpoints, writer, pictures, stopped, log)
 
 
 def _loop(
   config: Any,
   mesh: jax.sharding.Mesh,
   step_fn: Callable[..., tuple[TrainState, Metrics]],
-  source: Any,
+  host_batches: Iterator[PixelBatch],
   state: TrainState,
   teachers: Any,
   checkpoints: Checkpoints,
@@ -184,7 +200,7 @@ def _loop(
   start, total = int(state.step), config.num_steps
   phases = set(phase_boundaries(config))
   watch, progress = LossWatch(checkpoints), Progress(total, start)
-  with contextlib.closing(device_batches(source.batches(start), mesh)) as batches:
+  with contextlib.closing(device_batches(host_batches, mesh)) as batches:
     for step in range(start, total):
       if step in phases or step == start:
         log(f'step {step}: compiling for {_describe(config, active_terms(config, step))}')

@@ -27,7 +27,7 @@ from dgnet_jax.types import ActiveTerms, Array, NetworkState, PairBatch, PixelBa
 Metrics = dict[str, Array]
 Gradients = dict[str, Any]
 
-REAL_PICTURE_TERMS = ('identity', 'positive_identity', 'fine_identity')
+REID_TERMS = ('identity', 'positive_identity', 'fine_identity', 'primary_teaching', 'fine_teaching')
 
 
 def _reduced_total(terms: Terms, weights: Any) -> Array:
@@ -97,11 +97,11 @@ def update(
   discriminator = _apply(optimizers.discriminator, state.discriminator, discriminator_gradients, {})
 
   labels = None
-  if active.teaching and config.joint:
+  if active.teaching and (config.joint or batch.true_cross is not None):
     labels = soft_labels(
       teacher_network,
       teachers,
-      generated.cross_by_appearance,
+      objectives.taught_pictures(generated, batch),
       batch.identity,
       style=config.teaching.label_style,
       norm=config.teaching.teacher_norm,
@@ -179,7 +179,7 @@ def make_train_step(
     if not config.joint:
       # What no output depends on is not computed: this step is the re-id network's part of the other.
       new_state = dataclasses.replace(new_state, generator=state.generator, discriminator=state.discriminator)
-      metrics = {name: value for name, value in metrics.items() if name in REAL_PICTURE_TERMS}
+      metrics = {name: value for name, value in metrics.items() if name in REID_TERMS}
     return new_state, metrics
 
   return train_step

@@ -19,12 +19,14 @@ class PixelBatch:
   """What a source yields, before augmentation.
 
   image: u8[B, 2, H, W, 3]. positive: u8[B, 2, H, W, 3], another photo of the same person (the image itself if there
-  is none). identity: i32[B, 2], class index in [0, K).
+  is none). identity: i32[B, 2], class index in [0, K). true_cross: u8[B, 2, H, W, 3], the true cross pictures by
+  appearance donor; None where they are not wanted (`teaching.pictures`).
   """
 
   image: Array
   positive: Array
   identity: Array
+  true_cross: Array | None = None
 
 
 @flax.struct.dataclass
@@ -33,6 +35,7 @@ class PairBatch:
 
   image, positive: f32[B, 2, H, W, 3]. erased_image, erased_positive: the same pictures after random erasing, f32[B,
   2, rH, rW, 3] at the size that the re-id network sees (r times larger, `Networks.reid_scale`). identity: i32[B, 2].
+  true_cross: f32[B, 2, H, W, 3] or None.
   """
 
   image: Array
@@ -40,6 +43,7 @@ class PairBatch:
   erased_image: Array
   erased_positive: Array
   identity: Array
+  true_cross: Array | None = None
 
 
 @flax.struct.dataclass

@@ -71,7 +71,7 @@ NEIGHBOURS = {
   'evaluation.match_ranks': {'partitioning'},
   'config_rules': {'data.layouts'},
   'config_file': {'config', 'config_rules'},
-  'train': {'train_teacher'},
+  'train': {'rendered_truth', 'train_teacher'},
   'swap_report': {'trained'},
   'truth_report': {'rendered_truth', 'similarity_report', 'trained'},
   'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained', 'truth_report'},

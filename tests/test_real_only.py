@@ -1,9 +1,13 @@
-"""Runs without generated pictures (joint=False): the same lesson on real ones, at a fraction of the work."""
+"""Runs without generated pictures (joint=False): the same lesson on real ones, or on the truth, for less work."""
+
+import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
 
+from dgnet_jax import objectives
 from dgnet_jax.config import ConfigError, UserError, validate
 from dgnet_jax.interop.release_export import export_release
 from dgnet_jax.main import main
@@ -12,7 +16,7 @@ from dgnet_jax.optimizers import make_optimizers
 from dgnet_jax.partitioning import make_mesh
 from dgnet_jax.train import train
 from dgnet_jax.train_state import create_train_state
-from dgnet_jax.train_step import make_train_step
+from dgnet_jax.train_step import draw_step, make_train_step, update
 from dgnet_jax.trained import load_trained
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher
 from tests.tiny_run import tiny_config
@@ -73,17 +77,60 @@ def test_nothing_is_generated():
   assert one_step(False, FULL, cost=True) < 0.5 * one_step(True, FULL, cost=True)
 
 
+def test_true_pictures_teach_as_generated_ones_do():
+  config = tiny_config()
+  for ramp in config.ramps.values():
+    ramp.initial = 1.0
+  networks, teacher_network = make_networks(config, PEOPLE), make_teacher_network(config, PEOPLE)
+  optimizers = make_optimizers(config)
+  teachers = [Teacher(*teacher_network.init(jax.random.key(1)))]
+  state = create_train_state(networks, optimizers, seed=0)
+  pixels = np.random.default_rng(0).integers(256, size=(2, 2, 2, *config.data.image_size_hw, 3), dtype=np.uint8)
+  pixels = PixelBatch(*pixels, np.array([[0, 1], [2, 3]], np.int32))
+  batch, draws = draw_step(config, state, pixels, networks.reid_scale)
+  codes, _ = objectives.appearance_codes(networks, state.reid.params, state.reid.batch_stats, batch)
+  made = objectives.generate(networks, state.generator.params, batch.image, codes).cross_by_appearance
+
+  @jax.jit
+  def reid_after(state, true_cross):
+    given = dataclasses.replace(batch, true_cross=true_cross)
+    after, *_ = update(networks, teacher_network, optimizers, config, state, teachers, given, draws, FULL)
+    return after.reid
+
+  of_generated = reid_after(state, None)
+  config.joint = False
+  of_the_same, of_others = reid_after(state, made), reid_after(state, made[::-1])
+  for one, other in zip(jax.tree.leaves(of_generated), jax.tree.leaves(of_the_same), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+  assert largest_difference(of_generated.params, of_others.params) > 1e-3
+
+
+@pytest.mark.parametrize('change', [{'joint': True}, {'data.layout': 'market1501', 'data.root': 'x'}])
+def test_the_truth_must_be_known(change):
+  config = tiny_config()
+  config.joint = False
+  config.teaching.pictures = 'truth'
+  validate(config)
+  config.update_from_flattened_dict(change)
+  with pytest.raises(ConfigError, match='teaching.pictures: truth needs'):
+    validate(config)
+
+
 def test_a_run_without_a_generator(tmp_path, capsys):
   config = tiny_config()
   config.joint = False
   config.batch_size = 8  # over the tests' eight devices
-  config.num_steps = 2
+  config.num_steps = 3
+  config.log.progress_every_steps = 1
+  config.teaching.pictures = 'truth'
   for ramp in config.ramps.values():
     ramp.update(start_step=0, per_step=1.0)
   (tmp_path / 'config.json').write_text(config.to_json_best_effort())
   main([f'--config={tmp_path}/config.json', f'--workdir={tmp_path}/run'])
   printed = capsys.readouterr().out
   assert 'nothing is generated' in printed and 'both, alpha' in printed
+  records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  assert ['loss/fine_teaching' in record for record in records] == [False, False, True]
   evaluation = {path.name for path in (tmp_path / 'run' / 'evaluation').iterdir()}
   assert evaluation == {'results.json', 'rankings.csv', 'ranked.png'}
   assert not (tmp_path / 'run' / 'generated').exists() and not (tmp_path / 'run' / 'pictures').exists()

@@ -8,11 +8,12 @@ import pytest
 from dgnet_jax import rendered_truth
 from dgnet_jax.data.open import open_dataset
 from dgnet_jax.data.photos import PhotoFiles
+from dgnet_jax.data.pipeline import make_source
 from dgnet_jax.data.synthetic import photo_truth
 from dgnet_jax.data.synthetic_people import PATTERNS, WHOLE
 from dgnet_jax.evaluation.clothes_quality import colour_error, pattern_fidelity
 from dgnet_jax.evaluation.image_quality import psnr
-from dgnet_jax.rendered_truth import render_truth
+from dgnet_jax.rendered_truth import render_truth, with_true_cross
 from tests.tiny_run import tiny_config
 
 
@@ -123,3 +124,20 @@ def test_fidelity_of_tops_that_can_be_drawn(worn):
   assert np.abs(of(pattern='dots')).mean() < 0.3
   swapped = of(top_colour=(40, 60, 180), top_second_colour=(230, 200, 40))
   assert (swapped < -0.7).all()
+
+
+def test_true_cross_pictures_of_batches(tmp_path):
+  config = tiny_config()
+  index = open_dataset(config, tmp_path, log=lambda line: None)
+  source = make_source(index.train, config, log=lambda line: None)
+  given = with_true_cross(
+    source.batches(3), source.sampler, config, index.root, index.train.paths, 3, lambda step: step == 4
+  )
+  first, second = next(given), next(given)
+  assert first.true_cross is None
+  assert second.true_cross.shape == second.image.shape and second.true_cross.dtype == np.uint8
+  drawn = source.sampler.batch(4)['image']
+  for stream in (0, 1):
+    truth = render_truth(config, index.root, index.train.paths, drawn[:, 1 - stream], drawn[:, stream])
+    np.testing.assert_array_equal(second.true_cross[:, stream], truth.pictures)
+  np.testing.assert_array_equal(second.image, next(source.batches(4)).image)

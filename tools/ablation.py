@@ -15,6 +15,7 @@ EXAMPLE = """
 examples:
   python -m tools.ablation --out=runs/ablation
   python -m tools.ablation --out=runs/ablation --seeds 0 1 2 3 4      # only what is missing is run
+  python -m tools.ablation --out=runs/ablation --bound                # what perfect pictures would give, too
   python -m tools.ablation --out=runs/large --setting=large           # for a GPU
 
 Any field can be set for all cells: --config.FIELD=VALUE.
@@ -46,17 +47,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument('--out', required=True, type=pathlib.Path, metavar='FOLDER', help='gets a work folder per cell')
   parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
   parser.add_argument('--setting', choices=settings, default='small', help='of configs/ablation.py (default: small)')
+  parser.add_argument(
+    '--bound', action='store_true', help='also runs the network on rendered truth in place of generated pictures'
+  )
   overrides, others, problems = config_file.split_overrides(sys.argv[1:] if arguments is None else arguments)
   options = parser.parse_args(others)
   with told_plainly():
     config = settings[options.setting]()
-    problems += [f'{name}: the cells differ in it, do not set it' for name in ('seed', 'joint') if name in overrides]
+    problems += [
+      f'{name}: the cells differ in it, do not set it'
+      for name in ('seed', 'joint', 'teaching.pictures')
+      if name in overrides
+    ]
     problems += config_file.apply_overrides(config, overrides)
     if problems:
       raise ConfigError(problems)
     from dgnet_jax.ablation import run_all  # late: help needs no numpy
 
-    run_all(config, options.out, options.seeds)
+    run_all(config, options.out, options.seeds, bound=options.bound)
 
 
 if __name__ == '__main__':

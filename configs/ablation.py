@@ -1,7 +1,8 @@
 """What joint learning is worth, on pedestrians that anyone can render; for tools/ablation.py.
 
-python -m tools.ablation --out=runs/ablation                          # small: two CPU cores, a cell in half an hour
-python -m tools.ablation --out=runs/ablation_large --setting=large    # a GPU: 256x128, ResNet-50, thousands of pictures
+python -m tools.ablation --out=runs/ablation                              # small: two CPU cores, a cell in half an hour
+python -m tools.ablation --out=runs/ablation_few --setting=few_cameras    # as small, everybody seen by three cameras
+python -m tools.ablation --out=runs/ablation_large --setting=large        # a GPU: 256x128, ResNet-50, thousands of pictures
 
 One run of the small setting by itself:
 
@@ -16,6 +17,13 @@ from dgnet_jax.config_file import read_config_file
 def small():
   """The embedded default."""
   return read_config_file(pathlib.Path(__file__).parent / 'synthetic.py')
+
+
+def few_cameras():
+  """The same, but every person is seen by three of the six cameras: real pictures alone do not tell the two apart."""
+  config = small()
+  config.data.synthetic.cameras_per_identity = (3, 3)
+  return config
 
 
 def large():
@@ -41,7 +49,7 @@ def large():
   return config
 
 
-SETTINGS = {'small': small, 'large': large}
+SETTINGS = {'small': small, 'few_cameras': few_cameras, 'large': large}
 
 
 def get_config(setting='small'):

@@ -14,9 +14,6 @@ def get_config():
   config.data.image_size_hw = (64, 32)
   # With fewer queries rank-1 and mAP of one run vary by more than what is to be seen (docs/ablation.md).
   config.data.synthetic.update(num_test_identities=128, num_distractors=128)
-  # Three of the six for each person. From real pictures alone it is hard to tell a person from a camera then, and cross
-  # pictures show everybody before all six: here joint learning pays (docs/ablation.md).
-  config.data.synthetic.cameras_per_identity = (3, 3)
   config.augment.crop_padding = 4
 
   config.structure_encoder.update(width=6, num_res_blocks=2, dilations=(1, 2, 3))

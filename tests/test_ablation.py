@@ -142,7 +142,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('setting', ['small', 'many_cameras', 'large'])
+@pytest.mark.parametrize('setting', ['small', 'few_cameras', 'large'])
 def test_settings_are_valid(setting):
   config = command._settings()[setting]()
   folder = pathlib.Path('ablation')

@@ -165,7 +165,7 @@ def default_config() -> ConfigDict:
   # What the primary head learns of cross pictures: soft (the teacher's probabilities), argmax (the likeliest alone),
   # appearance (the appearance donor alone), uniform, donors (soft, all but the two donors removed).
   config.teaching.label_style = 'soft'
-  # generated, or truth: the rendered truth of those pictures, for a bound that no generator can pass (built-in
+  # generated, or truth: the rendered truth of those pictures, which is what a perfect generator would give (built-in
   # pedestrians and joint=False only).
   config.teaching.pictures = 'generated'
   config.teaching.teacher_norm = 'batch'  # batch (train_bn: statistics of the batch) or running

@@ -126,8 +126,12 @@ def with_true_cross(
     start_step: of the first batch.
     is_wanted: whether the batch of a step needs them; they cost milliseconds each.
 
+  Raises:
+    UserError: the folder has no readable manifest; told with the first batch.
+
   Yields:
-    The same batches; where wanted, true_cross[:, s] shows the person of image[:, s] in the other stream's structure.
+    The same batches; where wanted with true_cross u8[B, 2, H, W, 3], whose [:, s] shows the person of image[:, s] in
+    the other stream's structure.
   """
   truths, sizes = _photo_truths(root, paths), _sizes(config)
 

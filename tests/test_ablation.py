@@ -136,7 +136,12 @@ def test_command(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(ablation.run_all, '__kwdefaults__', ablation.run_all.__kwdefaults__ | {'run': Runner()})
   command.main([f'--out={tmp_path}', '--seeds', '5', '--config.num_steps=7'])
   assert 'cell 2/2: real, seed 5' in capsys.readouterr().out
-  for mistake, told in {'num_step=7': 'num_steps', 'joint=False': 'joint: the cells differ in it'}.items():
+  mistakes = {
+    'num_step=7': 'num_steps',
+    'joint=False': 'joint: the cells differ in it',
+    'teaching.pictures=truth': 'teaching.pictures: the cells differ in it',
+  }
+  for mistake, told in mistakes.items():
     with pytest.raises(SystemExit):
       command.main([f'--out={tmp_path}', f'--config.{mistake}'])
     assert told in capsys.readouterr().err

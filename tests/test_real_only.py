@@ -25,8 +25,8 @@ PEOPLE = 4
 WARM_UP, FULL = ActiveTerms(), ActiveTerms(codes=True, cycle=True, teaching=True)
 
 
-def one_step(joint, active, cost=False):
-  """(state before, state after, metrics) of an iteration, or the operations that it takes."""
+def work(joint):
+  """The config, (networks, teacher's network, optimisers), state, teachers and pixels of an iteration."""
   config = tiny_config()
   config.joint = joint
   for ramp in config.ramps.values():
@@ -35,10 +35,16 @@ def one_step(joint, active, cost=False):
   optimizers = make_optimizers(config)
   rng = np.random.default_rng(0)
   image, positive = rng.integers(256, size=(2, 2, 2, *config.data.image_size_hw, 3), dtype=np.uint8)
-  batch = PixelBatch(image, positive, np.array([[0, 1], [2, 3]], np.int32))
+  pixels = PixelBatch(image, positive, np.array([[0, 1], [2, 3]], np.int32))
   teachers = [Teacher(*teacher_network.init(jax.random.key(1)))]
-  step = make_train_step(networks, teacher_network, optimizers, config, make_mesh(jax.devices()[:1]))
   state = create_train_state(networks, optimizers, seed=0)
+  return config, (networks, teacher_network, optimizers), state, teachers, pixels
+
+
+def one_step(joint, active, cost=False):
+  """(state before, state after, metrics) of an iteration, or the operations that it takes."""
+  config, parts, state, teachers, batch = work(joint)
+  step = make_train_step(*parts, config, make_mesh(jax.devices()[:1]))
   if cost:
     return step.lower(state, teachers, batch, active).compile().cost_analysis()['flops']
   before = jax.tree.map(np.array, state.replace(rng=None))
@@ -78,15 +84,8 @@ def test_nothing_is_generated():
 
 
 def test_true_pictures_teach_as_generated_ones_do():
-  config = tiny_config()
-  for ramp in config.ramps.values():
-    ramp.initial = 1.0
-  networks, teacher_network = make_networks(config, PEOPLE), make_teacher_network(config, PEOPLE)
-  optimizers = make_optimizers(config)
-  teachers = [Teacher(*teacher_network.init(jax.random.key(1)))]
-  state = create_train_state(networks, optimizers, seed=0)
-  pixels = np.random.default_rng(0).integers(256, size=(2, 2, 2, *config.data.image_size_hw, 3), dtype=np.uint8)
-  pixels = PixelBatch(*pixels, np.array([[0, 1], [2, 3]], np.int32))
+  config, parts, state, teachers, pixels = work(joint=True)
+  networks = parts[0]
   batch, draws = draw_step(config, state, pixels, networks.reid_scale)
   codes, _ = objectives.appearance_codes(networks, state.reid.params, state.reid.batch_stats, batch)
   made = objectives.generate(networks, state.generator.params, batch.image, codes).cross_by_appearance
@@ -94,7 +93,7 @@ def test_true_pictures_teach_as_generated_ones_do():
   @jax.jit
   def reid_after(state, true_cross):
     given = dataclasses.replace(batch, true_cross=true_cross)
-    after, *_ = update(networks, teacher_network, optimizers, config, state, teachers, given, draws, FULL)
+    after, *_ = update(*parts, config, state, teachers, given, draws, FULL)
     return after.reid
 
   of_generated = reid_after(state, None)
@@ -128,7 +127,8 @@ def test_a_run_without_a_generator(tmp_path, capsys):
   (tmp_path / 'config.json').write_text(config.to_json_best_effort())
   main([f'--config={tmp_path}/config.json', f'--workdir={tmp_path}/run'])
   printed = capsys.readouterr().out
-  assert 'nothing is generated' in printed and 'both, alpha' in printed
+  assert 'nothing is generated' in printed and 'the rendered truth of cross pictures as well' in printed
+  assert 'both, alpha' in printed
   records = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   assert ['loss/fine_teaching' in record for record in records] == [False, False, True]
   evaluation = {path.name for path in (tmp_path / 'run' / 'evaluation').iterdir()}

@@ -162,6 +162,9 @@ def default_config() -> ConfigDict:
   config.teaching = ConfigDict()
   config.teaching.primary = 1.0  # T_w: weight of KL(teacher, student) within the teaching weight
   config.teaching.fine_grained = 0.2  # B_w: weight of naming the structure donor, likewise; style AB
+  # The fine-grained head's weight on real pictures, as a multiple of that on cross pictures; the release knows only 1.
+  # Above it the head keeps what clothes tell, though cross pictures say that they tell nothing.
+  config.teaching.fine_on_real = 1.0
   # What the primary head learns of cross pictures: soft (the teacher's probabilities), argmax (the likeliest alone),
   # appearance (the appearance donor alone), uniform, donors (soft, all but the two donors removed).
   config.teaching.label_style = 'soft'

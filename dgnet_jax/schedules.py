@@ -63,7 +63,8 @@ def loss_weights(config: Any, step: int | Array) -> LossWeights:
   terms: dict[str, Number] = {name: config.weights[name] for name in CONSTANT_WEIGHTS}
   terms |= {name: effective[name] for name in ('structure_code', 'appearance_code', 'cycle')}
   # The fine head's share of identification uses the teaching weight before the increment: release fact 8.
-  terms['fine_identity'] = terms['identity'] * before['teaching'] * config.teaching.fine_grained
+  fine_on_real = config.teaching.fine_grained * config.teaching.fine_on_real
+  terms['fine_identity'] = terms['identity'] * before['teaching'] * fine_on_real
   terms['primary_teaching'] = effective['teaching'] * config.teaching.primary
   terms['fine_teaching'] = effective['teaching'] * config.teaching.fine_grained
   return LossWeights(terms, before, after)

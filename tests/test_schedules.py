@@ -53,6 +53,8 @@ class TestRamps:
     assert terms['primary_teaching'] == pytest.approx(0.75 * 3.0)
     assert terms['fine_teaching'] == pytest.approx(0.75 * 0.2)
     assert terms['fine_identity'] == pytest.approx(10.0 * 0.5 * 0.2)
+    config.teaching.fine_on_real = 5.0
+    assert loss_weights(config, 7).terms == terms | {'fine_identity': pytest.approx(10.0 * 0.5 * 0.2 * 5.0)}
 
   def test_initial_weights_hold_until_the_start(self, config):
     config.ramps.cycle.initial, config.ramps.cycle.start_step = 0.5, 0

@@ -93,6 +93,7 @@ def test_results_of_an_earlier_step_are_not_those_of_a_cell(base, tmp_path):
 
 def test_cells_of_other_settings_are_not_mixed_in(base, tmp_path):
   runner = Runner()
+  base.num_steps = 3_000
   ablation.run_all(base, tmp_path, [1], run=runner, log=lambda line: None)
   base.log.pictures_every_steps += 1
   ablation.run_all(base, tmp_path, [1], run=runner, log=lambda line: None)
@@ -147,7 +148,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('setting', ['small', 'few_cameras', 'large'])
+@pytest.mark.parametrize('setting', ['small', 'more_cameras', 'large'])
 def test_settings_are_valid(setting):
   config = command._settings()[setting]()
   folder = pathlib.Path('ablation')

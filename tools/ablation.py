@@ -16,7 +16,7 @@ examples:
   python -m tools.ablation --out=runs/ablation
   python -m tools.ablation --out=runs/ablation --seeds 0 1 2 3 4      # only what is missing is run
   python -m tools.ablation --out=runs/ablation --bound                # what perfect pictures would give, too
-  python -m tools.ablation --out=runs/few --setting=few_cameras       # three cameras a person
+  python -m tools.ablation --out=runs/more --setting=more_cameras     # four to six cameras a person, not three
   python -m tools.ablation --out=runs/large --setting=large           # for a GPU
 
 Any field can be set for all cells: --config.FIELD=VALUE.

@@ -207,7 +207,7 @@ def _table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) 
 
 def markdown(summary: Mapping[str, Any]) -> str:
   """Two tables of means ± standard deviations over seeds: recognition, with paired differences, and the pictures."""
-  title = f'{len(summary["seeds"])} seeds'
+  title = f'{len(summary["seeds"])} seed{"s" if len(summary["seeds"]) > 1 else ""}'
   recognition = {}
   for row, values in summary['scores'].items():
     gains = summary['gains'].get(row)

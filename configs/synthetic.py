@@ -14,7 +14,7 @@ def get_config():
   config.data.image_size_hw = (64, 32)
   # With fewer queries rank-1 and mAP of one run vary by more than what is to be seen (docs/ablation.md).
   config.data.synthetic.update(num_test_identities=128, num_distractors=128)
-  # What cross pictures show is how a person would look elsewhere; photos by more cameras show it themselves.
+  # Cross pictures show how a person would look elsewhere; with more cameras the photos show that themselves.
   config.data.synthetic.cameras_per_identity = (3, 3)
   config.augment.crop_padding = 4
 
@@ -23,7 +23,7 @@ def get_config():
   config.discriminator.update(width=8, num_scales=2, num_res_blocks=1)
   config.reid.update(stage_sizes=(1, 1, 1, 1), width=16, head_width=128, input_scale=1, pretrained='teacher')
   # The release's teacher starts from ImageNet, and its backbone learns at a tenth of the rate; this one starts anew.
-  # One that is worse than its student drags it down (docs/ablation.md).
+  # One that is much worse than its student can drag it down (docs/ablation.md).
   config.teacher.update(stage_sizes=(1, 1, 1, 1), width=16, head_width=128, num_epochs=120, decay_epoch=80)
   config.teacher.update(backbone_multiplier=1.0, last_stride=1, random_erasing_prob=0.5)
 
@@ -42,8 +42,8 @@ def get_config():
     ramp.update(start_step=1_000, per_step=0.005)
   # Half of the release's: both kinds of runs end higher (docs/ablation.md, 14).
   config.ramps.teaching.maximum = 1.0
-  # Hats and bags are lost in such small pictures; asked much who gave the structure, the fine-grained head learns the
-  # background instead. On real pictures it has the release's weight (docs/ablation.md, 18).
+  # Such small pictures tell little of who gave the structure; asked much for that, the fine-grained head learns the
+  # background instead. On real pictures it has the release's share, 0.2 (docs/ablation.md, 18).
   config.teaching.update(fine_grained=0.01, fine_on_real=20.0)
   config.teaching.label_style = 'donors'  # a small teacher names third people (docs/ablation.md)
   config.log.update(pictures_every_steps=500, checkpoint_every_steps=500)

@@ -161,9 +161,9 @@ def default_config() -> ConfigDict:
 
   config.teaching = ConfigDict()
   config.teaching.primary = 1.0  # T_w: weight of KL(teacher, student) within the teaching weight
-  config.teaching.fine_grained = 0.2  # B_w: weight of naming the structure donor, likewise; style AB
-  # The fine-grained head's weight on real pictures, as a multiple of that on cross pictures; the release knows only 1.
-  # Above it the head keeps what clothes tell, though cross pictures say that they tell nothing.
+  config.teaching.fine_grained = 0.2  # B_w: of naming the structure donor, or the person of a real picture; style AB
+  # Times so much, and times weights.identity, on real pictures; the release has 1. Above 1, real pictures, where
+  # clothes tell who it is, count for more than cross pictures, where they mislead.
   config.teaching.fine_on_real = 1.0
   # What the primary head learns of cross pictures: soft (the teacher's probabilities), argmax (the likeliest alone),
   # appearance (the appearance donor alone), uniform, donors (soft, all but the two donors removed).

@@ -110,6 +110,7 @@ FIXED: dict[str, Any] = {
 OURS_ALONE = {
   'generator.non_local_residual': 'the release has no name for non-local blocks within residual blocks',
   'reid.detach_code': 'the release always detaches the code',
+  'teaching.fine_on_real': 'the release has one weight, B_w, for real and for cross pictures',
   'teaching.teacher_dropout': 'the release leaves it on by accident after its first picture dump',
   'reid.batch_norm_group': 'the release normalises over all of a call',
   'structure_encoder.dilations': 'the release has 3, 6, 9',

@@ -13,6 +13,7 @@ from dgnet_jax.config import UserError, default_config
 from dgnet_jax.config_rules import leaves
 from dgnet_jax.evaluate import evaluate
 from dgnet_jax.generate import generate
+from dgnet_jax.interop.release_config import release_config
 from dgnet_jax.interop.release_export import export_release
 from dgnet_jax.interop.release_files import OURS, find_files, read_state_dict
 from dgnet_jax.interop.release_import import templates
@@ -197,6 +198,15 @@ class TestRoundTrip:
       for group, theirs in zip(ours, groups, strict=True):
         for key in group.keys() - {'params'}:
           assert np.allclose(group[key], theirs[key]), key
+
+
+def test_weights_that_the_release_cannot_tell_apart_are_told():
+  config = default_config()
+  assert release_config(config, 751, {})[1] == []
+  config.teaching.fine_on_real = 20.0
+  values, lines = release_config(config, 751, {})
+  assert values['B_w'] == 0.2
+  assert lines == ['teaching.fine_on_real = 20.0: the release has one weight, B_w, for real and for cross pictures']
 
 
 # Other networks of the release: what its config.yaml says, and our fields.

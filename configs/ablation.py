@@ -1,6 +1,6 @@
 """What joint learning is worth, on pedestrians that anyone can render; for tools/ablation.py.
 
-python -m tools.ablation --out=runs/ablation                              # small: half an hour a cell on two CPU cores
+python -m tools.ablation --out=runs/ablation                              # small: two cores, about half an hour a cell
 python -m tools.ablation --out=runs/ablation_more --setting=more_cameras  # as small, four to six cameras a person
 python -m tools.ablation --out=runs/ablation_large --setting=large        # a GPU: 256x128, ResNet-50, 8,192 photos
 
@@ -33,11 +33,12 @@ def large():
   config.data.synthetic.update(
     num_train_identities=512, num_test_identities=256, photos_per_identity=16, num_distractors=512, num_junk=256
   )
-  config.data.synthetic.update(image_size_hw=(256, 128), cameras_per_identity=(3, 3))
+  config.data.synthetic.image_size_hw = (256, 128)
+  config.data.synthetic.cameras_per_identity = small().data.synthetic.cameras_per_identity
   config.num_steps = 10_000
   config.reid.pretrained = 'teacher'
   # Without ImageNet's weights the backbone needs the full rate, and what was learned of the small one holds until shown
-  # otherwise (docs/ablation.md); but the fine-grained head has the release's share, as these pictures are not small.
+  # otherwise (docs/ablation.md). But the fine-grained head has the release's share: larger pictures may let it learn.
   config.teacher.update(last_stride=config.reid.last_stride, backbone_multiplier=1.0, random_erasing_prob=0.5)
   config.teaching.label_style = 'donors'
   config.optimizer.decay_steps = 6_000

@@ -42,8 +42,8 @@ def get_config():
     ramp.update(start_step=1_000, per_step=0.005)
   # Half of the release's: both kinds of runs end higher (docs/ablation.md, 14).
   config.ramps.teaching.maximum = 1.0
-  # Such small pictures tell little of who gave the structure; asked much for that, the fine-grained head learns the
-  # background instead. On real pictures it has the release's share, 0.2 (docs/ablation.md, 18).
+  # Who gave the structure is hardly learnt from such small pictures; asked much for it, the fine-grained head loses, by
+  # leaning on the background as it seems. On real pictures it has the release's share, 0.2 (docs/ablation.md, 18).
   config.teaching.update(fine_grained=0.01, fine_on_real=20.0)
   config.teaching.label_style = 'donors'  # a small teacher names third people (docs/ablation.md)
   config.log.update(pictures_every_steps=500, checkpoint_every_steps=500)

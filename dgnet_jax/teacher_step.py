@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from dgnet_jax.augment import augment_singles
+from dgnet_jax.compilation import compiler_options
 from dgnet_jax.losses.identity import identity_cross_entropy
 from dgnet_jax.models.build import TeacherNetwork
 from dgnet_jax.partitioning import replicated
@@ -95,4 +96,4 @@ def make_teacher_step(
     image = augment_singles(pixels, augment_key, config.augment, config.teacher.random_erasing_prob, network.reid_scale)
     return update(network, optimizer, state, image, identity, dropout_key)
 
-  return jax.jit(teacher_step, donate_argnums=0, out_shardings=replicated(mesh))
+  return jax.jit(teacher_step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=compiler_options())

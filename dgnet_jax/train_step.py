@@ -15,6 +15,7 @@ import optax
 
 from dgnet_jax import objectives
 from dgnet_jax.augment import augment_pairs
+from dgnet_jax.compilation import compiler_options
 from dgnet_jax.losses.adversarial import adversarial_losses
 from dgnet_jax.losses.totals import weighted_total
 from dgnet_jax.models.build import Networks, TeacherNetwork
@@ -172,7 +173,13 @@ def make_train_step(
   """
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
-  @functools.partial(jax.jit, static_argnums=3, donate_argnums=0, out_shardings=replicated)
+  @functools.partial(
+    jax.jit,
+    static_argnums=3,
+    donate_argnums=0,
+    out_shardings=replicated,
+    compiler_options=compiler_options(),
+  )
   def train_step(state, teachers, pixels, active):
     batch, draws = draw_step(config, state, pixels, networks.reid_scale)
     new_state, metrics, _ = update(networks, teacher_network, optimizers, config, state, teachers, batch, draws, active)

@@ -21,7 +21,7 @@ FLOORS = (
   (
     *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images', 'data.contents'),
     'outputs',
-    *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning'),
+    *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning', 'compilation'),
   ),
   (
     *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.photos', 'data.readers.*'),

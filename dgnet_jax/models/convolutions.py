@@ -1,4 +1,4 @@
-"""Convolutions as the networks need them: without padding, and of a doubled map.
+"""Convolutions as the networks need them: without padding, of a doubled map, and of a very small one.
 
 `upsampled_convolution` is nearest-neighbour doubling followed by a 5x5 convolution, computed on the small map with 9
 taps instead of 25. A doubled map repeats every value, so taps that fall on one value can be added beforehand. Along one
@@ -11,6 +11,10 @@ that is, one 3x3 convolution to four times the channels, interleaved. Reflect pa
 padding of the small one but for the outermost value that it shows to the outermost output: x[1] instead of x[0]. Those
 lines of the output are corrected by what the difference makes.
 """
+
+from collections.abc import Sequence
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +76,31 @@ def unpadded_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int
     rhs_dilation=(dilation, dilation),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )[:, :, :width]
+
+
+def small_map_convolution(
+  lhs: Array, rhs: Array, window_strides: Sequence[int], padding: Sequence[tuple[int, int]], **settings: Any
+) -> Array:
+  """`jax.lax.conv_general_dilated` for `nn.Conv`: NHWC, undilated, ungrouped. On CPU a small map is one matrix product.
+
+  Where the map is smaller than the kernel, XLA swaps the two, and its CPU code for that is 25 times slower (48 maps of
+  4x2, 3x3, 128 channels: 46 ms instead of 1.8). The last stage of a ResNet has such maps of pictures of 64x32.
+  """
+  kernel_sizes = rhs.shape[:2]
+  sizes = [
+    (size + sum(margins) - kernel_size) // stride + 1
+    for size, margins, kernel_size, stride in zip(lhs.shape[1:3], padding, kernel_sizes, window_strides, strict=True)
+  ]
+  if jax.default_backend() != 'cpu' or math.prod(sizes) >= math.prod(kernel_sizes):
+    return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
+  padded = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
+  (height, width), (down, right) = sizes, window_strides
+  taps = [
+    padded[:, i : i + down * (height - 1) + 1 : down, j : j + right * (width - 1) + 1 : right]
+    for i in range(kernel_sizes[0])
+    for j in range(kernel_sizes[1])
+  ]
+  return jnp.concatenate(taps, axis=-1) @ rhs.reshape(-1, rhs.shape[-1])
 
 
 def _merged_kernel(kernel: Array) -> Array:

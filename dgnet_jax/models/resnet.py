@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dgnet_jax.models.convolutions import small_map_convolution
 from dgnet_jax.models.layers import BatchNorm, BatchNormMode, fan_out_normal
 from dgnet_jax.types import Array
 
@@ -25,6 +26,7 @@ class Bottleneck(nn.Module):
         padding=margin,
         use_bias=False,
         kernel_init=fan_out_normal,
+        conv_general_dilated=small_map_convolution,
         dtype=self.dtype,
         name=name,
       )(y)

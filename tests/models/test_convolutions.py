@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.models.convolutions import unpadded_convolution, upsampled_convolution
+from dgnet_jax.models.convolutions import small_map_convolution, unpadded_convolution, upsampled_convolution
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +55,35 @@ def test_unpadded_convolution_is_the_sum_over_taps(stride, dilation):
       window = x[:, i * dilation :: stride, j * dilation :: stride][:, :height, :width]
       expected += window @ kernel[i, j]
   np.testing.assert_allclose(unpadded_convolution(x, kernel, stride, dilation), expected, rtol=1e-12)
+
+
+def _settings(x, kernel):
+  return {'dimension_numbers': jax.lax.conv_dimension_numbers(x.shape, kernel.shape, ('NHWC', 'HWIO', 'NHWC'))}
+
+
+@pytest.mark.parametrize('stride', [(1, 1), (2, 2), (2, 1)])
+@pytest.mark.parametrize('size', [(4, 2), (3, 5), (1, 1), (3, 3)])
+def test_small_map_convolution_and_its_gradients(size, stride):
+  x, kernel = _random(2, *size, 3), _random(3, 3, 3, 4)
+  margins = ((1, 1), (2, 0))
+
+  def outputs(convolution):
+    def total(x, kernel):
+      y = convolution(x, kernel, stride, margins, **_settings(x, kernel))
+      return (y**2).sum(), y
+
+    return jax.grad(total, argnums=(0, 1), has_aux=True)(x, kernel)
+
+  plain = outputs(jax.lax.conv_general_dilated)
+  jax.tree.map(
+    lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12),
+    outputs(small_map_convolution),
+    plain,
+  )
+
+
+@pytest.mark.parametrize(('size', 'convolves'), [((4, 2), False), ((3, 3), True), ((1, 8), False)])
+def test_a_map_smaller_than_the_kernel_is_not_convolved_on_cpu(size, convolves):
+  x, kernel = _random(2, *size, 3), _random(3, 3, 3, 4)
+  program = jax.make_jaxpr(lambda x: small_map_convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), **_settings(x, kernel)))
+  assert ('conv_general_dilated' in str(program(x))) == (convolves or jax.default_backend() != 'cpu')

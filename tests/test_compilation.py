@@ -1,0 +1,47 @@
+"""What XLA is asked for beyond its defaults: that it knows the words, and that the training steps say them."""
+
+import jax
+import pytest
+
+from dgnet_jax import compilation, teacher_step, train_step
+from dgnet_jax.models.build import make_networks, make_teacher_network
+from dgnet_jax.optimizers import make_optimizers, make_teacher_optimizer
+from dgnet_jax.partitioning import make_mesh
+from tests.tiny_run import tiny_config
+
+
+@pytest.fixture(autouse=True)
+def _probe_anew():
+  compilation.compiler_options.cache_clear()
+  yield
+  compilation.compiler_options.cache_clear()
+
+
+def test_this_version_knows_the_options():
+  assert compilation.compiler_options() == (compilation.CPU_OPTIONS if jax.default_backend() == 'cpu' else {})
+
+
+@pytest.mark.parametrize('options', [{'xla_cpu_nonesuch': '1'}, dict.fromkeys(compilation.CPU_OPTIONS, 'nonesuch')])
+def test_one_that_does_not_is_left_at_its_defaults(options, monkeypatch):
+  monkeypatch.setattr(compilation, 'CPU_OPTIONS', options)
+  assert compilation.compiler_options() == {}
+
+
+def _joint_step(config):
+  networks, teacher = make_networks(config, 4), make_teacher_network(config, 4)
+  return train_step.make_train_step(networks, teacher, make_optimizers(config), config, make_mesh())
+
+
+def _teacher_step(config):
+  network = make_teacher_network(config, 4)
+  return teacher_step.make_teacher_step(network, make_teacher_optimizer(config, 1), config, make_mesh())
+
+
+@pytest.mark.parametrize(('module', 'make'), [(train_step, _joint_step), (teacher_step, _teacher_step)])
+def test_the_steps_are_compiled_with_them(module, make, monkeypatch):
+  jitted = {}
+  monkeypatch.setattr(module, 'compiler_options', lambda: {'mine': '1'})
+  monkeypatch.setattr(jax, 'jit', lambda function, **settings: jitted.setdefault(function.__name__, settings))
+  make(tiny_config())
+  (settings,) = (settings for name, settings in jitted.items() if name.endswith('_step'))
+  assert settings['compiler_options'] == {'mine': '1'}

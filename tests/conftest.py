@@ -5,12 +5,12 @@ import pathlib
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 
-# Eight virtual devices let sharding be tested anywhere. Compiled programs are kept between runs, one folder per worker
-# so that none reads another's half-written file.
+# Eight virtual devices let sharding be tested anywhere. Tests compile much and compute little: LLVM need not optimise.
+# Compiled programs are kept between runs, one folder per worker so that none reads another's half-written file.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-EIGHT_DEVICES = '--xla_force_host_platform_device_count=8'
-if EIGHT_DEVICES not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {EIGHT_DEVICES}'.strip()
+FLAGS = {'--xla_force_host_platform_device_count': 8, '--xla_backend_optimization_level': 0}
+given = os.environ.get('XLA_FLAGS', '')
+os.environ['XLA_FLAGS'] = ' '.join([given, *(f'{name}={value}' for name, value in FLAGS.items() if name not in given)])
 CACHE = REPO / '.pytest_cache' / 'jax'
 if os.environ.get('JAX_COMPILATION_CACHE_DIR', str(CACHE)).startswith(str(CACHE)):  # a worker inherits its parent's
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE / os.environ.get('PYTEST_XDIST_WORKER', 'main'))

@@ -3,6 +3,8 @@
   ranking   CMC and mAP of a whole test set, next to the bare matrix product of queries and gallery, and to a full sort
             per query (numpy), at Market-1501's size.
   input     training batches from each source, next to one thread that reads, decodes and resizes the same pictures.
+  step      an iteration of the teacher and of each phase of DG-Net on random pictures, next to the same program as
+            XLA's defaults compile it (dgnet_jax/compilation.py); on a GPU or TPU both are the same.
 
 The parts of a comparison take turns, so that whatever else the machine does falls on all of them alike.
 """
@@ -12,6 +14,7 @@ from collections.abc import Callable, Sequence
 import os
 import statistics
 import time
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,7 @@ EXAMPLE = """
 examples:
   python -m tools.benchmark ranking
   python -m tools.benchmark input --root=Market-1501-v15.09.15
+  python -m tools.benchmark step --config=configs/synthetic.py
   python -m tools.benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
 """
 SORTED_QUERIES = 64  # of which a full sort is timed; the time of all is in proportion
@@ -108,6 +112,80 @@ def input_sources(options: argparse.Namespace) -> None:
     print(f'  {name:<10}  {pictures / value:8.0f} pictures/s')
 
 
+def training_steps(options: argparse.Namespace) -> None:
+  """Compiles every program twice; batches are on the device beforehand."""
+  import jax
+  import jax.numpy as jnp
+
+  from dgnet_jax.config_file import read_config_file
+  from dgnet_jax.models.build import make_networks, make_teacher_network
+  from dgnet_jax.optimizers import make_optimizers, make_teacher_optimizer
+  from dgnet_jax.partitioning import batch_sharding, make_mesh, replicated
+  from dgnet_jax.schedules import active_terms, phase_boundaries
+  from dgnet_jax.teacher_step import create_teacher_state, make_teacher_step
+  from dgnet_jax.train_state import create_train_state
+  from dgnet_jax.train_step import make_train_step
+  from dgnet_jax.types import PixelBatch, Teacher
+
+  config = read_config_file(options.config)
+  mesh, draw = make_mesh(), np.random.default_rng(0)
+  networks, teacher_network = (make(config, options.people) for make in (make_networks, make_teacher_network))
+  optimizers, teacher_optimizer = make_optimizers(config), make_teacher_optimizer(config, 100)
+
+  def pictures(*shape: int) -> Any:
+    values = draw.integers(0, 256, (*shape, *config.data.image_size_hw, 3), np.uint8)
+    return jax.device_put(values, batch_sharding(mesh))
+
+  def people(*shape: int) -> Any:
+    return jax.device_put(draw.integers(0, options.people, shape, np.int32), batch_sharding(mesh))
+
+  def compare(
+    name: str, count: int, step_fn: Any, new_state: Callable[[], Any], *inputs: Any, static: tuple[Any, ...] = ()
+  ) -> None:
+    plain = jax.jit(step_fn.__wrapped__, static_argnums=range(3, 3 + len(static)), donate_argnums=0)
+    parts: dict[str, Callable[[], float | None]] = {}
+    for part, fn in {'as trained': step_fn, 'XLA defaults': plain}.items():
+      state = [jax.device_put(new_state(), replicated(mesh))]
+
+      def turn(fn: Any = fn, state: list[Any] = state) -> float:
+        start = time.perf_counter()
+        for _ in range(options.steps):
+          state[0], metrics = fn(state[0], *inputs, *static)
+        jax.block_until_ready((state, metrics))
+        return (time.perf_counter() - start) / options.steps
+
+      parts[part] = turn
+    print(f'{name}, batch {count}')
+    seconds = take_turns(parts, options.rounds)
+    print_ratios(seconds, 'XLA defaults')
+    print(f'  {count / seconds["as trained"]:.1f} examples/s as trained', flush=True)
+
+  height, width = config.data.image_size_hw
+  print(f'{options.config}: {height}x{width}, {options.people} people, {jax.device_count()} {jax.default_backend()}')
+  batch = config.teacher.batch_size
+  compare(
+    'teacher',
+    batch,
+    make_teacher_step(teacher_network, teacher_optimizer, config, mesh),
+    lambda: create_teacher_state(teacher_network, teacher_optimizer, 0),
+    pictures(batch),
+    people(batch),
+  )
+  batch = config.batch_size
+  pixels = PixelBatch(pictures(batch, 2), pictures(batch, 2), people(batch, 2))
+  teachers = jax.device_put((Teacher(*teacher_network.init(jax.random.key(0))),), replicated(mesh))
+  for step in (0, *phase_boundaries(config)):
+    compare(
+      f'DG-Net from step {step}',
+      batch,
+      make_train_step(networks, teacher_network, optimizers, config, mesh),
+      lambda step=step: create_train_state(networks, optimizers, 0).replace(step=jnp.int32(step)),
+      teachers,
+      pixels,
+      static=(active_terms(config, step),),
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
   """Entry point."""
   parser = argparse.ArgumentParser(
@@ -133,6 +211,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
   part.add_argument('--threads', type=int, default=os.cpu_count() or 1, help='that decode')
   part.add_argument('--batches', type=int, default=20, help='in a turn')
   part.set_defaults(run=input_sources)
+  part = commands.add_parser('step', help='training iterations')
+  part.add_argument('--config', default='configs/synthetic.py', help='file (default: the embedded one)')
+  part.add_argument('--people', type=int, default=64, help='that the networks tell apart')
+  part.add_argument('--steps', type=int, default=5, help='in a turn')
+  part.set_defaults(run=training_steps)
   for command in commands.choices.values():
     command.add_argument('--rounds', type=int, default=5, help='turns that are counted')
   options = parser.parse_args(arguments)

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from dgnet_jax.config_file import save_config
 from tests.data.folders import write_market
+from tests.tiny_run import tiny_config
 from tools import benchmark
 
 
@@ -24,6 +26,16 @@ def test_input(tmp_path, capsys):
   benchmark.main(['input', f'--root={root}', '--loaders=memory,threads', '--batches=2', '--rounds=1', '--threads=2'])
   text = capsys.readouterr().out
   assert list(ratios(text)) == ['one thread', 'memory', 'threads'] and text.count('pictures/s') == 3
+
+
+def test_step(tmp_path, capsys):
+  config = tiny_config()
+  config.batch_size, config.num_steps, config.joint = 8, 1, False
+  save_config(config, tmp_path / 'config.json')
+  benchmark.main(['step', f'--config={tmp_path / "config.json"}', '--people=4', '--steps=1', '--rounds=1'])
+  text = capsys.readouterr().out
+  assert 'teacher, batch 8' in text and 'DG-Net from step 0, batch 8' in text
+  assert text.count('XLA defaults') == text.count('examples/s') == 2
 
 
 def test_parts_take_turns_and_may_tell_their_own_time():

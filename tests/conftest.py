@@ -5,12 +5,14 @@ import pathlib
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 
-# Eight virtual devices let sharding be tested anywhere. Tests compile much and compute little: LLVM need not optimise.
-# Compiled programs are kept between runs, one folder per worker so that none reads another's half-written file.
+# Eight virtual devices let sharding be tested anywhere. Tests compile much and compute little, so that optimising costs
+# more than it gives (tests/parity computes more, and does). Compiled programs are kept between runs, one folder per
+# worker so that none reads another's half-written file.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-FLAGS = {'--xla_force_host_platform_device_count': 8, '--xla_backend_optimization_level': 0}
-given = os.environ.get('XLA_FLAGS', '')
-os.environ['XLA_FLAGS'] = ' '.join([given, *(f'{name}={value}' for name, value in FLAGS.items() if name not in given)])
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+EIGHT_DEVICES = '--xla_force_host_platform_device_count=8'
+if EIGHT_DEVICES not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {EIGHT_DEVICES}'.strip()
 CACHE = REPO / '.pytest_cache' / 'jax'
 if os.environ.get('JAX_COMPILATION_CACHE_DIR', str(CACHE)).startswith(str(CACHE)):  # a worker inherits its parent's
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE / os.environ.get('PYTEST_XDIST_WORKER', 'main'))
@@ -23,7 +25,7 @@ from dgnet_jax.data.open import open_dataset  # noqa: E402
 from tests.ledger import Ledger, table  # noqa: E402
 from tests.tiny_run import save_checkpoint, tiny_config  # noqa: E402
 
-# Files whose compilations take minutes: begun first, so that no worker is left with one at the end.
+# Files that take minutes, most of it compilation: begun first, so that no worker is left with one at the end.
 LONGEST = (
   *('parity/test_iterations.py', 'parity/test_step_variants.py', 'parity/test_variants.py', 'parity/test_precision.py'),
   *('test_train.py', 'test_gradient_reach.py', 'test_variants.py', 'parity/test_forward.py', 'test_interruption.py'),

@@ -1,6 +1,7 @@
 """What XLA is asked for beyond its defaults: that it knows the words, and that the training steps say them."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from dgnet_jax import compilation, teacher_step, train_step
@@ -25,6 +26,27 @@ def test_this_version_knows_the_options():
 def test_one_that_does_not_is_left_at_its_defaults(options, monkeypatch):
   monkeypatch.setattr(compilation, 'CPU_OPTIONS', options)
   assert compilation.compiler_options() == {}
+
+
+def test_what_the_user_says_in_the_environment_counts(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '--xla_cpu_experimental_ynn_fusion_type=')
+  assert compilation.compiler_options() == {}
+
+
+def test_a_kernel_gradient_is_no_longer_ynnpacks():
+  if jax.default_backend() != 'cpu':
+    pytest.skip('of the CPU backend')
+
+  def total(kernel):
+    dimensions = jax.lax.conv_dimension_numbers(pictures.shape, kernel.shape, ('NHWC', 'HWIO', 'NHWC'))
+    return (jax.lax.conv_general_dilated(pictures, kernel, (1, 1), 'VALID', dimension_numbers=dimensions) ** 2).sum()
+
+  pictures, kernel = jnp.zeros((8, 34, 18, 16)), jnp.zeros((3, 3, 16, 32))
+
+  def program(options):
+    return jax.jit(jax.grad(total), compiler_options=options).lower(kernel).compile().as_text()
+
+  assert '__ynn_fusion' in program({}) and '__ynn_fusion' not in program(compilation.CPU_OPTIONS)
 
 
 def _joint_step(config):

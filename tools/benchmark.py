@@ -12,11 +12,15 @@ The parts of a comparison take turns, so that whatever else the machine does fal
 import argparse
 from collections.abc import Callable, Sequence
 import os
+import pathlib
 import statistics
 import time
 from typing import Any
 
 import numpy as np
+
+from dgnet_jax.config import UserError
+from dgnet_jax.console import told_plainly
 
 EXAMPLE = """
 examples:
@@ -117,7 +121,7 @@ def training_steps(options: argparse.Namespace) -> None:
   import jax
   import jax.numpy as jnp
 
-  from dgnet_jax.config_file import read_config_file
+  from dgnet_jax.config_file import load_config
   from dgnet_jax.models.build import make_networks, make_teacher_network
   from dgnet_jax.optimizers import make_optimizers, make_teacher_optimizer
   from dgnet_jax.partitioning import batch_sharding, make_mesh, replicated
@@ -125,9 +129,13 @@ def training_steps(options: argparse.Namespace) -> None:
   from dgnet_jax.teacher_step import create_teacher_state, make_teacher_step
   from dgnet_jax.train_state import create_train_state
   from dgnet_jax.train_step import make_train_step
+  from dgnet_jax.train_teacher import teacher_folders
   from dgnet_jax.types import PixelBatch, Teacher
 
-  config = read_config_file(options.config)
+  config = load_config(options.config, {})
+  for name, batch in {'batch_size': config.batch_size, 'teacher.batch_size': config.teacher.batch_size}.items():
+    if batch % jax.device_count():
+      raise UserError(f'{name}: {batch} does not divide among {jax.device_count()} devices')
   mesh, draw = make_mesh(), np.random.default_rng(0)
   networks, teacher_network = (make(config, options.people) for make in (make_networks, make_teacher_network))
   optimizers, teacher_optimizer = make_optimizers(config), make_teacher_optimizer(config, 100)
@@ -142,7 +150,10 @@ def training_steps(options: argparse.Namespace) -> None:
   def compare(
     name: str, count: int, step_fn: Any, new_state: Callable[[], Any], *inputs: Any, static: tuple[Any, ...] = ()
   ) -> None:
-    plain = jax.jit(step_fn.__wrapped__, static_argnums=range(3, 3 + len(static)), donate_argnums=0)
+    static_argnums = range(3, 3 + len(static))
+    plain = jax.jit(
+      step_fn.__wrapped__, static_argnums=static_argnums, donate_argnums=0, out_shardings=replicated(mesh)
+    )
     parts: dict[str, Callable[[], float | None]] = {}
     for part, fn in {'as trained': step_fn, 'XLA defaults': plain}.items():
       state = [jax.device_put(new_state(), replicated(mesh))]
@@ -171,18 +182,20 @@ def training_steps(options: argparse.Namespace) -> None:
     pictures(batch),
     people(batch),
   )
-  batch = config.batch_size
-  pixels = PixelBatch(pictures(batch, 2), pictures(batch, 2), people(batch, 2))
-  teachers = jax.device_put((Teacher(*teacher_network.init(jax.random.key(0))),), replicated(mesh))
+  batch, count = config.batch_size, len(teacher_folders(config, pathlib.Path()))
+  teachers = [Teacher(*teacher_network.init(jax.random.key(i))) for i in range(count)]
+  teachers = jax.device_put(tuple(teachers), replicated(mesh))
   for step in (0, *phase_boundaries(config)):
+    active = active_terms(config, step)
+    truth = pictures(batch, 2) if active.teaching and config.teaching.pictures == 'truth' else None
     compare(
-      f'DG-Net from step {step}',
+      f'{"DG-Net" if config.joint else "re-id network alone"} from step {step}',
       batch,
       make_train_step(networks, teacher_network, optimizers, config, mesh),
       lambda step=step: create_train_state(networks, optimizers, 0).replace(step=jnp.int32(step)),
       teachers,
-      pixels,
-      static=(active_terms(config, step),),
+      PixelBatch(pictures(batch, 2), pictures(batch, 2), people(batch, 2), truth),
+      static=(active,),
     )
 
 
@@ -219,7 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   for command in commands.choices.values():
     command.add_argument('--rounds', type=int, default=5, help='turns that are counted')
   options = parser.parse_args(arguments)
-  options.run(options)
+  with told_plainly():
+    options.run(options)
 
 
 if __name__ == '__main__':

@@ -66,7 +66,8 @@ def upsampled_convolution(x: Array, kernel: Array, padding: str = 'reflect') -> 
 def unpadded_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
   """Convolution of f[N, H, W, C] with f[k, k, C, O] without padding."""
   width = (x.shape[2] - dilation * (kernel.shape[1] - 1) - 1) // stride + 1
-  # XLA's CPU kernels are 2 to 5 times slower on convolutions without padding: give them a column to pad, and cut it.
+  # What is not compiled with `compilation.CPU_OPTIONS`, such as the drawing of pictures, is 2 to 5 times slower without
+  # padding on CPU: give it a column to pad, and cut that.
   spare = 1 if kernel.shape[1] > 1 and jax.default_backend() == 'cpu' else 0
   return jax.lax.conv_general_dilated(
     x,
@@ -79,20 +80,52 @@ def unpadded_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int
 
 
 def small_map_convolution(
-  lhs: Array, rhs: Array, window_strides: Sequence[int], padding: Sequence[tuple[int, int]], **settings: Any
+  lhs: Array,
+  rhs: Array,
+  window_strides: Sequence[int],
+  padding: Sequence[tuple[int, int]],
+  *,
+  lhs_dilation: Sequence[int] = (1, 1),
+  rhs_dilation: Sequence[int] = (1, 1),
+  feature_group_count: int = 1,
+  **settings: Any,
 ) -> Array:
-  """`jax.lax.conv_general_dilated` for `nn.Conv`: NHWC, undilated, ungrouped. On CPU a small map is one matrix product.
+  """`jax.lax.conv_general_dilated` for `nn.Conv`, NHWC, with a short cut on CPU.
 
-  Where the map is smaller than the kernel, XLA swaps the two, and its CPU code for that is 25 times slower (48 maps of
-  4x2, 3x3, 128 channels: 46 ms instead of 1.8). The last stage of a ResNet has such maps of pictures of 64x32.
+  Where there are fewer outputs than taps, XLA makes the map the kernel and the kernel the map, and its CPU code for
+  that is 25 times slower than the one matrix product it is here (48 maps of 4x2, 3x3, 128 channels: 46 ms and 1.8).
+  The last stage of a ResNet has such maps of pictures of 64x32.
+
+  Args:
+    lhs: f[N, H, W, C].
+    rhs: f[k, l, C, O].
+    window_strides: down and right.
+    padding: before and after, down and right.
+    lhs_dilation: with any but 1 there is no short cut.
+    rhs_dilation: the same.
+    feature_group_count: the same.
+    settings: all else that lax takes.
+
+  Returns:
+    f[N, h, w, O].
   """
   kernel_sizes = rhs.shape[:2]
   sizes = [
     (size + sum(margins) - kernel_size) // stride + 1
     for size, margins, kernel_size, stride in zip(lhs.shape[1:3], padding, kernel_sizes, window_strides, strict=True)
   ]
-  if jax.default_backend() != 'cpu' or math.prod(sizes) >= math.prod(kernel_sizes):
-    return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
+  is_plain = feature_group_count == 1 and {*lhs_dilation, *rhs_dilation} == {1}
+  if jax.default_backend() != 'cpu' or not is_plain or math.prod(sizes) >= math.prod(kernel_sizes):
+    return jax.lax.conv_general_dilated(
+      lhs,
+      rhs,
+      window_strides,
+      padding,
+      lhs_dilation=lhs_dilation,
+      rhs_dilation=rhs_dilation,
+      feature_group_count=feature_group_count,
+      **settings,
+    )
   padded = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
   (height, width), (down, right) = sizes, window_strides
   taps = [

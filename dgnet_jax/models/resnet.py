@@ -26,7 +26,7 @@ class Bottleneck(nn.Module):
         padding=margin,
         use_bias=False,
         kernel_init=fan_out_normal,
-        conv_general_dilated=small_map_convolution,
+        conv_general_dilated_cls=lambda: small_map_convolution,
         dtype=self.dtype,
         name=name,
       )(y)

@@ -62,9 +62,9 @@ def _settings(x, kernel):
 
 
 @pytest.mark.parametrize('stride', [(1, 1), (2, 2), (2, 1)])
-@pytest.mark.parametrize('size', [(4, 2), (3, 5), (1, 1), (3, 3)])
-def test_small_map_convolution_and_its_gradients(size, stride):
-  x, kernel = _random(2, *size, 3), _random(3, 3, 3, 4)
+@pytest.mark.parametrize(('size', 'kernel_size'), [((4, 2), (3, 3)), ((1, 1), (3, 3)), ((2, 3), (3, 4))])
+def test_small_map_convolution_and_its_gradients(size, kernel_size, stride):
+  x, kernel = _random(2, *size, 3), _random(*kernel_size, 3, 4)
   margins = ((1, 1), (2, 0))
 
   def outputs(convolution):
@@ -87,3 +87,14 @@ def test_a_map_smaller_than_the_kernel_is_not_convolved_on_cpu(size, convolves):
   x, kernel = _random(2, *size, 3), _random(3, 3, 3, 4)
   program = jax.make_jaxpr(lambda x: small_map_convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), **_settings(x, kernel)))
   assert ('conv_general_dilated' in str(program(x))) == (convolves or jax.default_backend() != 'cpu')
+
+
+@pytest.mark.parametrize('settings', [{'rhs_dilation': (2, 1)}, {'lhs_dilation': (1, 2)}, {'feature_group_count': 3}])
+def test_small_map_convolution_with_what_has_no_short_cut(settings):
+  x, kernel = _random(2, 3, 2, 3), _random(3, 3, 3 // settings.get('feature_group_count', 1), 6)
+  settings |= _settings(x, kernel)
+  margins = ((2, 2), (1, 1))
+  np.testing.assert_array_equal(
+    small_map_convolution(x, kernel, (1, 1), margins, **settings),
+    jax.lax.conv_general_dilated(x, kernel, (1, 1), margins, **settings),
+  )

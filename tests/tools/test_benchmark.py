@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import pytest
 
 from dgnet_jax.config_file import save_config
@@ -30,12 +31,29 @@ def test_input(tmp_path, capsys):
 
 def test_step(tmp_path, capsys):
   config = tiny_config()
-  config.batch_size, config.num_steps, config.joint = 8, 1, False
+  config.batch_size, config.num_steps, config.joint, config.teaching.pictures = 8, 1, False, 'truth'
+  config.ramps.teaching.initial = 1.0
   save_config(config, tmp_path / 'config.json')
   benchmark.main(['step', f'--config={tmp_path / "config.json"}', '--people=4', '--steps=1', '--rounds=1'])
   text = capsys.readouterr().out
-  assert 'teacher, batch 8' in text and 'DG-Net from step 0, batch 8' in text
+  assert re.findall('^(.*), batch 8$', text, re.M) == ['teacher', 're-id network alone from step 0']
   assert text.count('XLA defaults') == text.count('examples/s') == 2
+
+
+def test_step_says_what_is_wrong_with_the_config(tmp_path, capsys):
+  with pytest.raises(SystemExit, match='2'):
+    benchmark.main(['step', f'--config={tmp_path / "nonesuch.json"}'])
+  assert 'nonesuch.json: no such config file' in capsys.readouterr().err
+  config = tiny_config()
+  config.batch_size, config.reid.batch_norm_group = 2 * jax.device_count() - 1, 0
+  if config.batch_size == 1:
+    pytest.skip('needs virtual devices: XLA_FLAGS=--xla_force_host_platform_device_count=8')
+  save_config(config, tmp_path / 'config.json')
+  with pytest.raises(SystemExit, match='2'):
+    benchmark.main(['step', f'--config={tmp_path / "config.json"}'])
+  assert (
+    f'batch_size: {config.batch_size} does not divide among {jax.device_count()} devices' in capsys.readouterr().err
+  )
 
 
 def test_parts_take_turns_and_may_tell_their_own_time():

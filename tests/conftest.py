@@ -6,7 +6,7 @@ import pathlib
 REPO = pathlib.Path(__file__).resolve().parent.parent
 
 # Eight virtual devices let sharding be tested anywhere. Tests compile much and compute little, so that optimising costs
-# more than it gives (tests/parity computes more, and does). Compiled programs are kept between runs, one folder per
+# more than it gives (`optimised` is for the exceptions). Compiled programs are kept between runs, one folder per
 # worker so that none reads another's half-written file.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
@@ -42,6 +42,15 @@ def _forget_compiled_programs():
   """Programs of one file are of no use to the next, and together they fill a small machine's memory."""
   yield
   jax.clear_caches()
+
+
+@pytest.fixture(scope='module')
+def optimised():
+  """Programs of this file are optimised as they are for users."""
+  before = jax.config.values['jax_disable_most_optimizations']
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
 
 
 def _folder_or_skip(path: pathlib.Path, what: str) -> pathlib.Path:

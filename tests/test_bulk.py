@@ -13,6 +13,9 @@ from dgnet_jax.data.read import read_layout
 from dgnet_jax.generate import generate
 from dgnet_jax.trained import load_trained
 
+# Without optimisation a picture's last bit depends on its place in the batch.
+pytestmark = pytest.mark.usefixtures('optimised')
+
 
 def quiet(line):
   pass

@@ -6,13 +6,9 @@ import pytest
 from tests.parity.variants import Variant
 
 
-@pytest.fixture(scope='package', autouse=True)
-def _optimised():
-  """In float64 networks of the release's size are slow enough to run as they are."""
-  before = jax.config.values['jax_disable_most_optimizations']
-  jax.config.update('jax_disable_most_optimizations', False)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
+@pytest.fixture(scope='module', autouse=True)
+def _optimised(optimised):
+  """In float64 networks of the release's size are slow enough as they are."""
 
 
 @pytest.fixture(scope='package')

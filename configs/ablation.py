@@ -1,6 +1,6 @@
 """What joint learning is worth, on pedestrians that anyone can render; for tools/ablation.py.
 
-python -m tools.ablation --out=runs/ablation                              # small: two cores, at most 20 minutes a cell
+python -m tools.ablation --out=runs/ablation                              # small: two cores, about 20 minutes a cell
 python -m tools.ablation --out=runs/ablation_more --setting=more_cameras  # as small, four to six cameras a person
 python -m tools.ablation --out=runs/ablation_large --setting=large        # a GPU: 256x128, ResNet-50, 8,192 photos
 

@@ -14,7 +14,7 @@ CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT,
 def compiler_options() -> dict[str, str]:
   """`compiler_options` of `jax.jit` for a training step on this machine.
 
-  None where $XLA_FLAGS names one of them: jit's would win over the user's. A later XLA may not know an option: then
+  Empty where $XLA_FLAGS names one of them: jit's would win over the user's. A later XLA may not know an option: then
   everything stays at the defaults, which is slower and no less right.
   """
   if jax.default_backend() != 'cpu' or any(name in os.environ.get('XLA_FLAGS', '') for name in CPU_OPTIONS):

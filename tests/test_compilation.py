@@ -35,7 +35,7 @@ def test_what_the_user_says_in_the_environment_counts(monkeypatch):
 
 def test_a_kernel_gradient_is_no_longer_ynnpacks():
   if jax.default_backend() != 'cpu':
-    pytest.skip('of the CPU backend')
+    pytest.skip('YNNPACK belongs to the CPU backend: JAX_PLATFORMS=cpu')
 
   def total(kernel):
     dimensions = jax.lax.conv_dimension_numbers(pictures.shape, kernel.shape, ('NHWC', 'HWIO', 'NHWC'))

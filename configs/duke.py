@@ -11,7 +11,7 @@ As for Market-1501, add --config.reid.pretrained=resnet50.pth --config.teacher.p
 The data set was withdrawn by its authors in 2019: neither it nor weights trained on it should be passed on.
 """
 
-from dgnet_jax.config import default_config
+from dgnet_jax.config.defaults import default_config
 
 
 def get_config():

@@ -6,7 +6,7 @@ The release starts both backbones from torchvision's ImageNet weights, and so sh
 or .safetensors), add --config.reid.pretrained=resnet50.pth --config.teacher.pretrained=resnet50.pth
 """
 
-from dgnet_jax.config import default_config
+from dgnet_jax.config.defaults import default_config
 
 
 def get_config():

@@ -3,7 +3,7 @@
 python -m dgnet_jax.main --config=configs/synthetic.py --workdir=runs/synthetic
 """
 
-from dgnet_jax.config import default_config
+from dgnet_jax.config.defaults import default_config
 
 
 def get_config():
@@ -14,7 +14,7 @@ def get_config():
   config.data.image_size_hw = (64, 32)
   # With fewer queries rank-1 and mAP of one run vary by more than what is to be seen (docs/ablation.md).
   config.data.synthetic.update(num_test_identities=128, num_distractors=128)
-  # Cross pictures show how a person would look elsewhere; with more cameras the photos show that themselves.
+  # Cross images show how a person would look elsewhere; with more cameras the images show that themselves.
   config.data.synthetic.cameras_per_identity = (3, 3)
   config.augment.crop_padding = 4
 
@@ -36,15 +36,15 @@ def get_config():
     head_multiplier=3.0,
     decay_steps=1_500,
   )
-  # Pictures first: a re-id network that knows nobody yet is a poor judge of them.
+  # Images first: a re-id network that knows nobody yet is a poor judge of them.
   config.weights.update(cross_identity=0.1, adversarial=0.3)
   for ramp in config.ramps.values():
     ramp.update(start_step=1_000, per_step=0.005)
   # Half of the release's: both kinds of runs end higher (docs/ablation.md, 14).
   config.ramps.teaching.maximum = 1.0
-  # Who gave the structure is hardly learnt from such small pictures; asked much for it, the fine-grained head loses, by
-  # leaning on the background as it seems. On real pictures it has the release's share, 0.2 (docs/ablation.md, 18).
+  # Who gave the structure is hardly learnt from such small images; asked much for it, the fine-grained head loses, by
+  # leaning on the background as it seems. On real images it has the release's share, 0.2 (docs/ablation.md, 18).
   config.teaching.update(fine_grained=0.01, fine_on_real=20.0)
   config.teaching.label_style = 'donors'  # a small teacher names third people (docs/ablation.md)
-  config.log.update(pictures_every_steps=500, checkpoint_every_steps=500)
+  config.log.update(images_every_steps=500, checkpoint_every_steps=500)
   return config

@@ -5,20 +5,24 @@ Everything heavy is imported after the command line and the configuration have b
 
 import argparse
 from collections.abc import Sequence
+import logging
 import pathlib
 import sys
 from typing import Any
 
-from dgnet_jax import config_file
-from dgnet_jax.config import MissingSplit, UserError
-from dgnet_jax.config_rules import leaves, suggestion
-from dgnet_jax.console import copied_to, told_plainly
+from dgnet_jax.config import loading
+from dgnet_jax.config.schema import Config
+from dgnet_jax.config.validation import leaves, suggestion
+from dgnet_jax.errors import MissingSplit, UserError
+from dgnet_jax.utils.console import exit_on_user_error, logged_to
+
+logger = logging.getLogger(__name__)
 
 MODES = {
-  'train': 'the whole job: data, teacher, DG-Net, evaluation and pictures; goes on where it stopped',
+  'train': 'the whole job: data, teacher, DG-Net, evaluation and images; goes on where it stopped',
   'teacher': 'data and teacher only',
   'evaluate': 'rank-1/5/10 and mAP of the trained networks, with ranked lists',
-  'generate': 'pictures of the trained networks',
+  'generate': 'images of the trained networks',
 }
 EXAMPLE = """
 example:
@@ -26,7 +30,7 @@ example:
   python -m dgnet_jax.main --config=configs/market.py --workdir=runs/market \\
       --config.data.root=Market-1501-v15.09.15 --config.batch_size=4
 
-Any field of the config can be set: --config.FIELD=VALUE. dgnet_jax/config.py says what each is.
+Any field of the config can be set: --config.FIELD=VALUE. dgnet_jax/config/defaults.py says what each is.
 """
 
 
@@ -77,18 +81,18 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     UserError: all that is wrong with flags, fields and values.
     SystemExit: a flag of the parser itself is missing or has no such value, or help was asked for.
   """
-  overrides, others, problems = config_file.split_overrides(arguments)
+  overrides, others, problems = loading.split_overrides(arguments)
   options, unknown = _parser().parse_known_args(others)
-  fields = [name for name, _ in leaves(config_file.default_config())]
+  fields = [name for name, _ in leaves(loading.default_config())]
   for argument in unknown:
     name = argument.lstrip('-').split('=')[0]
     near = [name] if name in fields else fields
-    hint = suggestion(name, [f'{config_file.PREFIX}{field}' for field in near])
+    hint = suggestion(name, [f'{loading.PREFIX}{field}' for field in near])
     problems.append(f'{argument}: no such flag{hint}')
-  return options, config_file.load_config(options.config, overrides, problems)
+  return options, loading.load_config(options.config, overrides, problems)
 
 
-def run(options: argparse.Namespace, config: Any) -> None:
+def run(options: argparse.Namespace, config: Config) -> None:
   """Does what `options.mode` says.
 
   Args:
@@ -106,51 +110,51 @@ def run(options: argparse.Namespace, config: Any) -> None:
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
   log_name = f'log.{jax.process_index()}.txt' if jax.process_index() else 'log.txt'
-  with copied_to(workdir / log_name), told_plainly():
-    print(f'mode {options.mode}, config {options.config}, results in {workdir}')
+  with logged_to(workdir / log_name), exit_on_user_error():
+    logger.info(f'mode {options.mode}, config {options.config}, results in {workdir}')
     _note_config(workdir, config, write=options.mode in ('train', 'teacher') and jax.process_index() == 0)
     _dispatch(options.mode, config, workdir)
 
 
-def _note_config(workdir: pathlib.Path, config: Any, *, write: bool) -> None:
+def _note_config(workdir: pathlib.Path, config: Config, *, write: bool) -> None:
   """Says what differs from the config that the folder was made with, and remembers the new one."""
   path = workdir / 'config.json'
-  for change in config_file.changed_fields(path, config):
-    print(f'config differs from the last run here: {change}')
+  for change in loading.changed_fields(path, config):
+    logger.info(f'config differs from the last run here: {change}')
   if write:
-    config_file.save_config(config, path)
+    loading.save_config(config, path)
 
 
-def _dispatch(mode: str, config: Any, workdir: pathlib.Path) -> None:
+def _dispatch(mode: str, config: Config, workdir: pathlib.Path) -> None:
   if mode == 'teacher':
-    from dgnet_jax.data.open import open_dataset
+    from dgnet_jax.data.dataset import open_dataset
     from dgnet_jax.interop.pretrained import check_pretrained
-    from dgnet_jax.train_teacher import train_teacher
+    from dgnet_jax.training.teacher_loop import train_teacher
 
     check_pretrained(config, workdir)
     train_teacher(config, open_dataset(config, workdir, verify=True), workdir)
   if mode == 'train':
-    from dgnet_jax.train import train
+    from dgnet_jax.training.loop import train
 
     train(config, workdir)
   try:
     if mode in ('train', 'evaluate'):
-      from dgnet_jax.evaluate import evaluate
+      from dgnet_jax.reports.evaluation import evaluate
 
       evaluate(config, workdir)
     if mode == 'generate' or (mode == 'train' and config.joint):
-      from dgnet_jax.generate import generate
+      from dgnet_jax.generation.sheets import generate
 
       generate(config, workdir)
   except MissingSplit as error:
     if mode != 'train':
       raise
-    print(f'nothing to evaluate: {error}')  # training is done, and that was the job
+    logger.warning(f'nothing to evaluate: {error}')  # training is done, and that was the job
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Entry point; ends with status 2 after a mistake of the user's, 130 after an interruption."""
-  with told_plainly():
+  with exit_on_user_error():
     options, config = parse(sys.argv[1:] if arguments is None else arguments)
     run(options, config)
 

@@ -18,9 +18,9 @@ Params = Mapping[str, Any]
 class PixelBatch:
   """What a source yields, before augmentation.
 
-  image: u8[B, 2, H, W, 3]. positive: u8[B, 2, H, W, 3], another photo of the same person (the image itself if there
-  is none). identity: i32[B, 2], class index in [0, K). true_cross: u8[B, 2, H, W, 3], the true cross pictures by
-  appearance donor; None where they are not wanted (`teaching.pictures`).
+  image: u8[B, 2, H, W, 3]. positive: u8[B, 2, H, W, 3], another image of the same person (the image itself if there
+  is none). identity: i32[B, 2], class index in [0, K). true_cross: u8[B, 2, H, W, 3], the true cross images by
+  appearance donor; None where they are not wanted (`teaching.images`).
   """
 
   image: Array
@@ -33,7 +33,7 @@ class PixelBatch:
 class PairBatch:
   """One step's input.
 
-  image, positive: f32[B, 2, H, W, 3]. erased_image, erased_positive: the same pictures after random erasing, f32[B,
+  image, positive: f32[B, 2, H, W, 3]. erased_image, erased_positive: the same images after random erasing, f32[B,
   2, rH, rW, 3] at the size that the re-id network sees (r times larger, `Networks.reid_scale`). identity: i32[B, 2].
   true_cross: f32[B, 2, H, W, 3] or None.
   """

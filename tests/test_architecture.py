@@ -7,8 +7,8 @@ import re
 import pytest
 
 from dgnet_jax import main
-from dgnet_jax.config import default_config
-from dgnet_jax.config_rules import leaves
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.validation import leaves
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = REPO / 'dgnet_jax'
@@ -24,7 +24,7 @@ FLOORS = (
     *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning', 'compilation'),
   ),
   (
-    *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.photos', 'data.readers.*'),
+    *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.images', 'data.readers.*'),
     *('data.threads', 'data.remote'),
     *('augment', 'models.resnet', 'models.inception'),
     *(
@@ -37,7 +37,7 @@ FLOORS = (
   ),
   (
     'data.read',
-    'data.picture_sets',
+    'data.image_sets',
     'data.open',
     'data.check',
     'data.given',

@@ -5,8 +5,9 @@ import types
 
 import pytest
 
-from dgnet_jax import console, main
-from dgnet_jax.config import ConfigError, Interrupted, MissingSplit, UserError
+from dgnet_jax import main
+from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, UserError
+from dgnet_jax.utils import console
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 SYNTHETIC = str(REPO / 'configs' / 'synthetic.py')
@@ -88,11 +89,11 @@ class TestRun:
     assert str(error) in capsys.readouterr().err
     assert str(error) in (tmp_path / 'log.txt').read_text()
 
-  def test_training_needs_no_test_pictures(self, calls, tmp_path, capsys):
-    calls.room('evaluate', 'evaluate', MissingSplit('no pictures of query'))
+  def test_training_needs_no_test_images(self, calls, tmp_path, capsys):
+    calls.room('evaluate', 'evaluate', MissingSplit('no images of query'))
     main.main([f'--config={SYNTHETIC}', f'--workdir={tmp_path}'])
     assert calls.noted == ['train', 'evaluate']
-    assert 'nothing to evaluate: no pictures of query' in capsys.readouterr().out
+    assert 'nothing to evaluate: no images of query' in capsys.readouterr().out
     with pytest.raises(SystemExit):
       main.main([f'--config={SYNTHETIC}', f'--workdir={tmp_path}', '--mode=evaluate'])
 

@@ -1,6 +1,6 @@
 """What is wrong with a data set: files, people, cameras, duplicates, and counts beside the published ones."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
 import io
@@ -10,20 +10,18 @@ import os
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.contents import read_contents
+from dgnet_jax.data.image_bytes import read_contents
 from dgnet_jax.data.images import decode_rgb, find_problems
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, name_some, printable
 from dgnet_jax.data.layouts import LAYOUTS, Count
-from dgnet_jax.evaluation import sheets
-from dgnet_jax.evaluation.canvas import WHITE
-
-Log = Callable[[str], None]
+from dgnet_jax.errors import UserError
+from dgnet_jax.plots import sheets
+from dgnet_jax.plots.canvas import WHITE
 
 DIGEST_BYTES = 16
 SHEET_PEOPLE = 3  # of each split
-SHEET_PHOTOS = 6  # of each person
-SHEET_HEIGHT = 128  # pixels of a photo
+SHEET_IMAGES = 6  # of each person
+SHEET_HEIGHT = 128  # pixels of an image
 LABEL_LETTERS = 24
 NO_LEAK = {'query', 'multi_query'}  # hand-drawn boxes around the queries may hold a query itself
 
@@ -53,13 +51,12 @@ class Report:
   notes: Sequence[str]
 
 
-def scan_files(index: DatasetIndex, *, threads: int, log: Log) -> Scan:
+def scan_files(index: DatasetIndex, *, threads: int) -> Scan:
   """Reads and decodes every file once.
 
   Args:
     index: of the data set.
     threads: files at a time.
-    log: takes progress lines.
   """
   paths = tuple(path for split in index.splits.values() for path in split.paths)
   size_hw, digest = np.zeros((len(paths), 2), np.int32), np.zeros((len(paths), DIGEST_BYTES), np.uint8)
@@ -74,13 +71,13 @@ def scan_files(index: DatasetIndex, *, threads: int, log: Log) -> Scan:
       raise UserError(f'{printable(paths[i])}: empty file')
     size_hw[i] = decode_rgb(io.BytesIO(contents), paths[i]).size[::-1]
 
-  bad = find_problems(look, paths, threads=threads, what='looking at', log=log)
+  bad = find_problems(look, paths, threads=threads, what='looking at')
   lengths = [len(split) for split in index.splits.values()]
   return Scan(paths, np.repeat(np.arange(len(lengths), dtype=np.uint8), lengths), size_hw, digest, bad)
 
 
 def _people(split: Split) -> np.ndarray:
-  """i64[N places] of pictures of people who are known."""
+  """i64[N places] of images of people who are known."""
   return np.flatnonzero(split.identity > DISTRACTOR)
 
 
@@ -92,7 +89,7 @@ def _mark(found: int, published: int | None, verified: bool = True) -> str:
 
 
 def _count_rows(index: DatasetIndex) -> Iterator[tuple[str, int, int, int, Count | None]]:
-  """Label, pictures, people, cameras and what was published, of every split that is there."""
+  """Label, images, people, cameras and what was published, of every split that is there."""
   layout = LAYOUTS[index.name]
   for name, split in index.splits.items():
     published = layout.count(name, index.variant)
@@ -108,14 +105,14 @@ def _count_rows(index: DatasetIndex) -> Iterator[tuple[str, int, int, int, Count
 def _counts(index: DatasetIndex) -> tuple[list[str], list[str]]:
   """The table of counts, and what differs from what was published and verified."""
   layout = LAYOUTS[index.name]
-  lines = [f'{"":<22}{"pictures":>10}{"published":>11}{"people":>9}{"published":>11}{"cameras":>9}']
+  lines = [f'{"":<22}{"images":>10}{"published":>11}{"people":>9}{"published":>11}{"cameras":>9}']
   problems = []
   for label, images, people, cameras, published in _count_rows(index):
     shown = ('', '')
     if published is not None:
       verified = published.verified
       shown = _mark(images, published.images, verified), _mark(people, published.identities, verified)
-      told = ((images, published.images, 'pictures'), (people, published.identities, 'people'))
+      told = ((images, published.images, 'images'), (people, published.identities, 'people'))
       for found, wanted, what in told if verified else ():
         if wanted not in (None, found):
           problems.append(f'{label}: {found:,} {what}, published are {wanted:,}')
@@ -141,7 +138,7 @@ def _check_people(index: DatasetIndex) -> tuple[list[str], list[str]]:
   single = identities[counts == 1]
   if len(single):
     notes.append(
-      f'train: {len(single)} people with a single picture, which is its own positive ({_few_of(index, single)})'
+      f'train: {len(single)} people with a single image, which is its own positive ({_few_of(index, single)})'
     )
   seen = np.unique(np.stack([train.identity, train.camera], axis=1), axis=0)[:, 0]
   identities, cameras = np.unique(seen, return_counts=True)
@@ -161,7 +158,7 @@ def _check_people(index: DatasetIndex) -> tuple[list[str], list[str]]:
       if not cameras_of.get(identity, set()) - {camera}
     ]
     if lost:
-      problems.append(f'query: {len(lost)} without a gallery picture by another camera ({_short(index, lost)})')
+      problems.append(f'query: {len(lost)} without a gallery image by another camera ({_short(index, lost)})')
   elif len(train):
     notes.append('no query with a gallery: it can be trained on, not evaluated')
   return problems, notes
@@ -201,13 +198,13 @@ def _check_duplicates(index: DatasetIndex, scan: Scan) -> tuple[list[str], list[
         pair = (scan.paths[by_split[split][0]] for split in (one, other))
         leaks.setdefault((one, other), []).append(' = '.join(os.path.relpath(path, index.root) for path in pair))
   problems = [
-    f'{one} and {other} share {len(found)} pictures: {name_some(found)}' for (one, other), found in leaks.items()
+    f'{one} and {other} share {len(found)} images: {name_some(found)}' for (one, other), found in leaks.items()
   ]
   return problems, [f'{within} files repeat another one of their split, byte for byte'] if within else []
 
 
 def _sizes(scan: Scan) -> list[str]:
-  """A line on the sizes of the pictures."""
+  """A line on the sizes of the images."""
   known = scan.size_hw[scan.size_hw.all(axis=1)]
   if not len(known):
     return []
@@ -227,18 +224,18 @@ def make_report(index: DatasetIndex, scan: Scan) -> Report:
 
 
 def contact_sheet(index: DatasetIndex, scan: Scan) -> np.ndarray:
-  """A row for each of a few people of every split; rows have their pictures from left to right, by path.
+  """A row for each of a few people of every split; rows have their images from left to right, by path.
 
   Returns:
     u8[height, width, 3].
 
   Raises:
-    UserError: no picture can be shown.
+    UserError: no image can be shown.
   """
   bad = {scan.paths[i] for i in scan.bad}
   known = scan.size_hw[scan.size_hw.all(axis=1)]
   if not len(known):
-    raise UserError(f'{index.root}: no picture that could be shown')
+    raise UserError(f'{index.root}: no image that could be shown')
   aspect = float(np.median(known[:, 1] / known[:, 0]))
   size_hw = SHEET_HEIGHT, int(np.clip(round(SHEET_HEIGHT * aspect), SHEET_HEIGHT // 4, SHEET_HEIGHT * 3))
   rows: dict[str, np.ndarray] = {}
@@ -247,20 +244,20 @@ def contact_sheet(index: DatasetIndex, scan: Scan) -> np.ndarray:
     people = np.unique(split.identity[good])
     chosen = people[np.unique(np.linspace(0, len(people) - 1, SHEET_PEOPLE).round().astype(int))] if len(people) else []
     for person in chosen:
-      photos = [split.paths[i] for i in good if split.identity[i] == person][:SHEET_PHOTOS]
+      images = [split.paths[i] for i in good if split.identity[i] == person][:SHEET_IMAGES]
       label = f'{name} {printable(index.identity_names[int(person)])[:LABEL_LETTERS]}'
-      rows[label] = np.stack([_fitted(path, size_hw) for path in photos])
+      rows[label] = np.stack([_fitted(path, size_hw) for path in images])
   columns = max(map(len, rows.values()))
   blank = np.full((columns, *size_hw, 3), 255, np.uint8)
   return sheets.training_grid({label: np.concatenate([row, blank])[:columns] for label, row in rows.items()})
 
 
 def _fitted(path: str, size_hw: tuple[int, int]) -> np.ndarray:
-  """A picture whole and unstretched on white, u8[H, W, 3]."""
-  picture = decode_rgb(io.BytesIO(read_contents(path)), path)
+  """An image whole and unstretched on white, u8[H, W, 3]."""
+  image = decode_rgb(io.BytesIO(read_contents(path)), path)
   height, width = size_hw
-  scale = min(height / picture.height, width / picture.width)
-  shown = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+  scale = min(height / image.height, width / image.width)
+  shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
   canvas = Image.new('RGB', (width, height), WHITE)
   canvas.paste(shown, ((width - shown.width) // 2, (height - shown.height) // 2))
   return np.asarray(canvas)

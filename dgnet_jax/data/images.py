@@ -1,26 +1,26 @@
-"""Pictures as arrays: read, resize, check, normalise. No TensorFlow here."""
+"""Images as arrays: read, resize, check, normalise. No TensorFlow here."""
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
 import io
+import logging
 import os
 import time
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.contents import is_record, read_contents
+from dgnet_jax.data.image_bytes import is_record, read_contents
 from dgnet_jax.data.index import DatasetIndex, name_some, printable
-from dgnet_jax.progress import Progress
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.progress import Progress
 
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
-IMAGENET_STD = np.array([0.229, 0.224, 0.225])
+logger = logging.getLogger(__name__)
+
+
 FORMATS = ('JPEG', 'PNG')  # what every loader reads alike
 PROGRESS_SECONDS = 5.0  # between two progress lines
-
-Log = Callable[[str], None]
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -49,7 +49,7 @@ def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[
     with Image.open(file, formats=FORMATS) as image:
       return _to_rgb(image)
   except Image.UnidentifiedImageError:
-    raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} picture') from None
+    raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} image') from None
   except OSError as error:
     raise UserError(f'{shown}: unreadable ({error.strerror or error})') from error
   except Exception as error:  # Pillow's decoders raise what a damaged file makes them, SyntaxError among it
@@ -66,7 +66,7 @@ def _resized(image: Image.Image, image_size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
-  """Reads a picture and resizes it as the release does: bicubic, antialiased when it shrinks.
+  """Reads an image and resizes it as the release does: bicubic, antialiased when it shrinks.
 
   Args:
     path: a JPEG or PNG file, or a record of a prepared data set.
@@ -82,7 +82,7 @@ def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def read_native(path: str) -> np.ndarray:
-  """A picture u8[H, W, 3] as it is, without resizing; raises as `read_image`."""
+  """An image u8[H, W, 3] as it is, without resizing; raises as `read_image`."""
   with _open_rgb(path) as image:
     return np.asarray(image)
 
@@ -116,27 +116,8 @@ def resize_bilinear(image: np.ndarray, image_size_hw: tuple[int, int]) -> np.nda
   return image
 
 
-def normalize(pixels: Any) -> Any:
-  """Pixels u8[..., 3] to f32[..., 3] with ImageNet's mean 0 and deviation 1; for numpy and JAX arrays."""
-  mean, std = IMAGENET_MEAN.astype(np.float32), IMAGENET_STD.astype(np.float32)
-  return (pixels.astype(np.float32) / np.float32(255) - mean) / std
-
-
-def denormalize(image: Any, *, truncate: bool = False) -> Any:
-  """Back from normalised f[..., 3] to pixels u8[..., 3], clipped to 0..255; for numpy and JAX arrays.
-
-  Args:
-    image: normalised, not NaN.
-    truncate: cut off the fraction as the release does, which darkens a quarter of the pixels by one (fact 40), instead
-      of rounding.
-  """
-  xp = image.__array_namespace__()
-  pixels = xp.clip((image * IMAGENET_STD + IMAGENET_MEAN) * 255, 0, 255)
-  return (xp.trunc(pixels) if truncate else xp.round(pixels)).astype(np.uint8)
-
-
 def find_problems(
-  function: Callable[[int], object], paths: Sequence[str], *, threads: int, what: str, log: Log
+  function: Callable[[int], object], paths: Sequence[str], *, threads: int, what: str
 ) -> dict[int, str]:
   """Runs `function(i)` for the i-th path in threads, with a progress line now and then.
 
@@ -145,7 +126,6 @@ def find_problems(
     paths: of the files.
     threads: at a time.
     what: what is being done, for the progress line.
-    log: takes the progress lines.
 
   Returns:
     What is wrong with the files that are no good, in the order of the paths.
@@ -159,14 +139,14 @@ def find_problems(
     return ''
 
   problems: dict[int, str] = {}
-  progress, last = Progress(len(paths), unit='pictures'), time.monotonic()
+  progress, last = Progress(len(paths), unit='images'), time.monotonic()
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     try:
       for i, problem in enumerate(pool.map(attempt, range(len(paths)))):
         if problem:
           problems[i] = problem
         if time.monotonic() - last > PROGRESS_SECONDS:
-          log(f'{what} {progress.line(i + 1)}')
+          logger.info(f'{what} {progress.line(i + 1)}')
           last = time.monotonic()
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: do not work off what waits
@@ -174,30 +154,27 @@ def find_problems(
   return problems
 
 
-def for_each_file(
-  function: Callable[[int], object], paths: Sequence[str], *, threads: int, what: str, log: Log
-) -> None:
+def for_each_file(function: Callable[[int], object], paths: Sequence[str], *, threads: int, what: str) -> None:
   """As `find_problems`, when there should be none.
 
   Raises:
     UserError: the files that are no good, the first few named, once all were seen.
   """
-  problems = find_problems(function, paths, threads=threads, what=what, log=log)
+  problems = find_problems(function, paths, threads=threads, what=what)
   if problems:
     named = name_some(sorted(problems.values()), separator='\n  ')
-    raise UserError(f'{len(problems)} of {len(paths)} pictures are unusable:\n  {named}')
+    raise UserError(f'{len(problems)} of {len(paths)} images are unusable:\n  {named}')
 
 
-def verify_images(index: DatasetIndex, threads: int, *, log: Log = print) -> None:
+def verify_images(index: DatasetIndex, threads: int) -> None:
   """Decodes every file of every split once, so that a damaged one is found before training and not during it.
 
   Args:
     index: of the data set.
-    threads: pictures decoded at a time.
-    log: takes progress lines when it takes long.
+    threads: images decoded at a time.
 
   Raises:
     UserError: names the files that are missing, unreadable or truncated.
   """
   paths = [path for split in index.splits.values() for path in split.paths]
-  for_each_file(lambda i: _open_rgb(paths[i]).close(), paths, threads=threads, what='checking', log=log)
+  for_each_file(lambda i: _open_rgb(paths[i]).close(), paths, threads=threads, what='checking')

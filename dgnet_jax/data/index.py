@@ -1,26 +1,28 @@
-"""Who is on which picture, seen by which camera: the form in which every data set is used."""
+"""Who is on which image, seen by which camera: the form in which every data set is used."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
+import logging
 from typing import NamedTuple
 
 import numpy as np
 
-from dgnet_jax.config import UserError
 from dgnet_jax.data.layouts import SPLITS
+from dgnet_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
 
 JUNK = -1  # a crop without a usable person: left out of every ranking
 DISTRACTOR = 0  # a person nobody asks for: stays in the gallery and never matches
-NOBODY = {'junk': JUNK, 'distractor': DISTRACTOR}  # what `Picture.identity` says of those that are no person
+NOBODY = {'junk': JUNK, 'distractor': DISTRACTOR}  # what `Image.identity` says of those that are no person
 PEOPLE_ONLY = ('train', 'query')  # splits from which nobody is left out
 MAX_NAMED = 5  # files named in one message; the rest are counted
 MAX_DIGITS = 9  # of a number that i32 holds
 
-Log = Callable[[str], None]
 
-
-class Picture(NamedTuple):
+class Image(NamedTuple):
   """A file as a reader finds it; identity and camera are names, `NOBODY` among the identities."""
 
   path: str
@@ -30,7 +32,7 @@ class Picture(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-  """The pictures of one part of a data set, sorted by path.
+  """The images of one part of a data set, sorted by path.
 
   paths: of N files, ready to open. identity: i32[N], JUNK and DISTRACTOR included. camera: i32[N].
   """
@@ -49,13 +51,13 @@ class Split:
 
   @functools.cached_property
   def classes(self) -> np.ndarray:
-    """i32[N], the class of each picture."""
+    """i32[N], the class of each image."""
     return np.unique(self.identity, return_inverse=True)[1].astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DatasetIndex:
-  """A data set's pictures by purpose; a split that it does not have is empty.
+  """A data set's images by purpose; a split that it does not have is empty.
 
   name: its layout. root: the folder that all paths are in, or relative to. variant: which form of the data set it is,
   '' where it has one only. identity_names and camera_names: what the files call each number.
@@ -124,40 +126,37 @@ def number_names(groups: Iterable[Iterable[str]], *, least: int = 1) -> dict[str
   return numbers
 
 
-def _people_only(root: str, split: str, pictures: Sequence[Picture], log: Log) -> Sequence[Picture]:
+def _people_only(root: str, split: str, images: Sequence[Image]) -> Sequence[Image]:
   """Leaves junk and distractors out, and says so."""
-  nobody = [picture.path for picture in pictures if picture.identity in NOBODY]
+  nobody = [image.path for image in images if image.identity in NOBODY]
   if nobody:
-    log(f'warning: {root}, {split}: {len(nobody)} pictures of identity -1 or 0 left out ({name_some(nobody)})')
-  people = [picture for picture in pictures if picture.identity not in NOBODY]
-  if pictures and not people:
-    raise UserError(f'{root}, {split}: no pictures of a known person in it')
+    logger.warning(f'{root}, {split}: {len(nobody)} images of identity -1 or 0 left out ({name_some(nobody)})')
+  people = [image for image in images if image.identity not in NOBODY]
+  if images and not people:
+    raise UserError(f'{root}, {split}: no images of a known person in it')
   return people
 
 
-def make_index(
-  name: str, root: str, pictures: Mapping[str, Sequence[Picture]], *, variant: str = '', log: Log = print
-) -> DatasetIndex:
+def make_index(name: str, root: str, images: Mapping[str, Sequence[Image]], *, variant: str = '') -> DatasetIndex:
   """Numbers the names of identities and cameras (`number_names`), and sorts every split by path.
 
   Args:
     name: of the layout.
     root: of the data set.
-    pictures: of every split that there is.
+    images: of every split that there is.
     variant: of the data set.
-    log: takes warnings about what was left out.
 
   Returns:
     The index. Junk and distractors stay in gallery and multi_query; from train and query they are left out. The numbers
     of training people do not depend on who is in the test splits.
 
   Raises:
-    UserError: a split has pictures, but of nobody who is known.
+    UserError: a split has images, but of nobody who is known.
   """
-  kept = {split: list(pictures.get(split, ())) for split in SPLITS}
+  kept = {split: list(images.get(split, ())) for split in SPLITS}
   for split in PEOPLE_ONLY:
-    kept[split] = list(_people_only(root, split, kept[split], log))
-  groups = kept['train'], [picture for split in SPLITS[1:] for picture in kept[split]]
+    kept[split] = list(_people_only(root, split, kept[split]))
+  groups = kept['train'], [image for split in SPLITS[1:] for image in kept[split]]
   identities = number_names([p.identity for p in group if p.identity not in NOBODY] for group in groups)
   cameras = number_names(([p.camera for p in group] for group in groups), least=0)
   numbers = identities | NOBODY

@@ -13,7 +13,7 @@ NUM_SYNTHETIC_CAMERAS = 6  # that see the built-in pedestrians
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-  """What was published of a split: pictures, and people where known. Not `verified`: told, not checked on the files."""
+  """What was published of a split: images, and people where known. Not `verified`: told, not checked on the files."""
 
   images: int
   identities: int | None = None
@@ -26,7 +26,7 @@ class Layout:
 
   name: of `config.data.layout`. title: for people. reader: a key of `data.read.READERS`. folders: where each split is,
   the first of several that is there. example: a file's name. file_name: a pattern with the groups identity and camera
-  that a name must match, but for its extension. name_lists: files that name a split's pictures; they may be absent.
+  that a name must match, but for its extension. name_lists: files that name a split's images; they may be absent.
   variants: folders of which the root holds several, `config.data.boxes` chooses. counts: published, by split or by
   'split, variant'; 'gallery, without junk' counts what is ranked. num_cameras: published. note: what a person must know
   before using it.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import itertools
+import logging
 import os
 import pathlib
 import re
@@ -10,15 +11,16 @@ import time
 
 import numpy as np
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.contents import is_record, read_contents
-from dgnet_jax.data.index import NOBODY, DatasetIndex, Picture, Split, printable
+from dgnet_jax.data.image_bytes import is_record, read_contents
+from dgnet_jax.data.index import NOBODY, DatasetIndex, Image, Split, printable
 from dgnet_jax.data.layouts import LAYOUTS, SPLITS
 from dgnet_jax.data.readers.table import SUFFIX, write_table
-from dgnet_jax.files import whole_folder
-from dgnet_jax.progress import Progress
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.atomic_files import whole_folder
+from dgnet_jax.utils.progress import Progress
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 PROGRESS_SECONDS = 5.0
 RELEASE_FOLDERS = {'train': 'train_all', 'query': 'query', 'gallery': 'gallery', 'multi_query': 'multi-query'}
 MARKET1501_CAMERAS = 9  # its names have one digit for them
@@ -46,10 +48,10 @@ PLACING: Mapping[str, Callable[[str, pathlib.Path], object]] = {
 }
 
 
-def pictures_of(split: Split, index: DatasetIndex) -> Iterator[Picture]:
-  """The pictures of a split under their names."""
+def images_of(split: Split, index: DatasetIndex) -> Iterator[Image]:
+  """The images of a split under their names."""
   for path, identity, camera in zip(split.paths, split.identity.tolist(), split.camera.tolist(), strict=True):
-    yield Picture(path, index.identity_names[identity], index.camera_names[camera])
+    yield Image(path, index.identity_names[identity], index.camera_names[camera])
 
 
 def _check_new(path: pathlib.Path) -> None:
@@ -57,7 +59,7 @@ def _check_new(path: pathlib.Path) -> None:
     raise UserError(f'{path} is there already; name another, or remove it')
 
 
-def _place_all(files: Sequence[tuple[str, str]], out: pathlib.Path, how: str, log: Log) -> None:
+def _place_all(files: Sequence[tuple[str, str]], out: pathlib.Path, how: str) -> None:
   """Puts (source, path below `out`) there, all or nothing.
 
   Raises:
@@ -79,9 +81,9 @@ def _place_all(files: Sequence[tuple[str, str]], out: pathlib.Path, how: str, lo
         hint = '; --files=copy works everywhere' if how != 'copy' else ''
         raise UserError(f'{printable(source)}: no {how} to {out} ({error.strerror}){hint}') from error
       if time.monotonic() - last > PROGRESS_SECONDS:
-        log(f'{how} {progress.line(done)}')
+        logger.info(f'{how} {progress.line(done)}')
         last = time.monotonic()
-  log(f'{len(files)} files in {out}')
+  logger.info(f'{len(files)} files in {out}')
 
 
 def _release_name(identity: int, camera: int, path: str) -> str:
@@ -95,14 +97,13 @@ def _folder_name(identity: int) -> str:
   return f'{identity:04d}' if identity >= 0 else str(identity)
 
 
-def to_release(index: DatasetIndex, out: pathlib.Path, *, how: str, log: Log = print) -> None:
+def to_release(index: DatasetIndex, out: pathlib.Path, *, how: str) -> None:
   """Writes `out`/pytorch/{train_all, query, gallery, multi-query}/<identity>/<file>, a folder for each number.
 
   Args:
     index: of any data set.
     out: folder to make.
     how: copy, hardlink or symlink.
-    log: takes lines for a person.
 
   Raises:
     UserError: `out` is there, or a file cannot be placed; names it.
@@ -119,17 +120,16 @@ def to_release(index: DatasetIndex, out: pathlib.Path, *, how: str, log: Log = p
         below = f'{stem}_{number}{suffix}'
       taken.add(below)
       files.append((path, below))
-  _place_all(files, out, how, log)
+  _place_all(files, out, how)
 
 
-def to_market1501(index: DatasetIndex, out: pathlib.Path, *, how: str, log: Log = print) -> None:
+def to_market1501(index: DatasetIndex, out: pathlib.Path, *, how: str) -> None:
   """Writes a data set in Market-1501's layout; files that have its names keep them.
 
   Args:
     index: of the release's folders, or of any data set with at most nine cameras.
     out: folder to make.
     how: copy, hardlink or symlink.
-    log: takes lines for a person.
 
   Raises:
     UserError: there are more cameras than the names can tell, `out` is there, or a file cannot be placed.
@@ -150,7 +150,7 @@ def to_market1501(index: DatasetIndex, out: pathlib.Path, *, how: str, log: Log 
         name = next(name for name in made if name not in taken)
         taken.add(name)
       files.append((path, f'{LAYOUTS["market1501"].folders[split][0]}/{name}'))
-  _place_all(files, out, how, log)
+  _place_all(files, out, how)
 
 
 def _market1501_name(path: str, identity: int, camera: int) -> str:
@@ -161,13 +161,11 @@ def _market1501_name(path: str, identity: int, camera: int) -> str:
   return name if said == (identity, camera) else ''
 
 
-def split_validation(
-  index: DatasetIndex, out: pathlib.Path, *, val_identities: int, seed: int, log: Log = print
-) -> None:
+def split_validation(index: DatasetIndex, out: pathlib.Path, *, val_identities: int, seed: int) -> None:
   """Writes a table in which some training people are kept out of training, as query and gallery.
 
-  The queries are one picture of each of them by each camera, where at least two cameras saw the person; the gallery is
-  all their pictures. That a query is in the gallery too is harmless: the same person by the same camera never counts.
+  The queries are one image of each of them by each camera, where at least two cameras saw the person; the gallery is
+  all their images. That a query is in the gallery too is harmless: the same person by the same camera never counts.
   The test part of the data set is not in the table. Nothing is copied: paths lead to the data set.
 
   Args:
@@ -175,7 +173,6 @@ def split_validation(
     out: the .csv file to write.
     val_identities: people to keep out.
     seed: which; the same seed and people give the same.
-    log: takes lines for a person.
 
   Raises:
     UserError: there are not as many people and two to train on, none of them was seen by two cameras, or `out` is there
@@ -195,21 +192,21 @@ def split_validation(
   seen_by: dict[int, set[int]] = {}
   for identity, camera in zip(train.identity.tolist(), train.camera.tolist(), strict=True):
     seen_by.setdefault(identity, set()).add(camera)
-  pictures: dict[str, list[Picture]] = {'train': [], 'query': [], 'gallery': []}
+  images: dict[str, list[Image]] = {'train': [], 'query': [], 'gallery': []}
   asked = set()
-  for picture, identity in zip(pictures_of(train, index), train.identity.tolist(), strict=True):
-    pictures['gallery' if identity in held else 'train'].append(picture)
-    if identity in held and len(seen_by[identity]) > 1 and (identity, picture.camera) not in asked:
-      asked.add((identity, picture.camera))
-      pictures['query'].append(picture)
+  for image, identity in zip(images_of(train, index), train.identity.tolist(), strict=True):
+    images['gallery' if identity in held else 'train'].append(image)
+    if identity in held and len(seen_by[identity]) > 1 and (identity, image.camera) not in asked:
+      asked.add((identity, image.camera))
+      images['query'].append(image)
   if not asked:
     raise UserError(
       f'{index.root}: none of the {val_identities} people was seen by two cameras, so none can be asked for'
     )
-  write_table(out, pictures)
-  log(
-    f'{len(people) - val_identities} people to train on ({len(pictures["train"])} pictures), {val_identities} to '
-    f'validate with ({len(pictures["query"])} queries, {len(pictures["gallery"])} gallery pictures): {out}'
+  write_table(out, images)
+  logger.info(
+    f'{len(people) - val_identities} people to train on ({len(images["train"])} images), {val_identities} to '
+    f'validate with ({len(images["query"])} queries, {len(images["gallery"])} gallery images): {out}'
   )
 
 
@@ -219,29 +216,28 @@ def _check_table(out: pathlib.Path) -> None:
     raise UserError(f'{out}: a table is called *{SUFFIX}')
 
 
-def merge(indices: Sequence[DatasetIndex], out: pathlib.Path, *, log: Log = print) -> None:
+def merge(indices: Sequence[DatasetIndex], out: pathlib.Path) -> None:
   """Writes a table of several data sets whose people and cameras are all different; nothing is copied.
 
   Args:
     indices: of the data sets. People and cameras get the layout's name before their own, the second data set of a
       layout with '-2' after it.
     out: the .csv file to write.
-    log: takes lines for a person.
 
   Raises:
     UserError: `out` is there or no .csv file.
   """
   _check_table(out)
-  pictures: dict[str, list[Picture]] = {split: [] for split in SPLITS}
+  images: dict[str, list[Image]] = {split: [] for split in SPLITS}
   used: dict[str, int] = {}
   for index in indices:
     used[index.name] = used.get(index.name, 0) + 1
     prefix = index.name if used[index.name] == 1 else f'{index.name}-{used[index.name]}'
     for name, split in index.splits.items():
-      for picture in pictures_of(split, index):
-        identity = picture.identity if picture.identity in NOBODY else f'{prefix} {picture.identity}'
-        pictures[name].append(Picture(picture.path, identity, f'{prefix} {picture.camera}'))
-    log(f'{prefix}: {len(index.train)} training pictures of {index.num_identities} people, {index.root}')
-  write_table(out, pictures)
-  people = {picture.identity for picture in pictures['train']}
-  log(f'{len(pictures["train"])} training pictures of {len(people)} people: {out}')
+      for image in images_of(split, index):
+        identity = image.identity if image.identity in NOBODY else f'{prefix} {image.identity}'
+        images[name].append(Image(image.path, identity, f'{prefix} {image.camera}'))
+    logger.info(f'{prefix}: {len(index.train)} training images of {index.num_identities} people, {index.root}')
+  write_table(out, images)
+  people = {image.identity for image in images['train']}
+  logger.info(f'{len(images["train"])} training images of {len(people)} people: {out}')

@@ -1,12 +1,15 @@
 """Prepared data sets on object storage (gs://, s3://): copied to this machine once, then read like any other."""
 
-from collections.abc import Callable
+import logging
 import pathlib
 from typing import Any
 
-from dgnet_jax.config import UserError
-from dgnet_jax.files import whole_file
-from dgnet_jax.progress import Progress
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.atomic_files import whole_file
+from dgnet_jax.utils.progress import Progress
+
+logger = logging.getLogger(__name__)
+
 
 CHUNK_BYTES = 16 * 2**20
 
@@ -16,13 +19,12 @@ def is_remote(root: str) -> bool:
   return '://' in root
 
 
-def local_copy(root: str, cache: pathlib.Path, *, log: Callable[[str], None] = print) -> pathlib.Path:
+def local_copy(root: str, cache: pathlib.Path) -> pathlib.Path:
   """Copies the files of a folder, but for those that are here already at their full size.
 
   Args:
     root: of a prepared data set, like gs://bucket/tfds/market1501/1.0.0.
     cache: folder of such copies.
-    log: takes progress lines.
 
   Returns:
     The folder of the copy, in `cache`.
@@ -40,11 +42,11 @@ def local_copy(root: str, cache: pathlib.Path, *, log: Callable[[str], None] = p
     missing = [path for path in files if not _is_here(folder / path.name, sizes[path.name])]
     total = sum(sizes[path.name] for path in missing)
     if missing:
-      log(f'copying {len(missing)} files, {total / 2**20:.0f} MiB, from {root} to {folder}')
+      logger.info(f'copying {len(missing)} files, {total / 2**20:.0f} MiB, from {root} to {folder}')
     progress, done = Progress(total // 2**20 or 1, unit='MiB'), 0
     for path in missing:
       done += _copy(path, folder / path.name)
-      log(f'copied {progress.line(done // 2**20)}')
+      logger.info(f'copied {progress.line(done // 2**20)}')
   except (OSError, ImportError, ValueError, RuntimeError) as error:
     raise UserError(f'{root}: cannot be read: {error}') from error
   if not files:

@@ -1,11 +1,11 @@
-"""Which pictures form batch N: a pure function of (seed, step), so that a resumed run needs no iterator state."""
+"""Which images form batch N: a pure function of (seed, step), so that a resumed run needs no iterator state."""
 
 from collections.abc import Mapping
 import functools
 
 import numpy as np
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 
 # What a random number is for; together with the seed, the epoch or step, and the stream it names a number for ever.
 _PAIR_ORDER, _POSITIVE, _SINGLE_ORDER = range(3)
@@ -28,8 +28,8 @@ class _EpochSampler:
     self, classes: np.ndarray, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
   ) -> None:
     """Args:
-      classes: i32[N], class of each picture in [0, K).
-      batch_size: pictures per batch over all processes.
+      classes: i32[N], class of each image in [0, K).
+      batch_size: images per batch over all processes.
       seed: at least 0.
       process_index: which of the equal runs of rows of the global batch to give.
       process_count: how many such runs there are.
@@ -49,14 +49,14 @@ class _EpochSampler:
 
   @property
   def steps_per_epoch(self) -> int:
-    """Batches in one pass over the pictures.
+    """Batches in one pass over the images.
 
     Raises:
-      UserError: there are fewer pictures than a batch takes.
+      UserError: there are fewer images than a batch takes.
     """
     steps = len(self.classes) // self.batch_size
     if not steps:
-      raise UserError(f'{len(self.classes)} training pictures are fewer than a batch of {self.batch_size}')
+      raise UserError(f'{len(self.classes)} training images are fewer than a batch of {self.batch_size}')
     return steps
 
   def _drawn(self, purpose: int, step: int, stream: int) -> np.ndarray:
@@ -66,9 +66,9 @@ class _EpochSampler:
 
 
 class PairSampler(_EpochSampler):
-  """Two independently shuffled streams, and for each picture a positive: another one of the same person.
+  """Two independently shuffled streams, and for each image a positive: another one of the same person.
 
-  The positive is uniform over the other pictures of the person, the picture itself where there is no other.
+  The positive is uniform over the other images of the person, the image itself where there is no other.
   """
 
   def __init__(
@@ -76,7 +76,7 @@ class PairSampler(_EpochSampler):
   ) -> None:
     """As `_EpochSampler`."""
     super().__init__(classes, batch_size, seed, process_index, process_count)
-    # Pictures ordered by person, where each person's run starts, its length, and each picture's place in it.
+    # Images ordered by person, where each person's run starts, its length, and each image's place in it.
     self._by_person = np.argsort(self.classes, kind='stable')
     self._count = np.bincount(self.classes)
     self._start = np.cumsum(self._count) - self._count
@@ -89,7 +89,7 @@ class PairSampler(_EpochSampler):
     others = (self._count[person] - 1).astype(np.uint64)
     # A fraction of 2^32 times the number of others, in whole numbers.
     place = ((draws >> np.uint64(32)) * others >> np.uint64(32)).astype(np.int64)
-    place += (place >= self._place[image]) & (others > 0)  # skips the picture itself
+    place += (place >= self._place[image]) & (others > 0)  # skips the image itself
     return self._by_person[self._start[person] + place]
 
   def batch(self, step: int) -> Mapping[str, np.ndarray]:
@@ -99,7 +99,7 @@ class PairSampler(_EpochSampler):
       image and positive: i64[B, 2], places in `classes`. identity: i32[B, 2], their classes.
 
     Raises:
-      UserError: there are fewer pictures than a batch takes.
+      UserError: there are fewer images than a batch takes.
     """
     image = np.stack([self._drawn(_PAIR_ORDER, step, stream) for stream in (0, 1)], axis=1)
     positive = np.stack([self._positive(image[:, stream], step, stream) for stream in (0, 1)], axis=1)
@@ -108,7 +108,7 @@ class PairSampler(_EpochSampler):
 
 
 class SingleSampler(_EpochSampler):
-  """One shuffled stream of single pictures, for training a plain classifier."""
+  """One shuffled stream of single images, for training a plain classifier."""
 
   def batch(self, step: int) -> Mapping[str, np.ndarray]:
     """This process's rows of batch `step`.
@@ -117,7 +117,7 @@ class SingleSampler(_EpochSampler):
       image: i64[B], places in `classes`. identity: i32[B], their classes.
 
     Raises:
-      UserError: there are fewer pictures than a batch takes.
+      UserError: there are fewer images than a batch takes.
     """
     image = self._drawn(_SINGLE_ORDER, step, 0)[self._rows]
     return {'image': image, 'identity': self.classes[image]}

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from dgnet_jax.config import UserError
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.layouts import BOXES, LAYOUTS, Layout
-from dgnet_jax.data.read import read_layout
+from dgnet_jax.data.registry import read_layout
+from dgnet_jax.errors import UserError
 
 PREPARED = ('market1501', 'dukemtmc', 'msmt17', 'cuhk03', 'veri776', 'release', 'folders', 'csv')
 
@@ -46,7 +46,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
       description=f'{self.layout.title}. {self.layout.note}',
       features=tfds.features.FeaturesDict(features),
       metadata=tfds.core.MetadataDict(),
-      disable_shuffling=True,  # record N is picture N of the index
+      disable_shuffling=True,  # record N is image N of the index
     )
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""How well the clothes of a generated picture come out: their colours, and the pattern of the top.
+"""How well the clothes of a generated image come out: their colours, and the pattern of the top.
 
-Measured only where a true picture and the places of the garments are known (the built-in pedestrians).
+Measured only where a true image and the places of the garments are known (the built-in pedestrians).
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ def _check(image: Pixels, truth: Pixels) -> None:
 def colour_error(image: Pixels, truth: Pixels, garments: Mask) -> np.ndarray:
   """How far the garments' mean colours are from the true ones, in CIELAB.
 
-  For each garment the Lab values (illuminant D65) of the picture and of the truth are averaged over the garment's
+  For each garment the Lab values (illuminant D65) of the image and of the truth are averaged over the garment's
   pixels; the error is the Euclidean distance of the two means (dE of CIE 1976: about 2 can just be seen, black and
   white are 100 apart), averaged over the garments.
 
@@ -64,12 +64,12 @@ def _pattern(pixels: np.ndarray, plain: np.ndarray, light: np.ndarray) -> np.nda
 
 
 def pattern_fidelity(image: Pixels, truth: Pixels, plain: Pixels, light: Pixels, window: Mask) -> np.ndarray:
-  """How much of the true pattern a picture shows: 1 for the truth, 0 for any plain top in its place.
+  """How much of the true pattern an image shows: 1 for the truth, 0 for any plain top in its place.
 
-  From picture and truth, within the window and for each colour channel, all that a top without a pattern can look like
-  is taken out by least squares: a constant, the true picture with a plain top, and the light that falls on each part of
-  the top (a plain top of another colour is the plain picture plus a multiple of that light). With what is left, g of
-  the picture and t of the truth over all pixels and channels, the fidelity is
+  From image and truth, within the window and for each colour channel, all that a top without a pattern can look like
+  is taken out by least squares: a constant, the true image with a plain top, and the light that falls on each part of
+  the top (a plain top of another colour is the plain image plus a multiple of that light). With what is left, g of
+  the image and t of the truth over all pixels and channels, the fidelity is
 
     2 <g, t> / (<g, g> + <t, t>)
 
@@ -83,7 +83,7 @@ def pattern_fidelity(image: Pixels, truth: Pixels, plain: Pixels, light: Pixels,
     image: u8[N, H, W, 3].
     truth: u8[N, H, W, 3].
     plain: u8[N, H, W, 3], the truth with a plain top.
-    light: u8[N, K, H, W], what K parts of the top, each of one colour, add to the picture.
+    light: u8[N, K, H, W], what K parts of the top, each of one colour, add to the image.
     window: bool[N, H, W], where a pattern can be.
 
   Returns:

@@ -1,6 +1,6 @@
 """The Frechet distance between two sets of feature vectors, each seen as a Gaussian (Heusel et al., arXiv 1706.08500).
 
-All in float64. Means and covariances are gathered batch by batch, so memory does not grow with the number of pictures.
+All in float64. Means and covariances are gathered batch by batch, so memory does not grow with the number of images.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
-"""How close generated pictures come to the true ones, and what two trivial answers reach.
+"""How close generated images come to the true ones, and what two trivial answers reach.
 
-Measured only where a true picture exists (the built-in pedestrians): the appearance donor's clothes in the structure
+Measured only where a true image exists (the built-in pedestrians): the appearance donor's clothes in the structure
 donor's pose.
 """
 
@@ -20,14 +20,14 @@ def _check(image: Pixels, truth: Pixels) -> None:
 
 
 def psnr(image: Pixels, truth: Pixels) -> np.ndarray:
-  """Peak signal-to-noise ratio of each picture, over all its pixels and channels.
+  """Peak signal-to-noise ratio of each image, over all its pixels and channels.
 
   Args:
     image: u8[N, H, W, C].
     truth: u8[N, H, W, C].
 
   Returns:
-    f64[N], dB; infinite where the pictures are equal.
+    f64[N], dB; infinite where the images are equal.
 
   Raises:
     ValueError: shapes or dtypes differ.
@@ -44,7 +44,7 @@ def psnr(image: Pixels, truth: Pixels) -> np.ndarray:
 
 
 def ssim(image: Pixels, truth: Pixels) -> np.ndarray:
-  """Structural similarity of each picture, as Wang et al. (2004) define it: Gaussian window, sigma 1.5.
+  """Structural similarity of each image, as Wang et al. (2004) define it: Gaussian window, sigma 1.5.
 
   The mean over pixels and channels.
 
@@ -56,7 +56,7 @@ def ssim(image: Pixels, truth: Pixels) -> np.ndarray:
     f64[N], at most 1.
 
   Raises:
-    ValueError: shapes or dtypes differ, or the pictures are smaller than the window.
+    ValueError: shapes or dtypes differ, or the images are smaller than the window.
   """
   from skimage.metrics import structural_similarity
 
@@ -69,7 +69,7 @@ def ssim(image: Pixels, truth: Pixels) -> np.ndarray:
 
 
 def recolored(structure: Pixels, appearance: Pixels) -> Pixels:
-  """The trivial answer with colour: each structure picture, shifted to its donor's mean colour.
+  """The trivial answer with colour: each structure image, shifted to its donor's mean colour.
 
   Args:
     structure: u8[N, H, W, 3].
@@ -84,5 +84,5 @@ def recolored(structure: Pixels, appearance: Pixels) -> Pixels:
 
 
 def trivial_answers(structure: Pixels, appearance: Pixels) -> dict[str, Pixels]:
-  """What any cross picture must beat: the structure picture itself, and the same in the donor's mean colour."""
+  """What any cross image must beat: the structure image itself, and the same in the donor's mean colour."""
   return {'structure': structure, 'recolored': recolored(structure, appearance)}

@@ -1,13 +1,14 @@
 """At which ranks every query's matches lie in a gallery of any size.
 
-No sort of the gallery is needed: the rank of a match is the number of pictures with a higher score. So scores are
+No sort of the gallery is needed: the rank of a match is the number of images with a higher score. So scores are
 computed block by block on the devices, compared with those of the matches, and forgotten; memory is bounded by the
 block.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 import dataclasses
 import functools
+import logging
 import time
 from typing import Any
 
@@ -16,9 +17,12 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 import numpy as np
 
-from dgnet_jax.partitioning import DATA_AXIS, batch_sharding, make_mesh, replicated
-from dgnet_jax.progress import Progress
+from dgnet_jax.sharding import DATA_AXIS, batch_sharding, make_mesh, replicated
 from dgnet_jax.types import Array
+from dgnet_jax.utils.progress import Progress
+
+logger = logging.getLogger(__name__)
+
 
 SCORE_BLOCK_BYTES = 64 * 2**20  # scores held at a time, over all devices
 STRIP_BYTES = 5 * 2**19  # scores compared at a time, on a device
@@ -26,15 +30,13 @@ PROGRESS_SECONDS = 10.0  # between progress lines
 MILLION = 10**6
 LANES = 128  # galleries are padded to a multiple of it, and rows of own scores to one of 8: few sizes are compiled
 
-Log = Callable[[str], None]
-
 
 @dataclasses.dataclass(frozen=True)
 class Relations:
-  """Which gallery pictures count for which query.
+  """Which gallery images count for which query.
 
   Junk (identity -1) is in neither part. near: i64[N], gallery indices of the people that are asked for, a person's
-  pictures side by side; far: i64[F], of everybody else, who can only be wrong. columns: i64[Q, S], places in `near` of
+  images side by side; far: i64[F], of everybody else, who can only be wrong. columns: i64[Q, S], places in `near` of
   each query's own person, matches first, padded with 0. match, junk: bool[Q, S], whether such a place is a match, or by
   the same camera and so no part of the ranking.
   """
@@ -49,7 +51,7 @@ class Relations:
 def relate(
   query_identity: np.ndarray, query_camera: np.ndarray, gallery_identity: np.ndarray, gallery_camera: np.ndarray
 ) -> Relations:
-  """Relations from who is on which picture; arguments as of `ranking.rank`."""
+  """Relations from who is on which image; arguments as of `ranking.rank`."""
   wanted = np.isin(gallery_identity, query_identity) & (gallery_identity > 0)
   near = np.flatnonzero(wanted)
   near = near[np.argsort(gallery_identity[near], kind='stable')]
@@ -141,18 +143,16 @@ def match_ranks(
   relations: Relations,
   *,
   mesh: jax.sharding.Mesh | None = None,
-  log: Log | None = None,
 ) -> np.ndarray:
   """Ranks of every query's matches by dot product, junk removed.
 
-  Wrong pictures with the score of a match rank before it, so an embedding that says nothing earns nothing.
+  Wrong images with the score of a match rank before it, so an embedding that says nothing earns nothing.
 
   Args:
     query_embedding: f32[Q, D].
     gallery_embedding: f32[G, D].
     relations: of `relate`.
     mesh: whose devices share the queries; this process's by default.
-    log: takes progress lines when it takes long.
 
   Returns:
     i64[Q, S], 0 is best, ascending; -1 after the last match.
@@ -178,8 +178,8 @@ def match_ranks(
   def told(block: slice, size: int) -> None:
     nonlocal done, last
     done += (block.stop - block.start) * size
-    if log and time.monotonic() - last > PROGRESS_SECONDS:
-      log(f'ranking: {progress.line(done // MILLION)}')
+    if time.monotonic() - last > PROGRESS_SECONDS:
+      logger.info(f'ranking: {progress.line(done // MILLION)}')
       last = time.monotonic()
 
   put, (near, far) = functools.partial(jax.device_put, device=split), _compiled(mesh)
@@ -225,7 +225,7 @@ def match_ranks_of_scores(
 
 
 def _ranks(own: np.ndarray, above: np.ndarray, relations: Relations) -> np.ndarray:
-  """Ranks from the scores of each query's own person f32[Q, S] and the pictures that reach them i64[Q, S].
+  """Ranks from the scores of each query's own person f32[Q, S] and the images that reach them i64[Q, S].
 
   Of those, the person's own are taken off again: matches get the place among themselves instead, the others are junk.
   """

@@ -6,7 +6,7 @@ Two protocols, named:
   standard: rectangular average precision over the queries that have a match, as in fast-reid and torchreid.
 
 Identities: -1 is junk, which is removed from every ranking; 0 is a distractor, which stays and matches nobody. A
-gallery picture of the query's person by the query's camera is junk too.
+gallery image of the query's person by the query's camera is junk too.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dgnet_jax.evaluation.match_ranks import Log, match_ranks, match_ranks_of_scores, relate
+from dgnet_jax.evaluation.match_ranks import match_ranks, match_ranks_of_scores, relate
 
 Floats = np.ndarray[Any, np.dtype[np.floating]]
 Integers = np.ndarray[Any, np.dtype[np.integer]]
@@ -78,7 +78,7 @@ def _check(embedding: Floats, identity: Integers, camera: Integers, what: str) -
 def _relevance(
   identity: int, camera: int, gallery_identity: Integers, gallery_camera: Integers
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Masks bool[G] of one query's right and wrong gallery pictures; what is in neither is junk."""
+  """Masks bool[G] of one query's right and wrong gallery images; what is in neither is junk."""
   same = gallery_identity == identity
   right = same & (gallery_camera != camera) & (gallery_identity > 0)
   wrong = (~same | (gallery_identity == 0)) & (gallery_identity >= 0)
@@ -137,11 +137,10 @@ def rank(
   alpha: float | None,
   protocol: str = 'release',
   mesh: jax.sharding.Mesh | None = None,
-  log: Log | None = None,
 ) -> RankingResult:
   """Ranks the gallery for every query, block by block: memory is bounded by a block of scores, not by Q x G.
 
-  Ties go against the embedding: wrong pictures with the score of a right one rank before it.
+  Ties go against the embedding: wrong images with the score of a right one rank before it.
 
   Args:
     query_embedding: f32[Q, D]; each half normalised, as `inference.embed` gives it.
@@ -154,7 +153,6 @@ def rank(
       the embedding as it is, without halves (a teacher's).
     protocol: release or standard, see the module.
     mesh: whose devices share the queries; this process's by default.
-    log: takes progress lines when it takes long.
 
   Returns:
     RankingResult over the Q queries.
@@ -167,7 +165,7 @@ def rank(
   _check(query_embedding, query_identity, query_camera, 'queries')
   _check(gallery_embedding, gallery_identity, gallery_camera, 'gallery')
   relations = relate(query_identity, query_camera, gallery_identity, gallery_camera)
-  ranks = match_ranks(weighted(query_embedding, alpha), gallery_embedding, relations, mesh=mesh, log=log)
+  ranks = match_ranks(weighted(query_embedding, alpha), gallery_embedding, relations, mesh=mesh)
   return _result(ranks, len(gallery_identity), protocol)
 
 
@@ -218,7 +216,7 @@ def chance(
 ) -> RankingResult:
   """What a random order of the gallery scores on average: exact expectations, nothing is drawn.
 
-  With n pictures that are not junk, m of them matches: a picture at rank k is a match with probability m / n, and then
+  With n images that are not junk, m of them matches: an image at rank k is a match with probability m / n, and then
   each one before it with (m - 1) / (n - 1), which gives the mean precision in closed form.
 
   Args:
@@ -266,15 +264,15 @@ def multi_query_embedding(
   identity: Integers,
   camera: Integers,
 ) -> Floats:
-  """For every query the mean embedding of all pictures of its person by its camera, not normalised again (fact 42).
+  """For every query the mean embedding of all images of its person by its camera, not normalised again (fact 42).
 
-  A query without such a picture keeps its own embedding.
+  A query without such an image keeps its own embedding.
 
   Args:
     query_embedding: f32[Q, D].
     query_identity: i32[Q].
     query_camera: i32[Q].
-    embedding: f32[M, D], of the extra pictures (Market-1501's gt_bbox).
+    embedding: f32[M, D], of the extra images (Market-1501's gt_bbox).
     identity: i32[M].
     camera: i32[M].
 
@@ -300,7 +298,7 @@ def best_matches(
   alpha: float | None,
   count: int,
 ) -> list[np.ndarray]:
-  """Gallery indices of every query's best pictures, the best first, without junk.
+  """Gallery indices of every query's best images, the best first, without junk.
 
   Args: as of `rank`, and count: how many to give.
 

@@ -1,4 +1,4 @@
-"""Verification: are two pictures of one person? The share of right pairs accepted at given shares of wrong ones."""
+"""Verification: are two images of one person? The share of right pairs accepted at given shares of wrong ones."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def true_positive_rates(
   *,
   false_positive_rates: Sequence[float],
 ) -> list[float]:
-  """TPR@FPR over all pairs of a query and a gallery picture that is no junk, scored by dot product.
+  """TPR@FPR over all pairs of a query and a gallery image that is no junk, scored by dot product.
 
   Scores are counted in 65,536 bins over their range, so memory does not grow with the pairs; pairs of one bin are
   accepted or refused together, which can only lower a rate.

@@ -4,7 +4,6 @@ Names and shapes are those of torchvision's Inception3 with 1008 classes. Tried 
 file was not at hand.
 """
 
-from collections.abc import Callable
 import pathlib
 from typing import Any
 
@@ -30,14 +29,13 @@ def inception_entries() -> list[Entry]:
   ]
 
 
-def load_inception(path: str | pathlib.Path, *, log: Callable[[str], None] = print) -> dict[str, Any]:
+def load_inception(path: str | pathlib.Path) -> dict[str, Any]:
   """Parameters and statistics of `models.inception.Inception`; nothing in the file is executed.
 
   The classifier is not needed; where it is there, it must be that of FID's network.
 
   Args:
     path: of a .pth or .safetensors file.
-    log: takes lines for a person.
 
   Returns:
     {'params', 'batch_stats'}, f32.
@@ -52,6 +50,6 @@ def load_inception(path: str | pathlib.Path, *, log: Callable[[str], None] = pri
       form['params']['fc'][leaf] = jax.ShapeDtypeStruct(shape, np.float32)
       entries.append(Entry(name, ('params', 'fc', leaf), kind))
   where = f"{path}, read as the weights of FID's Inception-v3,"
-  variables = load_strictly(state_dict, entries, form, where=where, drop=None, log=log).variables
+  variables = load_strictly(state_dict, entries, form, where=where, drop=None).variables
   variables['params'].pop('fc', None)
   return variables

@@ -6,8 +6,10 @@ from typing import Any
 
 import yaml
 
-from dgnet_jax.config import UserError, default_config
-from dgnet_jax.config_rules import CHOICES, leaves
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.schema import Config
+from dgnet_jax.config.validation import CHOICES, leaves
+from dgnet_jax.errors import UserError
 
 # Release key -> our fields; a number at the end picks from a tuple. Keys of the sections gen and dis have a dot.
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -69,7 +71,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
   'teacher_style': ('teaching.label_style',),
   'train_bn': ('teaching.teacher_norm',),
   'log_iter': ('log.progress_every_steps',),
-  'image_display_iter': ('log.pictures_every_steps',),
+  'image_display_iter': ('log.images_every_steps',),
   'snapshot_save_iter': ('log.checkpoint_every_steps',),
 }
 # The release's words and ours, where they differ.
@@ -110,8 +112,8 @@ FIXED: dict[str, Any] = {
 OURS_ALONE = {
   'generator.non_local_residual': 'the release has no name for non-local blocks within residual blocks',
   'reid.detach_code': 'the release always detaches the code',
-  'teaching.fine_on_real': 'the release has one weight, B_w, for real and for cross pictures',
-  'teaching.teacher_dropout': 'the release leaves it on by accident after its first picture dump',
+  'teaching.fine_on_real': 'the release has one weight, B_w, for real and for cross images',
+  'teaching.teacher_dropout': 'the release leaves it on by accident after its first image dump',
   'reid.batch_norm_group': 'the release normalises over all of a call',
   'structure_encoder.dilations': 'the release has 3, 6, 9',
   'reid.num_parts': 'the release has 4',
@@ -208,7 +210,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def release_config(config: Any, num_identities: int, kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def release_config(config: Config, num_identities: int, kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
   """The values of a config.yaml from our config.
 
   Args:

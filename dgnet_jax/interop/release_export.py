@@ -1,17 +1,16 @@
 """From a work folder of ours to files that the release loads."""
 
-from collections.abc import Callable
 import contextlib
+import logging
 import pathlib
 from typing import Any
 
 import jax
 import yaml
 
-from dgnet_jax import config_file
-from dgnet_jax.checkpoints import Checkpoints
-from dgnet_jax.config import UserError
-from dgnet_jax.files import whole_folder
+from dgnet_jax.config import loading
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.release_config import OURS_ALONE, TEACHER_FIELDS, TEACHER_FIXED, read_yaml, release_config
 from dgnet_jax.interop.release_files import KEPT_ARRAYS, KEPT_FOLDER, OURS
 from dgnet_jax.interop.release_names import ENTRIES, release_state_dict
@@ -20,17 +19,17 @@ from dgnet_jax.interop.strict import check_state_dict
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.models.build import make_networks
-from dgnet_jax.optimizers import make_optimizers
-from dgnet_jax.train_state import create_train_state
-from dgnet_jax.train_teacher import DESCRIPTION_FILE, read_teacher, teacher_folders
+from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.optimizers import make_optimizers
+from dgnet_jax.training.state import create_train_state
+from dgnet_jax.training.teacher_loop import DESCRIPTION_FILE, read_teacher, teacher_folders
 from dgnet_jax.types import TrainState
+from dgnet_jax.utils.atomic_files import whole_folder
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
-def export_release(
-  workdir: str | pathlib.Path, folder: str | pathlib.Path, *, step: int | None = None, log: Log = print
-) -> pathlib.Path:
+def export_release(workdir: str | pathlib.Path, folder: str | pathlib.Path, *, step: int | None = None) -> pathlib.Path:
   """Writes gen_*.pt, dis_*.pt, id_*.pt, optimizer.pt, config.yaml, and teacher/ with net_last.pth and opts.yaml.
 
   What only the release has (ImageNet head, counters, AdaIN's statistics) is that of the import, where there was one.
@@ -39,7 +38,6 @@ def export_release(
     workdir: of a run, or of an import.
     folder: to make.
     step: of the checkpoint; None takes the newest.
-    log: takes lines for a person.
 
   Returns:
     The folder.
@@ -50,15 +48,15 @@ def export_release(
   workdir, folder = pathlib.Path(workdir), pathlib.Path(folder)
   if folder.exists():
     raise UserError(f'{folder} is there already; name another folder, or remove it')
-  config = config_file.load_config(workdir / 'config.json', {})
+  config = loading.load_config(workdir / 'config.json', {})
   if not config.joint:
-    raise UserError(f'{workdir}: learned from real pictures only (joint=False): it has no generator to export')
+    raise UserError(f'{workdir}: learned from real images only (joint=False): it has no generator to export')
   if config.generator.non_local_residual:
     raise UserError(f'{workdir}: generator.non_local_residual: {OURS_ALONE["generator.non_local_residual"]}')
   people, state = read_state(config, workdir, step)
   done = int(state.step)
   kept = _kept_arrays(workdir)
-  log(f'step {done} of {workdir}, {people} people')
+  logger.info(f'step {done} of {workdir}, {people} people')
 
   written: dict[str, Any] = {}
   optimizer: dict[str, Any] = {}
@@ -71,24 +69,24 @@ def export_release(
   written['optimizer.pt'] = optimizer
   teacher_folder, *others = teacher_folders(config, workdir)
   if others:
-    log(f'the release has one teacher: {", ".join(map(str, others))} left out')
+    logger.info(f'the release has one teacher: {", ".join(map(str, others))} left out')
   if (teacher_folder / DESCRIPTION_FILE).exists():
     teacher = jax.device_get(read_teacher(config, people, teacher_folder))
     variables = {'params': teacher.params, 'batch_stats': teacher.batch_stats}
     entries = ENTRIES['teacher'](config)
     written['teacher/net_last.pth'] = release_state_dict('teacher', variables, entries, kept.get('teacher', {}))
   else:
-    log(f'no teacher in {teacher_folder}, none is written')
+    logger.info(f'no teacher in {teacher_folder}, none is written')
 
   with whole_folder(folder) as aside:
     for name, tree in written.items():
-      log(f'writing {folder / name}')
+      logger.info(f'writing {folder / name}')
       write_torch(aside / name, tree)
-    _write_settings(config, people, workdir / KEPT_FOLDER, aside, log)
+    _write_settings(config, people, workdir / KEPT_FOLDER, aside)
   return folder
 
 
-def read_state(config: Any, workdir: pathlib.Path, step: int | None) -> tuple[int, TrainState]:
+def read_state(config: Config, workdir: pathlib.Path, step: int | None) -> tuple[int, TrainState]:
   """The class count and the state of a checkpoint.
 
   Args:
@@ -113,7 +111,7 @@ def _kept_arrays(workdir: pathlib.Path) -> dict[str, Any]:
   return {name: check_state_dict(arrays, str(path)) for name, arrays in content.items() if arrays}
 
 
-def _write_settings(config: Any, people: int, kept: pathlib.Path, folder: pathlib.Path, log: Log) -> None:
+def _write_settings(config: Config, people: int, kept: pathlib.Path, folder: pathlib.Path) -> None:
   """config.yaml and, beside a teacher, opts.yaml; keys without a counterpart are those of the import."""
 
   def kept_values(name: str) -> dict[str, Any]:
@@ -121,9 +119,9 @@ def _write_settings(config: Any, people: int, kept: pathlib.Path, folder: pathli
 
   values, lines = release_config(config, people, kept_values('config.yaml'))
   for line in lines:
-    log(line)
+    logger.info(line)
   (folder / 'config.yaml').write_text(yaml.safe_dump(values))
   if (folder / 'teacher').is_dir():
-    ours = {key: config.teacher[field.rpartition('.')[2]] for key, field in TEACHER_FIELDS.items()}
+    ours = {key: getattr(config.teacher, field.rpartition('.')[2]) for key, field in TEACHER_FIELDS.items()}
     opts = kept_values('opts.yaml') | TEACHER_FIXED | ours | {'nclasses': people}
     (folder / 'teacher' / 'opts.yaml').write_text(yaml.safe_dump(opts))

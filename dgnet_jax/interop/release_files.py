@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import Any
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.strict import check_state_dict
 from dgnet_jax.interop.torch_file import read_torch
 

@@ -1,8 +1,9 @@
 """From the release's files to a work folder of ours that evaluates, generates and resumes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import json
+import logging
 import pathlib
 import shutil
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax import config_file, config_rules
-from dgnet_jax.checkpoints import Checkpoints
-from dgnet_jax.config import ConfigError, UserError, default_config
-from dgnet_jax.files import whole_folder
+from dgnet_jax.config import loading, validation
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import ConfigError, UserError
 from dgnet_jax.interop import release_config
 from dgnet_jax.interop.release_files import KEPT_ARRAYS, KEPT_FOLDER, OURS, ReleaseFiles, read_state_dict
 from dgnet_jax.interop.release_names import ENTRIES
@@ -23,12 +24,14 @@ from dgnet_jax.interop.strict import Loaded, load_strictly
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.models.build import make_networks, make_teacher_network
-from dgnet_jax.optimizers import make_optimizers, make_teacher_optimizer, with_slots
-from dgnet_jax.teacher_step import TeacherState
-from dgnet_jax.train_teacher import DESCRIPTION_FILE, describe_teacher
+from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.optimizers import make_optimizers, make_teacher_optimizer, with_slots
+from dgnet_jax.training.teacher_loop import DESCRIPTION_FILE, describe_teacher
+from dgnet_jax.training.teacher_step import TeacherState
 from dgnet_jax.types import NetworkState, TrainState
+from dgnet_jax.utils.atomic_files import whole_folder
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def import_release(
@@ -37,7 +40,6 @@ def import_release(
   *,
   overrides: Mapping[str, str] | None = None,
   drop: Sequence[str] = (),
-  log: Log = print,
 ) -> pathlib.Path:
   """Writes a work folder of ours; nothing is written before everything has been found right.
 
@@ -46,7 +48,6 @@ def import_release(
     workdir: the folder to make.
     overrides: fields of our config with texts, over what the release's files say.
     drop: patterns of names without a place in ours that may be left out.
-    log: takes lines for a person.
 
   Returns:
     The folder: config.json, checkpoints/, teacher/, and release/ with what only the release has.
@@ -62,23 +63,23 @@ def import_release(
   state_dicts = {}
   for name in ('gen', 'dis', 'id', 'teacher'):
     if name in paths:
-      log(f'reading {paths[name]}')
+      logger.info(f'reading {paths[name]}')
       state_dicts[name] = read_state_dict(name, paths[name])
-  config, kept_yaml = _config(paths, release_sizes(state_dicts, where), overrides or {}, log)
+  config, kept_yaml = _config(paths, release_sizes(state_dicts, where), overrides or {})
   people = num_identities(state_dicts, where)
   loaded, errors = {}, []
   forms = templates(config, people)
   for name, state_dict in state_dicts.items():
     try:
       entries = ENTRIES[name](config)
-      loaded[name] = load_strictly(state_dict, entries, forms[name], where=where[name], drop=drop, log=log)
+      loaded[name] = load_strictly(state_dict, entries, forms[name], where=where[name], drop=drop)
     except UserError as error:
       errors.append(str(error))
   if errors:
     raise UserError('\n'.join(errors))
-  state = _train_state(config, people, loaded, forms, files, log)
+  state = _train_state(config, people, loaded, forms, files)
   with whole_folder(workdir) as aside:
-    config_file.save_config(config, aside / 'config.json')
+    loading.save_config(config, aside / 'config.json')
     _save(aside / 'checkpoints', int(state.step), state, config)
     if 'teacher' in loaded:
       _write_teacher(config, people, loaded['teacher'], aside / 'teacher')
@@ -86,25 +87,25 @@ def import_release(
     write_torch(kept / KEPT_ARRAYS, {name: network.extras for name, network in loaded.items()})
     for path in kept_yaml:
       shutil.copy(path, kept / path.name)
-  log(f'step {int(state.step)}, {people} people: {workdir}')
+  logger.info(f'step {int(state.step)}, {people} people: {workdir}')
   return workdir
 
 
 def _config(
-  paths: Mapping[str, pathlib.Path], sizes: Mapping[str, Any], overrides: Mapping[str, str], log: Log
-) -> tuple[Any, list[pathlib.Path]]:
+  paths: Mapping[str, pathlib.Path], sizes: Mapping[str, Any], overrides: Mapping[str, str]
+) -> tuple[Config, list[pathlib.Path]]:
   """Our config, checked, and the files of settings that it was made from."""
   config = default_config()
-  references = dict(config_rules.leaves(config))
+  references = dict(validation.leaves(config))
   told: dict[str, Any] = {}
   for name, read in (('config', release_config.our_fields), ('opts', release_config.teacher_fields)):
     if name in paths:
       fields, lines = read(release_config.read_yaml(paths[name]), str(paths[name]))
       told |= dict(release_config.with_indices(fields, references))
       for line in lines:
-        log(line)
+        logger.info(line)
     elif name == 'config' or 'teacher' in paths:
-      log(f"no {name}.yaml: the release's own values are taken for what shapes do not tell")
+      logger.info(f"no {name}.yaml: the release's own values are taken for what shapes do not tell")
   # The shapes are the truth; a setting that says otherwise belongs to other files.
   problems = [
     f'{name}: {told[name]!r} by the settings, {value!r} by the shapes of the arrays'
@@ -113,15 +114,15 @@ def _config(
   ]
   for name, value in (told | dict(sizes)).items():
     whole = isinstance(references[name], int) and isinstance(value, float) and value.is_integer()
-    config_file.set_field(config, name, int(value) if whole else value)
-  problems += config_file.apply_overrides(config, overrides)
-  problems += config_rules.problems(config, default_config())
+    loading.set_field(config, name, int(value) if whole else value)
+  problems += loading.apply_overrides(config, overrides)
+  problems += validation.problems(config, default_config())
   if problems:
     raise ConfigError(problems)
-  return config, [paths[name] for name in ('config', 'opts') if name in paths]
+  return Config.from_mapping(config), [paths[name] for name in ('config', 'opts') if name in paths]
 
 
-def templates(config: Any, people: int) -> dict[str, Any]:
+def templates(config: Config, people: int) -> dict[str, Any]:
   """The forms of our variables by the release's network names."""
   networks, teacher = make_networks(config, people), make_teacher_network(config, people)
   key = jax.random.key(0)
@@ -133,23 +134,18 @@ def templates(config: Any, people: int) -> dict[str, Any]:
 
 
 def _train_state(
-  config: Any,
-  people: int,
-  loaded: Mapping[str, Loaded],
-  forms: Mapping[str, Any],
-  files: ReleaseFiles,
-  log: Log,
+  config: Config, people: int, loaded: Mapping[str, Loaded], forms: Mapping[str, Any], files: ReleaseFiles
 ) -> TrainState:
   """A fresh state with the release's numbers in it."""
   optimizers = make_optimizers(config)
-  gathered, step = _gathered(config, loaded, forms, files, log)
+  gathered, step = _gathered(config, loaded, forms, files)
   init_key, base_key = jax.random.split(jax.random.key(config.seed))
   states: dict[str, NetworkState] = {}
   for name, ours in OURS.items():
     if name in loaded:
       variables = jax.tree.map(jnp.asarray, loaded[name].variables)
     else:  # only the discriminator can be absent
-      log(f'without {name}: the {ours} begins anew')
+      logger.info(f'without {name}: the {ours} begins anew')
       variables = {'params': make_networks(config, people).init_discriminator(init_key), 'batch_stats': {}}
     fresh = jax.jit(getattr(optimizers, ours).init)(variables['params'])
     opt_state = with_slots(fresh, step, gathered.get(name, {}))
@@ -158,14 +154,14 @@ def _train_state(
 
 
 def _gathered(
-  config: Any, loaded: Mapping[str, Loaded], forms: Mapping[str, Any], files: ReleaseFiles, log: Log
+  config: Config, loaded: Mapping[str, Loaded], forms: Mapping[str, Any], files: ReleaseFiles
 ) -> tuple[dict[str, dict[str, Any]], int]:
   """What the optimisers have gathered, and the iterations done."""
   if 'optimizer' not in files.paths:
-    log("without optimizer: the optimisers' moments begin anew")
+    logger.info("without optimizer: the optimisers' moments begin anew")
     return {}, files.step
   path = files.paths['optimizer']
-  log(f'reading {path}')
+  logger.info(f'reading {path}')
   saved = read_torch(path)
   gathered: dict[str, dict[str, Any]] = {}
   counts: set[int] = set()
@@ -185,16 +181,16 @@ def _gathered(
       'keeps the optimisers of its last snapshot only. Take that one (--step), or --without optimizer.'
     )
   if step != files.step:
-    log(f'{path}: {step} iterations were done, though the files are named {files.step}')
+    logger.info(f'{path}: {step} iterations were done, though the files are named {files.step}')
   return gathered, step
 
 
-def _save(folder: pathlib.Path, step: int, state: Any, config: Any) -> None:
+def _save(folder: pathlib.Path, step: int, state: Any, config: Config) -> None:
   with contextlib.closing(Checkpoints(folder, config.log.keep_checkpoints, config)) as checkpoints:
     checkpoints.save(step, state, wait=True)
 
 
-def _write_teacher(config: Any, people: int, loaded: Loaded, folder: pathlib.Path) -> None:
+def _write_teacher(config: Config, people: int, loaded: Loaded, folder: pathlib.Path) -> None:
   """A trained teacher as `train_teacher` keeps it; its people are known by number only."""
   optimizer = make_teacher_optimizer(config, steps_per_epoch=1)
   variables = jax.tree.map(jnp.asarray, loaded.variables)

@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from dgnet_jax.config import UserError
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.release_names import parameters_in_order
 from dgnet_jax.interop.torch_names import Entry, from_torch, to_torch, torch_shapes
-from dgnet_jax.optimizers import ADAM_BETAS, ADAM_EPSILON, adam_count, adam_slots, momentum_slots
-from dgnet_jax.schedules import learning_rates
+from dgnet_jax.training.optimizers import ADAM_BETAS, ADAM_EPSILON, adam_count, adam_slots, momentum_slots
+from dgnet_jax.training.schedules import learning_rates
 
 ADAM_SLOTS = {'exp_avg': 'mu', 'exp_avg_sq': 'nu'}
 SGD_SLOTS = {'momentum_buffer': 'trace'}
@@ -95,7 +96,7 @@ def _as_ours(
 
 
 def release_optimizer(
-  network: str, opt_state: Any, order: Sequence[str], entries: Sequence[Entry], config: Any, step: int
+  network: str, opt_state: Any, order: Sequence[str], entries: Sequence[Entry], config: Config, step: int
 ) -> dict[str, Any]:
   """One optimiser's state dict for the release.
 
@@ -124,7 +125,7 @@ def release_optimizer(
   return {'state': state if updates else {}, 'param_groups': release_groups(network, names, config, step)}
 
 
-def release_groups(network: str, names: Sequence[str], config: Any, step: int) -> list[dict[str, Any]]:
+def release_groups(network: str, names: Sequence[str], config: Config, step: int) -> list[dict[str, Any]]:
   """The groups of one optimiser, as it left them in the last of `step` iterations.
 
   Args:
@@ -135,7 +136,7 @@ def release_groups(network: str, names: Sequence[str], config: Any, step: int) -
   """
   settings = config.optimizer
   now = float(learning_rates(config, max(step - 1, 0))[OURS[network]])
-  start = float(settings[f'{OURS[network]}_learning_rate'])
+  start = float(getattr(settings, f'{OURS[network]}_learning_rate'))
   if network != 'id':
     about: dict[str, Any] = {'betas': ADAM_BETAS, 'eps': ADAM_EPSILON, 'amsgrad': False}
     parts = [(1.0, '')]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 
 StateDict = Mapping[str, np.ndarray]
 

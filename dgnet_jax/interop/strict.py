@@ -1,14 +1,18 @@
 """State dicts read strictly: every name and shape must be the one expected, or all that is wrong is told at once."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import fnmatch
+import logging
 from typing import Any
 
 import numpy as np
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.torch_names import Entry, from_torch, torch_shapes
+
+logger = logging.getLogger(__name__)
+
 
 StateDict = Mapping[str, np.ndarray]
 
@@ -64,7 +68,6 @@ def load_strictly(
   *,
   where: str,
   drop: Sequence[str] | None = (),
-  log: Callable[[str], None] = print,
 ) -> Loaded:
   """Our variables from a state dict in which nothing is missing, unexpected or of another shape.
 
@@ -74,7 +77,6 @@ def load_strictly(
     template: our variables, or their shapes.
     where: the file, for messages.
     drop: patterns of unexpected names that may be left out; each name left out is told. None: the person has no say.
-    log: takes lines for a person.
 
   Raises:
     UserError: every missing, unexpected and mis-shaped name, and those that are no floating-point numbers.
@@ -97,14 +99,16 @@ def load_strictly(
   if problems:
     raise UserError('\n  '.join([f'{where} does not fit:', *problems]))
   if dropped:
-    log(f'{where}: dropped as asked: {", ".join(dropped)}')
+    logger.info(f'{where}: dropped as asked: {", ".join(dropped)}')
     gammas = [float(np.abs(state_dict[name]).max()) for name in dropped if name.endswith('.gamma')]
     if gammas:
       effect = f'add up to {max(gammas):.3g} times their output: without them results differ'
-      log(f'{where}: {len(gammas)} non-local blocks dropped {effect if max(gammas) else "added nothing (gamma is 0)"}')
+      logger.info(
+        f'{where}: {len(gammas)} non-local blocks dropped {effect if max(gammas) else "added nothing (gamma is 0)"}'
+      )
   converted = sorted({str(array.dtype) for array in present.values() if array.dtype != np.float32})
   if converted:
-    log(f'{where}: {", ".join(converted)} converted to float32')
+    logger.info(f'{where}: {", ".join(converted)} converted to float32')
   extras = {n: array for n, array in state_dict.items() if n not in expected and has_no_place(n)}
   single = {name: array.astype(np.float32, copy=False) for name, array in present.items()}
   return Loaded(from_torch(single, entries), extras, tuple(state_dict))

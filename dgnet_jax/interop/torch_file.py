@@ -15,7 +15,7 @@ import zipfile
 
 import numpy as np
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.torch_pickle import Malformed, StorageRef, TensorRef, read_pickle
 
 MAX_PICKLE_BYTES = 64 * 2**20  # of a zip's data.pkl, which holds names and shapes; ResNet-50's has 40 kB

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from dgnet_jax.config.schema import Config
+
 Path = tuple[str, ...]
 
 _TO_OURS = {'conv': (2, 3, 1, 0), 'linear': (1, 0), 'vector': (0,)}
@@ -70,7 +72,7 @@ def _batch_norm(name: str, path: Path) -> list[Entry]:
   ]
 
 
-def generator_entries(config: Any) -> list[Entry]:
+def generator_entries(config: Config) -> list[Entry]:
   """The release's `gen` for the sizes and kinds in `config`. AdaIN's unused running statistics have no place in ours.
 
   Nor has `generator.non_local_residual` a counterpart in the release's code.
@@ -78,7 +80,7 @@ def generator_entries(config: Any) -> list[Entry]:
   return _encoder_entries(config) + _decoder_entries(config)
 
 
-def _encoder_entries(config: Any) -> list[Entry]:
+def _encoder_entries(config: Config) -> list[Entry]:
   activation = config.generator.activation
   encoder: Path = ('params', 'structure_encoder')
   entries = []
@@ -94,7 +96,7 @@ def _encoder_entries(config: Any) -> list[Entry]:
   return entries + _conv('enc_content.model.5.fuse', (*pyramid, 'fuse'))
 
 
-def _decoder_entries(config: Any) -> list[Entry]:
+def _decoder_entries(config: Config) -> list[Entry]:
   activation, non_local = config.generator.activation, config.decoder.non_local
   decoder: Path = ('params', 'decoder')
   entries = []
@@ -116,7 +118,7 @@ def _decoder_entries(config: Any) -> list[Entry]:
   return entries + _conv(f'dec.model.{8 + non_local}', (*decoder, 'to_rgb'))
 
 
-def discriminator_entries(config: Any) -> list[Entry]:
+def discriminator_entries(config: Config) -> list[Entry]:
   """The release's `dis` for the sizes and kinds in `config`. Running statistics of norm batch have no place in ours."""
   settings = config.discriminator
   kind = {'activation': settings.activation, 'norm': settings.norm}
@@ -169,7 +171,7 @@ def _head_entries(theirs: str, ours: str) -> list[Entry]:
   return entries + _linear(f'{theirs}.classifier.0', ('params', ours, 'classifier'))
 
 
-def reid_entries(config: Any) -> list[Entry]:
+def reid_entries(config: Config) -> list[Entry]:
   """The release's `id` for the style in `config`. Its unused `model.fc` and step counters have no place in ours."""
   heads = {
     'AB': {'classifier1': 'primary_head', 'classifier2': 'fine_head'},
@@ -185,7 +187,7 @@ def imagenet_entries(stage_sizes: Iterable[int]) -> list[Entry]:
   return [dataclasses.replace(e, name=e.name.removeprefix('model.')) for e in _resnet_entries(stage_sizes)]
 
 
-def teacher_entries(config: Any) -> list[Entry]:
+def teacher_entries(config: Config) -> list[Entry]:
   """The release's teacher (a plain `ft_net`)."""
   return _resnet_entries(config.teacher.stage_sizes) + _head_entries('classifier', 'head')
 

@@ -16,7 +16,7 @@ import warnings
 import ml_dtypes
 import numpy as np
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 
 Stream = io.BytesIO | mmap.mmap
 MAX_OPCODES = 2_000_000  # the release's largest file has 20,000

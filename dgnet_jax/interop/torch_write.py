@@ -9,8 +9,8 @@ import zipfile
 
 import numpy as np
 
-from dgnet_jax.files import whole_file
 from dgnet_jax.interop.torch_pickle import STORAGE_DTYPES
+from dgnet_jax.utils.atomic_files import whole_file
 
 ALIGNMENT = 64  # bytes; torch maps storages that begin at such an offset into memory
 LOCAL_HEADER_BYTES = 30  # of a zip entry, before its name

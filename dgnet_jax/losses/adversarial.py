@@ -24,8 +24,8 @@ def lsgan_discriminator_loss(real_scores: Scores, fake_scores: Scores) -> Array:
   Paper: eq. 7, in the release's least-squares form (fact 14).
 
   Args:
-    real_scores: f32[B, ...] per scale, on real pictures.
-    fake_scores: f32[B, ...] per scale, on generated pictures that the caller has detached.
+    real_scores: f32[B, ...] per scale, on real images.
+    fake_scores: f32[B, ...] per scale, on generated images that the caller has detached.
 
   Returns:
     f32[B].
@@ -43,7 +43,7 @@ def lsgan_generator_loss(fake_scores: Scores) -> Array:
   """Least squares: fake scores should be 1. The release counts it twice (fact 14).
 
   Args:
-    fake_scores: f32[B, ...] per scale, on generated pictures.
+    fake_scores: f32[B, ...] per scale, on generated images.
 
   Returns:
     f32[B].
@@ -59,8 +59,8 @@ def nonsaturating_discriminator_loss(real_scores: Scores, fake_scores: Scores) -
   """Binary cross-entropy of sigmoid(score): real is 1, fake is 0 (the release's nsgan).
 
   Args:
-    real_scores: f32[B, ...] per scale, on real pictures, before the sigmoid.
-    fake_scores: f32[B, ...] per scale, on generated pictures that the caller has detached.
+    real_scores: f32[B, ...] per scale, on real images, before the sigmoid.
+    fake_scores: f32[B, ...] per scale, on generated images that the caller has detached.
 
   Returns:
     f32[B], in nats.
@@ -79,7 +79,7 @@ def nonsaturating_generator_loss(fake_scores: Scores) -> Array:
   """Binary cross-entropy of sigmoid(score): fake should pass for real.
 
   Args:
-    fake_scores: f32[B, ...] per scale, on generated pictures, before the sigmoid.
+    fake_scores: f32[B, ...] per scale, on generated images, before the sigmoid.
 
   Returns:
     f32[B], in nats.
@@ -95,8 +95,8 @@ def wasserstein_discriminator_loss(real_scores: Scores, fake_scores: Scores, *, 
   """Fake minus real score, plus the squares of both, which keep scores from drifting off (release fact 15).
 
   Args:
-    real_scores: f32[B, ...] per scale, on real pictures.
-    fake_scores: f32[B, ...] per scale, on generated pictures that the caller has detached.
+    real_scores: f32[B, ...] per scale, on real images.
+    fake_scores: f32[B, ...] per scale, on generated images that the caller has detached.
     drift_weight: of the sum of squares of an example's scores. The release also sums them over the batch: its number
       is the batch mean at a weight of 0.001 * B.
 
@@ -119,7 +119,7 @@ def wasserstein_generator_loss(fake_scores: Scores, *, drift_weight: float = 0.0
   """Minus the fake score, plus its square (release fact 15).
 
   Args:
-    fake_scores: f32[B, ...] per scale, on generated pictures.
+    fake_scores: f32[B, ...] per scale, on generated images.
     drift_weight: as in `wasserstein_discriminator_loss`.
 
   Returns:
@@ -172,16 +172,16 @@ def adversarial_losses(gan_type: str, batch_size: int) -> AdversarialLosses:
 def scores_and_penalty(
   score_fn: ScoreFn, image: Array, penalized: Callable[[Array], Array] = unchanged
 ) -> tuple[Array, Array]:
-  """A discriminator's scores, and the squared norm of their gradient with respect to each picture.
+  """A discriminator's scores, and the squared norm of their gradient with respect to each image.
 
   The penalty's own gradient is exact but is not found by differentiating a backward pass: with g the image gradient
   held constant, the gradient of |g|^2 is that of 2 <g, d score / d image>, one forward-mode derivative of the scores.
   That is three times cheaper. Call it scale by scale, so that no scale carries zeros for the others.
 
   Args:
-    score_fn: from f32[B, H, W, C] to f32[B, ...]; an example's scores must depend on its own picture alone, or else all
+    score_fn: from f32[B, H, W, C] to f32[B, ...]; an example's scores must depend on its own image alone, or else all
       examples must be weighted alike.
-    image: f32[B, H, W, C], real pictures.
+    image: f32[B, H, W, C], real images.
     penalized: elementwise, of the scores; for nonsaturating losses the release differentiates sigmoid(score).
 
   Returns:
@@ -198,7 +198,7 @@ def scores_and_penalty(
   gradient = jax.lax.stop_gradient(jax.grad(lambda x: judged(x)[0].sum())(image))
   _, tangent, scores = jax.jvp(judged, (image,), (gradient,), has_aux=True)
   if scores.shape[:1] != image.shape[:1]:
-    raise ValueError(f'{scores.shape=} {image.shape=}: want one score map per picture')
+    raise ValueError(f'{scores.shape=} {image.shape=}: want one score map per image')
   directional = example_sum(tangent)
   # The value comes from the gradient; the second summand is 0 and only brings the derivative.
   penalty = example_sum(full_precision(gradient) ** 2) + 2 * (directional - jax.lax.stop_gradient(directional))
@@ -208,7 +208,7 @@ def scores_and_penalty(
 def r1_penalty(
   score_fn: ScoreFn | Sequence[ScoreFn], real_image: Array, penalized: Callable[[Array], Array] = unchanged
 ) -> Array:
-  """Squared gradient norm of a discriminator's scores on real pictures, summed over scales (release fact 15).
+  """Squared gradient norm of a discriminator's scores on real images, summed over scales (release fact 15).
 
   Args:
     score_fn: one function, or one per scale, as in `scores_and_penalty`.

@@ -1,4 +1,4 @@
-"""Learning from the teacher's soft labels on generated pictures."""
+"""Learning from the teacher's soft labels on generated images."""
 
 import jax
 import jax.numpy as jnp
@@ -40,15 +40,15 @@ def teacher_soft_labels(
   appearance_identity: Array | None = None,
   structure_identity: Array | None = None,
 ) -> Array:
-  """What the primary head is taught of a generated picture; no gradient reaches the teacher.
+  """What the primary head is taught of a generated image; no gradient reaches the teacher.
 
-  Release fact 12. Styles: 'soft', the mean of the teacher's softmax on the picture and on its mirror image; 'argmax',
+  Release fact 12. Styles: 'soft', the mean of the teacher's softmax on the image and on its mirror image; 'argmax',
   one-hot of the likeliest of these; 'appearance', one-hot of the appearance donor; 'uniform', all equal; 'donors', the
   soft label with every identity but the two donors' removed, renormalised. Of several teachers the soft labels are
   averaged first (the release crashes on them).
 
   Args:
-    logits: f32[B, K], the teacher's on the pictures, or f32[B, T, K] of T teachers.
+    logits: f32[B, K], the teacher's on the images, or f32[B, T, K] of T teachers.
     mirrored_logits: same shape, on their mirror images.
     style: one of `LABEL_STYLES`.
     appearance_identity: i32[B], for styles 'appearance' and 'donors'.

@@ -1,4 +1,4 @@
-"""Naming the person in a picture."""
+"""Naming the person in an image."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from dgnet_jax.types import Array
 def identity_cross_entropy(logits: Array, identity: Array) -> Array:
   """Cross-entropy of each example's identity.
 
-  Paper: eq. 3 and 6 (identification of real and of generated pictures).
+  Paper: eq. 3 and 6 (identification of real and of generated images).
 
   Args:
     logits: f32[B, K], before softmax.
@@ -31,13 +31,13 @@ def identity_cross_entropy(logits: Array, identity: Array) -> Array:
 
 
 def fine_grained_cross_entropy(logits: Array, structure_identity: Array) -> Array:
-  """Cross-entropy of naming a generated picture after its *structure* donor.
+  """Cross-entropy of naming a generated image after its *structure* donor.
 
   What is left of a person once the clothes are another's (hair, build, bag) is what this head must learn to see.
   Paper: eq. 9; release fact 11.
 
   Args:
-    logits: f32[B, K] of the fine-grained head on generated pictures, before softmax.
+    logits: f32[B, K] of the fine-grained head on generated images, before softmax.
     structure_identity: i32[B], class index in [0, K) of the person who gave the structure.
 
   Returns:

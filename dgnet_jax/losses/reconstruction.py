@@ -1,4 +1,4 @@
-"""How far a rebuilt picture or code is from what it should be."""
+"""How far a rebuilt image or code is from what it should be."""
 
 import jax
 import jax.numpy as jnp

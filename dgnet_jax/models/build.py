@@ -7,20 +7,22 @@ any leading axes.
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any, cast
+from typing import cast
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dgnet_jax.config.schema import Config
 from dgnet_jax.models import factories
 from dgnet_jax.models.appearance_encoder import AppearanceEncoder, TeacherCnn
 from dgnet_jax.models.decoder import Decoder
 from dgnet_jax.models.discriminator import Critic, PatchDiscriminator, halve
 from dgnet_jax.models.edges import to_edges
-from dgnet_jax.models.layers import BatchNormMode, enlarge
+from dgnet_jax.models.layers import BatchNormMode
 from dgnet_jax.models.structure_encoder import StructureEncoder, to_gray
+from dgnet_jax.pixels import enlarge
 from dgnet_jax.types import AppearanceOutput, Array, Params
 
 RELEASE_DOUBLING_HEIGHT = 128  # up to this height the release doubles what the re-id network sees (fact 21)
@@ -92,7 +94,7 @@ class Networks:
 
   @property
   def scores_need_batch(self) -> bool:
-    """Whether the discriminator's score of a picture depends on the other pictures of its call."""
+    """Whether the discriminator's score of an image depends on the other images of its call."""
     return any(isinstance(d, PatchDiscriminator) and d.norm == 'batch' for d in self.discriminators)
 
   @property
@@ -245,9 +247,9 @@ class TeacherNetwork:
     return output, updated.get('batch_stats', batch_stats)
 
 
-def make_networks(config: Any, num_identities: int) -> Networks:
+def make_networks(config: Config, num_identities: int) -> Networks:
   """The networks of a config for data with `num_identities` people."""
-  image_size_hw = tuple(config.data.image_size_hw)
+  image_size_hw = config.data.image_size_hw
   return Networks(
     factories.make_structure_encoder(config),
     factories.make_decoder(config),
@@ -261,8 +263,8 @@ def make_networks(config: Any, num_identities: int) -> Networks:
   )
 
 
-def make_teacher_network(config: Any, num_identities: int) -> TeacherNetwork:
+def make_teacher_network(config: Config, num_identities: int) -> TeacherNetwork:
   """The teacher of a config for data with `num_identities` people; it sees what the re-id network sees."""
-  image_size_hw = tuple(config.data.image_size_hw)
+  image_size_hw = config.data.image_size_hw
   network = factories.make_teacher_cnn(config, num_identities)
   return TeacherNetwork(network, image_size_hw, input_scale(config.reid.input_scale, image_size_hw))

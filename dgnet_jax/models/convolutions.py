@@ -66,7 +66,7 @@ def upsampled_convolution(x: Array, kernel: Array, padding: str = 'reflect') -> 
 def unpadded_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
   """Convolution of f[N, H, W, C] with f[k, k, C, O] without padding."""
   width = (x.shape[2] - dilation * (kernel.shape[1] - 1) - 1) // stride + 1
-  # What is not compiled with `compilation.CPU_OPTIONS`, such as the drawing of pictures, is 2 to 5 times slower without
+  # What is not compiled with `compilation.CPU_OPTIONS`, such as the drawing of images, is 2 to 5 times slower without
   # padding on CPU: give it a column to pad, and cut that.
   spare = 1 if kernel.shape[1] > 1 and jax.default_backend() == 'cpu' else 0
   return jax.lax.conv_general_dilated(
@@ -94,7 +94,7 @@ def small_map_convolution(
 
   Where there are fewer outputs than taps, XLA makes the map the kernel and the kernel the map, and its CPU code for
   that is 25 times slower than the one matrix product it is here (48 maps of 4x2, 3x3, 128 channels: 46 ms and 1.8).
-  The last stage of a ResNet has such maps of pictures of 64x32.
+  The last stage of a ResNet has such maps of images of 64x32.
 
   Args:
     lhs: f[N, H, W, C].

@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.data.images import denormalize
+from dgnet_jax.pixels import denormalize
 from dgnet_jax.types import Array
 
 LOW, HIGH = 10, 200  # the release's thresholds, found by comparison with the goldens: units of |dx| + |dy|
@@ -76,7 +76,7 @@ def canny(gray: Array) -> Array:
 def to_edges(image: Array) -> Array:
   """Edges of normalised images f[N, H, W, 3]: f[N, H, W, 1], 0.5 on an edge and -0.5 elsewhere; no gradient passes.
 
-  The release truncates pixels, so rounding decides whether those of a real picture are one lower (fact 40); in float32
+  The release truncates pixels, so rounding decides whether those of a real image are one lower (fact 40); in float32
   a hundredth of the edges may differ for it.
   """
   pixels = denormalize(jax.lax.stop_gradient(image), truncate=True).astype(jnp.int32)

@@ -1,25 +1,27 @@
 """The Linen modules of a config."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 
+from dgnet_jax.config.schema import Config
 from dgnet_jax.models.appearance_encoder import AppearanceEncoder, TeacherCnn
 from dgnet_jax.models.decoder import Decoder
 from dgnet_jax.models.discriminator import Critic, PatchDiscriminator
 from dgnet_jax.models.structure_encoder import StructureEncoder
 
 
-def _compute_dtype(config: Any) -> Any:
+def _compute_dtype(config: Config) -> Any:
   return jnp.bfloat16 if config.compute_dtype == 'bfloat16' else None
 
 
-def _generator_form(config: Any) -> dict[str, Any]:
+def _generator_form(config: Config) -> dict[str, Any]:
   """What structure encoder and decoder share."""
-  return dict(config.generator) | {'dtype': _compute_dtype(config)}
+  return dataclasses.asdict(config.generator) | {'dtype': _compute_dtype(config)}
 
 
-def make_structure_encoder(config: Any) -> StructureEncoder:
+def make_structure_encoder(config: Config) -> StructureEncoder:
   settings = config.structure_encoder
   return StructureEncoder(
     settings.width,
@@ -30,7 +32,7 @@ def make_structure_encoder(config: Any) -> StructureEncoder:
   )
 
 
-def make_decoder(config: Any) -> Decoder:
+def make_decoder(config: Config) -> Decoder:
   settings = config.decoder
   return Decoder(
     settings.num_res_blocks,
@@ -42,7 +44,7 @@ def make_decoder(config: Any) -> Decoder:
   )
 
 
-def make_discriminators(config: Any) -> tuple[PatchDiscriminator | Critic, ...]:
+def make_discriminators(config: Config) -> tuple[PatchDiscriminator | Critic, ...]:
   """One network per image scale, or the critic of wgan."""
   settings, dtype = config.discriminator, _compute_dtype(config)
   if settings.gan_type == 'wgan':
@@ -59,7 +61,7 @@ def make_discriminators(config: Any) -> tuple[PatchDiscriminator | Critic, ...]:
   return (network,) * settings.num_scales
 
 
-def make_appearance_encoder(config: Any, num_identities: int) -> AppearanceEncoder:
+def make_appearance_encoder(config: Config, num_identities: int) -> AppearanceEncoder:
   settings = config.reid
   return AppearanceEncoder(
     tuple(settings.stage_sizes),
@@ -78,7 +80,7 @@ def make_appearance_encoder(config: Any, num_identities: int) -> AppearanceEncod
   )
 
 
-def make_teacher_cnn(config: Any, num_identities: int) -> TeacherCnn:
+def make_teacher_cnn(config: Config, num_identities: int) -> TeacherCnn:
   settings = config.teacher
   return TeacherCnn(
     tuple(settings.stage_sizes),

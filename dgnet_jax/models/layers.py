@@ -226,10 +226,3 @@ def adaptive_pool(x: Array, parts: int, kind: str) -> Array:
   height = x.shape[1]
   pool = {'max': _highest, 'avg': _average}[kind]
   return jnp.stack([pool(x[:, i * height // parts : -(-(i + 1) * height // parts)]) for i in range(parts)], axis=1)
-
-
-def enlarge(image: Array, scale: int) -> Array:
-  """Nearest-neighbour enlargement of [..., H, W, C] by a whole number."""
-  if scale == 1:
-    return image
-  return jnp.repeat(jnp.repeat(image, scale, axis=-3), scale, axis=-2)

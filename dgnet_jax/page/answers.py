@@ -1,7 +1,6 @@
-"""What the page shows of uploaded pictures. Knows nothing of the web, and writes nothing to disk."""
+"""What the page shows of uploaded images. Knows nothing of the web, and writes nothing to disk."""
 
 import base64
-from collections.abc import Callable
 import io
 import os
 from typing import Any
@@ -11,19 +10,18 @@ import numpy as np
 from PIL import Image
 
 from dgnet_jax.api import Model
-from dgnet_jax.config import UserError
-from dgnet_jax.data.given import Given
+from dgnet_jax.data.image_lists import Given
 from dgnet_jax.data.images import FORMATS, decode_rgb
 from dgnet_jax.data.index import printable
+from dgnet_jax.errors import UserError
 
-Log = Callable[[str], None]
-Answer = dict[str, Any]  # as JSON; pictures are data URIs
+Answer = dict[str, Any]  # as JSON; images are data URIs
 
-MAX_BYTES = 10 * 2**20  # of an upload; a phone's photo has 2 to 8 MiB
+MAX_BYTES = 10 * 2**20  # of an upload; a phone's image has 2 to 8 MiB
 MAX_PIXELS = 25_000_000  # of an upload: 75 MB once decoded
 FRAMES = 8  # of an interpolation: one batch of a model as it is loaded by default
 MATCHES = 16  # shown of the gallery
-THUMBNAIL = 256  # pixels, the longer side of a gallery picture as it is shown
+THUMBNAIL = 256  # pixels, the longer side of a gallery image as it is shown
 
 
 def decode_upload(contents: bytes, name: str) -> np.ndarray:
@@ -37,10 +35,10 @@ def decode_upload(contents: bytes, name: str) -> np.ndarray:
     u8[h, w, 3], RGB, of its own size.
 
   Raises:
-    UserError: it is empty, too large, no JPEG or PNG picture, or damaged.
+    UserError: it is empty, too large, no JPEG or PNG image, or damaged.
   """
   if not contents:
-    raise UserError(f'{name}: no picture came')
+    raise UserError(f'{name}: no image came')
   if len(contents) > MAX_BYTES:
     raise UserError(f'{name}: {len(contents) / 2**20:.1f} MiB; {MAX_BYTES // 2**20} MiB are allowed')
   if _num_pixels(contents) > MAX_PIXELS:  # before memory is taken for them
@@ -62,17 +60,16 @@ def _num_pixels(contents: bytes) -> float:
 
 
 class Answers:
-  """A model and a gallery, asked with the contents of picture files; answers are ready for JSON.
+  """A model and a gallery, asked with the contents of image files; answers are ready for JSON.
 
   Args:
     model: as loaded.
-    gallery: pictures to search, embedded here, once; None leaves searching out.
-    log: takes progress lines.
+    gallery: images to search, embedded here, once; None leaves searching out.
   """
 
-  def __init__(self, model: Model, gallery: Given | None, *, log: Log | None = None) -> None:
+  def __init__(self, model: Model, gallery: Given | None) -> None:
     self._model = model
-    self._gallery = None if gallery is None else model.gallery(gallery, log=log)
+    self._gallery = None if gallery is None else model.gallery(gallery)
     paths = [] if gallery is None else [os.path.abspath(path) for path in gallery.paths]
     self._root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ''
 
@@ -87,23 +84,23 @@ class Answers:
     height, width = model.image_size_hw
     return {
       'model': f'{model.workdir.name}, step {model.step:,}, trained on {model.num_identities:,} people, '
-      f'pictures of {height} x {width} pixels',
+      f'images of {height} x {width} pixels',
       'num_gallery': len(self._gallery.paths) if self._gallery else None,
       'max_bytes': MAX_BYTES,
     }
 
   def swap(self, first: bytes, second: bytes) -> Answer:
-    """Each of two people in the other's clothes: {first, second: picture of who gives the pose}."""
+    """Each of two people in the other's clothes: {first, second: image of who gives the pose}."""
     people = _pair(first, second)
     grid = self._model.swap_grid(structure_from=people, appearance_from=people)
     return {'first': _data_uri(grid[0, 1]), 'second': _data_uri(grid[1, 0])}
 
   def interpolate(self, what: str, first: bytes, second: bytes) -> Answer:
-    """From the first person to the first in the second's clothes or pose: {frames: pictures}.
+    """From the first person to the first in the second's clothes or pose: {frames: images}.
 
     Args:
       what: clothes or pose.
-      first: contents of a picture file.
+      first: contents of an image file.
       second: likewise.
 
     Raises:
@@ -117,28 +114,28 @@ class Answers:
     return {'frames': [_data_uri(frame) for frame in made]}
 
   def rank(self, query: bytes) -> Answer:
-    """The likest pictures of the gallery: {matches: [{score, name, picture}]}, the likest first.
+    """The likest images of the gallery: {matches: [{score, name, image}]}, the likest first.
 
     Raises:
-      UserError: also without a gallery, or when a picture of it has gone.
+      UserError: also without a gallery, or when an image of it has gone.
     """
     if self._gallery is None:
       raise UserError('there is no gallery to search: start the page with --gallery FOLDER')
-    picture = decode_upload(query, 'the picture')
-    (matches,) = self._model.rank(picture, self._gallery, count=MATCHES)
+    image = decode_upload(query, 'the image')
+    (matches,) = self._model.rank(image, self._gallery, count=MATCHES)
     return {
       'matches': [
-        {'score': match.score, 'name': self._name(match.path), 'picture': _thumbnail(match.path)} for match in matches
+        {'score': match.score, 'name': self._name(match.path), 'image': _thumbnail(match.path)} for match in matches
       ]
     }
 
   def _name(self, path: str) -> str:
-    """The folder is not shown to visitors; what is below it tells pictures apart."""
+    """The folder is not shown to visitors; what is below it tells images apart."""
     return printable(os.path.relpath(os.path.abspath(path), self._root))
 
 
 def _pair(first: bytes, second: bytes) -> list[np.ndarray]:
-  return [decode_upload(first, 'picture A'), decode_upload(second, 'picture B')]
+  return [decode_upload(first, 'image A'), decode_upload(second, 'image B')]
 
 
 def _thumbnail(path: str) -> str:

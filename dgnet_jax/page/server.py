@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 import contextlib
 import ipaddress
+import logging
 import pathlib
 import re
 import socket
@@ -19,10 +20,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import uvicorn
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.page.answers import MAX_BYTES, Answer, Answers
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 
 STATIC = pathlib.Path(__file__).parent / 'static'
 # Browsers send this type to another site's server only after asking it, and this one does not agree: other pages in
@@ -31,7 +33,7 @@ UPLOAD_TYPE = 'application/octet-stream'
 MAX_CONNECTIONS = 64  # a browser has up to 6; beyond it is told to come back
 SHUTDOWN_SECONDS = 3  # that requests are given to end after Ctrl-C
 HEADERS = {
-  b'cache-control': b'no-store',  # no picture stays in a browser's cache on disk
+  b'cache-control': b'no-store',  # no image stays in a browser's cache on disk
   # The browser itself sees to it that nothing is loaded from elsewhere.
   b'content-security-policy': b"default-src 'none'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; "
   b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -92,21 +94,21 @@ async def _upload(request: Request, limit: int) -> bytes:
     UserError: it is larger than `limit` bytes, or of another type.
   """
   if request.headers.get('content-type') != UPLOAD_TYPE:
-    raise UserError(f'pictures are sent as {UPLOAD_TYPE}')
+    raise UserError(f'images are sent as {UPLOAD_TYPE}')
   contents = bytearray()
   async for part in request.stream():
     contents += part
     if len(contents) > limit:
-      raise UserError(f'a picture may have {MAX_BYTES // 2**20} MiB; this is more')
+      raise UserError(f'an image may have {MAX_BYTES // 2**20} MiB; this is more')
   return bytes(contents)
 
 
 async def _pair(request: Request) -> tuple[bytes, bytes]:
-  """Two pictures behind one another, the first one's length in the address."""
+  """Two images behind one another, the first one's length in the address."""
   contents = await _upload(request, 2 * MAX_BYTES)
   length = request.query_params.get('first', '')
   if not (re.fullmatch('[0-9]{1,9}', length) and int(length) <= len(contents)):
-    raise UserError(f'first={length[:20]!r} is not the number of bytes of the first of two pictures')
+    raise UserError(f'first={length[:20]!r} is not the number of bytes of the first of two images')
   return contents[: int(length)], contents[int(length) :]
 
 
@@ -181,18 +183,17 @@ def make_server(answers: Answers, host: str) -> uvicorn.Server:
   return uvicorn.Server(config)
 
 
-def serve(answers: Answers, listening: socket.socket, host: str, *, log: Log) -> None:
+def serve(answers: Answers, listening: socket.socket, host: str) -> None:
   """Serves until Ctrl-C.
 
   Args:
     answers: to be asked.
     listening: from `listen`.
     host: as given to it.
-    log: takes the page's address.
   """
-  log('compiling')
+  logger.info('compiling')
   answers.warm_up()
   shown = f'[{host}]' if ':' in host else host
-  log(f'the page: http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)')
+  logger.info(f'the page: http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)')
   with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it once all is closed
     make_server(answers, host).run(sockets=[listening])

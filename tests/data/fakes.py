@@ -1,11 +1,11 @@
-"""Data sets in every public layout with a few pictures, or as many as were published: one picture under many names."""
+"""Data sets in every public layout with a few images, or as many as were published: one image under many names."""
 
 import itertools
 import os
 
-from tests.data.folders import write_picture
+from tests.data.folders import write_image
 
-SMALL = {'train': (6, 3), 'query': (2, 2), 'gallery': (5, 2)}  # pictures and people
+SMALL = {'train': (6, 3), 'query': (2, 2), 'gallery': (5, 2)}  # images and people
 MOST_LINKS = 50_000  # to one file; file systems have a limit
 SUFFIX = {'cuhk03': '.png'}
 CAMERAS = {'dukemtmc': 8, 'msmt17': 15, 'cuhk03': 2, 'veri776': 20}
@@ -23,31 +23,31 @@ NAMES = {
 }
 
 
-class Pictures:
+class Images:
   """Files of one content each, or (`linked`) hard links to a single one, which make a full data set cheap."""
 
   def __init__(self, folder, linked):
     self.folder, self.linked, self.number = folder, linked, itertools.count()
 
   def write(self, path):
-    """Puts a picture at `path`."""
+    """Puts an image at `path`."""
     number = next(self.number)
     if not self.linked:
-      write_picture(path, seed=number)
+      write_image(path, seed=number)
       return
     source = self.folder / f'.source_{number // MOST_LINKS}{path.suffix}'
     if not source.exists():
-      write_picture(source, seed=number)
+      write_image(source, seed=number)
     os.link(source, path)
 
 
 def people_and_cameras(images, people, num_cameras, start):
-  """The person and the camera of each picture: all people, and of each person as many cameras as may be."""
+  """The person and the camera of each image: all people, and of each person as many cameras as may be."""
   for i in range(images):
     yield start + i % people, 1 + (i // people + i % people) % num_cameras
 
 
-def write_flat(root, layout, counts, pictures):
+def write_flat(root, layout, counts, images):
   """Market-1501's layout and those like it; queries are of gallery people, seen by another camera."""
   for folder, split in zip(FOLDERS[layout], counts, strict=True):
     (root / folder).mkdir(parents=True)
@@ -57,21 +57,21 @@ def write_flat(root, layout, counts, pictures):
       if split == 'query':
         camera = camera % CAMERAS.get(layout, 6) + 1
       name = NAMES[layout].format(person=person, camera=camera, number=number)
-      pictures.write(root / folder / (name + SUFFIX.get(layout, '.jpg')))
+      images.write(root / folder / (name + SUFFIX.get(layout, '.jpg')))
 
 
-def write_msmt17(root, counts, pictures, version=1):
-  """MSMT17, with a tenth of the training pictures in list_val; labels begin at 0 twice."""
+def write_msmt17(root, counts, images, version=1):
+  """MSMT17, with a tenth of the training images in list_val; labels begin at 0 twice."""
   folders = {1: ('train', 'test'), 2: ('mask_train_v2', 'mask_test_v2')}[version]
-  for split, (images, people) in counts.items():
+  for split, (count, people) in counts.items():
     folder = root / folders[split != 'train']
     lists = {name: [] for name in (('list_train', 'list_val') if split == 'train' else (f'list_{split}',))}
-    for number, (label, camera) in enumerate(people_and_cameras(images, people, 15, 0)):
+    for number, (label, camera) in enumerate(people_and_cameras(count, people, 15, 0)):
       person = folder / f'{label:04d}'
       person.mkdir(parents=True, exist_ok=True)
       camera = camera % 15 + 1 if split == 'query' else camera
       name = f'{label:04d}_{number:06d}_{camera:02d}_0303{split}_{number}_0.jpg'
-      pictures.write(person / name)
+      images.write(person / name)
       lists['list_val' if split == 'train' and number % 10 == 9 else next(iter(lists))].append(
         f'{label:04d}/{name} {label}\n'
       )
@@ -85,14 +85,14 @@ def write_fake(root, layout, counts=None, *, linked=False, version=1):
   Args:
     root: folder.
     layout: of the registry.
-    counts: pictures and people of train, query, gallery.
-    linked: all pictures are hard links to one.
+    counts: images and people of train, query, gallery.
+    linked: all images are hard links to one.
     version: of MSMT17.
   """
   root.mkdir(parents=True, exist_ok=True)
-  pictures = Pictures(root, linked)
+  images = Images(root, linked)
   if layout == 'msmt17':
-    write_msmt17(root, counts or SMALL, pictures, version)
+    write_msmt17(root, counts or SMALL, images, version)
   else:
-    write_flat(root, layout, counts or SMALL, pictures)
+    write_flat(root, layout, counts or SMALL, images)
   return root

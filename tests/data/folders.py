@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-# Two photos of person 2, one of person 7, three of person 10.
+# Two images of person 2, one of person 7, three of person 10.
 TRAIN = (
   '0002_c1s1_000451_03.jpg',
   '0002_c3s1_000551_00.jpg',
@@ -16,8 +16,8 @@ QUERY = ('0003_c1s1_000151_00.jpg', '0004_c2s1_000151_00.jpg')
 GALLERY = ('-1_c1s1_000151_00.jpg', '0000_c1s1_000151_00.jpg', '0003_c5s1_000251_00.jpg', '0004_c1s1_000251_00.jpg')
 
 
-def write_picture(path, seed=0, size_hw=(20, 9)):
-  """A smooth random picture, so that JPEG keeps it roughly."""
+def write_image(path, seed=0, size_hw=(20, 9)):
+  """A smooth random image, so that JPEG keeps it roughly."""
   coarse = np.random.default_rng(seed).integers(0, 256, (4, 3, 3), np.uint8)
   Image.fromarray(coarse).resize(size_hw[::-1], Image.Resampling.BICUBIC).save(path)
 
@@ -29,5 +29,5 @@ def write_market(root, train=TRAIN, query=QUERY, gallery=GALLERY, multi_query=()
     if names or folder != 'gt_bbox':
       (root / folder).mkdir()
     for i, name in enumerate(names):
-      write_picture(root / folder / name, seed=100 * seed + i)
+      write_image(root / folder / name, seed=100 * seed + i)
   return root

@@ -1,4 +1,4 @@
-"""Reading, resizing and normalising pictures, against the release's own."""
+"""Reading, resizing and normalising images, against the release's own."""
 
 import io
 
@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.images import denormalize, normalize, read_image, resize_bilinear, verify_images
-from dgnet_jax.data.read import read_layout
+from dgnet_jax.data.images import read_image, resize_bilinear, verify_images
+from dgnet_jax.data.registry import read_layout
+from dgnet_jax.errors import UserError
+from dgnet_jax.pixels import denormalize, normalize
 from tests.data.folders import TRAIN, write_market
 from tests.parity import goldens
 
@@ -77,7 +78,7 @@ def damaged_png():
 
 BROKEN = {
   'empty': (b'', 'not a readable'),
-  'text': (b'hello, I am no picture', 'not a readable'),
+  'text': (b'hello, I am no image', 'not a readable'),
   'half': (jpeg()[:-600], 'truncated'),
   'header': (jpeg()[:100], 'no.jpg'),
   'gif': (gif(), 'not a readable'),
@@ -111,11 +112,11 @@ def test_verification_names_all_that_is_broken(tmp_path):
   assert TRAIN[1] in str(error.value) and '0000_c1s1_000151_00.jpg' in str(error.value)
 
 
-def test_verification_tells_how_far_it_is(tmp_path, monkeypatch):
+def test_verification_tells_how_far_it_is(tmp_path, monkeypatch, lines):
   monkeypatch.setattr('dgnet_jax.data.images.PROGRESS_SECONDS', -1.0)
-  lines = []
-  verify_images(read_layout(write_market(tmp_path)), threads=2, log=lines.append)
-  assert len(lines) == 12 and lines[-1].startswith('checking 12/12') and 'pictures/s' in lines[-1]
+  lines.clear()
+  verify_images(read_layout(write_market(tmp_path)), threads=2)
+  assert len(lines) == 12 and lines[-1].startswith('checking 12/12') and 'images/s' in lines[-1]
 
 
 def test_resizing_is_antialiased(tmp_path):

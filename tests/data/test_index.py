@@ -1,12 +1,12 @@
-"""Names become numbers, and pictures become splits."""
+"""Names become numbers, and images become splits."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.index import Picture, make_index, name_some, number_names, printable
+from dgnet_jax.data.index import Image, make_index, name_some, number_names, printable
+from dgnet_jax.errors import UserError
 
 names = st.lists(st.text(min_size=1, max_size=8), max_size=8)
 
@@ -33,11 +33,11 @@ def test_numbers_are_kept_where_they_can_be():
 
 
 def test_an_index_sorts_and_names():
-  pictures = {
-    'train': [Picture('b', 'Bob', 'door'), Picture('a', 'Anna', 'roof')],
-    'gallery': [Picture('c', 'junk', 'door'), Picture('d', 'distractor', 'yard'), Picture('e', 'Bob', 'yard')],
+  images = {
+    'train': [Image('b', 'Bob', 'door'), Image('a', 'Anna', 'roof')],
+    'gallery': [Image('c', 'junk', 'door'), Image('d', 'distractor', 'yard'), Image('e', 'Bob', 'yard')],
   }
-  index = make_index('folders', 'root', pictures)
+  index = make_index('folders', 'root', images)
   assert index.train.paths == ('a', 'b') and index.class_of == {1: 0, 2: 1}
   np.testing.assert_array_equal(index.gallery.identity, [-1, 0, 2])
   np.testing.assert_array_equal(index.gallery.camera, [1, 3, 3])
@@ -46,15 +46,15 @@ def test_an_index_sorts_and_names():
   assert len(index.query) == 0 and index.query.identity.dtype == np.int32
 
 
-def test_nobody_is_trained_on_or_asked_for():
-  lines = []
-  nobody = [Picture(f'{name}.jpg', name, '1') for name in ('junk', 'distractor')]
-  pictures = dict.fromkeys(('train', 'query', 'gallery'), [*nobody, Picture('x', '5', '1')])
-  index = make_index('csv', 'root', pictures, log=lines.append)
+def test_nobody_is_trained_on_or_asked_for(lines):
+  lines.clear()
+  nobody = [Image(f'{name}.jpg', name, '1') for name in ('junk', 'distractor')]
+  images = dict.fromkeys(('train', 'query', 'gallery'), [*nobody, Image('x', '5', '1')])
+  index = make_index('csv', 'root', images)
   assert [len(split) for split in index.splits.values()] == [1, 1, 3, 0]
-  assert [line.count('2 pictures of identity -1 or 0') for line in lines] == [1, 1]
-  with pytest.raises(UserError, match='root, query: no pictures of a known person'):
-    make_index('csv', 'root', {'query': nobody}, log=lines.append)
+  assert [line.count('2 images of identity -1 or 0') for line in lines] == [1, 1]
+  with pytest.raises(UserError, match='root, query: no images of a known person'):
+    make_index('csv', 'root', {'query': nobody})
 
 
 def test_long_lists_are_cut():

@@ -1,4 +1,4 @@
-"""Records of TensorFlow Datasets: the same index, pictures and batches as from the files."""
+"""Records of TensorFlow Datasets: the same index, images and batches as from the files."""
 
 import io
 import itertools
@@ -10,17 +10,18 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.config import ConfigError, UserError, default_config, validate
+from dgnet_jax.cli import prepare
+from dgnet_jax.config.defaults import default_config, validate
 from dgnet_jax.data import remote
 from dgnet_jax.data.check import scan_files
-from dgnet_jax.data.contents import is_record, read_contents
-from dgnet_jax.data.open import open_dataset
-from dgnet_jax.data.pipeline import make_source
-from dgnet_jax.data.read import read_layout
+from dgnet_jax.data.dataset import open_dataset
+from dgnet_jax.data.image_bytes import is_record, read_contents
+from dgnet_jax.data.registry import read_layout
+from dgnet_jax.data.sources.factory import make_source
+from dgnet_jax.errors import ConfigError, UserError
 from tests.data.fakes import write_fake
 from tests.data.folders import write_market
-from tests.data.test_sources import make_config
-from tools import prepare
+from tests.data.sources.test_sources import make_config
 
 
 def silent(line):
@@ -65,7 +66,7 @@ def test_the_index_is_that_of_the_files(prepared):
 @pytest.mark.parametrize('loader', ['memory', 'threads'])
 def test_batches_are_those_of_the_files(prepared, loader):
   raw, records = (
-    list(itertools.islice(make_source(read_layout(folder).train, make_config(loader), log=silent).batches(3), 4))
+    list(itertools.islice(make_source(read_layout(folder).train, make_config(loader)).batches(3), 4))
     for folder in prepared
   )
   jax.tree.map(np.testing.assert_array_equal, raw, records)
@@ -75,8 +76,8 @@ def test_tfds_loads_it_by_name(builders, prepared):
   files, folder = prepared
   source = builders.tfds.data_source('market1501', split='train', data_dir=folder.parent.parent)
   train = read_layout(files).train
-  with Image.open(train.paths[2]) as picture:
-    np.testing.assert_array_equal(source[2]['image'], np.asarray(picture.convert('RGB')))
+  with Image.open(train.paths[2]) as image:
+    np.testing.assert_array_equal(source[2]['image'], np.asarray(image.convert('RGB')))
   assert (source[2]['identity'], source[2]['camera']) == (train.identity[2], train.camera[2])
 
 
@@ -91,7 +92,7 @@ def test_every_data_set_has_a_builder(builders, layout, tmp_path):
   assert records.identity_names == raw.identity_names
 
 
-def test_own_pictures_become_records_by_a_command(builders, tmp_path, capsys):
+def test_own_images_become_records_by_a_command(builders, tmp_path, capsys):
   for person in ('Anna', 'Bo'):
     for camera in '12':
       path = tmp_path / 'own' / 'train' / person / f'door{camera}.png'
@@ -120,7 +121,7 @@ def test_a_wrong_folder_is_told(builders, tmp_path):
 
 def test_data_can_be_checked(prepared):
   index = read_layout(prepared[1])
-  scan = scan_files(index, threads=2, log=silent)
+  scan = scan_files(index, threads=2)
   assert not scan.bad and (scan.size_hw > 0).all()
 
 
@@ -173,7 +174,7 @@ def test_object_storage_is_copied_once(prepared, tmp_path, monkeypatch):
   config, lines = default_config(), []
   config.data.update(layout='tfds', root='gs://bucket/market1501/1.0.0', loader='threads')
   validate(config)
-  index = open_dataset(config, tmp_path, log=lines.append)
+  index = open_dataset(config, tmp_path)
   copy = tmp_path / 'data_cache' / 'gs' / 'bucket' / 'market1501' / '1.0.0'
   assert index.root == str(copy) and any(line.startswith('copying') for line in lines)
   assert read_contents(index.train.paths[0]) == read_contents(read_layout(prepared[1]).train.paths[0])
@@ -181,10 +182,10 @@ def test_object_storage_is_copied_once(prepared, tmp_path, monkeypatch):
   shard.write_bytes(shard.read_bytes()[:-1])
   (copy / 'features.json').write_text(json.dumps({}))
   lines.clear()
-  open_dataset(config, tmp_path, log=lines.append)
+  open_dataset(config, tmp_path)
   assert any(line.startswith('copying 2 files') for line in lines)
   lines.clear()
-  open_dataset(config, tmp_path, log=lines.append)
+  open_dataset(config, tmp_path)
   assert not any(line.startswith('cop') for line in lines)
 
 
@@ -194,4 +195,4 @@ def test_an_empty_bucket_is_told(tmp_path, monkeypatch):
   (tmp_path / 'empty').mkdir()
   monkeypatch.setattr(epath, 'Path', lambda root: Bucket(tmp_path / 'empty'))
   with pytest.raises(UserError, match='gs://bucket/x: no files there'):
-    remote.local_copy('gs://bucket/x', tmp_path, log=silent)
+    remote.local_copy('gs://bucket/x', tmp_path)

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from dgnet_jax.config import UserError
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
+from dgnet_jax.errors import UserError
 
-CLASSES = np.array([0, 2, 1, 0, 0, 2, 1, 0, 3, 2, 2], np.int32)  # person 3 has a single picture
+CLASSES = np.array([0, 2, 1, 0, 0, 2, 1, 0, 3, 2, 2], np.int32)  # person 3 has a single image
 EXPECTED = {
   'image': [[4, 10], [9, 3], [3, 6], [5, 0]],
   'positive': [[7, 5], [10, 0], [4, 2], [1, 7]],
@@ -58,7 +58,7 @@ def test_processes_share_a_batch(sampler_class, case, step):
 
 @given(cases(), st.integers(0, 5))
 @settings(max_examples=30, deadline=None)
-def test_an_epoch_shows_no_picture_twice_and_drops_the_rest(case, epoch):
+def test_an_epoch_shows_no_image_twice_and_drops_the_rest(case, epoch):
   classes, batch_size, seed = case
   sampler = PairSampler(classes, batch_size, seed)
   assert sampler.steps_per_epoch == len(classes) // batch_size
@@ -99,8 +99,8 @@ def test_numbers_never_change():
   np.testing.assert_array_equal(SingleSampler(CLASSES, 4, seed=1).batch(7)['image'], EXPECTED['single'])
 
 
-def test_too_few_pictures():
-  with pytest.raises(UserError, match='11 training pictures are fewer than a batch of 12'):
+def test_too_few_images():
+  with pytest.raises(UserError, match='11 training images are fewer than a batch of 12'):
     PairSampler(CLASSES, 12, 0).batch(0)
 
 

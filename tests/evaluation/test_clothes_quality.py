@@ -23,10 +23,10 @@ def garments():
 
 def test_colour_error_by_hand(garments):
   """Black has lightness 0, white 100, and neither has a hue."""
-  picture = flat(0)
-  picture[:, 6:] = 255
-  np.testing.assert_allclose(colour_error(picture, flat(255), garments[:, :1]), 100, atol=0.01)
-  np.testing.assert_allclose(colour_error(picture, flat(255), garments), 50, atol=0.01)
+  image = flat(0)
+  image[:, 6:] = 255
+  np.testing.assert_allclose(colour_error(image, flat(255), garments[:, :1]), 100, atol=0.01)
+  np.testing.assert_allclose(colour_error(image, flat(255), garments), 50, atol=0.01)
   assert colour_error(flat(7), flat(7), garments) == 0
   # sRGB red is L 53.24, a 80.09, b 67.20.
   red = flat(0)
@@ -42,14 +42,14 @@ def test_colour_error_is_of_the_mean_colour(garments):
 
 
 def test_hardly_visible_garments_do_not_count(garments):
-  picture = flat(0)
-  picture[:, 6:] = 255
+  image = flat(0)
+  image[:, 6:] = 255
   few = garments & (np.cumsum(garments, axis=-1) <= 1)  # a column of six pixels each
   assert few.sum() == 12 == MIN_PIXELS
-  np.testing.assert_allclose(colour_error(picture, flat(255), np.stack([garments[:, 0], few[:, 1]], 1)), 100, atol=0.01)
-  assert np.isnan(colour_error(picture, flat(255), few))
+  np.testing.assert_allclose(colour_error(image, flat(255), np.stack([garments[:, 0], few[:, 1]], 1)), 100, atol=0.01)
+  assert np.isnan(colour_error(image, flat(255), few))
   few[:, 1, :6, 1] = True
-  np.testing.assert_allclose(colour_error(picture, flat(255), few), 50, atol=0.01)
+  np.testing.assert_allclose(colour_error(image, flat(255), few), 50, atol=0.01)
 
 
 @pytest.fixture

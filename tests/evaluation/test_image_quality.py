@@ -1,4 +1,4 @@
-"""Picture quality against hand-computed values."""
+"""Image quality against hand-computed values."""
 
 import numpy as np
 import pytest
@@ -7,30 +7,30 @@ from dgnet_jax.evaluation import image_quality
 
 
 @pytest.fixture
-def pictures():
+def images():
   return np.random.default_rng(0).integers(0, 256, (3, 24, 16, 3), dtype=np.uint8)
 
 
-def test_psnr_of_a_known_error(pictures):
-  truth = pictures // 2
+def test_psnr_of_a_known_error(images):
+  truth = images // 2
   image = truth + np.uint8(10)
   np.testing.assert_allclose(image_quality.psnr(image, truth), 10 * np.log10(255**2 / 100))
 
 
-def test_equal_pictures(pictures):
-  assert np.isposinf(image_quality.psnr(pictures, pictures)).all()
-  np.testing.assert_allclose(image_quality.ssim(pictures, pictures), 1)
+def test_equal_images(images):
+  assert np.isposinf(image_quality.psnr(images, images)).all()
+  np.testing.assert_allclose(image_quality.ssim(images, images), 1)
 
 
-def test_ssim_of_constant_pictures():
+def test_ssim_of_constant_images():
   dark, light = np.full((1, 16, 16, 3), 50, np.uint8), np.full((1, 16, 16, 3), 100, np.uint8)
   c1 = (0.01 * 255) ** 2  # without texture only the luminance term is left
   np.testing.assert_allclose(image_quality.ssim(dark, light), (2 * 50 * 100 + c1) / (50**2 + 100**2 + c1))
 
 
-def test_ssim_sees_structure(pictures):
-  noisy = np.clip(pictures.astype(int) + np.random.default_rng(1).integers(-20, 21, pictures.shape), 0, 255)
-  assert (image_quality.ssim(noisy.astype(np.uint8), pictures) > image_quality.ssim(pictures[::-1], pictures)[0]).all()
+def test_ssim_sees_structure(images):
+  noisy = np.clip(images.astype(int) + np.random.default_rng(1).integers(-20, 21, images.shape), 0, 255)
+  assert (image_quality.ssim(noisy.astype(np.uint8), images) > image_quality.ssim(images[::-1], images)[0]).all()
 
 
 def test_recolored_has_the_donors_mean():
@@ -44,19 +44,19 @@ def test_recolored_has_the_donors_mean():
   assert (spread == 0).all()  # one shift per channel keeps the structure
 
 
-def test_recolored_clips(pictures):
-  white = np.full_like(pictures, 255)
-  assert image_quality.recolored(pictures, white).max() == 255
+def test_recolored_clips(images):
+  white = np.full_like(images, 255)
+  assert image_quality.recolored(images, white).max() == 255
 
 
 @pytest.mark.parametrize('measure', [image_quality.psnr, image_quality.ssim, image_quality.recolored])
-def test_what_does_not_fit_is_named(measure, pictures):
+def test_what_does_not_fit_is_named(measure, images):
   with pytest.raises(ValueError, match='shape'):
-    measure(pictures, pictures[:2])
+    measure(images, images[:2])
   with pytest.raises(ValueError, match='dtype'):
-    measure(pictures / 255, pictures)
+    measure(images / 255, images)
 
 
-def test_too_small_for_ssim(pictures):
+def test_too_small_for_ssim(images):
   with pytest.raises(ValueError, match='window'):
-    image_quality.ssim(pictures[:, :10], pictures[:, :10])
+    image_quality.ssim(images[:, :10], images[:, :10])

@@ -45,7 +45,7 @@ def test_release_multi_query(golden, ledger):
   check_against_golden(ledger, result, golden, 'multi')
 
 
-def test_multi_query_without_extra_pictures_keeps_the_query():
+def test_multi_query_without_extra_images_keeps_the_query():
   query = np.float32([[1, 0], [0, 1]])
   extra = np.float32([[3, 1], [5, 1], [9, 9], [7, 7]])
   pooled = ranking.multi_query_embedding(
@@ -55,7 +55,7 @@ def test_multi_query_without_extra_pictures_keeps_the_query():
 
 
 def loop(query, gallery, alpha, protocol):
-  """The definition, one picture at a time; equal scores put the wrong picture first."""
+  """The definition, one image at a time; equal scores put the wrong image first."""
   half = query[0].shape[1] // 2
   curve, precisions, valid = np.zeros(len(gallery[1])), [], []
   for embedding, identity, camera in zip(*query, strict=True):

@@ -82,5 +82,5 @@ def test_memory_is_a_block(monkeypatch):
 
 
 def test_what_does_not_fit_is_named():
-  with pytest.raises(ValueError, match='k1=20.*< 10 pictures'):
+  with pytest.raises(ValueError, match='k1=20.*< 10 images'):
     reranking.Reranked(people(4)[0], people(6)[0])

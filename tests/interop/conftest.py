@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from dgnet_jax import config_file
+from dgnet_jax.config import loading
 from dgnet_jax.interop.release_files import find_files
 from dgnet_jax.interop.release_import import import_release
 from tests.interop.synthetic_release import (
@@ -32,8 +32,8 @@ def imported(release, tmp_path_factory):
   workdir, lines = tmp_path_factory.mktemp('runs') / 'release', []
   data = {'data.root': str(workdir.parent / 'data')}
   files = find_files(folder, folder / 'teacher')
-  import_release(files, workdir, overrides=TINY_OVERRIDES | data, log=lines.append)
-  return workdir, config_file.load_config(workdir / 'config.json', {}), lines
+  import_release(files, workdir, overrides=TINY_OVERRIDES | data)
+  return workdir, loading.load_config(workdir / 'config.json', {}), lines
 
 
 @pytest.fixture

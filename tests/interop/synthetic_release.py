@@ -5,7 +5,7 @@ from collections import OrderedDict
 import numpy as np
 import yaml
 
-from dgnet_jax.config import default_config
+from dgnet_jax.config.defaults import default_config
 from dgnet_jax.interop.release_files import find_files
 from dgnet_jax.interop.release_import import import_release, templates
 from dgnet_jax.interop.release_names import ENTRIES, default_extras, in_release_order, parameters_in_order
@@ -23,7 +23,7 @@ def tiny_config():
   config.batch_size = 4
   config.data.update(layout='synthetic', loader='memory', image_size_hw=(32, 16))
   config.data.synthetic.update(
-    num_train_identities=4, num_test_identities=3, photos_per_identity=4, num_distractors=1, num_junk=1
+    num_train_identities=4, num_test_identities=3, images_per_identity=4, num_distractors=1, num_junk=1
   )
   config.data.synthetic.image_size_hw = (32, 16)
   config.structure_encoder.update(width=2, num_res_blocks=1, dilations=(1, 1, 2))
@@ -31,7 +31,7 @@ def tiny_config():
   config.discriminator.update(width=4, num_scales=1, num_res_blocks=1)
   config.reid.update(stage_sizes=(1, 1), width=4, head_width=8, num_parts=2, input_scale=1)
   config.teacher.update(stage_sizes=(1, 1), width=4, head_width=8)
-  config.evaluation.update(batch_size=16, num_swaps=2, num_ranked_queries=2, num_truth_pairs=2)
+  config.evaluation.update(batch_size=16, num_swaps=2, num_ranked_queries=2, num_ground_truth_pairs=2)
   return config
 
 
@@ -43,14 +43,14 @@ TINY_OVERRIDES = {
   'data.loader': 'memory',
   'data.synthetic.num_train_identities': '4',
   'data.synthetic.num_test_identities': '3',
-  'data.synthetic.photos_per_identity': '4',
+  'data.synthetic.images_per_identity': '4',
   'data.synthetic.num_distractors': '1',
   'data.synthetic.num_junk': '1',
   'data.synthetic.image_size_hw': '32,16',
   'evaluation.batch_size': '16',
   'evaluation.num_swaps': '2',
   'evaluation.num_ranked_queries': '2',
-  'evaluation.num_truth_pairs': '2',
+  'evaluation.num_ground_truth_pairs': '2',
 }
 TINY_YAML = {
   'batch_size': 8,
@@ -133,4 +133,4 @@ def bring(folder, workdir, *, log=silent, teacher='teacher', **options):
   data = {'data.root': 'data'}
   finding = {name: options.pop(name) for name in ('step', 'without') if name in options}
   files = find_files(folder, teacher and folder / teacher, **finding)
-  return import_release(files, workdir, overrides=TINY_OVERRIDES | data, log=log, **options)
+  return import_release(files, workdir, overrides=TINY_OVERRIDES | data, **options)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import yaml
 
-from dgnet_jax import config_file
-from dgnet_jax import train as train_module
-from dgnet_jax.config import UserError, default_config
-from dgnet_jax.config_rules import leaves
-from dgnet_jax.evaluate import evaluate
-from dgnet_jax.generate import generate
+from dgnet_jax.cli import convert as convert_torch
+from dgnet_jax.config import loading
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.validation import leaves
+from dgnet_jax.errors import UserError
+from dgnet_jax.generation.sheets import generate
+from dgnet_jax.inference.trained import load_trained
 from dgnet_jax.interop.release_config import release_config
 from dgnet_jax.interop.release_export import export_release
 from dgnet_jax.interop.release_files import OURS, find_files, read_state_dict
@@ -29,8 +30,9 @@ from dgnet_jax.interop.release_sizes import num_identities, release_sizes
 from dgnet_jax.interop.strict import has_no_place, load_strictly
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_names import from_torch, torch_shapes
-from dgnet_jax.optimizers import adam_count, make_optimizers, with_slots
-from dgnet_jax.trained import load_trained
+from dgnet_jax.reports.evaluation import evaluate
+from dgnet_jax.training import loop as train_module
+from dgnet_jax.training.optimizers import adam_count, make_optimizers, with_slots
 from tests.interop.synthetic_release import (
   PEOPLE,
   STEP,
@@ -38,13 +40,11 @@ from tests.interop.synthetic_release import (
   TINY_YAML,
   bring,
   random_state_dict,
-  silent,
   tiny_config,
   tiny_shapes,
   write_release,
 )
 from tests.parity import goldens
-from tools import convert_torch
 
 
 def assert_same(one, other, where=''):
@@ -93,36 +93,36 @@ class TestImport:
 
   def test_it_evaluates_and_generates(self, imported):
     workdir, config, _ = imported
-    assert evaluate(config, workdir, log=silent)['step'] == STEP
-    assert list((generate(config, workdir, log=silent) / 'pictures').iterdir())
+    assert evaluate(config, workdir)['step'] == STEP
+    assert list((generate(config, workdir) / 'images').iterdir())
 
   def test_it_resumes(self, imported, tmp_path, monkeypatch):
     """The loop takes state, teacher and data; a real step would take a minute to compile."""
     workdir, config, _ = imported
     copy, lines = shutil.copytree(workdir, tmp_path / 'copy'), []
     monkeypatch.setattr(train_module, 'make_train_step', make_idle_step)
-    state = train_module.train(config, copy, log=lines.append)
+    state = train_module.train(config, copy)
     assert any(f'going on from step {STEP}' in line for line in lines)
     assert int(state.step) == STEP + 1 and int(adam_count(state.generator.opt_state)) == STEP
-    out = export_release(copy, tmp_path / 'out', log=silent)
+    out = export_release(copy, tmp_path / 'out')
     names = ['dis_00000007.pt', 'gen_00000007.pt', 'id_00000007.pt', 'optimizer.pt']
     assert sorted(path.name for path in out.glob('*.pt')) == names
 
-  def test_a_discriminator_begun_anew(self, changeable, tmp_path):
-    lines = []
+  def test_a_discriminator_begun_anew(self, changeable, tmp_path, lines):
+    lines.clear()
     (changeable / f'dis_{STEP:08d}.pt').unlink()
     without = ('dis', 'optimizer')
-    workdir = bring(changeable, tmp_path / 'work', without=without, log=lines.append)
+    workdir = bring(changeable, tmp_path / 'work', without=without)
     assert {'without dis: the discriminator begins anew'} <= set(lines)
     assert any('moments begin anew' in line for line in lines)
-    exported = export_release(workdir, tmp_path / 'out', log=silent)
+    exported = export_release(workdir, tmp_path / 'out')
     saved = read_torch(exported / 'optimizer.pt')
     assert saved['gen']['state'] == {}  # Adam counts its own updates
 
 
 class TestRoundTrip:
   def test_every_array_comes_back(self, release, imported, tmp_path):
-    out = export_release(imported[0], tmp_path / 'out', log=silent)
+    out = export_release(imported[0], tmp_path / 'out')
     assert assert_same_files(release[0], out) > 200
     values = yaml.safe_load((out / 'config.yaml').read_text())
     for key, value in TINY_YAML.items():
@@ -130,13 +130,13 @@ class TestRoundTrip:
     assert yaml.safe_load((out / 'teacher' / 'opts.yaml').read_text())['nclasses'] == PEOPLE
 
   def test_and_in_again(self, imported, tmp_path):
-    out = export_release(imported[0], tmp_path / 'out', log=silent)
-    again = export_release(bring(out, tmp_path / 'work'), tmp_path / 'again', log=silent)
+    out = export_release(imported[0], tmp_path / 'out')
+    again = export_release(bring(out, tmp_path / 'work'), tmp_path / 'again')
     assert_same_files(out, again)
 
   def test_groups_of_the_optimisers(self, imported, tmp_path):
     _, config, _ = imported
-    saved = read_torch(export_release(imported[0], tmp_path / 'out', log=silent) / 'optimizer.pt')
+    saved = read_torch(export_release(imported[0], tmp_path / 'out') / 'optimizer.pt')
     base, primary, fine = saved['id']['param_groups']
     assert (base['lr'], primary['lr'], fine['lr']) == (0.003, 0.03, 0.03)
     assert base['momentum'] == 0.9 and base['nesterov'] is True and base['initial_lr'] == 0.003
@@ -159,13 +159,13 @@ class TestRoundTrip:
     read = {network: read_state_dict(network, files.paths[network]) for network in ENTRIES}
     config = default_config()
     for name, value in release_sizes(read, {}).items():
-      config_file.set_field(config, name, value)
+      loading.set_field(config, name, value)
     assert config == default_config() and num_identities(read, {}) == people
     saved = read_torch(files.paths['optimizer'])
     optimizers, forms = make_optimizers(config), templates(config, people)
     for network, state_dict in state_dicts.items():
       entries = ENTRIES[network](config)
-      loaded = load_strictly(read[network], entries, forms[network], where=network, log=silent)
+      loaded = load_strictly(read[network], entries, forms[network], where=network)
       back = release_state_dict(network, loaded.variables, entries, loaded.extras)
       assert_same(state_dict, back)
       assert_same(default_extras(network, torch_shapes(forms[network], entries)).keys(), loaded.extras.keys())
@@ -206,7 +206,7 @@ def test_weights_that_the_release_cannot_tell_apart_are_told():
   config.teaching.fine_on_real = 20.0
   values, lines = release_config(config, 751, {})
   assert values['B_w'] == 0.2
-  assert lines == ['teaching.fine_on_real = 20.0: the release has one weight, B_w, for real and for cross pictures']
+  assert lines == ['teaching.fine_on_real = 20.0: the release has one weight, B_w, for real and for cross images']
 
 
 # Other networks of the release: what its config.yaml says, and our fields.
@@ -258,16 +258,16 @@ def test_every_kind_of_network_comes_back(kind, tmp_path):
   }
   expected = tiny_config()
   for name, value in fields.items():
-    config_file.set_field(expected, name, value)
+    loading.set_field(expected, name, value)
   state_dicts = {
     network: random_state_dict(shapes, seed) for seed, (network, shapes) in enumerate(tiny_shapes(expected).items())
   }
   folder = write_release(tmp_path / 'release', state_dicts, STEP, settings=theirs)
   workdir = bring(folder, tmp_path / 'work')
-  config = config_file.load_config(workdir / 'config.json', {})
+  config = loading.load_config(workdir / 'config.json', {})
   found = dict(leaves(config))
   assert {name: found[name] for name in fields} == fields
-  out = export_release(workdir, tmp_path / 'out', log=silent)
+  out = export_release(workdir, tmp_path / 'out')
   assert assert_same_files(folder, out) > 100
   values = yaml.safe_load((out / 'config.yaml').read_text())
   for key, value in settings.items():
@@ -278,20 +278,20 @@ def test_every_kind_of_network_comes_back(kind, tmp_path):
   assert kind not in ('normal', 'PCB') or sizes['reid.style'] == kind
 
 
-def test_what_the_release_has_no_word_for(imported, tmp_path):
+def test_what_the_release_has_no_word_for(imported, tmp_path, lines):
   """The export tells it, or refuses when arrays would be lost."""
   workdir, config, _ = imported
   copy = shutil.copytree(workdir, tmp_path / 'copy')
-  lines = []
+  lines.clear()
   changed = config.copy_and_resolve_references()
   changed.reid.detach_code = False
-  config_file.save_config(changed, copy / 'config.json')
-  export_release(copy, tmp_path / 'out', log=lines.append)
+  loading.save_config(changed, copy / 'config.json')
+  export_release(copy, tmp_path / 'out')
   assert 'reid.detach_code = False: the release always detaches the code' in lines
   changed.generator.non_local_residual = True
-  config_file.save_config(changed, copy / 'config.json')
+  loading.save_config(changed, copy / 'config.json')
   with pytest.raises(UserError, match='generator.non_local_residual: the release has no name'):
-    export_release(copy, tmp_path / 'none', log=silent)
+    export_release(copy, tmp_path / 'none')
 
 
 class TestFiles:

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import yaml
 
-from dgnet_jax.config import ConfigError, UserError
+from dgnet_jax.errors import ConfigError, UserError
 from dgnet_jax.interop.release_export import export_release, read_state
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_write import write_torch
-from dgnet_jax.optimizers import adam_slots, momentum_slots
+from dgnet_jax.training.optimizers import adam_slots, momentum_slots
 from tests.interop.synthetic_release import (
   STEP,
   TINY_YAML,
   bring,
-  silent,
   write_release,
 )
 
@@ -47,7 +46,7 @@ class TestStrictness:
     assert 'gen_00000006.pt does not fit' in text and 'dis_00000006.pt does not fit' in text
     assert not (tmp_path / 'work').exists() and not list(tmp_path.glob('.work*'))
 
-  def test_extras_are_dropped_when_asked_and_told(self, changeable, tmp_path):
+  def test_extras_are_dropped_when_asked_and_told(self, changeable, tmp_path, lines):
     """And the optimiser's slots keep their places."""
     name = 'dec.model.1.model.0.model.0.query_conv.weight'
     original = dict(read_torch(changeable / f'gen_{STEP:08d}.pt')['a'])
@@ -64,10 +63,10 @@ class TestStrictness:
     numbers = list(range(len(moved)))
     saved['gen'] = {'state': moved, 'param_groups': [{'params': numbers}]}
     write_torch(changeable / 'optimizer.pt', saved)
-    lines = []
-    workdir = bring(changeable, tmp_path / 'work', drop=['*.query_conv.*'], log=lines.append)
+    lines.clear()
+    workdir = bring(changeable, tmp_path / 'work', drop=['*.query_conv.*'])
     assert any(line.endswith(f'dropped as asked: {name}') for line in lines)
-    out = export_release(workdir, tmp_path / 'out', log=silent)
+    out = export_release(workdir, tmp_path / 'out')
     ours = read_torch(out / 'optimizer.pt')['gen']['state']
     for i in state:
       np.testing.assert_array_equal(ours[i]['exp_avg'], state[i]['exp_avg'])
@@ -76,7 +75,7 @@ class TestStrictness:
   def test_what_dropped_non_local_blocks_did(self, gamma, said, changeable, tmp_path):
     name, lines = 'enc_content.model.4.model.0.attention.gamma', []
     self.change(changeable, 'gen', lambda state_dict: state_dict.update({name: np.full(1, gamma, np.float32)}))
-    bring(changeable, tmp_path / 'work', drop=['*.attention.*'], log=lines.append, without=('optimizer',))
+    bring(changeable, tmp_path / 'work', drop=['*.attention.*'], without=('optimizer',))
     assert any('1 non-local blocks dropped' in line and said in line for line in lines)
 
   def test_settings_that_are_not_known(self, changeable, tmp_path):
@@ -101,10 +100,10 @@ class TestStrictness:
     assert 'structure_encoder.width: 16 by the settings, 2 by the shapes' in str(error.value)
     assert "batch_size: 'eight' is not a whole number" in str(error.value)
 
-  def test_unknown_keys_are_listed(self, changeable, tmp_path):
-    lines = []
+  def test_unknown_keys_are_listed(self, changeable, tmp_path, lines):
+    lines.clear()
     (changeable / 'config.yaml').write_text(yaml.safe_dump(TINY_YAML | {'my_own': 3}))
-    bring(changeable, tmp_path / 'work', log=lines.append)
+    bring(changeable, tmp_path / 'work')
     assert any('my_own is not known, left out' in line for line in lines)
 
   def test_people_must_agree(self, changeable, tmp_path):
@@ -146,11 +145,11 @@ class TestOptimizer:
     with pytest.raises(UserError, match='is of step 3, the networks are of step 6.*--step.*--without optimizer'):
       bring(changeable, tmp_path / 'work')
 
-  def test_name_a_step_ahead(self, release, changeable, tmp_path):
+  def test_name_a_step_ahead(self, release, changeable, tmp_path, lines):
     """As the release names the snapshots at the end of an epoch."""
-    lines = []
+    lines.clear()
     write_release(changeable, release[1], STEP, optimizer_step=STEP - 1)
-    workdir = bring(changeable, tmp_path / 'work', log=lines.append)
+    workdir = bring(changeable, tmp_path / 'work')
     assert any('5 iterations were done, though the files are named 6' in line for line in lines)
     assert [path.name for path in (workdir / 'checkpoints').iterdir()] == ['5']
 

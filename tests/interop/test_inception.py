@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop import inception
 from dgnet_jax.interop.inception import load_inception
 from dgnet_jax.interop.torch_write import write_torch
@@ -64,7 +64,7 @@ def test_files(tmp_path, state_dict, name):
 
 def load(monkeypatch, state_dict):
   monkeypatch.setattr(inception, 'read_weights', lambda path: state_dict)
-  return load_inception('fid.pth', log=lambda line: None)
+  return load_inception('fid.pth')
 
 
 def test_classifier_and_counters_may_be_absent(monkeypatch, state_dict):

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from dgnet_jax import train_teacher as teacher_module
-from dgnet_jax.config import UserError
-from dgnet_jax.data.read import read_layout
+from dgnet_jax.data.registry import read_layout
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.interop.release_import import templates
 from dgnet_jax.interop.torch_names import imagenet_entries, torch_shapes
 from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.models.build import make_networks
-from dgnet_jax.optimizers import make_optimizers
-from dgnet_jax.train import train
-from dgnet_jax.train_state import create_train_state
+from dgnet_jax.training import teacher_loop as teacher_module
+from dgnet_jax.training.loop import train
+from dgnet_jax.training.optimizers import make_optimizers
+from dgnet_jax.training.state import create_train_state
 from tests.data.folders import write_market
 from tests.interop.synthetic_release import random_state_dict, tiny_config
 
@@ -47,7 +47,7 @@ def config_with(path, network='reid'):
 
 def test_layout(file):
   expected = imagenet(tiny_config())
-  backbone = load_backbone(config_with(file), 'reid', log=lambda line: None)
+  backbone = load_backbone(config_with(file), 'reid')
   np.testing.assert_array_equal(
     backbone['params']['stage_1_block_0']['conv_1']['kernel'],
     np.transpose(expected['layer2.0.conv2.weight'], (2, 3, 1, 0)),
@@ -58,7 +58,7 @@ def test_layout(file):
 
 def test_a_fresh_state_starts_from_it(file):
   config = config_with(file)
-  backbone = load_backbone(config, 'reid', log=lambda line: None)
+  backbone = load_backbone(config, 'reid')
   networks, optimizers = make_networks(config, PEOPLE), make_optimizers(config)
   fresh, started = (create_train_state(networks, optimizers, 0, start) for start in (None, backbone))
   jax.tree.map(np.testing.assert_array_equal, started.reid.params['backbone'], backbone['params'])
@@ -67,10 +67,10 @@ def test_a_fresh_state_starts_from_it(file):
   assert jax.tree.structure(started) == jax.tree.structure(fresh)
 
 
-def test_the_teacher_starts_from_it(file, tmp_path, monkeypatch):
-  photos = tuple(f'{person:04}_c{camera}s1_000{camera}51_00.jpg' for person in range(1, 9) for camera in (1, 2))
+def test_the_teacher_starts_from_it(file, tmp_path, monkeypatch, lines):
+  images = tuple(f'{person:04}_c{camera}s1_000{camera}51_00.jpg' for person in range(1, 9) for camera in (1, 2))
   (tmp_path / 'data').mkdir()
-  index = read_layout(write_market(tmp_path / 'data', train=photos))
+  index = read_layout(write_market(tmp_path / 'data', train=images))
   config = config_with(file, 'teacher')
   config.teacher.batch_size = 8
   make, seen = teacher_module.create_teacher_state, []
@@ -83,9 +83,9 @@ def test_the_teacher_starts_from_it(file, tmp_path, monkeypatch):
     raise Stop
 
   monkeypatch.setattr(teacher_module, 'create_teacher_state', watched)
-  lines = []
+  lines.clear()
   with pytest.raises(Stop):
-    teacher_module.train_teacher(config, index, tmp_path / 'work', log=lines.append)
+    teacher_module.train_teacher(config, index, tmp_path / 'work')
   kernel = np.asarray(seen[0].network.params['backbone']['stem']['kernel'])
   np.testing.assert_array_equal(kernel, np.transpose(imagenet(config)['conv1.weight'], (2, 3, 1, 0)))
   assert f'teacher: backbone from {file}' in lines
@@ -115,7 +115,7 @@ def test_bad_files_are_told_before_anything_else(tmp_path, name):
   config = config_with(tmp_path / name)
   config.data.update(layout='market1501', root=str(tmp_path / 'no data'))
   with pytest.raises(UserError, match=name):
-    train(config, tmp_path / 'work', log=lambda line: None)
+    train(config, tmp_path / 'work')
   assert not (tmp_path / 'work').exists()
 
 

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop import torch_file
 from dgnet_jax.interop.torch_file import read_torch
 from tests.interop.torch_files import BEGIN, assert_array, binary, storage, tensor, write_zip

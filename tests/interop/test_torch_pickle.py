@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.torch_file import read_torch
 from tests.interop.torch_files import binary, storage, tensor, write_zip
 

@@ -9,7 +9,7 @@ from dgnet_jax.losses.adversarial import r1_penalty, scores_and_penalty
 
 SIGMOID_OF = {value: np.log(value / (1 - value)) for value in (0.25, 0.5, 0.8)}
 FAMILIES = ('lsgan', 'nonsaturating', 'wasserstein')
-# Two pictures; a map of two pixels, and a scale with a single score.
+# Two images; a map of two pixels, and a scale with a single score.
 REAL = [np.array([[[1.0, 0.0]], [[2.0, 1.0]]]), np.array([0.5, 1.0])]
 FAKE = [np.array([[[0.0, 2.0]], [[1.0, 1.0]]]), np.array([-1.0, 0.0])]
 

@@ -24,7 +24,7 @@ def test_release_edges(parity_dir, ledger):
   ledger.check('preprocess: edge input', error, 0)
 
 
-def test_a_step_has_one_edge_and_a_flat_picture_none():
+def test_a_step_has_one_edge_and_a_flat_image_none():
   gray = np.zeros((2, 8, 9), np.uint8)
   gray[1, :, 5:] = 100
   edges = np.asarray(canny(jnp.asarray(gray)))
@@ -42,6 +42,6 @@ def test_weak_edges_count_only_when_they_touch_strong_ones():
   assert not edges[:, 14:].any()
 
 
-def test_no_gradient_reaches_the_picture():
+def test_no_gradient_reaches_the_image():
   image = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 3)))
   assert not jax.grad(lambda x: to_edges(x).sum())(image).any()

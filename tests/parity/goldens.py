@@ -10,9 +10,9 @@ import pathlib
 import jax
 import numpy as np
 
-from dgnet_jax import config_file
-from dgnet_jax.config import default_config
-from dgnet_jax.config_rules import leaves
+from dgnet_jax.config import loading
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.validation import leaves
 from dgnet_jax.interop import torch_names
 from dgnet_jax.interop.release_config import flat, our_fields, with_indices
 from dgnet_jax.models.build import make_networks, make_teacher_network
@@ -57,7 +57,7 @@ def config_of(meta):
   config = default_config()
   fields, _ = our_fields(flat(theirs), 'golden')
   for name, value in with_indices(fields, dict(leaves(config))):
-    config_file.set_field(config, name, value)
+    loading.set_field(config, name, value)
   if config.reid.style == 'PCB':  # told by the shapes of its arrays
     config.reid.head_width = 256
   config.data.image_size_hw = (meta['height'], meta['width'])

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgnet_jax import config_file
-from dgnet_jax.config_rules import leaves
+from dgnet_jax.config import loading
+from dgnet_jax.config.validation import leaves
 from dgnet_jax.interop import torch_names
 from dgnet_jax.models.build import make_networks, make_teacher_network
-from dgnet_jax.objectives import Draws
-from dgnet_jax.optimizers import adam_slots, make_optimizers, momentum_slots
-from dgnet_jax.schedules import active_terms, learning_rates, loss_weights
-from dgnet_jax.train_step import update
+from dgnet_jax.training.objectives import Draws
+from dgnet_jax.training.optimizers import adam_slots, make_optimizers, momentum_slots
+from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
+from dgnet_jax.training.step import update
 from dgnet_jax.types import NetworkState, Teacher, TrainState
 from tests.parity import goldens
 
@@ -109,7 +109,7 @@ def compiled_update(config, num_identities):
     def step(schedule, state, teachers, batch, draws, active):
       traced = config.copy_and_resolve_references()
       for name, value in schedule.items():
-        config_file.set_field(traced, name, value)
+        loading.set_field(traced, name, value)
       optimizers = make_optimizers(traced)
       return update(networks, teacher_network, optimizers, traced, state, teachers, batch, draws, active)
 

@@ -6,7 +6,7 @@ import pytest
 
 from dgnet_jax.interop import torch_names
 from dgnet_jax.models.build import make_networks, make_teacher_network
-from dgnet_jax.models.layers import enlarge
+from dgnet_jax.pixels import enlarge
 from tests.parity import goldens
 
 RTOL = 1e-8

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from dgnet_jax.schedules import active_terms, learning_rates
+from dgnet_jax.training.schedules import active_terms, learning_rates
 from dgnet_jax.types import ActiveTerms
 from tests.parity.iteration import NETWORKS, Run, check_fingerprints, check_losses, check_weights_and_rates
 

@@ -1,4 +1,4 @@
-"""The teacher's labels of pictures against the release's, float64: five styles, both normalisations."""
+"""The teacher's labels of images against the release's, float64: five styles, both normalisations."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ import pytest
 from dgnet_jax.interop import torch_names
 from dgnet_jax.losses.distillation import LABEL_STYLES
 from dgnet_jax.models.build import make_teacher_network
-from dgnet_jax.models.layers import enlarge
-from dgnet_jax.teaching import soft_labels
+from dgnet_jax.pixels import enlarge
+from dgnet_jax.training.soft_labels import soft_labels
 from dgnet_jax.types import Teacher
 from tests.parity import goldens
 
@@ -17,7 +17,7 @@ RTOL = 1e-8
 
 
 class Case:
-  """The teacher and the pictures of the golden."""
+  """The teacher and the images of the golden."""
 
   def __init__(self, folder):
     self.arrays, self.meta = goldens.load_npz(folder, 'predict_label'), goldens.load_json(folder, 'predict_label')
@@ -67,7 +67,7 @@ class TestPredictLabel:
     assert checked == sum(key.endswith(theirs) and '/' not in key for key in case.arrays)
 
   def test_running_statistics_move(self, case, ledger):
-    """Two forwards for a label, of the picture and of its mirror image (fact 13)."""
+    """Two forwards for a label, of the image and of its mirror image (fact 13)."""
     seen = enlarge(case.image, case.network.reid_scale)
     views = np.stack([seen, np.flip(seen, axis=2)], axis=1)
     apply = jax.jit(case.network.apply, static_argnames='norm')

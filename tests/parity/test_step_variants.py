@@ -4,15 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.objectives import Draws
-from dgnet_jax.optimizers import make_optimizers
-from dgnet_jax.schedules import active_terms, loss_weights
+from dgnet_jax.training.objectives import Draws
+from dgnet_jax.training.optimizers import make_optimizers
+from dgnet_jax.training.schedules import active_terms, loss_weights
 from tests.parity import goldens
 from tests.parity.iteration import NETWORKS, compiled_update, golden_losses, initial_state
 from tests.parity.variants import each
 
 STEPS = ('normal', 'normal_norm_id', 'PCB', 'edge', 'nsgan_parallel_nonlocal', 'series_mlpin_avg_stride2')
-# Most cross pictures of this golden have no edge. The code of an empty picture is 0 up to rounding, and the decoder's
+# Most cross images of this golden have no edge. The code of an empty image is 0 up to rounding, and the decoder's
 # normalisations make 0.7 of 1e-16 (measured): what is decoded from such codes is noise, and so is its gradient.
 NOISY_CYCLE = {'step/edge'}
 

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.config import ConfigError, validate
+from dgnet_jax.config.defaults import validate
+from dgnet_jax.errors import ConfigError
 from dgnet_jax.losses.adversarial import adversarial_losses, scores_and_penalty
-from dgnet_jax.models.layers import enlarge
+from dgnet_jax.pixels import enlarge
 from tests.parity import goldens
 from tests.parity.test_step_variants import STEPS
 from tests.parity.variants import each
@@ -107,7 +108,7 @@ class TestDiscriminator:
     expected = golden['dis_loss_grads']
     assert variant.check_gradients('dis', gradients, expected).keys() == expected.keys()
     variant.check('gen_loss', generator_loss, golden['gen_loss'])
-    variant.check('gradient of the picture', np.linalg.norm(to_fake), golden['gen_loss_grad_fake'][0])
+    variant.check('gradient of the image', np.linalg.norm(to_fake), golden['gen_loss_grad_fake'][0])
 
 
 @pytest.mark.usefixtures('float64')

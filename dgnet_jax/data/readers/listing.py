@@ -2,31 +2,33 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import logging
 import os
 import pathlib
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.index import Picture, name_some, printable
+from dgnet_jax.data.index import Image, name_some, printable
+from dgnet_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm')
-
-Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """A data set's pictures by split, the folder that they are in, and the variant (`DatasetIndex`)."""
+  """A data set's images by split, the folder that they are in, and the variant (`DatasetIndex`)."""
 
-  pictures: Mapping[str, Sequence[Picture]]
+  images: Mapping[str, Sequence[Image]]
   root: pathlib.Path
   variant: str = ''
 
 
-def _is_picture(entry: os.DirEntry[str]) -> bool:
+def _is_image(entry: os.DirEntry[str]) -> bool:
   if entry.name.startswith('.') or not entry.name.lower().endswith(IMAGE_SUFFIXES):
     return False
   try:
-    # A link to nothing is a picture that cannot be read: it is named when it is, and not skipped with a shrug.
+    # A link to nothing is an image that cannot be read: it is named when it is, and not skipped with a shrug.
     return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
   except OSError:  # a link that leads to itself
     return True
@@ -53,9 +55,9 @@ def _list(folder: pathlib.Path, wanted: Callable[[os.DirEntry[str]], bool]) -> t
   return [name for name, is_wanted in names if is_wanted], [name for name, is_wanted in names if not is_wanted]
 
 
-def list_pictures(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-  """Sorted names of the pictures in `folder`, and of all else; raises UserError if it cannot be read."""
-  return _list(folder, _is_picture)
+def list_images(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+  """Sorted names of the images in `folder`, and of all else; raises UserError if it cannot be read."""
+  return _list(folder, _is_image)
 
 
 def list_folders(folder: pathlib.Path) -> tuple[list[str], list[str]]:
@@ -63,10 +65,10 @@ def list_folders(folder: pathlib.Path) -> tuple[list[str], list[str]]:
   return _list(folder, _is_folder)
 
 
-def tell_strays(folder: pathlib.Path, stray: Sequence[str], log: Log) -> None:
+def tell_strays(folder: pathlib.Path, stray: Sequence[str]) -> None:
   """Counts what was skipped."""
   if stray:
-    log(f'warning: {folder}: {len(stray)} entries that are no pictures skipped ({name_some(stray)})')
+    logger.warning(f'{folder}: {len(stray)} entries that are no images skipped ({name_some(stray)})')
 
 
 def first_folder(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:

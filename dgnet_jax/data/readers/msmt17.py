@@ -1,14 +1,18 @@
 """MSMT17: lists of files with labels that begin at 0, in the training and again in the test part."""
 
+import logging
 import os
 import pathlib
 import re
-from typing import Any
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.index import Picture, name_some
+from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.data.index import Image, name_some
 from dgnet_jax.data.layouts import Layout
-from dgnet_jax.data.readers.listing import Found, Log, first_folder
+from dgnet_jax.data.readers.listing import Found, first_folder
+from dgnet_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
 
 LISTS = {
   'train': ('list_train.txt', 'list_val.txt'),
@@ -38,8 +42,8 @@ def _read_list(path: pathlib.Path) -> list[tuple[str, int]]:
   return found
 
 
-def _pictures(layout: Layout, folder: pathlib.Path, path: pathlib.Path, part: str) -> list[Picture]:
-  """The pictures of one list.
+def _images(layout: Layout, folder: pathlib.Path, path: pathlib.Path, part: str) -> list[Image]:
+  """The images of one list.
 
   Label 0 is a person here, not a distractor, and person 0 of the test part is another one than person 0 of the training
   part. So people are called by part and label, and `make_index` numbers them from 1, the training people first.
@@ -50,19 +54,19 @@ def _pictures(layout: Layout, folder: pathlib.Path, path: pathlib.Path, part: st
   if wrong:
     raise UserError(f'{path}: {len(wrong)} of {len(rows)} names are not like {layout.example}: {name_some(wrong)}')
   return [
-    Picture(os.path.join(folder, name), f'{part} {label:04d}', str(int(match['camera'])))
+    Image(os.path.join(folder, name), f'{part} {label:04d}', str(int(match['camera'])))
     for (name, label), match in zip(rows, matches, strict=True)
     if match is not None
   ]
 
 
-def read(layout: Layout, root: pathlib.Path, data_config: Any, log: Log) -> Found:
-  """Reads the lists whose folder is there; looks at no picture.
+def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> Found:
+  """Reads the lists whose folder is there; looks at no image.
 
   Raises:
     UserError: there is no list with its folder, a list is empty, or a line or name is of another form.
   """
-  pictures: dict[str, list[Picture]] = {}
+  images: dict[str, list[Image]] = {}
   variant = ''
   for split, names in LISTS.items():
     folder = first_folder(root, layout.folders[split])
@@ -71,22 +75,22 @@ def read(layout: Layout, root: pathlib.Path, data_config: Any, log: Log) -> Foun
       if not path.is_file():
         continue
       if folder is None:
-        log(f'warning: {path}: skipped, there is no folder {" or ".join(layout.folders[split])}')
+        logger.warning(f'{path}: skipped, there is no folder {" or ".join(layout.folders[split])}')
       elif name == VALIDATION and not data_config.train_with_val:
         variant = 'without list_val'
       else:
         part = 'train' if split == 'train' else 'test'
-        pictures[split] = pictures.get(split, []) + _pictures(layout, folder, path, part)
-  if not pictures:
+        images[split] = images.get(split, []) + _images(layout, folder, path, part)
+  if not images:
     raise UserError(
       f'{root}: no list with its folder; {layout.title} has list_train.txt, list_val.txt with '
       f'{" or ".join(layout.folders["train"])}, and list_query.txt, list_gallery.txt with '
       f'{" or ".join(layout.folders["query"])}'
     )
-  empty = [split for split, found in pictures.items() if not found]
+  empty = [split for split, found in images.items() if not found]
   if empty:
-    raise UserError(f'{root}: no pictures in the lists of {", ".join(empty)}')
-  return Found(pictures, root, variant)
+    raise UserError(f'{root}: no images in the lists of {", ".join(empty)}')
+  return Found(images, root, variant)
 
 
 def recognise(layout: Layout, root: pathlib.Path) -> bool:

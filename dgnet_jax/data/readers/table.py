@@ -1,4 +1,4 @@
-"""A CSV with a picture in each row: where it is, who is on it, which camera saw it, which split it belongs to."""
+"""A CSV with an image in each row: where it is, who is on it, which camera saw it, which split it belongs to."""
 
 from collections.abc import Mapping, Sequence
 import csv
@@ -6,12 +6,13 @@ import os
 import pathlib
 from typing import Any
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.index import Picture, name_some
+from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.data.index import Image, name_some
 from dgnet_jax.data.layouts import SPLITS, Layout
 from dgnet_jax.data.readers.identity_folders import name_nobody
-from dgnet_jax.data.readers.listing import Found, Log
-from dgnet_jax.files import whole_file
+from dgnet_jax.data.readers.listing import Found
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.atomic_files import whole_file
 
 COLUMNS = ('path', 'identity', 'camera', 'split')
 SUFFIX = '.csv'
@@ -27,21 +28,20 @@ def _wrong_row(row: Mapping[str | None, Any]) -> str:
   return '' if row['split'].strip() in SPLITS else f'split {row["split"]!r} is none of {", ".join(SPLITS)}'
 
 
-def read(layout: Layout, root: pathlib.Path, data_config: Any, log: Log) -> Found:
-  """Reads a table; paths in it are relative to its folder. Looks at no picture.
+def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> Found:
+  """Reads a table; paths in it are relative to its folder. Looks at no image.
 
   Args:
     layout: of the registry.
     root: the file.
     data_config: not read.
-    log: not used.
 
   Raises:
     UserError: it cannot be read, a column is missing, or rows are wrong; names the file and the lines.
   """
   if root.is_dir():
     raise UserError(f'{root}: a folder; data.root must name the {SUFFIX} file')
-  pictures: dict[str, list[Picture]] = {}
+  images: dict[str, list[Image]] = {}
   problems = []
   try:
     # Names may hold any byte but 0: what is no text comes through as it is.
@@ -55,17 +55,17 @@ def read(layout: Layout, root: pathlib.Path, data_config: Any, log: Log) -> Foun
         if problem:
           problems.append(f'line {reader.line_num}: {problem}')
         else:
-          picture = Picture(os.path.join(root.parent, row['path']), row['identity'].strip(), row['camera'].strip())
-          pictures.setdefault(row['split'].strip(), []).append(picture)
+          image = Image(os.path.join(root.parent, row['path']), row['identity'].strip(), row['camera'].strip())
+          images.setdefault(row['split'].strip(), []).append(image)
   except csv.Error as error:
     raise UserError(f'{root}, line {reader.line_num}: no CSV ({error})') from error
   except OSError as error:
     raise UserError(f'{root}: cannot be read ({error.strerror})') from error
   if problems:
     raise UserError(f'{root}: {len(problems)} wrong rows: {name_some(problems, "; ")}')
-  if not pictures:
-    raise UserError(f'{root}: no pictures in it')
-  return Found(name_nobody(pictures), root.parent)
+  if not images:
+    raise UserError(f'{root}: no images in it')
+  return Found(name_nobody(images), root.parent)
 
 
 def recognise(layout: Layout, root: pathlib.Path) -> bool:
@@ -73,12 +73,12 @@ def recognise(layout: Layout, root: pathlib.Path) -> bool:
   return root.suffix.lower() == SUFFIX and root.is_file()
 
 
-def write_table(path: pathlib.Path, pictures: Mapping[str, Sequence[Picture]]) -> None:
+def write_table(path: pathlib.Path, images: Mapping[str, Sequence[Image]]) -> None:
   """Writes what `read` reads, whole or not at all; paths become relative to the table's folder."""
   folder = os.path.abspath(path.parent)
   with whole_file(path) as aside, aside.open('w', encoding='utf-8', errors='surrogateescape', newline='') as file:
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
-    for split, found in pictures.items():
-      for picture in found:
-        writer.writerow([os.path.relpath(picture.path, folder), picture.identity, picture.camera, split])
+    for split, found in images.items():
+      for image in found:
+        writer.writerow([os.path.relpath(image.path, folder), image.identity, image.camera, split])

@@ -2,9 +2,9 @@
 
 const TYPES = ['image/jpeg', 'image/png'];
 const files = {first: null, second: null, query: null};
-let limit = Infinity;  // bytes of a picture
+let limit = Infinity;  // bytes of an image
 let frames = [];  // from A to B
-let swapped = false;  // the pictures of both swaps belong to A and B
+let swapped = false;  // the images of both swaps belong to A and B
 
 const byId = (id) => document.getElementById(id);
 
@@ -27,7 +27,7 @@ function show(id, source) {
   byId(id).hidden = false;
 }
 
-/** Sends pictures and returns the answer; throws an Error with a message for people. */
+/** Sends images and returns the answer; throws an Error with a message for people. */
 async function ask(address, body, signal) {
   const options = {signal};
   if (body) Object.assign(options, {method: 'POST', body, headers: {'Content-Type': 'application/octet-stream'}});
@@ -68,9 +68,9 @@ function worker(section) {
   };
 }
 
-/** Takes away what belongs to earlier pictures. */
+/** Takes away what belongs to earlier images. */
 function forget(section) {
-  for (const picture of byId(section).querySelectorAll('.frame img')) picture.hidden = true;
+  for (const image of byId(section).querySelectorAll('.frame img')) image.hidden = true;
   if (section === 'search') byId('matches').replaceChildren();
   else [frames, swapped, byId('slider').disabled] = [[], false, true];
 }
@@ -109,12 +109,12 @@ async function search(signal) {
   const {matches} = await ask('rank', files.query, signal);
   byId('matches').replaceChildren(...matches.map((match, i) => {
     const item = element('li', '', '');
-    const picture = element('img', '', '');
-    picture.src = match.picture;
-    picture.alt = match.name;
+    const image = element('img', '', '');
+    image.src = match.image;
+    image.alt = match.name;
     const score = element('div', 'score', '');
     score.append(element('b', '', i + 1), element('span', '', match.score.toFixed(3)));
-    item.append(picture, score, element('div', 'name', match.name));
+    item.append(image, score, element('div', 'name', match.name));
     item.title = match.name;
     return item;
   }));
@@ -122,12 +122,12 @@ async function search(signal) {
 
 /** What is wrong with a file as far as can be told before it is sent; '' if nothing. */
 function problem(file) {
-  if (file.type && !TYPES.includes(file.type)) return `${file.name}: not a JPEG or PNG picture`;
+  if (file.type && !TYPES.includes(file.type)) return `${file.name}: not a JPEG or PNG image`;
   const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   return file.size > limit ? `${file.name}: ${mebibytes(file.size)}; ${mebibytes(limit)} are allowed` : '';
 }
 
-/** Makes a label a place for one picture; `taken` is called when there is a new one. */
+/** Makes a label a place for one image; `taken` is called when there is a new one. */
 function makeDrop(id, letter, words, taken) {
   const drop = byId(id);
   const input = element('input', '', '');
@@ -135,10 +135,10 @@ function makeDrop(id, letter, words, taken) {
   const target = element('span', 'target', '');
   const invitation = element('span', '', words);
   invitation.prepend(element('b', '', letter));
-  const picture = element('img', '', '');
-  picture.hidden = true;
+  const image = element('img', '', '');
+  image.hidden = true;
   const name = element('span', 'name', letter || 'Query');
-  target.append(invitation, picture);
+  target.append(invitation, image);
   drop.append(input, target, name);
 
   function take(file) {
@@ -148,10 +148,10 @@ function makeDrop(id, letter, words, taken) {
     say(wrong);
     if (wrong) return;
     files[id] = file;
-    URL.revokeObjectURL(picture.src);
-    picture.src = URL.createObjectURL(file);
-    picture.alt = file.name;
-    picture.hidden = false;
+    URL.revokeObjectURL(image.src);
+    image.src = URL.createObjectURL(file);
+    image.alt = file.name;
+    image.hidden = false;
     invitation.hidden = true;
     name.textContent = letter ? `${letter}: ${file.name}` : file.name;
     drop.title = file.name;
@@ -170,14 +170,14 @@ function makeDrop(id, letter, words, taken) {
 }
 
 const ifBoth = (work) => () => { if (files.first && files.second) work(); };
-makeDrop('first', 'A', 'drop a picture, or click', ifBoth(() => clothesWorker(swap)));
-makeDrop('second', 'B', 'drop a picture, or click', ifBoth(() => clothesWorker(swap)));
-makeDrop('query', '', 'drop a picture, or click', () => searchWorker(search));
+makeDrop('first', 'A', 'drop an image, or click', ifBoth(() => clothesWorker(swap)));
+makeDrop('second', 'B', 'drop an image, or click', ifBoth(() => clothesWorker(swap)));
+makeDrop('query', '', 'drop an image, or click', () => searchWorker(search));
 byId('slider').addEventListener('input', slide);
 for (const radio of document.getElementsByName('what')) {
   radio.addEventListener('change', ifBoth(() => clothesWorker(swapped ? findBetween : swap)));
 }
-// Beside a place for it, a picture would replace the page.
+// Beside a place for it, an image would replace the page.
 for (const kind of ['dragover', 'drop']) window.addEventListener(kind, (event) => event.preventDefault());
 
 ask('about').then((about) => {
@@ -185,8 +185,8 @@ ask('about').then((about) => {
   byId('about').textContent = about.model;
   byId('search-row').hidden = about.num_gallery === null;
   byId('search-hint').textContent = about.num_gallery === null
-    ? 'To search pictures for a person, start the page with --gallery FOLDER.'
-    : `A picture of a person; the likest of ${about.num_gallery.toLocaleString('en')} pictures are shown, `
-      + 'a score of 1 being the same picture.';
+    ? 'To search images for a person, start the page with --gallery FOLDER.'
+    : `An image of a person; the likest of ${about.num_gallery.toLocaleString('en')} images are shown, `
+      + 'a score of 1 being the same image.';
   document.body.dataset.ready = 'yes';
 }).catch((error) => say(error.message));

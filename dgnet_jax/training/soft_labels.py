@@ -1,0 +1,52 @@
+"""What the teachers say of generated images."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from dgnet_jax.losses.distillation import teacher_soft_labels
+from dgnet_jax.models.build import TeacherNetwork
+from dgnet_jax.pixels import enlarge
+from dgnet_jax.types import Array, Teacher
+
+
+def soft_labels(
+  network: TeacherNetwork,
+  teachers: Sequence[Teacher],
+  image: Array,
+  identity: Array,
+  *,
+  style: str = 'soft',
+  norm: str,
+  dropout_key: Array | None,
+) -> Array:
+  """What the teachers make of images f[B, 2, H, W, 3] and their mirror images: f[B, 2, K], rows sum to 1.
+
+  Each stream and each mirror image is a BatchNorm call of its own (release facts 12 and 13).
+
+  Args:
+    network: from `make_teacher_network`.
+    teachers: their labels are averaged.
+    image: cross images by appearance donor.
+    identity: i32[B, 2] of the appearance donors; the other stream's is the structure donor's.
+    style: one of `LABEL_STYLES`.
+    norm: batch or running.
+    dropout_key: None switches dropout off.
+  """
+  seen = enlarge(jax.lax.stop_gradient(image), network.reid_scale)
+  both = jnp.concatenate([seen, jnp.flip(seen, axis=-2)], axis=1)
+  logits = []
+  for i, teacher in enumerate(teachers):
+    key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
+    output, _ = network.apply(teacher.params, teacher.batch_stats, both, norm=norm, dropout_key=key)
+    logits.append(output.logits)
+  views = jnp.stack(logits, axis=2)  # [B, stream and mirrored stream, teacher, K]
+
+  def label(view: Array, mirrored: Array, appearance: Array, structure: Array) -> Array:
+    return teacher_soft_labels(
+      view, mirrored, style=style, appearance_identity=appearance, structure_identity=structure
+    )
+
+  labels = jax.vmap(label, in_axes=1, out_axes=1)(views[:, :2], views[:, 2:], identity, identity[:, ::-1])
+  return jax.lax.stop_gradient(labels)

@@ -1,0 +1,76 @@
+"""What every command shares: how log records are shown and kept, and which exit status an error gives."""
+
+from collections.abc import Iterator
+import contextlib
+import logging
+import os
+import sys
+
+from dgnet_jax.errors import Interrupted, UserError
+
+PACKAGE = 'dgnet_jax'
+FILE_FORMAT = '%(asctime)s %(message)s'
+
+
+class ConsoleFormatter(logging.Formatter):
+  """The message alone; from WARNING upwards the level before it."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    text = super().format(record)
+    return text if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {text}'
+
+
+class _Stderr(logging.StreamHandler):
+  """Writes to whatever `sys.stderr` is when a record comes."""
+
+  def __init__(self) -> None:
+    super().__init__(sys.stderr)
+    self.setFormatter(ConsoleFormatter())
+
+  def emit(self, record: logging.LogRecord) -> None:
+    self.stream = sys.stderr
+    super().emit(record)
+
+
+def show_log() -> None:
+  """Shows the package's log records from INFO upwards on standard error. Calling it again changes nothing."""
+  logger = logging.getLogger(PACKAGE)
+  logger.setLevel(logging.INFO)
+  if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
+    logger.addHandler(_Stderr())
+
+
+@contextlib.contextmanager
+def logged_to(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Appends the package's log records, Python's warnings and an unhandled exception's traceback to the file `path`."""
+  handler = logging.FileHandler(path, encoding='utf-8')
+  handler.setFormatter(logging.Formatter(FILE_FORMAT, datefmt='%Y-%m-%d %H:%M:%S'))
+  loggers = [logging.getLogger(PACKAGE), logging.getLogger('py.warnings')]
+  for logger in loggers:
+    logger.addHandler(handler)
+  logging.captureWarnings(True)
+  try:
+    yield
+  except Exception as error:
+    trace = (type(error), error, error.__traceback__)
+    handler.handle(logging.LogRecord(PACKAGE, logging.ERROR, '', 0, 'stopped by an error', None, trace))
+    raise
+  finally:
+    logging.captureWarnings(False)
+    for logger in loggers:
+      logger.removeHandler(handler)
+    handler.close()
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+  """Shows the log; turns a UserError into one message and exit status 2, an interruption into one and status 130."""
+  show_log()
+  try:
+    yield
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    raise SystemExit(2) from error
+  except (Interrupted, KeyboardInterrupt) as error:
+    print(str(error) or 'interrupted', file=sys.stderr)
+    raise SystemExit(130) from error

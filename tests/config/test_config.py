@@ -1,0 +1,268 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from dgnet_jax.config import loading, validation
+from dgnet_jax.config.defaults import default_config, validate
+from dgnet_jax.data.layouts import LAYOUTS
+from dgnet_jax.errors import ConfigError, UserError
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / 'configs'
+
+
+@pytest.fixture
+def config():
+  config = default_config()
+  config.data.root = 'somewhere'
+  return config
+
+
+def problems_of(config):
+  with pytest.raises(ConfigError) as caught:
+    validate(config)
+  return caught.value.problems
+
+
+class TestValidate:
+  def test_default_with_a_root_is_valid(self, config):
+    validate(config)
+
+  def test_everything_wrong_is_told_at_once(self, config):
+    config.data.rooot = 'x'
+    config.batch_size = '8'
+    config.augment.flip_prob = 1.5
+    config.reid.pool = 'median'
+    config.structure_encoder.dilations = (3, 32)
+    config.log.keep_checkpoints = 0
+    del config.seed
+    fields = [problem.split(':')[0] for problem in problems_of(config)]
+    assert sorted(fields) == sorted(
+      [
+        *('data.rooot', 'batch_size', 'augment.flip_prob', 'reid.pool', 'structure_encoder.dilations'),
+        *('log.keep_checkpoints', 'seed'),
+      ]
+    )
+
+  def test_near_misses_are_named(self, config):
+    config.data.rooot = 'x'
+    assert 'did you mean data.root?' in problems_of(config)[0]
+
+  @pytest.mark.parametrize(
+    ('field', 'value', 'words'),
+    [
+      ('data.image_size_hw', (64, 64, 3), 'height, width'),
+      ('data.image_size_hw', (256, 126), 'multiples of 4'),
+      ('data.image_size_hw', [1.5, 2.5], 'whole numbers'),
+      ('structure_encoder.dilations', (3, 32), 'quarter'),
+      ('structure_encoder.dilations', (), 'empty'),
+      ('discriminator.num_scales', 7, '2x2'),
+      ('decoder.num_res_blocks', 3, 'divide the appearance code'),
+      ('reid.num_parts', 17, 'stripes'),
+      ('reid.batch_norm_group', 3, 'batch_size'),
+      ('reid.batch_norm_group', 1, 'above 1'),
+      ('batch_size', 1, 'at least 2'),
+      ('batch_size', True, 'whole number'),
+      ('teacher.warmup_epochs', 40, 'decay_epoch'),
+      ('ramps.cycle.initial', 3.0, 'maximum'),
+      ('optimizer.weight_decay', -1e-4, 'at least 0'),
+      ('optimizer.reid_learning_rate', 0.0, 'above 0'),
+      ('optimizer.reid_learning_rate', float('nan'), 'finite'),
+      ('reid.primary_dropout', 1.0, 'below 1'),
+      ('data.root', '', '--config.data.root'),
+      ('data.layout', 'duke', 'none of csv, tfds, msmt17'),
+      ('data.boxes', 'drawn', 'none of detected, labeled'),
+      ('data.camera_pattern', '(', 'no regular expression'),
+      ('data.camera_pattern', r'c(\d)', 'no group named camera'),
+      ('data.camera_pattern', r'c(?P<camera>\d)', 'only layout folders'),
+      ('decoder.block', 'slim', 'the release crashes'),
+      ('discriminator.norm', 'spectral', 'the release crashes'),
+      ('teaching.label_style', 'warm', 'none of soft'),
+      ('reid.normalize_code', True, 'only style normal'),
+      ('reid.style', 'PCB', 'ramps.teaching'),
+      ('data', 3, 'no such field'),
+      ('generation.plan', 'all', 'none of sheets'),
+      ('generation.structure_split', 'test', 'none of train'),
+      ('data.synthetic.cameras_per_identity', (5, 3), 'the fewest and the most cameras'),
+      ('data.synthetic.cameras_per_identity', (1, 7), 'from 2 to 6'),
+      ('generation.jpeg_quality', 101, 'at most 100'),
+      ('generation.per_appearance', 0, 'above 0'),
+    ],
+  )
+  def test_impossible_values(self, config, field, value, words):
+    loading.set_field(config, field, value)
+    assert any(words in problem for problem in problems_of(config))
+
+  def test_the_critic_needs_pixels(self, config):
+    config.discriminator.update(gan_type='wgan', num_scales=9)
+    validate(config)
+    config.data.image_size_hw = (128, 60)
+    assert any('discriminator.gan_type: wgan halves' in problem for problem in problems_of(config))
+
+  def test_the_size_of_a_set_is_said_once(self, config):
+    config.generation.num_images = 9
+    validate(config)
+    config.generation.per_appearance = 2
+    assert any('generation.num_images: leave it 0' in problem for problem in problems_of(config))
+
+  def test_possible_values_at_the_edges(self, config):
+    config.batch_size = 4  # below the BatchNorm group: one group
+    config.structure_encoder.dilations = (31,)
+    config.discriminator.num_scales = 5
+    config.reid.num_parts = 16
+    config.optimizer.reid_momentum = 0
+    validate(config)
+
+  def test_the_teachers_backbone_must_fit(self, config):
+    config.reid.pretrained = 'teacher'
+    validate(config)
+    config.teacher.width = 32
+    assert any('same stage_sizes and width' in problem for problem in problems_of(config))
+
+  def test_rules_name_fields_that_exist(self):
+    known = {name for name, _ in validation.leaves(default_config())}
+    named = {*validation.CHOICES, *validation.POSITIVE, *validation.AT_LEAST_TWO}
+    named |= {field for field, _ in validation.REFUSED}
+    named |= {field for fields, _ in validation.COMBINATIONS for field in fields} - {'ramps', 'ramps.teaching'}
+    assert named <= known
+
+
+class TestOverrides:
+  def test_both_spellings(self):
+    arguments = ['--config.batch_size=4', '--mode=train', '--config.data.root', 'a=b', '--workdir', 'w']
+    overrides, others, problems = loading.split_overrides(arguments)
+    assert overrides == {'batch_size': '4', 'data.root': 'a=b'}
+    assert others == ['--mode=train', '--workdir', 'w']
+    assert not problems
+
+  def test_a_missing_value_does_not_eat_the_next_flag(self):
+    overrides, others, problems = loading.split_overrides(['--config.seed', '--mode=train', '--config.seed'])
+    assert (overrides, others) == ({}, ['--mode=train'])
+    assert len(problems) == 2
+
+  @pytest.mark.parametrize(
+    ('text', 'reference', 'value'),
+    [
+      *(('4', 1, 4), ('100_000', 1, 100_000), ('-1', 1, -1), ('1e-4', 0.5, 1e-4), ('2', 0.5, 2.0)),
+      *(('true', False, True), ('0', True, False), ('x y', '', 'x y'), ('', 'x', '')),
+      *(('(64, 32)', (1, 2), (64, 32)), ('64,32', (1, 2), (64, 32)), ('[3]', (1, 2), (3,)), ('(3,)', (1, 2), (3,))),
+    ],
+  )
+  def test_values(self, text, reference, value):
+    parsed = loading.parse_value(text, reference)
+    assert parsed == value
+    assert type(parsed) is type(reference)
+
+  @pytest.mark.parametrize(
+    ('text', 'reference'),
+    [
+      ('4.5', 1),
+      ('four', 1),
+      ('x', 0.5),
+      ('maybe', True),
+      ('a,b', (1, 2)),
+      ('1.5,2', (1, 2)),
+      ('', (1, 2)),
+      ('(', (1,)),
+    ],
+  )
+  def test_wrong_values(self, text, reference):
+    with pytest.raises((ValueError, SyntaxError)):
+      loading.parse_value(text, reference)
+
+  def test_file_and_command_line_are_judged_together(self):
+    overrides = {'bach_size': '3', 'seed': 'x', 'augment.flip_prob': '2'}
+    with pytest.raises(ConfigError) as caught:
+      loading.load_config(CONFIGS / 'market.py', overrides, ['x: before'])
+    assert [p.split(':')[0] for p in caught.value.problems] == [
+      *('x', 'bach_size', 'seed', 'augment.flip_prob', 'data.root')
+    ]
+
+  @pytest.mark.parametrize('name', ['market', 'duke', 'msmt17', 'cuhk03', 'veri'])
+  def test_every_public_data_set_has_a_config(self, name):
+    config = loading.load_config(CONFIGS / f'{name}.py', {'data.root': 'somewhere'})
+    assert LAYOUTS[config.data.layout].counts
+    assert f'--config=configs/{name}.py' in (CONFIGS / f'{name}.py').read_text()
+
+  def test_values_get_the_type_of_the_default(self, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+      'from dgnet_jax.config.defaults import default_config\n'
+      'def get_config():\n'
+      '  config = default_config()\n'
+      '  config.data.root = "x"\n'
+      '  config.structure_encoder.dilations = [1, 2]\n'
+      '  config.weights.identity = 2\n'
+      '  return config\n'
+    )
+    config = loading.load_config(path, {})
+    assert config.structure_encoder.dilations == (1, 2)
+    assert isinstance(config.weights.identity, float)
+
+
+class TestConfigFiles:
+  def test_missing_file_names_the_others(self):
+    with pytest.raises(UserError, match='market.py'):
+      loading.read_config_file(CONFIGS / 'markt.py')
+
+  @pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+      ('x = 1\ny = z\n', 'line 2: NameError'),
+      ('def get_config():\n  return 3\n', 'returned int'),
+      ('(', 'SyntaxError'),
+    ],
+  )
+  def test_broken_files(self, tmp_path, text, words):
+    (tmp_path / 'c.py').write_text(text)
+    with pytest.raises(UserError, match=words):
+      loading.read_config_file(tmp_path / 'c.py')
+
+  def test_saved_config_tells_what_changed(self, config, tmp_path):
+    path = tmp_path / 'run' / 'config.json'
+    assert loading.changed_fields(path, config) == []
+    loading.save_config(config, path)
+    assert json.loads(path.read_text())['data']['image_size_hw'] == [256, 128]
+    assert loading.changed_fields(path, config) == []
+    config.batch_size = 4
+    assert loading.changed_fields(path, config) == ['batch_size: 8 -> 4']
+    assert [p.name for p in path.parent.iterdir()] == ['config.json']
+
+  def test_saved_config_can_be_run_again(self, config, tmp_path):
+    config.structure_encoder.dilations = (1, 2)
+    loading.save_config(config, tmp_path / 'config.json')
+    again = loading.load_config(tmp_path / 'config.json', {'batch_size': '4'})
+    assert again.batch_size == 4 and again.structure_encoder.dilations == (1, 2)
+    again.batch_size = config.batch_size
+    assert again == config
+
+  def test_saved_config_of_an_older_version(self, config, tmp_path):
+    path = tmp_path / 'config.json'
+    loading.save_config(config, path)
+    values = json.loads(path.read_text())
+    del values['seed'], values['evaluation']['reranking'], values['data']['cache_mib']
+    path.write_text(json.dumps(values))
+    assert loading.load_config(path, {}) == config and loading.changed_fields(path, config) == []
+
+  @pytest.mark.parametrize('text', ['{', '[1, 2]', '{"batch_size": 8}'])
+  def test_saved_config_that_is_none(self, tmp_path, text):
+    (tmp_path / 'config.json').write_text(text)
+    with pytest.raises(UserError, match='damaged|no config of a work folder|missing'):
+      loading.load_config(tmp_path / 'config.json', {})
+
+  def test_damaged_saved_config(self, config, tmp_path):
+    (tmp_path / 'config.json').write_text('{')
+    with pytest.raises(UserError, match='damaged'):
+      loading.changed_fields(tmp_path / 'config.json', config)
+
+
+def test_nothing_heavy_is_imported():
+  code = (
+    'import sys\n'
+    'import dgnet_jax.config.defaults, dgnet_jax.config.loading, dgnet_jax.main\n'
+    'print([m for m in ("jax", "numpy", "flax", "optax", "orbax", "tensorflow", "PIL") if m in sys.modules])'
+  )
+  result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert result.stdout.strip() == '[]'

@@ -1,0 +1,95 @@
+"""Which loss trains which part: the release's table, and what the paper's reading changes in it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dgnet_jax.losses.adversarial import adversarial_losses
+from dgnet_jax.models.build import make_networks
+from dgnet_jax.training import objectives
+from dgnet_jax.training.objectives import Draws
+from dgnet_jax.types import ActiveTerms, PairBatch
+from tests.training.test_variants import PEOPLE, tiny_config
+
+BATCH = 3
+GENERATOR, BACKBONE = {'structure_encoder', 'decoder'}, {'backbone'}
+RELEASE = {
+  'adversarial': GENERATOR,
+  'self_reconstruction': GENERATOR,
+  'positive_reconstruction': GENERATOR,
+  'cycle': GENERATOR,
+  'cross_identity': GENERATOR,
+  'appearance_code': set(),
+  'identity': BACKBONE | {'primary_head'},
+  'positive_identity': BACKBONE | {'primary_head'},
+  'fine_identity': BACKBONE | {'fine_head'},
+  'primary_teaching': BACKBONE | {'primary_head'},
+  'fine_teaching': BACKBONE | {'fine_head'},
+}
+TRAIN_ENCODER, FROZEN_ENCODER = {'structure_code': {'structure_encoder'}}, {'structure_code': GENERATOR}
+# With a code that is not detached, all that is made of it trains the backbone, and the recovered code the generator.
+PAPER = RELEASE | {'appearance_code': GENERATOR | BACKBONE}
+PAPER |= {
+  name: RELEASE[name] | BACKBONE
+  for name in ('adversarial', 'self_reconstruction', 'positive_reconstruction', 'cycle', 'cross_identity')
+}
+
+
+def reached(config):
+  """A function from the encoder's draw to the parts that each term's gradient reaches."""
+  networks = make_networks(config, PEOPLE)
+  generator, discriminator = networks.init_generator(jax.random.key(0)), networks.init_discriminator(jax.random.key(1))
+  reid, stats = networks.init_reid(jax.random.key(2))
+  images = jax.random.normal(jax.random.key(3), (4, BATCH, 2, *config.data.image_size_hw, 3))
+  batch = PairBatch(*images, identity=jnp.array([[0, 1], [2, 3], [4, 0]]))
+  labels = jax.nn.softmax(jax.random.normal(jax.random.key(4), (BATCH, 2, PEOPLE)))
+
+  def terms_of(generator, reid, draws):
+    codes, clean_stats = objectives.appearance_codes(networks, reid, stats, batch)
+    generated = objectives.generate(networks, generator, batch.image, codes)
+    terms, _ = objectives.generator_and_reid_terms(
+      networks,
+      generated,
+      generator,
+      reid,
+      reid_stats=clean_stats,
+      losses=adversarial_losses(config.discriminator.gan_type, BATCH),
+      discriminator_params=discriminator,
+      batch=batch,
+      codes=codes,
+      labels=labels,
+      draws=draws,
+      active=ActiveTerms(codes=True, cycle=True, teaching=True),
+    )
+    return {name: term.sum() for name, term in terms.items()}
+
+  @jax.jit
+  def gradients(chosen, draws):
+    def total(generator, reid):
+      return sum(chosen[name] * term for name, term in terms_of(generator, reid, draws).items())
+
+    return jax.grad(total, argnums=(0, 1))(generator, reid)
+
+  names = jax.eval_shape(terms_of, generator, reid, Draws(jnp.asarray(True))).keys()
+
+  def table(train_encoder):
+    result = {}
+    for name in names:
+      in_generator, in_reid = gradients({other: float(other == name) for other in names}, Draws(train_encoder))
+      parts = in_generator | in_reid
+      result[name] = {part for part, tree in parts.items() if any(np.any(x) for x in jax.tree.leaves(tree))}
+    return result
+
+  return table
+
+
+@pytest.mark.parametrize(
+  ('options', 'expected', 'frozen_encoder'),
+  [({}, RELEASE, FROZEN_ENCODER), ({'reid.detach_code': False}, PAPER, {'structure_code': GENERATOR | BACKBONE})],
+  ids=['release', 'paper'],
+)
+def test_what_each_loss_trains(options, expected, frozen_encoder):
+  table = reached(tiny_config(options))
+  assert table(jnp.asarray(True)) == expected | TRAIN_ENCODER
+  assert table(jnp.asarray(False)) == expected | frozen_encoder

@@ -36,6 +36,7 @@ def show_log() -> None:
   """Shows the package's log records from INFO upwards on standard error. Calling it again changes nothing."""
   logger = logging.getLogger(PACKAGE)
   logger.setLevel(logging.INFO)
+  logger.propagate = False  # absl, which TensorFlow imports, would show every record again
   if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
     logger.addHandler(_Stderr())
 

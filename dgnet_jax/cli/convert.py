@@ -62,14 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if problems or (overrides and options.command != 'import'):
       raise ConfigError(problems or [f'{name}: only for import' for name in overrides])
     if options.command == 'import':
-      from dgnet_jax.interop.release_files import find_files  # late: help needs no JAX
-      from dgnet_jax.interop.release_import import import_release
+      from dgnet_jax.interop.release.files import find_files  # late: help needs no JAX
+      from dgnet_jax.interop.release.importer import import_release
 
       files = find_files(options.folder, options.teacher, step=options.step, without=options.without)
       import_release(files, options.workdir, overrides=overrides, drop=options.drop_extra)
       print(f'python -m dgnet_jax.main --config={options.workdir}/config.json --workdir={options.workdir}')
     else:
-      from dgnet_jax.interop.release_export import export_release
+      from dgnet_jax.interop.release.exporter import export_release
 
       export_release(options.workdir, options.out, step=options.step)
 

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 
 from dgnet_jax.interop.torch_pickle import STORAGE_DTYPES
-from dgnet_jax.utils.atomic_files import whole_file
+from dgnet_jax.utils.atomic_files import atomic_file
 
 ALIGNMENT = 64  # bytes; torch maps storages that begin at such an offset into memory
 LOCAL_HEADER_BYTES = 30  # of a zip entry, before its name
@@ -32,7 +32,7 @@ def write_torch(path: str | os.PathLike[str], tree: Any) -> None:
   """
   pickler = _Pickler()
   pickle = pickler.dump(tree)
-  with whole_file(path) as aside, aside.open('wb') as file, zipfile.ZipFile(file, 'w') as archive:
+  with atomic_file(path) as aside, aside.open('wb') as file, zipfile.ZipFile(file, 'w') as archive:
 
     def add(name: str, content: bytes) -> None:
       entry = zipfile.ZipInfo(f'archive/{name}', EPOCH)

@@ -6,9 +6,9 @@ import numpy as np
 import yaml
 
 from dgnet_jax.config.defaults import default_config
-from dgnet_jax.interop.release_files import find_files
-from dgnet_jax.interop.release_import import import_release, templates
-from dgnet_jax.interop.release_names import ENTRIES, default_extras, in_release_order, parameters_in_order
+from dgnet_jax.interop.release.files import find_files
+from dgnet_jax.interop.release.importer import import_release, templates
+from dgnet_jax.interop.release.names import ENTRIES, default_extras, in_release_order, parameters_in_order
 from dgnet_jax.interop.torch_names import torch_shapes
 from dgnet_jax.interop.torch_write import write_torch
 

@@ -8,7 +8,7 @@ import safetensors.numpy
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
-from dgnet_jax.interop.release_import import templates
+from dgnet_jax.interop.release.importer import templates
 from dgnet_jax.interop.torch_names import imagenet_entries, torch_shapes
 from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.models.build import make_networks

@@ -14,7 +14,7 @@ from dgnet_jax.config import loading
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.validation import leaves
 from dgnet_jax.interop import torch_names
-from dgnet_jax.interop.release_config import flat, our_fields, with_indices
+from dgnet_jax.interop.release.config import flat, our_fields, with_indices
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.types import PairBatch
 

@@ -10,7 +10,7 @@ import pytest
 from dgnet_jax.config.defaults import validate
 from dgnet_jax.errors import ConfigError, UserError
 from dgnet_jax.inference.trained import load_trained
-from dgnet_jax.interop.release_export import export_release
+from dgnet_jax.interop.release.exporter import export_release
 from dgnet_jax.main import main
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.sharding import make_mesh

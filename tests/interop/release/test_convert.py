@@ -14,19 +14,19 @@ from dgnet_jax.config.validation import leaves
 from dgnet_jax.errors import UserError
 from dgnet_jax.generation.sheets import generate
 from dgnet_jax.inference.trained import load_trained
-from dgnet_jax.interop.release_config import release_config
-from dgnet_jax.interop.release_export import export_release
-from dgnet_jax.interop.release_files import OURS, find_files, read_state_dict
-from dgnet_jax.interop.release_import import templates
-from dgnet_jax.interop.release_names import (
+from dgnet_jax.interop.release.config import release_config
+from dgnet_jax.interop.release.exporter import export_release
+from dgnet_jax.interop.release.files import OURS, find_files, read_state_dict
+from dgnet_jax.interop.release.importer import templates
+from dgnet_jax.interop.release.names import (
   ENTRIES,
   default_extras,
   in_release_order,
   parameters_in_order,
   release_state_dict,
 )
-from dgnet_jax.interop.release_optimizer import load_slots, release_groups, release_optimizer
-from dgnet_jax.interop.release_sizes import num_identities, release_sizes
+from dgnet_jax.interop.release.optimizer import load_slots, release_groups, release_optimizer
+from dgnet_jax.interop.release.sizes import num_identities, release_sizes
 from dgnet_jax.interop.strict import has_no_place, load_strictly
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_names import from_torch, torch_shapes

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from dgnet_jax.config import loading
-from dgnet_jax.interop.release_files import find_files
-from dgnet_jax.interop.release_import import import_release
+from dgnet_jax.interop.release.files import find_files
+from dgnet_jax.interop.release.importer import import_release
 from tests.interop.synthetic_release import (
   STEP,
   TINY_OVERRIDES,

@@ -8,7 +8,7 @@ import numpy as np
 
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
-from dgnet_jax.interop.release_names import parameters_in_order
+from dgnet_jax.interop.release.names import parameters_in_order
 from dgnet_jax.interop.torch_names import Entry, from_torch, to_torch, torch_shapes
 from dgnet_jax.training.optimizers import ADAM_BETAS, ADAM_EPSILON, adam_count, adam_slots, momentum_slots
 from dgnet_jax.training.schedules import learning_rates

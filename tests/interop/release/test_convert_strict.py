@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from dgnet_jax.errors import ConfigError, UserError
-from dgnet_jax.interop.release_export import export_release, read_state
+from dgnet_jax.interop.release.exporter import export_release, read_state
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.training.optimizers import adam_slots, momentum_slots

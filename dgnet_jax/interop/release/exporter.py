@@ -11,10 +11,10 @@ import yaml
 from dgnet_jax.config import loading
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
-from dgnet_jax.interop.release_config import OURS_ALONE, TEACHER_FIELDS, TEACHER_FIXED, read_yaml, release_config
-from dgnet_jax.interop.release_files import KEPT_ARRAYS, KEPT_FOLDER, OURS
-from dgnet_jax.interop.release_names import ENTRIES, release_state_dict
-from dgnet_jax.interop.release_optimizer import release_optimizer
+from dgnet_jax.interop.release.config import OURS_ALONE, TEACHER_FIELDS, TEACHER_FIXED, read_yaml, release_config
+from dgnet_jax.interop.release.files import KEPT_ARRAYS, KEPT_FOLDER, OURS
+from dgnet_jax.interop.release.names import ENTRIES, release_state_dict
+from dgnet_jax.interop.release.optimizer import release_optimizer
 from dgnet_jax.interop.strict import check_state_dict
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_write import write_torch
@@ -24,7 +24,7 @@ from dgnet_jax.training.optimizers import make_optimizers
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.teacher_loop import DESCRIPTION_FILE, read_teacher, teacher_folders
 from dgnet_jax.types import TrainState
-from dgnet_jax.utils.atomic_files import whole_folder
+from dgnet_jax.utils.atomic_files import atomic_folder
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def export_release(workdir: str | pathlib.Path, folder: str | pathlib.Path, *, s
   else:
     logger.info(f'no teacher in {teacher_folder}, none is written')
 
-  with whole_folder(folder) as aside:
+  with atomic_folder(folder) as aside:
     for name, tree in written.items():
       logger.info(f'writing {folder / name}')
       write_torch(aside / name, tree)

@@ -15,11 +15,11 @@ from dgnet_jax.config import loading, validation
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError, UserError
-from dgnet_jax.interop import release_config
-from dgnet_jax.interop.release_files import KEPT_ARRAYS, KEPT_FOLDER, OURS, ReleaseFiles, read_state_dict
-from dgnet_jax.interop.release_names import ENTRIES
-from dgnet_jax.interop.release_optimizer import load_slots, whole_number
-from dgnet_jax.interop.release_sizes import num_identities, release_sizes
+from dgnet_jax.interop.release import config as release_config
+from dgnet_jax.interop.release.files import KEPT_ARRAYS, KEPT_FOLDER, OURS, ReleaseFiles, read_state_dict
+from dgnet_jax.interop.release.names import ENTRIES
+from dgnet_jax.interop.release.optimizer import load_slots, whole_number
+from dgnet_jax.interop.release.sizes import num_identities, release_sizes
 from dgnet_jax.interop.strict import Loaded, load_strictly
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_write import write_torch
@@ -29,7 +29,7 @@ from dgnet_jax.training.optimizers import make_optimizers, make_teacher_optimize
 from dgnet_jax.training.teacher_loop import DESCRIPTION_FILE, describe_teacher
 from dgnet_jax.training.teacher_step import TeacherState
 from dgnet_jax.types import NetworkState, TrainState
-from dgnet_jax.utils.atomic_files import whole_folder
+from dgnet_jax.utils.atomic_files import atomic_folder
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def import_release(
   if errors:
     raise UserError('\n'.join(errors))
   state = _train_state(config, people, loaded, forms, files)
-  with whole_folder(workdir) as aside:
+  with atomic_folder(workdir) as aside:
     loading.save_config(config, aside / 'config.json')
     _save(aside / 'checkpoints', int(state.step), state, config)
     if 'teacher' in loaded:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-  """Something the user can fix. The message says what is wrong and how to fix it."""
+  """A mistake that the user can fix. The message says what is wrong and how to fix it."""
 
 
 class MissingSplit(UserError):
-  """The data set is valid, but it lacks a split that the command needs."""
+  """The data set is valid, but lacks a split that the command needs."""
 
 
 class Interrupted(Exception):

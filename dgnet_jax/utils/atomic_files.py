@@ -1,38 +1,51 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear complete or not at all."""
 
 from collections.abc import Iterator
 import contextlib
+import json
 import os
 import pathlib
 import shutil
+from typing import Any
 import uuid
 
 
-@contextlib.contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """Yields a path beside `path` to write to; the file takes its name at the end, or is removed after an exception.
+def _temporary_path(path: pathlib.Path) -> pathlib.Path:
+  """Returns a hidden path beside `path` that nothing else uses, and creates the parent folder."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  return path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
 
-  Several processes may write the same file at a time: the last one stays. Missing folders are made.
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Yields a temporary path to write to, and moves that file to `path` if the body succeeds.
+
+  After an exception the temporary file is removed and `path` is unchanged. If several processes write the same file at
+  once, the last one wins. Missing parent folders are created.
   """
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  aside = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
+  temporary = _temporary_path(path)
   try:
-    yield aside
-    os.replace(aside, path)
+    yield temporary
+    os.replace(temporary, path)
   finally:
-    aside.unlink(missing_ok=True)
+    temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def whole_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-  """Like `whole_file`, for a folder that is not there yet."""
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+  """Like `atomic_file`, for a folder: yields an empty temporary folder. `path` must not exist yet, or be empty."""
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  aside = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
-  aside.mkdir()
+  temporary = _temporary_path(path)
+  temporary.mkdir()
   try:
-    yield aside
-    os.rename(aside, path)
+    yield temporary
+    os.rename(temporary, path)
   finally:
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: str | os.PathLike[str], values: Any) -> None:
+  """Writes `values` as indented JSON, atomically."""
+  with atomic_file(path) as temporary:
+    temporary.write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')

@@ -1,27 +1,29 @@
-"""What every command shares: how log records are shown and kept, and which exit status an error gives."""
+"""What all commands share: how log records are shown and kept, and the exit status of each kind of error."""
 
 from collections.abc import Iterator
 import contextlib
 import logging
 import os
 import sys
+from typing import TextIO
 
 from dgnet_jax.errors import Interrupted, UserError
 
 PACKAGE = 'dgnet_jax'
 FILE_FORMAT = '%(asctime)s %(message)s'
+TIME_FORMAT = '%Y-%m-%d %H:%M:%S'
 
 
 class ConsoleFormatter(logging.Formatter):
-  """The message alone; from WARNING upwards the level before it."""
+  """The message alone, preceded by the level from WARNING upwards."""
 
   def format(self, record: logging.LogRecord) -> str:
     text = super().format(record)
     return text if record.levelno < logging.WARNING else f'{record.levelname.lower()}: {text}'
 
 
-class _Stderr(logging.StreamHandler):
-  """Writes to whatever `sys.stderr` is when a record comes."""
+class _StderrHandler(logging.StreamHandler[TextIO]):
+  """Writes to the current `sys.stderr`, which may be replaced after the handler was made."""
 
   def __init__(self) -> None:
     super().__init__(sys.stderr)
@@ -36,16 +38,16 @@ def show_log() -> None:
   """Shows the package's log records from INFO upwards on standard error. Calling it again changes nothing."""
   logger = logging.getLogger(PACKAGE)
   logger.setLevel(logging.INFO)
-  logger.propagate = False  # absl, which TensorFlow imports, would show every record again
-  if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
-    logger.addHandler(_Stderr())
+  logger.propagate = False  # absl, which TensorFlow imports, would show every record a second time
+  if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+    logger.addHandler(_StderrHandler())
 
 
 @contextlib.contextmanager
 def logged_to(path: str | os.PathLike[str]) -> Iterator[None]:
   """Appends the package's log records, Python's warnings and an unhandled exception's traceback to the file `path`."""
   handler = logging.FileHandler(path, encoding='utf-8')
-  handler.setFormatter(logging.Formatter(FILE_FORMAT, datefmt='%Y-%m-%d %H:%M:%S'))
+  handler.setFormatter(logging.Formatter(FILE_FORMAT, datefmt=TIME_FORMAT))
   loggers = [logging.getLogger(PACKAGE), logging.getLogger('py.warnings')]
   for logger in loggers:
     logger.addHandler(handler)
@@ -65,7 +67,7 @@ def logged_to(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-  """Shows the log; turns a UserError into one message and exit status 2, an interruption into one and status 130."""
+  """Shows the log. Turns a UserError into a message and exit status 2, an interruption into one and status 130."""
   show_log()
   try:
     yield

@@ -1,10 +1,14 @@
-"""What a person sees while waiting: how far, how fast, how long still."""
+"""Progress lines with rate and remaining time.
+
+They are ordinary log lines, not a progress bar of rich or tqdm: the same line serves a terminal, a log file and the
+output of a batch scheduler.
+"""
 
 import time
 
 
 def format_seconds(seconds: float) -> str:
-  """A duration in the two largest units that matter: 42s, 7m05s, 3h20m, 2d04h."""
+  """Formats a duration in its two largest units: 42s, 7m05s, 3h20m, 2d04h."""
   seconds = int(seconds)
   if seconds < 60:
     return f'{seconds}s'
@@ -18,12 +22,12 @@ def format_seconds(seconds: float) -> str:
 
 
 class Progress:
-  """Rate and time left of a long loop, over the interval since the last line.
+  """Measures the rate of a long loop between two calls, and estimates the remaining time from it.
 
   Args:
-    total: steps in the whole run.
-    start: steps done before this process began.
-    unit: what a step is called in the line.
+    total: steps in the run.
+    start: steps already done when the process started.
+    unit: name of the steps in the progress line.
   """
 
   def __init__(self, total: int, start: int = 0, unit: str = 'steps') -> None:
@@ -32,14 +36,14 @@ class Progress:
     self._last_step, self._last_time = start, time.monotonic()
 
   def line(self, step: int, summary: str = '') -> str:
-    """One line for `step` steps done; `summary` is put in its middle."""
+    """Returns the progress line after `step` steps, with `summary` in its middle."""
     rate = self.rate(step)
-    left = format_seconds((self._total - step) / rate) if rate else '?'
+    remaining = format_seconds((self._total - step) / rate) if rate else '?'
     middle = f'  {summary}' if summary else ''
-    return f'{step}/{self._total}{middle}  {rate:.2f} {self._unit}/s  {left} left'
+    return f'{step}/{self._total}{middle}  {rate:.2f} {self._unit}/s  {remaining} left'
 
   def rate(self, step: int) -> float:
-    """Steps per second since the last call."""
+    """Returns steps per second since the previous call of `rate` or `line`."""
     now = time.monotonic()
     rate = (step - self._last_step) / max(now - self._last_time, 1e-9)
     self._last_step, self._last_time = step, now

@@ -138,7 +138,8 @@ def training_steps(options: argparse.Namespace) -> None:
       raise UserError(f'{name}: {batch} does not divide among {jax.device_count()} devices')
   mesh, draw = make_mesh(), np.random.default_rng(0)
   networks, teacher_network = (make(config, options.people) for make in (make_networks, make_teacher_network))
-  optimizers, teacher_optimizer = make_optimizers(config), make_teacher_optimizer(config, 100)
+  optimizers = make_optimizers(config.optimizer)
+  teacher_optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch=100)
 
   def images(*shape: int) -> Any:
     values = draw.integers(0, 256, (*shape, *config.data.image_size_hw, 3), np.uint8)
@@ -185,8 +186,8 @@ def training_steps(options: argparse.Namespace) -> None:
   batch, count = config.batch_size, len(teacher_folders(config, pathlib.Path()))
   teachers = [Teacher(*teacher_network.init(jax.random.key(i))) for i in range(count)]
   teachers = jax.device_put(tuple(teachers), replicated(mesh))
-  for step in (0, *phase_boundaries(config)):
-    active = active_terms(config, step)
+  for step in (0, *phase_boundaries(config.ramps, config.num_steps)):
+    active = active_terms(config.ramps, step)
     truth = images(batch, 2) if active.teaching and config.teaching.images == 'ground_truth' else None
     compare(
       f'{"DG-Net" if config.joint else "re-id network alone"} from step {step}',

@@ -139,7 +139,7 @@ class OptimizerConfig:
 
   generator_learning_rate: float = 1e-4  # Adam; structure encoder and decoder
   discriminator_learning_rate: float = 1e-4  # Adam
-  adam_betas: tuple[float, ...] = (0.0, 0.999)  # of both Adam optimizers (release: beta1, beta2)
+  adam_betas: tuple[float, float] = (0.0, 0.999)  # of both Adam optimizers (release: beta1, beta2)
   reid_learning_rate: float = 0.002  # SGD with Nesterov momentum; backbone (release: lr2)
   head_multiplier: float = 10.0  # learning rate of the heads relative to the backbone's
   reid_momentum: float = 0.9

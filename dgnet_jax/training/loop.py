@@ -115,7 +115,7 @@ def _batches(config: Config, index: DatasetIndex, source: Source, start: int) ->
     return batches
 
   def is_wanted(step: int) -> bool:
-    return active_terms(config, step).teaching
+    return active_terms(config.ramps, step).teaching
 
   return with_true_cross(batches, source.sampler, config, index.root, index.train.paths, start, is_wanted)
 
@@ -167,7 +167,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   teachers = train_teacher(config, index, workdir)
   mesh = make_mesh()
   networks = make_networks(config, index.num_identities)
-  optimizers = make_optimizers(config)
+  optimizers = make_optimizers(config.optimizer)
   checkpoints = Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)
   with contextlib.closing(checkpoints), stop_signals() as stopped:
     fresh = checkpoints.latest_step() is None
@@ -201,13 +201,13 @@ def _loop(
   stopped: Callable[[], bool],
 ) -> TrainState:
   start, total = int(state.step), config.num_steps
-  phases = set(phase_boundaries(config))
+  phases = set(phase_boundaries(config.ramps, config.num_steps))
   watch, progress = LossWatch(checkpoints), Progress(total, start)
   with contextlib.closing(device_batches(host_batches, mesh)) as batches:
     for step in range(start, total):
       if step in phases or step == start:
-        logger.info(f'step {step}: compiling for {_describe(config, active_terms(config, step))}')
-      state, metrics = step_fn(state, teachers, next(batches), active_terms(config, step))
+        logger.info(f'step {step}: compiling for {_describe(config, active_terms(config.ramps, step))}')
+      state, metrics = step_fn(state, teachers, next(batches), active_terms(config.ramps, step))
       watch.add(step, metrics)
       done = step + 1
       if done % config.log.progress_every_steps == 0 or done == total:
@@ -251,7 +251,9 @@ def _report(config: Config, done: int, losses: dict[str, float], progress: Progr
   }
   summary = ' '.join(f'{label} {losses[name]:.3f}' for label, name in shown.items() if name in losses)
   logger.info(progress.line(done, summary))
-  weights, rates = loss_weights(config, jnp.asarray(done - 1)), learning_rates(config, jnp.asarray(done - 1))
+  step = jnp.asarray(done - 1)
+  weights = loss_weights(config.weights, config.ramps, config.teaching, step)
+  rates = learning_rates(config.optimizer, step)
   scalars = {f'loss/{name}': value for name, value in losses.items()}
   scalars |= {f'weight/{name}': float(value) for name, value in weights.after.items()}
   scalars |= {f'rate/{name}': float(value) for name, value in rates.items()}

@@ -1,28 +1,28 @@
-"""The three optimisers, and the teacher's, with PyTorch's arithmetic (release fact 36).
+"""Optimizers of DG-Net and of the teacher, with the arithmetic of PyTorch (release fact 36).
 
-Weight decay is *coupled*: added to the gradient of every parameter before the moments see it.
+Weight decay is *coupled*: it is added to the gradient of every parameter before the moments are updated.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax import tree_utils
 
-from dgnet_jax.config.schema import Config
-from dgnet_jax.training.schedules import learning_rates, teacher_learning_rate
+from dgnet_jax.config.schema import OptimizerConfig, TeacherConfig
+from dgnet_jax.training.schedules import Number, learning_rates, teacher_schedule
 from dgnet_jax.types import Array, Params
 
-ADAM_BETAS = (0.0, 0.999)
 ADAM_EPSILON = 1e-8
-Schedule = Callable[[Array], Array | float]
+Moments: TypeAlias = optax.ScaleByAdamState | optax.TraceState
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizers:
-  """One gradient transformation for each NetworkState."""
+  """One gradient transformation per NetworkState."""
 
   generator: optax.GradientTransformation
   discriminator: optax.GradientTransformation
@@ -30,46 +30,61 @@ class Optimizers:
 
 
 def scale_parts(multipliers: Mapping[str, float], others: float = 1.0) -> optax.GradientTransformation:
-  """Multiplies the updates of the named top-level parts of a parameter tree, and by `others` those of the rest.
+  """Scales the updates of the top-level parts of a parameter tree.
 
-  Raises (when used):
-    ValueError: a named part is not in the tree.
+  Args:
+    multipliers: factor by the name of the part.
+    others: factor of all other parts.
+
+  Returns:
+    A stateless transformation. Its update raises ValueError if the tree lacks one of the named parts.
   """
 
-  def scale(updates: Params, _: Any = None) -> Params:
-    unknown = sorted(multipliers.keys() - updates.keys())
+  def scale(updates: optax.Updates, _: optax.Params | None = None) -> optax.Updates:
+    parts = cast(Params, updates)
+    unknown = sorted(multipliers.keys() - parts.keys())
     if unknown:
-      raise ValueError(f'{unknown} not among the parts {sorted(updates)}')
-    return jax.tree.map_with_path(lambda path, update: multipliers.get(path[0].key, others) * update, updates)
+      raise ValueError(f'no parts {unknown} among {sorted(parts)}')
+    scaled: Params = jax.tree.map_with_path(lambda path, x: multipliers.get(path[0].key, others) * x, parts)
+    return cast(optax.Updates, scaled)
 
   return optax.stateless(scale)
 
 
-def coupled_adam(schedule: Schedule, weight_decay: float) -> optax.GradientTransformation:
-  """Adam without momentum, as the GAN's two optimisers use it.
+def coupled_adam(
+  schedule: optax.Schedule, *, betas: tuple[float, float], weight_decay: float
+) -> optax.GradientTransformation:
+  """Adam with coupled weight decay on all parameters.
 
   Args:
-    schedule: learning rate of the n-th update, n from 0.
-    weight_decay: coupled, on all parameters.
+    schedule: learning rate by the number of updates done.
+    betas: decay rates of the first and second moment.
+    weight_decay: factor of the parameters.
   """
+  first, second = betas
   return optax.chain(
     optax.add_decayed_weights(weight_decay),
-    optax.scale_by_adam(*ADAM_BETAS, eps=ADAM_EPSILON),
+    optax.scale_by_adam(first, second, ADAM_EPSILON),
     optax.scale_by_learning_rate(schedule),
   )
 
 
 def coupled_nesterov(
-  schedule: Schedule, *, momentum: float, weight_decay: float, multipliers: Mapping[str, float], others: float = 1.0
+  schedule: optax.Schedule,
+  *,
+  momentum: float,
+  weight_decay: float,
+  multipliers: Mapping[str, float],
+  others: float = 1.0,
 ) -> optax.GradientTransformation:
-  """SGD with Nesterov momentum; the first buffer is the first gradient.
+  """SGD with Nesterov momentum and coupled weight decay; the buffer starts as the first gradient.
 
   Args:
-    schedule: learning rate of the n-th update, n from 0.
-    momentum: share of the old buffer.
-    weight_decay: coupled, on all parameters.
-    multipliers: of the rate, by top-level part of the parameter tree.
-    others: multiplier of the parts not named.
+    schedule: learning rate by the number of updates done.
+    momentum: decay rate of the buffer.
+    weight_decay: factor of the parameters.
+    multipliers: factor of the rate by top-level part of the parameter tree.
+    others: factor of the rate of all other parts.
   """
   return optax.chain(
     optax.add_decayed_weights(weight_decay),
@@ -79,75 +94,69 @@ def coupled_nesterov(
   )
 
 
-def make_optimizers(config: Config) -> Optimizers:
-  """The optimisers of the main job; each counts its own updates, which is the step.
+def make_optimizers(config: OptimizerConfig) -> Optimizers:
+  """Returns the optimizers of DG-Net. Each counts its own updates; that count is the step of its schedule."""
 
-  Args:
-    config: `optimizer` is read, while tracing.
-  """
-  settings = config.optimizer
+  def rate_of(network: str) -> optax.Schedule:
+    def schedule(count: Any) -> Number:
+      return learning_rates(config, count)[network]
 
-  def rate_of(name: str) -> Schedule:
-    return lambda count: learning_rates(config, count)[name]
+    return schedule
+
+  def adam(network: str) -> optax.GradientTransformation:
+    return coupled_adam(rate_of(network), betas=config.adam_betas, weight_decay=config.weight_decay)
 
   return Optimizers(
-    generator=coupled_adam(rate_of('generator'), settings.weight_decay),
-    discriminator=coupled_adam(rate_of('discriminator'), settings.weight_decay),
+    generator=adam('generator'),
+    discriminator=adam('discriminator'),
     reid=coupled_nesterov(
       rate_of('reid'),
-      momentum=settings.reid_momentum,
-      weight_decay=settings.weight_decay,
+      momentum=config.reid_momentum,
+      weight_decay=config.weight_decay,
       multipliers={'backbone': 1.0},
-      others=settings.head_multiplier,
+      others=config.head_multiplier,
     ),
   )
 
 
-def make_teacher_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
-  """The teacher's SGD with Nesterov momentum.
+def make_teacher_optimizer(
+  teacher: TeacherConfig, optimizer: OptimizerConfig, steps_per_epoch: int
+) -> optax.GradientTransformation:
+  """Returns the teacher's SGD with Nesterov momentum.
 
   Args:
-    config: `teacher`, and momentum and decay of `optimizer`, are read, while tracing.
+    teacher: learning rates and epochs.
+    optimizer: momentum and weight decay, which are those of the re-id network.
     steps_per_epoch: batches in a pass over the training images.
   """
   return coupled_nesterov(
-    lambda count: teacher_learning_rate(config, steps_per_epoch, count),
-    momentum=config.optimizer.reid_momentum,
-    weight_decay=config.optimizer.weight_decay,
-    multipliers={'backbone': config.teacher.backbone_multiplier},
+    teacher_schedule(teacher, steps_per_epoch),
+    momentum=optimizer.reid_momentum,
+    weight_decay=optimizer.weight_decay,
+    multipliers={'backbone': teacher.backbone_multiplier},
   )
 
 
-def adam_slots(opt_state: Any) -> tuple[Params, Params]:
-  """A `coupled_adam` state's first and second moments (PyTorch's exp_avg and exp_avg_sq)."""
-  slots = next(part for part in opt_state if isinstance(part, optax.ScaleByAdamState))
-  return slots.mu, slots.nu
+def adam_state(opt_state: optax.OptState) -> optax.ScaleByAdamState:
+  """Returns the moments `mu` and `nu` (PyTorch: exp_avg, exp_avg_sq) and the `count` of updates in Adam's state."""
+  return cast(optax.ScaleByAdamState, tree_utils.tree_get(opt_state, 'ScaleByAdamState'))
 
 
-def adam_count(opt_state: Any) -> Array:
-  """i32[], the updates that a `coupled_adam` state has seen."""
-  return next(part for part in opt_state if isinstance(part, optax.ScaleByAdamState)).count
+def momentum_buffers(opt_state: optax.OptState) -> Params:
+  """Returns the momentum buffers in the state of `coupled_nesterov`, as the parameters are nested."""
+  return cast(Params, tree_utils.tree_get(opt_state, 'TraceState').trace)
 
 
-def with_slots(opt_state: Any, step: int, slots: Mapping[str, Any]) -> Any:
-  """A fresh optimiser state of this file at another step, with what was gathered until then.
+def with_progress(opt_state: optax.OptState, step: int | Array, moments: Moments | None = None) -> optax.OptState:
+  """Returns a fresh optimizer state as after `step` updates.
 
   Args:
-    opt_state: of `coupled_adam` or `coupled_nesterov`, at step 0.
-    step: updates done, for the learning rates.
-    slots: of Adam `mu`, `nu` and `count` (its own updates); of Nesterov `trace`. Empty leaves what was there.
+    opt_state: of `coupled_adam` or `coupled_nesterov`.
+    step: count of the learning-rate schedule.
+    moments: replaces the moments; None leaves them as they are.
   """
-
-  def at_step(part: Any) -> Any:
-    if isinstance(part, optax.ScaleByScheduleState):
-      return part._replace(count=jnp.full_like(part.count, step))
-    if isinstance(part, optax.ScaleByAdamState | optax.TraceState):
-      return part._replace(**{name: jax.tree.map(jnp.asarray, value) for name, value in slots.items()})
-    return part
-
-  return tuple(at_step(part) for part in opt_state)
-
-
-def momentum_slots(opt_state: Any) -> Params:
-  """A `coupled_nesterov` state's momentum buffers."""
-  return next(part for part in opt_state if isinstance(part, optax.TraceState)).trace
+  count = optax.ScaleByScheduleState(count=jnp.asarray(step, jnp.int32))
+  opt_state = tree_utils.tree_set(opt_state, ScaleByScheduleState=count)
+  if moments is None:
+    return opt_state
+  return tree_utils.tree_set(opt_state, **{type(moments).__name__: jax.tree.map(jnp.asarray, moments)})

@@ -1,36 +1,36 @@
-"""What changes with time, as functions of the step: loss weights, learning rates, and which terms count.
+"""Loss weights, active terms and learning rates as functions of the step.
 
-Steps are 0-based. Nothing here is state, so a resumed run goes on with the very same numbers.
+Steps count from 0. Nothing here is state, so a resumed run continues with the same numbers.
 """
 
 from collections.abc import Mapping
-from typing import Any
+import dataclasses
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from dgnet_jax.config.schema import Config
+from dgnet_jax.config.schema import (
+  OptimizerConfig,
+  RampConfig,
+  RampsConfig,
+  TeacherConfig,
+  TeachingConfig,
+  WeightsConfig,
+)
 from dgnet_jax.types import ActiveTerms, Array
 
-CONSTANT_WEIGHTS = (
-  'adversarial',
-  'self_reconstruction',
-  'positive_reconstruction',
-  'cross_identity',
-  'identity',
-  'positive_identity',
-)
 Number = Array | float
 
 
 @flax.struct.dataclass
 class LossWeights:
-  """f32[] by name. terms: what each loss term is multiplied by. before, after: each ramp around this step's increment.
+  """f32[] by name: the factor of each loss term, and each ramped weight around the increment of the step.
 
-  The release increments a ramped weight between building the terms and summing them (fact 7): a term is skipped while
-  its weight *before* the increment is 0, yet multiplied by the weight *after* it.
+  The release increments a ramped weight between computing the terms and summing them (fact 7): it skips a term while
+  the weight *before* the increment is 0, but multiplies it by the weight *after* the increment.
   """
 
   terms: Mapping[str, Number]
@@ -38,77 +38,91 @@ class LossWeights:
   after: Mapping[str, Number]
 
 
-def _ramp_after(ramp: Any, step: int | Array) -> Number:
-  """A ramp's value after the increment of `step`; negative steps are before the run."""
+def _ramp_after(ramp: RampConfig, step: int | Array) -> Number:
+  """The value of a ramp after the increment of `step`; before the run if `step` is negative."""
   xp = jnp if isinstance(step, jax.Array) else np
   grown = xp.minimum(ramp.initial + ramp.per_step * (step - ramp.start_step), ramp.maximum)
-  value = xp.where(step > ramp.start_step, grown, ramp.initial)
+  value: Array = xp.where(step > ramp.start_step, grown, ramp.initial)
   return value if isinstance(step, jax.Array) else float(value)
 
 
-def loss_weights(config: Config, step: int | Array) -> LossWeights:
-  """Every loss weight of one step.
+def loss_weights(
+  weights: WeightsConfig, ramps: RampsConfig, teaching: TeachingConfig, step: int | Array
+) -> LossWeights:
+  """Returns all loss weights of one step.
 
   Args:
-    config: `weights`, `ramps` and `teaching` are read.
-    step: iterations done before this one; i32[] (traced or not) or int.
+    weights: the constant ones.
+    ramps: those that grow.
+    teaching: shares of the teaching weight.
+    step: iterations done before this one; int or i32[], traced or not.
 
   Returns:
-    LossWeights; numbers are f32[] for an array step and floats for an int.
+    LossWeights of floats for an int step, of f32[] for an array.
   """
-  before = {name: _ramp_after(ramp, step - 1) for name, ramp in config.ramps.by_name().items()}
-  after = {name: _ramp_after(ramp, step) for name, ramp in config.ramps.by_name().items()}
-  # 0 or 1: a weight that starts to grow in this step does not count yet.
-  counts = {name: (weight > 0) * 1.0 for name, weight in before.items()}
-  effective = {name: counts[name] * after[name] for name in after}
-  terms: dict[str, Number] = {name: getattr(config.weights, name) for name in CONSTANT_WEIGHTS}
+  before = {name: _ramp_after(ramp, step - 1) for name, ramp in ramps.by_name().items()}
+  after = {name: _ramp_after(ramp, step) for name, ramp in ramps.by_name().items()}
+  # In the step in which a weight leaves 0 its term does not count yet.
+  effective = {name: (before[name] > 0) * after[name] for name in after}
+  terms: dict[str, Number] = {field.name: getattr(weights, field.name) for field in dataclasses.fields(weights)}
   terms |= {name: effective[name] for name in ('structure_code', 'appearance_code', 'cycle')}
-  # The fine head's share of identification uses the teaching weight before the increment: release fact 8.
-  fine_on_real = config.teaching.fine_grained * config.teaching.fine_on_real
-  terms['fine_identity'] = terms['identity'] * before['teaching'] * fine_on_real
-  terms['primary_teaching'] = effective['teaching'] * config.teaching.primary
-  terms['fine_teaching'] = effective['teaching'] * config.teaching.fine_grained
+  # On real images the fine-grained head is weighted by the teaching weight before the increment (fact 8).
+  terms['fine_identity'] = terms['identity'] * before['teaching'] * teaching.fine_grained * teaching.fine_on_real
+  terms['primary_teaching'] = effective['teaching'] * teaching.primary
+  terms['fine_teaching'] = effective['teaching'] * teaching.fine_grained
   return LossWeights(terms, before, after)
 
 
-def active_terms(config: Config, step: int) -> ActiveTerms:
-  """Which ramped terms count in a step: those whose weight before the step's increment is above 0."""
-  positive = {name: bool(_ramp_after(ramp, step - 1) > 0) for name, ramp in config.ramps.by_name().items()}
+def active_terms(ramps: RampsConfig, step: int) -> ActiveTerms:
+  """Returns which ramped terms count in a step: those whose weight is above 0 before its increment."""
+  active = {name: _ramp_after(ramp, step - 1) > 0 for name, ramp in ramps.by_name().items()}
   return ActiveTerms(
-    codes=positive['structure_code'] or positive['appearance_code'],
-    cycle=positive['cycle'],
-    teaching=positive['teaching'],
+    codes=bool(active['structure_code'] or active['appearance_code']),
+    cycle=bool(active['cycle']),
+    teaching=bool(active['teaching']),
   )
 
 
-def phase_boundaries(config: Config) -> list[int]:
-  """The steps within the run, in order, whose active terms differ from the step before; each costs a compilation."""
-  # A ramp's first increment is at start_step + 1, and its weight before a step is above 0 one step later.
-  candidates = sorted({ramp.start_step + 2 for ramp in config.ramps.by_name().values()})
+def phase_boundaries(ramps: RampsConfig, num_steps: int) -> list[int]:
+  """Returns the steps of a run, in order, at which the active terms change; each costs a compilation."""
+  # A ramp first grows in start_step + 1, so its weight is above 0 before the increment of start_step + 2.
+  candidates = sorted({ramp.start_step + 2 for ramp in ramps.by_name().values()})
   return [
-    step
-    for step in candidates
-    if 0 < step < config.num_steps and active_terms(config, step) != active_terms(config, step - 1)
+    step for step in candidates if 0 < step < num_steps and active_terms(ramps, step) != active_terms(ramps, step - 1)
   ]
 
 
-def learning_rates(config: Config, step: int | Array) -> dict[str, Number]:
-  """The optimisers' rates in one step.
+def _num_drops(optimizer: OptimizerConfig, step: int | Array) -> int | Array:
+  """How often the rates have dropped by `step`.
 
-  They drop at `decay_steps`, 1.5 and 1.75 times it, each one step early as in the release, which advances its scheduler
-  first (fact 2). Milestones that coincide multiply.
+  By hand because optax's schedules are not exact here: `piecewise_constant_schedule` has no repeated boundaries, and
+  `exponential_decay` floors a float32 quotient.
+  """
+  # The release advances its scheduler before the update, so every drop comes one step early (fact 2).
+  scheduler_step = step + 1
+  period = optimizer.decay_steps
+  if optimizer.schedule == 'constant':
+    return 0
+  if optimizer.schedule == 'step':
+    return scheduler_step // period
+  milestones = (period, period + period // 2, period + period // 2 + period // 4)
+  return sum((scheduler_step >= milestone) * 1 for milestone in milestones)
+
+
+def learning_rates(optimizer: OptimizerConfig, step: int | Array) -> dict[str, Number]:
+  """Returns the learning rates of one step.
+
+  Schedule multistep drops at `decay_steps` and at 1.5 and 1.75 times it (milestones that coincide multiply), schedule
+  step at every multiple of `decay_steps`, both one step early, as in the release (fact 2).
 
   Args:
-    config: `optimizer` is read.
-    step: iterations done before this one; i32[] (traced or not) or int.
+    optimizer: rates and schedule.
+    step: iterations done before this one; int or i32[], traced or not. -1 gives the rates before the run.
 
   Returns:
-    Rates of 'generator', 'discriminator' and 'reid' (the backbone; heads get `head_multiplier` times it).
+    The rates of 'generator', 'discriminator' and 'reid' (its backbone; the heads' are `head_multiplier` times it).
   """
-  optimizer = config.optimizer
-  period = optimizer.decay_steps
-  milestones = (period, period + period // 2, period + period // 2 + period // 4)
-  drops = sum((step + 1 >= milestone) * 1 for milestone in milestones)
+  drops = _num_drops(optimizer, step)
   return {
     'generator': optimizer.generator_learning_rate * optimizer.gan_decay**drops,
     'discriminator': optimizer.discriminator_learning_rate * optimizer.gan_decay**drops,
@@ -116,17 +130,14 @@ def learning_rates(config: Config, step: int | Array) -> dict[str, Number]:
   }
 
 
-def teacher_learning_rate(config: Config, steps_per_epoch: int, step: int | Array) -> Number:
-  """The rate of the teacher's head in one step: a linear warm-up from a tenth, and one drop to a tenth.
+def teacher_schedule(teacher: TeacherConfig, steps_per_epoch: int) -> optax.Schedule:
+  """Returns the learning rate of the teacher's head by step: linear warm-up from a tenth, then one drop to a tenth.
 
   Args:
-    config: `teacher` is read.
+    teacher: rate and epochs.
     steps_per_epoch: batches in a pass over the training images.
-    step: iterations done before this one; i32[] (traced or not) or int.
   """
-  teacher = config.teacher
-  xp = jnp if isinstance(step, jax.Array) else np
-  warmup_steps = max(teacher.warmup_epochs * steps_per_epoch, 1)
-  warmth = xp.minimum(0.1 + 0.9 * step / warmup_steps, 1.0) if teacher.warmup_epochs else 1.0
-  drops = (step >= teacher.decay_epoch * steps_per_epoch) * 1
-  return teacher.learning_rate * warmth * 0.1**drops
+  warmup_steps = teacher.warmup_epochs * steps_per_epoch
+  warmup = optax.linear_schedule(0.1, 1.0, warmup_steps) if warmup_steps else optax.constant_schedule(1.0)
+  decay = optax.piecewise_constant_schedule(teacher.learning_rate, {teacher.decay_epoch * steps_per_epoch: 0.1})
+  return lambda step: warmup(step) * decay(step)

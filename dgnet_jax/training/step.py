@@ -66,13 +66,13 @@ def update(
     teachers: frozen; their soft labels are averaged.
     batch: the input.
     draws: of this step.
-    active: `active_terms(config, step)`.
+    active: `active_terms(config.ramps, step)`.
 
   Returns:
     The state after it; each unweighted term's batch mean per stream, f[2], and the summed loss totals, f[]; the
     gradients of generator, discriminator and re-id network, unused outputs of which cost nothing under jit.
   """
-  weights = loss_weights(config, state.step).terms
+  weights = loss_weights(config.weights, config.ramps, config.teaching, state.step).terms
   losses = adversarial_losses(config.discriminator.gan_type, batch.image.shape[0])
 
   def encode(reid_params):

@@ -22,10 +22,10 @@ from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.preemption import stop_signals
-from dgnet_jax.training.schedules import teacher_learning_rate
+from dgnet_jax.training.schedules import teacher_schedule
 from dgnet_jax.training.teacher_step import Metrics, TeacherState, create_teacher_state, make_teacher_step
 from dgnet_jax.types import Teacher
-from dgnet_jax.utils.atomic_files import whole_file
+from dgnet_jax.utils.atomic_files import atomic_file
 from dgnet_jax.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,8 @@ def load_teachers(config: Config, people: DatasetIndex | int, workdir: str | pat
 def _template(config: Config, num_identities: int) -> TeacherState:
   """The form of a state, to restore into, without its numbers."""
   network = make_teacher_network(config, num_identities)
-  optimizer = make_teacher_optimizer(config, steps_per_epoch=1)  # the form is the same for any
+  # The structure of the state does not depend on the number of steps.
+  optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch=1)
   form = jax.eval_shape(lambda: create_teacher_state(network, optimizer, config.seed))
   everywhere = replicated(make_mesh())
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), form)
@@ -192,14 +193,14 @@ def _train(
   source = make_source(index.train, config)
   steps_per_epoch = source.single_sampler.steps_per_epoch
   network = make_teacher_network(config, index.num_identities)
-  optimizer = make_teacher_optimizer(config, steps_per_epoch)
+  optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch)
   if state is None:
     backbone = load_backbone(config, 'teacher')
     state = put_everywhere(create_teacher_state(network, optimizer, config.seed, backbone), replicated(mesh))
   start = int(state.step)
   total = max(config.teacher.num_epochs * steps_per_epoch, start)
   if jax.process_index() == 0:
-    with whole_file(folder / DESCRIPTION_FILE) as aside:
+    with atomic_file(folder / DESCRIPTION_FILE) as aside:
       aside.write_text(json.dumps(description | {'num_steps': total}, indent=2) + '\n')
   count = sum(x.size for x in jax.tree.leaves(state.network.params))
   logger.info(
@@ -213,7 +214,7 @@ def _train(
     stop_signals() as stopped,
   ):
     pending: list[Metrics] = []
-    progress = Progress(total, start)
+    progress, schedule = Progress(total, start), teacher_schedule(config.teacher, steps_per_epoch)
     for done in range(start + 1, total + 1):
       state, metrics = step_fn(state, *next(batches))
       pending.append(metrics)
@@ -222,7 +223,7 @@ def _train(
       if saving or done % config.log.progress_every_steps == 0:
         means = _mean_metrics(pending, done, folder)
         pending.clear()
-        rate = float(teacher_learning_rate(config, steps_per_epoch, done - 1))
+        rate = float(schedule(done - 1))
         logger.info(
           'teacher ' + progress.line(done, f'loss {means["loss"]:.3f} accuracy {means["accuracy"]:.3f} rate {rate:.4f}')
         )

@@ -59,7 +59,7 @@ def test_layout(file):
 def test_a_fresh_state_starts_from_it(file):
   config = config_with(file)
   backbone = load_backbone(config, 'reid')
-  networks, optimizers = make_networks(config, PEOPLE), make_optimizers(config)
+  networks, optimizers = make_networks(config, PEOPLE), make_optimizers(config.optimizer)
   fresh, started = (create_train_state(networks, optimizers, 0, start) for start in (None, backbone))
   jax.tree.map(np.testing.assert_array_equal, started.reid.params['backbone'], backbone['params'])
   jax.tree.map(np.testing.assert_array_equal, started.reid.batch_stats['backbone'], backbone['batch_stats'])

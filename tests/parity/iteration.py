@@ -11,7 +11,7 @@ from dgnet_jax.config.validation import leaves
 from dgnet_jax.interop import torch_names
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.training.objectives import Draws
-from dgnet_jax.training.optimizers import adam_slots, make_optimizers, momentum_slots
+from dgnet_jax.training.optimizers import adam_state, make_optimizers, momentum_buffers
 from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
 from dgnet_jax.training.step import update
 from dgnet_jax.types import NetworkState, Teacher, TrainState
@@ -83,6 +83,10 @@ def check_fingerprints(ledger, what, recipe, actual, expected, *, rtol, noise=0.
   return checked
 
 
+def weights_at(config, step):
+  return loss_weights(config.weights, config.ramps, config.teaching, step)
+
+
 # Arguments of the compiled iteration; a compilation takes a minute, and the goldens differ in these.
 SCHEDULE = tuple(
   f'optimizer.{name}'
@@ -110,7 +114,7 @@ def compiled_update(config, num_identities):
       traced = config.copy_and_resolve_references()
       for name, value in schedule.items():
         loading.set_field(traced, name, value)
-      optimizers = make_optimizers(traced)
+      optimizers = make_optimizers(traced.optimizer)
       return update(networks, teacher_network, optimizers, traced, state, teachers, batch, draws, active)
 
     _COMPILED[key] = jax.jit(step, static_argnums=5)
@@ -127,7 +131,7 @@ class Run:
     self.classes = self.meta['hyperparameters']['ID_class']
     self.config = goldens.config_of(self.meta)
     self.config.compute_dtype = compute_dtype
-    optimizers = make_optimizers(self.config)
+    optimizers = make_optimizers(self.config.optimizer)
     self.after, self._teachers = initial_state(folder, self.config, self.meta, optimizers, self.classes)
 
   def advance(self, number):
@@ -136,11 +140,11 @@ class Run:
     batch = goldens.pair_batch(self.recipe, self.meta, number)
     draws = Draws(jnp.asarray(self.meta['rand'][number] <= self.config.structure_encoder_update_prob))
     run = compiled_update(self.config, self.classes)
-    self.after, metrics, gradients = run(self.after, self._teachers, batch, draws, active_terms(self.config, step))
+    self.after, metrics, gradients = run(self.after, self._teachers, batch, draws, active_terms(self.config.ramps, step))
     return metrics, gradients
 
   def losses(self, metrics, number):
-    return golden_losses(metrics, loss_weights(self.config, self.meta['iteration0'] + number))
+    return golden_losses(metrics, weights_at(self.config, self.meta['iteration0'] + number))
 
   def ours(self, network, tree, collection='params'):
     """Our tree under the release's names."""
@@ -157,14 +161,14 @@ class Run:
     """The optimiser's slots by the release's names of slot and parameter."""
     state = getattr(self.after, NETWORKS[network]).opt_state
     if network == 'id':
-      return {'momentum_buffer': self.ours(network, momentum_slots(state))}
-    first, second = adam_slots(state)
-    return {'exp_avg': self.ours(network, first), 'exp_avg_sq': self.ours(network, second)}
+      return {'momentum_buffer': self.ours(network, momentum_buffers(state))}
+    adam = adam_state(state)
+    return {'exp_avg': self.ours(network, adam.mu), 'exp_avg_sq': self.ours(network, adam.nu)}
 
 
 def check_weights_and_rates(config, step, golden):
   """Ramped weights before and after the step, and all learning rates at it."""
-  weights = loss_weights(config, step)
+  weights = weights_at(config, step)
   for ours, theirs in (
     ('structure_code', 'recon_s_w'),
     ('appearance_code', 'recon_f_w'),
@@ -173,7 +177,7 @@ def check_weights_and_rates(config, step, golden):
   ):
     np.testing.assert_allclose(weights.before[ours], golden['weights_before'][theirs])
     np.testing.assert_allclose(weights.after[ours], golden['weights_after'][theirs])
-  rates = learning_rates(config, step)
+  rates = learning_rates(config.optimizer, step)
   multiplier = config.optimizer.head_multiplier
   np.testing.assert_allclose([rates['generator']], golden['lr']['gen'])
   np.testing.assert_allclose([rates['discriminator']], golden['lr']['dis'])

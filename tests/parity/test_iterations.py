@@ -57,7 +57,7 @@ class TestStep:
     expected = run.golden['params_after'][network]
     ours = run.params(network)
     # Adam turns a zero gradient's rounding into a step of up to its rate (fact 37); our own bound is a hundredth.
-    rate = float(learning_rates(run.config, run.step)['generator'])
+    rate = float(learning_rates(run.config.optimizer, run.step)['generator'])
     noise = 1e-2 * rate / STEP_RTOL
     what = f'{run.name}: parameters of {network} after'
     checked = check_fingerprints(ledger, what, run.recipe, ours, expected, rtol=STEP_RTOL, noise=noise)
@@ -76,7 +76,7 @@ class TestStep:
     expected = ActiveTerms(
       codes=weights['recon_s_w'] > 0, cycle=weights['recon_x_cyc_w'] > 0, teaching=weights['teacher_w'] > 0
     )
-    assert active_terms(run.config, run.step) == expected
+    assert active_terms(run.config.ramps, run.step) == expected
 
 
 def advance_all(folder, name, count=None):

@@ -6,9 +6,9 @@ import pytest
 
 from dgnet_jax.training.objectives import Draws
 from dgnet_jax.training.optimizers import make_optimizers
-from dgnet_jax.training.schedules import active_terms, loss_weights
+from dgnet_jax.training.schedules import active_terms
 from tests.parity import goldens
-from tests.parity.iteration import NETWORKS, compiled_update, golden_losses, initial_state
+from tests.parity.iteration import NETWORKS, compiled_update, golden_losses, initial_state, weights_at
 from tests.parity.variants import each
 
 STEPS = ('normal', 'normal_norm_id', 'PCB', 'edge', 'nsgan_parallel_nonlocal', 'series_mlpin_avg_stride2')
@@ -30,12 +30,12 @@ class TestStep:
   def test_losses_and_gradients(self, variant):
     golden, meta, config = variant.golden, variant.meta, variant.config
     step = meta['iteration0']
-    state, teachers = initial_state(variant.folder, config, meta, make_optimizers(config), variant.num_identities)
+    state, teachers = initial_state(variant.folder, config, meta, make_optimizers(config.optimizer), variant.num_identities)
     batch = goldens.pair_batch(variant.recipe, meta, 0)
     draws = Draws(jnp.asarray(meta['rand'][0] <= config.structure_encoder_update_prob))
     update = compiled_update(config, variant.num_identities)
-    _, metrics, gradients = update(state, teachers, batch, draws, active_terms(config, step))
-    weights = loss_weights(config, step)
+    _, metrics, gradients = update(state, teachers, batch, draws, active_terms(config.ramps, step))
+    weights = weights_at(config, step)
     losses, expected = golden_losses(metrics, weights), golden['losses']
     if variant.name in NOISY_CYCLE:
       losses, expected = (without_cycle(x, weights.terms['cycle']) for x in (losses, expected))

@@ -33,7 +33,7 @@ def work(joint):
   for ramp in config.ramps.values():
     ramp.initial = 1.0
   networks, teacher_network = make_networks(config, PEOPLE), make_teacher_network(config, PEOPLE)
-  optimizers = make_optimizers(config)
+  optimizers = make_optimizers(config.optimizer)
   rng = np.random.default_rng(0)
   image, positive = rng.integers(256, size=(2, 2, 2, *config.data.image_size_hw, 3), dtype=np.uint8)
   pixels = PixelBatch(image, positive, np.array([[0, 1], [2, 3]], np.int32))

@@ -38,7 +38,7 @@ class Setup:
   def __init__(self, config, num_devices=1):
     self.mesh = make_mesh(jax.devices()[:num_devices])
     self.network = make_teacher_network(config, NUM_IDENTITIES)
-    self.optimizer = make_teacher_optimizer(config, steps_per_epoch=2)
+    self.optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch=2)
     state = create_teacher_state(self.network, self.optimizer, seed=5)
     self.state = jax.device_put(state, replicated(self.mesh))
     self.step = make_teacher_step(self.network, self.optimizer, config, self.mesh)

@@ -79,7 +79,7 @@ def tiny_config(options):
 def make_step(config, num_teachers=1):
   """The iteration as a function of nothing."""
   networks, teacher_network = make_networks(config, PEOPLE), make_teacher_network(config, PEOPLE)
-  optimizers = make_optimizers(config)
+  optimizers = make_optimizers(config.optimizer)
   height, width = config.data.image_size_hw
 
   def step():

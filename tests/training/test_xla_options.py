@@ -51,12 +51,13 @@ def test_a_kernel_gradient_is_no_longer_ynnpacks():
 
 def _joint_step(config):
   networks, teacher = make_networks(config, 4), make_teacher_network(config, 4)
-  return step.make_train_step(networks, teacher, make_optimizers(config), config, make_mesh())
+  return step.make_train_step(networks, teacher, make_optimizers(config.optimizer), config, make_mesh())
 
 
 def _teacher_step(config):
   network = make_teacher_network(config, 4)
-  return teacher_step.make_teacher_step(network, make_teacher_optimizer(config, 1), config, make_mesh())
+  optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch=1)
+  return teacher_step.make_teacher_step(network, optimizer, config, make_mesh())
 
 
 @pytest.mark.parametrize(('module', 'make'), [(step, _joint_step), (teacher_step, _teacher_step)])

@@ -162,7 +162,7 @@ class TestRoundTrip:
       loading.set_field(config, name, value)
     assert config == default_config() and num_identities(read, {}) == people
     saved = read_torch(files.paths['optimizer'])
-    optimizers, forms = make_optimizers(config), templates(config, people)
+    optimizers, forms = make_optimizers(config.optimizer), templates(config, people)
     for network, state_dict in state_dicts.items():
       entries = ENTRIES[network](config)
       loaded = load_strictly(read[network], entries, forms[network], where=network)

@@ -345,4 +345,6 @@ def _frozen(section: type[_Section], values: Mapping[str, Any]) -> _Section:
 def _converted(default: Any, value: Any) -> Any:
   if dataclasses.is_dataclass(default):
     return _frozen(type(default), value)
+  if isinstance(default, tuple):
+    return tuple(type(default[0])(item) for item in value)
   return type(default)(value)

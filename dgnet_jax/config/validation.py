@@ -103,7 +103,7 @@ def is_like(value: Any, reference: Any) -> bool:
 def type_name(reference: Any) -> str:
   """What a field takes, in words."""
   if isinstance(reference, tuple):
-    return f'whole numbers like {",".join(map(str, reference))}'
+    return f'{"numbers" if isinstance(reference[0], float) else "whole numbers"} like {",".join(map(str, reference))}'
   return {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a text'}[type(reference)]
 
 
@@ -318,6 +318,11 @@ def _real_images_suffice(config: Any) -> str:
   return 'False needs reid.style AB and reid.detach_code: elsewhere the generator trains the code'
 
 
+def _adam_betas_in_range(config: Any) -> str:
+  betas = tuple(config.optimizer.adam_betas)
+  return '' if len(betas) == 2 and max(betas) < 1 else f'{betas} must be two numbers in [0, 1)'
+
+
 # Fields that a rule reads (the first is the one to blame), and the rule.
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
   (('joint', 'reid.style', 'reid.detach_code'), _real_images_suffice),
@@ -333,6 +338,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[Any], str]], ...] = (
   (('reid.batch_norm_group', 'batch_size'), _groups_fill_batch),
   (('teacher.warmup_epochs', 'teacher.decay_epoch', 'teacher.num_epochs'), _teacher_epochs_in_order),
   (('ramps',), _ramps_rise),
+  (('optimizer.adam_betas',), _adam_betas_in_range),
   (
     ('reid.pretrained', 'reid.stage_sizes', 'reid.width', 'teacher.stage_sizes', 'teacher.width'),
     _teacher_backbone_fits,

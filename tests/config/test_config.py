@@ -1,3 +1,6 @@
+"""Validation of configurations, config files, command-line overrides and saved configs."""
+
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -5,8 +8,10 @@ import sys
 
 import pytest
 
-from dgnet_jax.config import loading, validation
-from dgnet_jax.config.defaults import default_config, validate
+from dgnet_jax.config import loading, rules
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.schema import Config
+from dgnet_jax.config.validation import leaves, nested, validate
 from dgnet_jax.data.layouts import LAYOUTS
 from dgnet_jax.errors import ConfigError, UserError
 
@@ -30,7 +35,7 @@ class TestValidate:
   def test_default_with_a_root_is_valid(self, config):
     validate(config)
 
-  def test_everything_wrong_is_told_at_once(self, config):
+  def test_all_problems_are_reported_at_once(self, config):
     config.data.rooot = 'x'
     config.batch_size = '8'
     config.augment.flip_prob = 1.5
@@ -46,7 +51,7 @@ class TestValidate:
       ]
     )
 
-  def test_near_misses_are_named(self, config):
+  def test_similar_field_is_suggested(self, config):
     config.data.rooot = 'x'
     assert 'did you mean data.root?' in problems_of(config)[0]
 
@@ -57,7 +62,7 @@ class TestValidate:
       ('data.image_size_hw', (256, 126), 'multiples of 4'),
       ('data.image_size_hw', [1.5, 2.5], 'whole numbers'),
       ('structure_encoder.dilations', (3, 32), 'quarter'),
-      ('structure_encoder.dilations', (), 'empty'),
+      ('structure_encoder.dilations', (), 'must not be empty'),
       ('discriminator.num_scales', 7, '2x2'),
       ('decoder.num_res_blocks', 3, 'divide the appearance code'),
       ('reid.num_parts', 17, 'stripes'),
@@ -78,42 +83,48 @@ class TestValidate:
       ('optimizer.adam_betas', ('a', 'b'), 'is not numbers like 0.0,0.999'),
       ('optimizer.schedule', 'cosine', 'multistep, step, constant'),
       ('data.root', '', '--config.data.root'),
-      ('data.layout', 'duke', 'none of csv, tfds, msmt17'),
-      ('data.boxes', 'drawn', 'none of detected, labeled'),
-      ('data.camera_pattern', '(', 'no regular expression'),
+      ('data.layout', 'duke', 'must be one of csv, tfds, msmt17'),
+      ('data.boxes', 'drawn', 'must be one of detected, labeled'),
+      ('data.camera_pattern', '(', 'not a regular expression'),
       ('data.camera_pattern', r'c(\d)', 'no group named camera'),
       ('data.camera_pattern', r'c(?P<camera>\d)', 'only layout folders'),
       ('decoder.block', 'slim', 'the release crashes'),
       ('discriminator.norm', 'spectral', 'the release crashes'),
-      ('teaching.label_style', 'warm', 'none of soft'),
-      ('reid.normalize_code', True, 'only style normal'),
+      ('teaching.label_style', 'warm', 'must be one of soft'),
+      ('reid.normalize_code', True, 'needs style normal'),
       ('reid.style', 'PCB', 'ramps.teaching'),
       ('data', 3, 'no such field'),
-      ('generation.plan', 'all', 'none of sheets'),
-      ('generation.structure_split', 'test', 'none of train'),
+      ('generation.plan', 'all', 'must be one of sheets'),
+      ('generation.structure_split', 'test', 'must be one of train'),
       ('data.synthetic.cameras_per_identity', (5, 3), 'the fewest and the most cameras'),
       ('data.synthetic.cameras_per_identity', (1, 7), 'from 2 to 6'),
+      ('augment.flip_prob', 1.5, 'in [0, 1]'),
+      ('evaluation.reranking.weight', 1.5, 'in [0, 1]'),
+      ('evaluation.reranking.k2', 21, 'at most k1'),
+      ('optimizer.adam_betas', (0.5,), 'two numbers'),
+      ('optimizer.adam_betas', (0.5, 1.0), 'in [0, 1)'),
+      ('optimizer.adam_betas', ('a', 'b'), 'is not numbers like'),
       ('generation.jpeg_quality', 101, 'at most 100'),
       ('generation.per_appearance', 0, 'above 0'),
     ],
   )
-  def test_impossible_values(self, config, field, value, words):
+  def test_invalid_values_are_reported(self, config, field, value, words):
     loading.set_field(config, field, value)
     assert any(words in problem for problem in problems_of(config))
 
-  def test_the_critic_needs_pixels(self, config):
+  def test_wgan_needs_large_images(self, config):
     config.discriminator.update(gan_type='wgan', num_scales=9)
     validate(config)
     config.data.image_size_hw = (128, 60)
     assert any('discriminator.gan_type: wgan halves' in problem for problem in problems_of(config))
 
-  def test_the_size_of_a_set_is_said_once(self, config):
+  def test_number_of_generated_images_is_set_once(self, config):
     config.generation.num_images = 9
     validate(config)
     config.generation.per_appearance = 2
-    assert any('generation.num_images: leave it 0' in problem for problem in problems_of(config))
+    assert any('generation.num_images: must be 0, or per_appearance' in problem for problem in problems_of(config))
 
-  def test_possible_values_at_the_edges(self, config):
+  def test_extreme_values_are_valid(self, config):
     config.batch_size = 4  # below the BatchNorm group: one group
     config.structure_encoder.dilations = (31,)
     config.discriminator.num_scales = 5
@@ -121,29 +132,46 @@ class TestValidate:
     config.optimizer.reid_momentum = 0
     validate(config)
 
-  def test_the_teachers_backbone_must_fit(self, config):
+  def test_teacher_backbone_must_equal_the_reid_backbone(self, config):
     config.reid.pretrained = 'teacher'
     validate(config)
     config.teacher.width = 32
     assert any('same stage_sizes and width' in problem for problem in problems_of(config))
 
-  def test_rules_name_fields_that_exist(self):
-    known = {name for name, _ in validation.leaves(default_config())}
-    named = {*validation.CHOICES, *validation.POSITIVE, *validation.AT_LEAST_TWO}
-    named |= {field for field, _ in validation.REFUSED}
-    named |= {field for fields, _ in validation.COMBINATIONS for field in fields} - {'ramps', 'ramps.teaching'}
+  def test_combination_with_an_invalid_field_is_skipped(self, config):
+    config.data.image_size_hw = 'large'
+    config.structure_encoder.dilations = (3, 999)
+    assert [problem.split(':')[0] for problem in problems_of(config)] == ['data.image_size_hw']
+
+  def test_rules_name_existing_fields(self):
+    known = {name for name, _ in leaves(default_config())}
+    named = {*rules.CHOICES, *rules.POSITIVE, *rules.AT_LEAST_TWO, *rules.FRACTIONS}
+    named |= {field for field, _ in rules.REFUSED}
+    named |= {field for fields, _ in rules.COMBINATIONS for field in fields} - {'ramps', 'ramps.teaching'}
     assert named <= known
+
+  def test_result_is_frozen_and_has_the_types_of_the_schema(self, config):
+    config.structure_encoder.dilations = [1, 2]
+    config.weights.identity = 2
+    frozen = validate(config)
+    assert frozen.structure_encoder.dilations == (1, 2) and isinstance(frozen.weights.identity, float)
+    with pytest.raises(AttributeError):
+      frozen.seed = 1
+
+  def test_nested_inverts_leaves(self):
+    values = Config().to_dict()
+    assert nested(dict(leaves(values))) == values
 
 
 class TestOverrides:
-  def test_both_spellings(self):
+  def test_value_follows_an_equals_sign_or_a_space(self):
     arguments = ['--config.batch_size=4', '--mode=train', '--config.data.root', 'a=b', '--workdir', 'w']
     overrides, others, problems = loading.split_overrides(arguments)
     assert overrides == {'batch_size': '4', 'data.root': 'a=b'}
     assert others == ['--mode=train', '--workdir', 'w']
     assert not problems
 
-  def test_a_missing_value_does_not_eat_the_next_flag(self):
+  def test_missing_value_does_not_consume_the_next_flag(self):
     overrides, others, problems = loading.split_overrides(['--config.seed', '--mode=train', '--config.seed'])
     assert (overrides, others) == ({}, ['--mode=train'])
     assert len(problems) == 2
@@ -153,10 +181,16 @@ class TestOverrides:
     [
       *(('4', 1, 4), ('100_000', 1, 100_000), ('-1', 1, -1), ('1e-4', 0.5, 1e-4), ('2', 0.5, 2.0)),
       *(('true', False, True), ('0', True, False), ('x y', '', 'x y'), ('', 'x', '')),
-      *(('(64, 32)', (1, 2), (64, 32)), ('64,32', (1, 2), (64, 32)), ('[3]', (1, 2), (3,)), ('(3,)', (1, 2), (3,))),
+      *(
+        ('0.5,1', (0.0, 0.9), (0.5, 1)),
+        ('(64, 32)', (1, 2), (64, 32)),
+        ('64,32', (1, 2), (64, 32)),
+        ('[3]', (1, 2), (3,)),
+        ('(3,)', (1, 2), (3,)),
+      ),
     ],
   )
-  def test_values(self, text, reference, value):
+  def test_values_have_the_type_of_the_default(self, text, reference, value):
     parsed = loading.parse_value(text, reference)
     assert parsed == value
     assert type(parsed) is type(reference)
@@ -174,11 +208,11 @@ class TestOverrides:
       ('(', (1,)),
     ],
   )
-  def test_wrong_values(self, text, reference):
+  def test_values_of_another_type_are_refused(self, text, reference):
     with pytest.raises((ValueError, SyntaxError)):
       loading.parse_value(text, reference)
 
-  def test_file_and_command_line_are_judged_together(self):
+  def test_problems_of_file_and_command_line_are_reported_together(self):
     overrides = {'bach_size': '3', 'seed': 'x', 'augment.flip_prob': '2'}
     with pytest.raises(ConfigError) as caught:
       loading.load_config(CONFIGS / 'market.py', overrides, ['x: before'])
@@ -187,12 +221,12 @@ class TestOverrides:
     ]
 
   @pytest.mark.parametrize('name', ['market', 'duke', 'msmt17', 'cuhk03', 'veri'])
-  def test_every_public_data_set_has_a_config(self, name):
+  def test_public_data_sets_have_a_config(self, name):
     config = loading.load_config(CONFIGS / f'{name}.py', {'data.root': 'somewhere'})
     assert LAYOUTS[config.data.layout].counts
     assert f'--config=configs/{name}.py' in (CONFIGS / f'{name}.py').read_text()
 
-  def test_values_get_the_type_of_the_default(self, tmp_path):
+  def test_values_of_a_file_have_the_types_of_the_schema(self, tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(
       'from dgnet_jax.config.defaults import default_config\n'
@@ -209,9 +243,26 @@ class TestOverrides:
 
 
 class TestConfigFiles:
-  def test_missing_file_names_the_others(self):
-    with pytest.raises(UserError, match='market.py'):
+  def test_missing_file_lists_the_names(self):
+    with pytest.raises(UserError, match=r'did you mean market\?; .*cuhk03, duke, market'):
       loading.read_config_file(CONFIGS / 'markt.py')
+
+  def test_config_is_found_by_name(self, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert loading.find_config_file('veri').samefile(CONFIGS / 'veri.py')
+    assert loading.read_config_file('veri').data.layout == 'veri776'
+
+  def test_path_comes_before_name(self, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'veri').write_text('')
+    assert loading.find_config_file('veri').samefile(tmp_path / 'veri')
+
+  def test_installed_configs_come_before_those_of_the_checkout(self, monkeypatch, tmp_path):
+    package = tmp_path / 'dgnet_jax'
+    monkeypatch.setattr(loading, '__file__', str(package / 'config' / 'loading.py'))
+    assert loading.config_folder() == tmp_path / 'configs'
+    (package / 'configs').mkdir(parents=True)
+    assert loading.config_folder() == package / 'configs'
 
   @pytest.mark.parametrize(
     ('text', 'words'),
@@ -221,47 +272,68 @@ class TestConfigFiles:
       ('(', 'SyntaxError'),
     ],
   )
-  def test_broken_files(self, tmp_path, text, words):
+  def test_failing_file_is_reported_with_its_line(self, tmp_path, text, words):
     (tmp_path / 'c.py').write_text(text)
     with pytest.raises(UserError, match=words):
       loading.read_config_file(tmp_path / 'c.py')
 
-  def test_saved_config_tells_what_changed(self, config, tmp_path):
+  def test_changed_fields_are_listed(self, config, tmp_path):
     path = tmp_path / 'run' / 'config.json'
-    assert loading.changed_fields(path, config) == []
-    loading.save_config(config, path)
+    assert loading.changed_fields(path, validate(config)) == []
+    loading.save_config(validate(config), path)
     assert json.loads(path.read_text())['data']['image_size_hw'] == [256, 128]
-    assert loading.changed_fields(path, config) == []
+    assert loading.changed_fields(path, validate(config)) == []
     config.batch_size = 4
-    assert loading.changed_fields(path, config) == ['batch_size: 8 -> 4']
+    assert loading.changed_fields(path, validate(config)) == ['batch_size: 8 -> 4']
     assert [p.name for p in path.parent.iterdir()] == ['config.json']
 
-  def test_saved_config_can_be_run_again(self, config, tmp_path):
+  def test_saved_config_can_be_loaded(self, config, tmp_path):
     config.structure_encoder.dilations = (1, 2)
-    loading.save_config(config, tmp_path / 'config.json')
-    again = loading.load_config(tmp_path / 'config.json', {'batch_size': '4'})
-    assert again.batch_size == 4 and again.structure_encoder.dilations == (1, 2)
-    again.batch_size = config.batch_size
-    assert again == config
+    saved = validate(config)
+    loading.save_config(saved, tmp_path / 'config.json')
+    assert loading.load_config(tmp_path / 'config.json', {}) == saved
+    changed = loading.load_config(tmp_path / 'config.json', {'batch_size': '4'})
+    assert changed == dataclasses.replace(saved, batch_size=4)
 
-  def test_saved_config_of_an_older_version(self, config, tmp_path):
+  def test_new_fields_of_an_older_config_have_their_defaults(self, config, tmp_path):
     path = tmp_path / 'config.json'
-    loading.save_config(config, path)
+    loading.save_config(validate(config), path)
     values = json.loads(path.read_text())
     del values['seed'], values['evaluation']['reranking'], values['data']['cache_mib']
     path.write_text(json.dumps(values))
-    assert loading.load_config(path, {}) == config and loading.changed_fields(path, config) == []
+    assert loading.load_config(path, {}) == validate(config)
+    assert loading.changed_fields(path, validate(config)) == []
+
+  def test_former_names_of_fields_and_values_are_understood(self, config, tmp_path):
+    config.data.layout = 'synthetic'
+    config.joint = False
+    config.data.synthetic.images_per_identity = 3
+    config.log.images_every_steps = 5
+    config.evaluation.num_ground_truth_pairs = 7
+    config.generation.num_images = 9
+    path, expected = tmp_path / 'config.json', validate(config)
+    loading.save_config(expected, path)
+    fields = dict(leaves(json.loads(path.read_text())))
+    for former, name in loading.FORMER_FIELDS.items():
+      fields[former] = fields.pop(name)
+    fields |= {'teaching.pictures': 'truth', 'generation.plan': 'photos'}
+    path.write_text(json.dumps(nested(fields)))
+    loaded = loading.load_config(path, {})
+    assert (loaded.teaching.images, loaded.generation.plan) == ('ground_truth', 'images')
+    changes = [line.split(':')[0] for line in loading.changed_fields(path, expected)]
+    assert changes == ['generation.plan', 'teaching.images']
+    assert (loaded.data, loaded.log, loaded.evaluation) == (expected.data, expected.log, expected.evaluation)
 
   @pytest.mark.parametrize('text', ['{', '[1, 2]', '{"batch_size": 8}'])
-  def test_saved_config_that_is_none(self, tmp_path, text):
+  def test_file_that_is_no_saved_config_is_refused(self, tmp_path, text):
     (tmp_path / 'config.json').write_text(text)
-    with pytest.raises(UserError, match='damaged|no config of a work folder|missing'):
+    with pytest.raises(UserError, match='damaged|not the config.json of a work folder'):
       loading.load_config(tmp_path / 'config.json', {})
 
-  def test_damaged_saved_config(self, config, tmp_path):
+  def test_changed_fields_raises_if_the_file_is_damaged(self, config, tmp_path):
     (tmp_path / 'config.json').write_text('{')
     with pytest.raises(UserError, match='damaged'):
-      loading.changed_fields(tmp_path / 'config.json', config)
+      loading.changed_fields(tmp_path / 'config.json', validate(config))
 
 
 def test_nothing_heavy_is_imported():

@@ -16,7 +16,8 @@ PACKAGE = REPO / 'dgnet_jax'
 # From the bottom up. An entry is a module or a folder with all that is in it; the longest that fits a module counts.
 LAYERS = (
   ('types', 'errors', 'data.layouts'),
-  ('pixels', 'config', 'utils', 'sharding'),
+  ('utils',),
+  ('pixels', 'config', 'sharding'),
   ('losses', 'models', 'evaluation', 'plots'),
   ('data',),
   ('interop',),

@@ -11,7 +11,8 @@ from PIL import Image
 import pytest
 
 from dgnet_jax.cli import prepare
-from dgnet_jax.config.defaults import default_config, validate
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.validation import validate
 from dgnet_jax.data import remote
 from dgnet_jax.data.check import scan_files
 from dgnet_jax.data.dataset import open_dataset

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.config.defaults import validate
+from dgnet_jax.config.validation import validate
 from dgnet_jax.errors import ConfigError
 from dgnet_jax.losses.adversarial import adversarial_losses, scores_and_penalty
 from dgnet_jax.pixels import enlarge

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from dgnet_jax.config.defaults import validate
+from dgnet_jax.config.validation import validate
 from dgnet_jax.errors import ConfigError, UserError
-from dgnet_jax.inference.trained import load_trained
+from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.interop.release.exporter import export_release
 from dgnet_jax.main import main
 from dgnet_jax.models.build import make_networks, make_teacher_network
@@ -140,9 +140,9 @@ def test_a_run_without_a_generator(tmp_path, capsys):
   config.joint = True  # what the run was is what counts
   with pytest.raises(UserError, match='cannot go on with joint=True'):
     train(config, tmp_path / 'run')
-  trained = load_trained(config, tmp_path / 'run')
+  trained = load_predictor(config, tmp_path / 'run')
   with pytest.raises(UserError, match='no generator'):
-    next(trained.swap_images(np.zeros((1, 32, 16, 3), np.uint8), np.zeros((1, 32, 16, 3), np.uint8)))
+    trained.swap(structure_from=np.zeros((1, 32, 16, 3), np.uint8), appearance_from=np.zeros((1, 32, 16, 3), np.uint8))
 
 
 @pytest.mark.parametrize('field, value', [('style', 'normal'), ('detach_code', False)])

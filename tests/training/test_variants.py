@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dgnet_jax.config import loading
-from dgnet_jax.config.defaults import default_config, validate
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.validation import validate
 from dgnet_jax.inference.functions import embedding
 from dgnet_jax.losses.adversarial import adversarial_losses
 from dgnet_jax.models.build import make_networks, make_teacher_network

@@ -1,17 +1,19 @@
-"""The release's config.yaml and a teacher's opts.yaml in our words, and back."""
+"""Converts the release's settings (config.yaml, and a teacher's opts.yaml) to our fields and back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import pathlib
 from typing import Any
 
 import yaml
 
 from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.rules import CHOICES
 from dgnet_jax.config.schema import Config
-from dgnet_jax.config.validation import CHOICES, leaves
+from dgnet_jax.config.validation import leaves, nested
 from dgnet_jax.errors import UserError
 
-# Release key -> our fields; a number at the end picks from a tuple. Keys of the sections gen and dis have a dot.
+# Our fields by the release's key; a number at the end is an index into a tuple. Keys of the sections gen and dis have a
+# dot.
 FIELDS: dict[str, tuple[str, ...]] = {
   'batch_size': ('batch_size',),
   'max_iter': ('num_steps',),
@@ -45,7 +47,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
   'lr_g': ('optimizer.generator_learning_rate',),
   'lr_d': ('optimizer.discriminator_learning_rate',),
   'lr2': ('optimizer.reid_learning_rate',),
+  'beta1': ('optimizer.adam_betas.0',),
+  'beta2': ('optimizer.adam_betas.1',),
   'weight_decay': ('optimizer.weight_decay',),
+  'lr_policy': ('optimizer.schedule',),
   'step_size': ('optimizer.decay_steps',),
   'gamma': ('optimizer.gan_decay',),
   'gamma2': ('optimizer.reid_decay',),
@@ -74,10 +79,10 @@ FIELDS: dict[str, tuple[str, ...]] = {
   'image_display_iter': ('log.images_every_steps',),
   'snapshot_save_iter': ('log.checkpoint_every_steps',),
 }
-# The release's words and ours, where they differ.
+# The release's values and ours by the release's key, where they differ.
 _NORMS = {'in': 'instance', 'bn': 'batch', 'ln': 'layer', 'sn': 'spectral'}
 _ACTIVATIONS = {'lrelu': 'leaky_relu'}
-WORDS: dict[str, dict[Any, Any]] = {
+VALUES: dict[str, dict[Any, Any]] = {
   'train_bn': {True: 'batch', False: 'running'},
   'teacher_style': dict(enumerate(CHOICES['teaching.label_style'])),
   'gen.activ': _ACTIVATIONS,
@@ -85,7 +90,7 @@ WORDS: dict[str, dict[Any, Any]] = {
   'gen.mlp_norm': _NORMS,
   'dis.norm': _NORMS,
 }
-# What a re-id style of the release does whatever its yaml says (facts 16 and 33, and its list of bugs).
+# What a re-id style of the release implies regardless of the other settings (facts 16 and 33, and its list of bugs).
 STYLES: dict[str, dict[str, Any]] = {
   'AB': {'reid.normalize_code': False},
   'normal': {'reid.last_stride': 2},
@@ -97,28 +102,26 @@ STYLES: dict[str, dict[str, Any]] = {
     'ramps.teaching.maximum': 0.0,
   },
 }
-# Choices of the release of which one is known here.
+# Settings of the release of which only one value is supported.
 FIXED: dict[str, Any] = {
-  'beta1': 0.0,
-  'beta2': 0.999,
-  'lr_policy': 'multistep',
   'vgg_w': 0,
   'input_dim_a': 1,
   'gen.dropout': 0,
   'gen.n_downsample': 2,
   'dis.n_layer': 2,
 }
-# Changes what is trained, and the release's settings have no word for it.
+# Fields that change what is trained but have no setting in the release.
 OURS_ALONE = {
   'generator.non_local_residual': 'the release has no name for non-local blocks within residual blocks',
   'reid.detach_code': 'the release always detaches the code',
   'teaching.fine_on_real': 'the release has one weight, B_w, for real and for cross images',
   'teaching.teacher_dropout': 'the release leaves it on by accident after its first image dump',
-  'reid.batch_norm_group': 'the release normalises over all of a call',
+  'reid.batch_norm_group': 'the release normalises over the whole batch of a call',
   'structure_encoder.dilations': 'the release has 3, 6, 9',
   'reid.num_parts': 'the release has 4',
 }
-# Read by nothing in the release (fact 35), of its screen and folders, or told by the shapes.
+# Settings that nothing in the release reads (fact 35), that concern its display and folders, or that the shapes of the
+# arrays determine.
 WITHOUT_EFFECT = {
   *('use_decoder_again', 'sqrt', 'input_dim_b', 'new_size', 'display_size', 'image_save_iter', 'apex'),
   *('data_root', 'teacher', 'gen.init', 'gen.id_dim', 'ID_class'),
@@ -128,128 +131,135 @@ TEACHER_FIXED = {'use_dense': False, 'PCB': False}
 
 
 def read_yaml(path: str | pathlib.Path) -> dict[str, Any]:
-  """The values of a YAML file by dotted key.
+  """Reads a YAML file of settings.
+
+  Returns:
+    The values by dotted key.
 
   Raises:
-    UserError: it is no YAML of names and values.
+    UserError: the file cannot be read, or is not a YAML mapping.
   """
   try:
-    values = yaml.safe_load(pathlib.Path(path).read_text())
+    values = yaml.safe_load(pathlib.Path(path).read_text(encoding='utf-8'))
   except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
     raise UserError(f'{path}: cannot be read as YAML: {error}') from error
   if not isinstance(values, dict):
-    raise UserError(f'{path}: no names and values in it')
-  return flat(values)
+    raise UserError(f'{path}: not a YAML mapping of names to values')
+  return flatten(values)
 
 
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-  """Values of the release's settings by dotted key."""
-  made: dict[str, Any] = {}
-  for key, value in values.items():
-    made |= {f'{key}.{name}': item for name, item in value.items()} if isinstance(value, dict) else {str(key): value}
-  return made
+def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the release's nested settings by dotted key."""
+  flat: dict[str, Any] = {}
+  for key, value in settings.items():
+    flat |= {f'{key}.{name}': item for name, item in value.items()} if isinstance(value, dict) else {str(key): value}
+  return flat
 
 
-def our_fields(release: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-  """Fields of our config from a config.yaml.
+def config_fields(settings: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
+  """Converts the settings of a config.yaml.
 
   Args:
-    release: of `read_yaml`.
-    where: the file, for messages.
+    settings: by dotted key.
+    source: the file, for messages.
 
   Returns:
-    Values by dotted field, not yet checked for type and range; and lines on what has no counterpart.
+    The values of our fields by dotted name, neither type-checked nor range-checked, and notes on settings that were
+    ignored.
 
   Raises:
-    UserError: the file asks for what is not known here; names every key.
+    UserError: some settings are not supported. The message lists all of them.
   """
-  wrong = [
-    f'{key}: {release[key]} (here: {value})' for key, value in FIXED.items() if key in release and release[key] != value
+  unsupported = [
+    f'{key}: {settings[key]} (supported: {value})'
+    for key, value in FIXED.items()
+    if key in settings and settings[key] != value
   ]
-  if wrong:
-    raise UserError('\n  '.join([f'{where} asks for what is not known here:', *wrong]))
+  if unsupported:
+    raise UserError('\n  '.join([f'{source}: settings that are not supported:', *unsupported]))
   fields: dict[str, Any] = {}
   for key, names in FIELDS.items():
-    if key in release:
-      fields |= dict.fromkeys(names, _number(_word(WORDS.get(key, {}), release[key])))
-  fields |= _style_fields(fields)
-  unknown = sorted(release.keys() - FIELDS.keys() - FIXED.keys() - WITHOUT_EFFECT)
-  useless = sorted(WITHOUT_EFFECT & release.keys())
-  lines = [f'{where}: without a counterpart here: {", ".join(useless)}'] if useless else []
-  if fields.get('reid.style') == 'PCB':
-    lines.append(f'{where}: in training the release drops all that its PCB heads get; see reid.primary_dropout')
-  return fields, lines + [f'{where}: {key} is not known, left out' for key in unknown]
-
-
-def _word(words: Mapping[Any, Any], word: Any) -> Any:
-  """The counterpart of a word, or itself; 1 is not True here."""
-  return next((other for one, other in words.items() if type(one) is type(word) and one == word), word)
-
-
-def _style_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """What the re-id style decides; without one, nothing."""
+    if key in settings:
+      fields |= dict.fromkeys(names, _number(_translated(VALUES.get(key, {}), settings[key])))
   style = fields.get('reid.style')
-  return STYLES.get(style, {}) if isinstance(style, str) else {}
+  fields |= STYLES.get(style, {}) if isinstance(style, str) else {}
+  notes = []
+  if ignored := sorted(WITHOUT_EFFECT & settings.keys()):
+    notes.append(f'{source}: settings that have no effect here: {", ".join(ignored)}')
+  if unknown := sorted(settings.keys() - FIELDS.keys() - FIXED.keys() - WITHOUT_EFFECT):
+    notes.append(f'{source}: unknown settings ignored: {", ".join(unknown)}')
+  if style == 'PCB':
+    notes.append(
+      f'{source}: the release trains PCB with dropout 1, so that its heads learn nothing; see reid.primary_dropout'
+    )
+  return _with_whole_tuples(fields), notes
 
 
-def teacher_fields(opts: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-  """Like `our_fields`, from a teacher's opts.yaml. What it says of the teacher's own training is done with."""
-  wrong = [f'{key}: {opts[key]}' for key, value in TEACHER_FIXED.items() if opts.get(key, value) != value]
-  if wrong:
-    raise UserError('\n  '.join([f'{where} is of a teacher that is not known here:', *wrong]))
-  fields = {field: _number(opts[key]) for key, field in TEACHER_FIELDS.items() if key in opts}
-  left = sorted(opts.keys() - TEACHER_FIELDS.keys() - TEACHER_FIXED.keys())
-  return fields, [f'{where}: of the training of the teacher, not needed: {", ".join(left)}'] if left else []
+def teacher_fields(options: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
+  """Converts a teacher's opts.yaml, like `config_fields`. Options of the teacher's own training are ignored."""
+  unsupported = [f'{key}: {options[key]}' for key, value in TEACHER_FIXED.items() if options.get(key, value) != value]
+  if unsupported:
+    raise UserError('\n  '.join([f'{source}: teachers of this kind are not supported:', *unsupported]))
+  fields = {field: _number(options[key]) for key, field in TEACHER_FIELDS.items() if key in options}
+  ignored = sorted(options.keys() - TEACHER_FIELDS.keys() - TEACHER_FIXED.keys())
+  return fields, [f"{source}: options of the teacher's training ignored: {', '.join(ignored)}"] if ignored else []
+
+
+def release_settings(config: Config, num_identities: int, kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+  """Converts our config to the contents of a config.yaml.
+
+  Args:
+    config: of the run.
+    num_identities: number of classes.
+    kept: settings of an imported config.yaml by dotted key, for those that have no field here.
+
+  Returns:
+    The nested settings, and notes on fields that the release cannot express.
+  """
+  fields, defaults = dict(leaves(config.to_dict())), dict(leaves(default_config()))
+  notes = [
+    f'{name} = {fields[name]!r}: {reason}' for name, reason in OURS_ALONE.items() if fields[name] != defaults[name]
+  ]
+  if config.optimizer.schedule == 'constant':
+    notes.append('lr_policy: constant: the release crashes on it')
+  settings: dict[str, Any] = dict(kept) | FIXED | {'ID_class': num_identities}
+  for key, names in FIELDS.items():
+    values = [_pick(fields, name) for name in names]
+    if any(value != values[0] for value in values):
+      notes.append(f'{key} = {values[0]!r}: the release has one setting for {", ".join(names)}; the first is used')
+    settings[key] = _translated({ours: theirs for theirs, ours in VALUES.get(key, {}).items()}, values[0])
+  return nested(settings), notes
+
+
+def _translated(values: Mapping[Any, Any], value: Any) -> Any:
+  """The counterpart of a value, or the value itself. 1 does not count as True."""
+  return next((other for one, other in values.items() if type(one) is type(value) and one == value), value)
 
 
 def _number(value: Any) -> Any:
-  """YAML 1.1 takes 1e-4, without a dot, for a text."""
+  """The number in a string: YAML 1.1 reads 1e-4, which has no decimal point, as a string."""
   try:
     return float(value) if isinstance(value, str) else value
   except ValueError:
     return value
 
 
-def release_config(config: Config, num_identities: int, kept: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-  """The values of a config.yaml from our config.
-
-  Args:
-    config: ours.
-    num_identities: the class count.
-    kept: of an imported config.yaml, by dotted key; keys without a counterpart are taken from it.
-
-  Returns:
-    Nested values, and lines on fields that the release cannot tell apart.
-  """
-  ours, default = dict(leaves(config.to_dict())), dict(leaves(default_config().to_dict()))
-  values: dict[str, Any] = dict(kept) | FIXED | {'ID_class': num_identities}
-  lines = [f'{name} = {ours[name]!r}: {why}' for name, why in OURS_ALONE.items() if ours[name] != default[name]]
-  for key, names in FIELDS.items():
-    found = [_pick(ours, name) for name in names]
-    if any(value != found[0] for value in found):
-      lines.append(f'{key}: the release has one value for {", ".join(names)}; {found[0]} is taken')
-    values[key] = _word({ours_word: theirs for theirs, ours_word in WORDS.get(key, {}).items()}, found[0])
-  nested: dict[str, Any] = {}
-  for key, value in values.items():
-    section, _, name = key.rpartition('.')
-    (nested.setdefault(section, {}) if section else nested)[name] = value
-  return nested, lines
-
-
-def _pick(ours: Mapping[str, Any], name: str) -> Any:
+def _pick(fields: Mapping[str, Any], name: str) -> Any:
+  """A field, or one item of it if the name ends in an index."""
   field, _, index = name.rpartition('.')
-  return ours[field][int(index)] if index.isdigit() else ours[name]
+  return fields[field][int(index)] if index.isdigit() else fields[name]
 
 
-def with_indices(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-  """Fields whose tuples were told item by item ('a.0', 'a.1') as whole tuples over the default ones."""
-  whole: dict[str, Any] = {}
+def _with_whole_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Replaces items of tuples ('a.0', 'a.1') by the tuples; an item that is missing is that of the default."""
+  defaults = dict(leaves(default_config()))
+  merged: dict[str, Any] = {}
   for name, value in fields.items():
     field, _, index = name.rpartition('.')
     if index.isdigit():
-      items = list(whole.get(field, defaults[field]))
+      items = list(merged.get(field, defaults[field]))
       items[int(index)] = value
-      whole[field] = tuple(items)
+      merged[field] = tuple(items)
     else:
-      whole[name] = value
-  yield from whole.items()
+      merged[name] = value
+  return merged

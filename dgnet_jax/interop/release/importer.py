@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from dgnet_jax.config import loading, validation
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.schema import Config
-from dgnet_jax.errors import ConfigError, UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.release import config as release_config
 from dgnet_jax.interop.release.files import KEPT_ARRAYS, KEPT_FOLDER, OURS, ReleaseFiles, read_state_dict
 from dgnet_jax.interop.release.names import ENTRIES
@@ -116,10 +116,7 @@ def _config(
     whole = isinstance(references[name], int) and isinstance(value, float) and value.is_integer()
     loading.set_field(config, name, int(value) if whole else value)
   problems += loading.apply_overrides(config, overrides)
-  problems += validation.problems(config, default_config())
-  if problems:
-    raise ConfigError(problems)
-  return Config.from_mapping(config), [paths[name] for name in ('config', 'opts') if name in paths]
+  return validation.validate(config, problems), [paths[name] for name in ('config', 'opts') if name in paths]
 
 
 def templates(config: Config, people: int) -> dict[str, Any]:

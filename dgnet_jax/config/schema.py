@@ -2,7 +2,7 @@
 
 Config files and command-line overrides work on an `ml_collections.ConfigDict` with the same fields
 (`config.defaults.default_config`); everything else takes the section that it reads. Nothing heavy is imported here, so
-that a config is validated before JAX is imported.
+that a config can be validated before JAX is imported.
 """
 
 from collections.abc import Mapping
@@ -70,7 +70,9 @@ class StructureEncoderConfig:
   """E_s, the structure encoder."""
 
   input: str = 'gray'  # gray (mean of the channels) or edge (Canny; passes no gradient to the image)
-  edge_noise: float = 0.1  # standard deviation of the noise added to edges (-0.5, 0.5) in training; in no golden
+  edge_noise: float = (
+    0.1  # standard deviation of the noise added to edges (-0.5, 0.5) in training (no golden covers it)
+  )
   width: int = 16  # channels of the first layer; the structure code has 8 times as many
   num_res_blocks: int = 4  # residual blocks at a quarter of the image size
   dilations: tuple[int, ...] = (3, 6, 9)  # ASPP; the largest must be below a quarter of height and width
@@ -94,8 +96,8 @@ class DecoderConfig:
 class DiscriminatorConfig:
   """D, the discriminator."""
 
-  # lsgan, nsgan (cross-entropy) or wgan (one critic of whole images, 64x64 or larger; of the fields below it reads only
-  # width, activation, padding and r1_weight).
+  # lsgan, nsgan (cross-entropy) or wgan (one critic of the full image, 64x64 or larger; of the fields below it
+  # reads only width, activation, padding and r1_weight).
   gan_type: str = 'lsgan'
   width: int = 32  # channels of the first layers; doubled after the last stride
   num_scales: int = 3  # image sizes judged: full, half, quarter
@@ -184,7 +186,7 @@ class RampsConfig:
   teaching: RampConfig = RampConfig(maximum=2.0)
 
   def by_name(self) -> dict[str, RampConfig]:
-    """Every ramp by the name of its weight."""
+    """Returns every ramp by the name of its weight."""
     return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
@@ -274,11 +276,11 @@ class GenerationConfig:
   """What --mode=generate makes."""
 
   # sheets (every query identity in the structure of evaluation.num_swaps others, and sheets to look at), images (every
-  # image of a split in random structures of other people) or identities (every identity of a split, from random images,
-  # likewise). Plan sheets reads none of the fields below.
+  # image of a split in random structures of other people) or identities (the same for every identity of a split,
+  # starting from random images of it). Plan sheets reads none of the fields below.
   plan: str = 'sheets'
   appearance_split: str = 'train'  # train, query, gallery or multi_query: appearance donors
-  structure_split: str = 'train'  # likewise: structure donors
+  structure_split: str = 'train'  # as appearance_split: structure donors
   per_appearance: int = 1  # images to generate for each appearance image or identity
   num_images: int = 0  # or this many in total, cycling through the donors as often as needed; 0: per_appearance each
   format: str = 'jpeg'  # jpeg or png
@@ -288,7 +290,7 @@ class GenerationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """A whole run."""
+  """All settings of a run."""
 
   seed: int = 0  # all randomness is a function of (seed, step)
   batch_size: int = 8  # images per stream and step, over all devices; a step sees 4 times as many images
@@ -316,7 +318,7 @@ class Config:
   generation: GenerationConfig = GenerationConfig()
 
   def to_dict(self) -> dict[str, Any]:
-    """Nested dictionaries with the same fields."""
+    """Returns nested dictionaries with the same fields."""
     return dataclasses.asdict(self)
 
   @classmethod
@@ -338,8 +340,7 @@ _Section = TypeVar('_Section')
 def _frozen(section: type[_Section], values: Mapping[str, Any]) -> _Section:
   """A section from a mapping; lists become tuples and whole numbers floats where the field asks for them."""
   defaults = section()
-  made = {name: _converted(getattr(defaults, name), value) for name, value in values.items()}
-  return section(**made)
+  return section(**{name: _converted(getattr(defaults, name), value) for name, value in values.items()})
 
 
 def _converted(default: Any, value: Any) -> Any:

@@ -117,8 +117,7 @@ class ReidConfig:
   # the release with last_stride 2) or PCB (one head per part, code as in normal; in the release with pool avg and
   # head_width 256).
   style: str = 'AB'
-  # Style AB: True stops the generator's gradients at the appearance code; False lets them train the encoder, which is
-  # how the paper reads.
+  # Style AB: stop the generator's gradients at the appearance code; False lets them through, as the paper reads.
   detach_code: bool = True
   normalize_code: bool = False  # divide the code by its norm (release: norm_id); style normal only
   stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck blocks per stage; the default is ResNet-50
@@ -255,7 +254,7 @@ class RerankingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-  """What --mode=evaluate measures."""
+  """What `dgnet evaluate` measures."""
 
   batch_size: int = 64  # images embedded at a time
   # release (trapezoidal precision, averaged over all queries) or standard (rectangular precision, averaged over the
@@ -273,7 +272,7 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationConfig:
-  """What --mode=generate makes."""
+  """What `dgnet generate` makes."""
 
   # sheets (every query identity in the structure of evaluation.num_swaps others, and sheets to look at), images (every
   # image of a split in random structures of other people) or identities (the same for every identity of a split,

@@ -40,10 +40,10 @@ def get_config():
   config.weights.update(cross_identity=0.1, adversarial=0.3)
   for ramp in config.ramps.values():
     ramp.update(start_step=1_000, per_step=0.005)
-  # Half of the release's: both kinds of runs end higher (docs/ablation.md, 14).
+  # Half of the release's: both kinds of runs end higher (docs/ablation_log.md, 14).
   config.ramps.teaching.maximum = 1.0
   # Who gave the structure is hardly learnt from such small images; asked much for it, the fine-grained head loses, by
-  # leaning on the background as it seems. On real images it has the release's share, 0.2 (docs/ablation.md, 18).
+  # leaning on the background as it seems. On real images it has the release's share, 0.2 (docs/ablation_log.md, 18).
   config.teaching.update(fine_grained=0.01, fine_on_real=20.0)
   config.teaching.label_style = 'donors'  # a small teacher names third people (docs/ablation.md)
   config.log.update(images_every_steps=500, checkpoint_every_steps=500)

@@ -1,13 +1,13 @@
-"""A large set of generated images: whose clothes on whose image is drawn, and a table says it.
+"""Large sets of generated images, with a manifest that names the two sources of each.
 
-Image i is a function of (generation.seed, i) and of the two images, so a set can be made in parts, by several
-processes, and made larger later.
+Image i is a function of (generation.seed, i) and of its two source images, so a set can be generated in parts, by
+several processes, and extended later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -18,235 +18,232 @@ from typing import Any
 import jax
 import numpy as np
 
-from dgnet_jax.config.schema import Config
+from dgnet_jax.config.schema import Config, GenerationConfig
 from dgnet_jax.data.dataset import open_dataset
 from dgnet_jax.data.images import for_each_file, read_image
 from dgnet_jax.data.index import DISTRACTOR, DatasetIndex, Split
 from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.errors import Interrupted, UserError
-from dgnet_jax.inference.trained import Trained, load_trained, results_folder
+from dgnet_jax.generation.manifest import FILE_NAME, write_manifest
+from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.inference.predictor import Predictor
+from dgnet_jax.inference.results import results_folder
 from dgnet_jax.training.preemption import stop_signals
-from dgnet_jax.utils.atomic_files import whole_file
+from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.writers import save_image
 
 logger = logging.getLogger(__name__)
 
-
-# The first four make it a data set of layout csv.
+# The first four make the manifest a data set of layout csv.
 MANIFEST_FIELDS = ('path', 'identity', 'camera', 'split', 'appearance_from', 'structure_from', 'structure_identity')
 PLAN_FILE = 'plan.json'
+PLAN_FIELDS = ('plan', 'appearance_split', 'structure_split', 'format', 'jpeg_quality', 'seed')  # of config.generation
 SUFFIXES = {'jpeg': '.jpg', 'png': '.png'}
-WRITERS = 8  # files written at a time
+WRITERS = 8  # threads that write files
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Who gives what in each image of a set.
+  """The appearance donor and the structure donor of each image of a set.
 
   Args:
     settings: config.generation.
     index: of the data.
   """
 
-  settings: Any
+  settings: GenerationConfig
   index: DatasetIndex
 
   @property
   def appearances(self) -> Split:
+    """The split of the appearance donors."""
     return self.index.splits[self.settings.appearance_split]
 
   @property
   def structures(self) -> Split:
+    """The split of the structure donors."""
     return self.index.splits[self.settings.structure_split]
 
+  @functools.cached_property
   def pairs(self) -> np.ndarray:
-    """i64[N, 2]: for every image the image of `appearances` and the image of `structures`, never of one person.
+    """i64[N, 2]: for each image, indices into `appearances` and `structures`, always of two different people.
 
     Raises:
       UserError: there are no two people.
     """
-    donors, places = (np.flatnonzero(split.identity > DISTRACTOR) for split in (self.appearances, self.structures))
+    donors, structures = (np.flatnonzero(split.identity > DISTRACTOR) for split in (self.appearances, self.structures))
     people = np.unique(self.appearances.identity[donors])
-    known = [np.unique(split.identity[split.identity > DISTRACTOR]) for split in (self.appearances, self.structures)]
-    if not all(map(len, known)) or (len(known[1]) == 1 and np.isin(known[1], known[0]).any()):
-      raise UserError(f'{self.index.root}: a structure and an appearance take two people')
-    of_person = {person: donors[self.appearances.identity[donors] == person] for person in people}
-    givers = len(people) if self.settings.plan == 'identities' else len(donors)
-    count = self.settings.num_images or givers * self.settings.per_appearance
+    structure_people = np.unique(self.structures.identity[structures])
+    only_oneself = len(structure_people) == 1 and structure_people[0] in people
+    if not len(people) or not len(structure_people) or only_oneself:
+      raise UserError(f'{self.index.root}: generated images need an appearance and a structure of two people')
+    for_identity = self.settings.plan == 'identities'
+    images_of = {person: donors[self.appearances.identity[donors] == person] for person in people}
+    num_donors = len(people) if for_identity else len(donors)
+    count = self.settings.num_images or num_donors * self.settings.per_appearance
     pairs = np.empty((count, 2), np.int64)
     for i in range(count):
       rng = np.random.default_rng([self.settings.seed, i])
-      if self.settings.plan == 'identities':
-        images = of_person[people[i % givers]]
+      if for_identity:
+        images = images_of[people[i % num_donors]]
         donor = images[rng.integers(len(images))]
       else:
-        donor = donors[i % givers]
-      pairs[i] = donor, self._place(rng, places, self.appearances.identity[donor])
+        donor = donors[i % num_donors]
+      structure = structures[rng.integers(len(structures))]
+      while self.structures.identity[structure] == self.appearances.identity[donor]:
+        structure = structures[rng.integers(len(structures))]
+      pairs[i] = donor, structure
     return pairs
 
-  def _place(self, rng: np.random.Generator, places: np.ndarray, person: int) -> int:
-    """An image of somebody else."""
-    while True:
-      place = places[rng.integers(len(places))]
-      if self.structures.identity[place] != person:
-        return place
+  @functools.cached_property
+  def names(self) -> list[str]:
+    """The file of each image, relative to the folder of the set: one subfolder for each appearance identity."""
+    names = []
+    for i, (donor, structure) in enumerate(self.pairs):
+      person, other = self.appearances.identity[donor], self.structures.identity[structure]
+      names.append(f'images/{person:04d}/{person:04d}_{i:07d}_in_{other:04d}{SUFFIXES[self.settings.format]}')
+    return names
 
-  def file_name(self, number: int, pair: np.ndarray) -> str:
-    """Of an image, in the set's folder: a folder for each person whose clothes are worn."""
-    person, other = self.appearances.identity[pair[0]], self.structures.identity[pair[1]]
-    return f'images/{person:04d}/{person:04d}_{number:07d}_in_{other:04d}{SUFFIXES[self.settings.format]}'
+  def rows(self) -> Iterator[tuple[str, ...]]:
+    """The rows of the manifest. The camera is that of the structure donor, whose background the image shows."""
+    index, appearances, structures = self.index, self.appearances, self.structures
+    for name, (donor, structure) in zip(self.names, self.pairs.tolist(), strict=True):
+      person, other = int(appearances.identity[donor]), int(structures.identity[structure])
+      camera = int(structures.camera[structure])
+      yield (
+        name,
+        index.identity_names.get(person, str(person)),
+        index.camera_names.get(camera, str(camera)),
+        'train',
+        os.path.relpath(appearances.paths[donor], index.root),
+        os.path.relpath(structures.paths[structure], index.root),
+        index.identity_names.get(other, str(other)),
+      )
 
-  def row(self, name: str, pair: np.ndarray) -> tuple[str, ...]:
-    """Of the manifest. The camera is that of the structure, whose background is seen."""
-    appearances, structures, names = self.appearances, self.structures, self.index.identity_names
-    donor, place = pair.tolist()
-    person, other, camera = int(appearances.identity[donor]), int(structures.identity[place]), structures.camera[place]
-    return (
-      name,
-      names.get(person, str(person)),
-      self.index.camera_names.get(int(camera), str(camera)),
-      'train',
-      os.path.relpath(appearances.paths[donor], self.index.root),
-      os.path.relpath(structures.paths[place], self.index.root),
-      names.get(other, str(other)),
-    )
-
-  def description(self, trained: Trained) -> dict[str, Any]:
-    """What all images of a set have in common; its size is not part of it."""
+  def description(self, predictor: Predictor) -> dict[str, Any]:
+    """What all images of a set have in common, as JSON. The size of the set is not part of it: sets can grow."""
     networks = hashlib.sha256()
-    for leaf in jax.tree.leaves((trained.generator, trained.reid, trained.reid_stats)):
+    for leaf in jax.tree.leaves((predictor.require_generator(), predictor.reid, predictor.reid_stats)):
       networks.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     images = hashlib.sha256()
     for split in (self.appearances, self.structures):
       for path, identity in zip(split.paths, split.identity.tolist(), strict=True):
         images.update(f'{os.path.relpath(path, self.index.root)}\n{identity}\n'.encode(errors='surrogateescape'))
-    fixed = ('plan', 'appearance_split', 'structure_split', 'format', 'jpeg_quality', 'seed')
-    return {name: self.settings[name] for name in fixed} | {
+    return {name: getattr(self.settings, name) for name in PLAN_FIELDS} | {
       'images': images.hexdigest(),
       'networks': networks.hexdigest(),
     }
 
 
 def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
-  """Makes the images of config.generation that are not there yet; each process those whose turn it is.
+  """Generates the images of `config.generation` that do not exist yet; each process takes its share of them.
 
-  The manifest is written when the last image is there, by the process that finds it so: a set that has one is
-  complete. The same command goes on with a set that has none.
+  The process that finds all images written writes the manifest, so a set with a manifest is complete. The same command
+  resumes a set without one.
 
   Args:
     config: of the run, validated.
     workdir: of the run.
 
   Returns:
-    The folder, `<workdir>/generated/step_<step>_<plan>_seed<seed>` (or as `results_folder` says):
-    `images/<identity>/<identity>_<number>_in_<structure identity>.jpg` and `manifest.csv`, which is a data set of
-    layout csv; paths of the sources are relative to their data set's folder.
+    The folder, `<workdir>/generated/step_<step>_<plan>_seed<seed>` (or in a subfolder per data set, see
+    `results_folder`): `images/<identity>/<identity>_<number>_in_<structure identity>.jpg` and `manifest.csv`, which is
+    a data set of layout csv; its source paths are relative to the root of the original data set.
 
   Raises:
-    UserError: data set or checkpoint are missing, damaged or do not fit, or the folder holds another set; says which.
+    UserError: the data set or the checkpoint is missing or damaged or does not fit the config, or the folder holds
+      another set.
     Interrupted: SIGINT or SIGTERM came.
   """
   settings = config.generation
   index = open_dataset(config, workdir, needs=(settings.appearance_split, settings.structure_split))
   plan = Plan(settings, index)
-  pairs = plan.pairs()
-  names = [plan.file_name(i, pair) for i, pair in enumerate(pairs)]
-  trained = load_trained(config, workdir)
-  folder = results_folder(config, index, pathlib.Path(workdir), 'generated')
-  folder /= f'step_{trained.step:07d}_{settings.plan}_seed{settings.seed}'
-  _note_plan(folder / PLAN_FILE, plan.description(trained))
+  names = plan.names
+  predictor = load_predictor(config, workdir)
+  folder = results_folder(config, index, workdir, 'generated')
+  folder /= f'step_{predictor.step:07d}_{settings.plan}_seed{settings.seed}'
+  _check_plan(folder / PLAN_FILE, plan.description(predictor))
 
-  there, _ = _files_in(folder / 'images')
-  first, step = _turn()
-  mine = range(first, len(names), step)
-  todo = [i for i in mine if names[i] not in there]
-  logger.info(f'{len(names)} images in {folder}: {len(mine) - len(todo)} of our {len(mine)} are there')
-  if todo:
-    (folder / 'manifest.csv').unlink(missing_ok=True)
-    _make(config, plan, trained, folder, names, pairs, todo)
-  _finish(plan, folder, names, pairs)
+  existing, _ = _files_in(folder / 'images')
+  first, stride = _process_share()
+  share = range(first, len(names), stride)
+  missing = [i for i in share if names[i] not in existing]
+  logger.info(f'{len(names)} images in {folder}: {len(share) - len(missing)} of the {len(share)} of this process exist')
+  if missing:
+    (folder / FILE_NAME).unlink(missing_ok=True)
+    _generate(plan, missing, folder, predictor, threads=config.data.decode_threads)
+  _finish(plan, folder)
   return folder
 
 
-def _turn() -> tuple[int, int]:
-  """The first image of this process, and from each of its images to the next."""
+def _process_share() -> tuple[int, int]:
+  """The first image of this process, and the distance from each of its images to the next."""
   return jax.process_index(), jax.process_count()
 
 
-def _make(
-  config: Config,
-  plan: Plan,
-  trained: Trained,
-  folder: pathlib.Path,
-  names: Sequence[str],
-  pairs: np.ndarray,
-  todo: Sequence[int],
-) -> None:
-  """Makes and writes the images `todo`; no more than a few batches are in memory."""
-  appearances, structures = (
-    [split.paths[i] for i in pairs[todo, column]] for column, split in enumerate((plan.appearances, plan.structures))
+def _generate(plan: Plan, chosen: Sequence[int], folder: pathlib.Path, predictor: Predictor, *, threads: int) -> None:
+  """Generates and writes the `chosen` images of a set, a few batches in memory at a time."""
+  size = predictor.networks.image_size_hw
+  appearances = [plan.appearances.paths[i] for i in plan.pairs[chosen, 0]]
+  structures = [plan.structures.paths[i] for i in plan.pairs[chosen, 1]]
+  sources = sorted({*appearances, *structures})
+  for_each_file(lambda i: read_image(sources[i], size), sources, threads=threads, action='checking images:')
+  batches = predictor.swap_batches(
+    structure_from=ImageFiles(structures, size), appearance_from=ImageFiles(appearances, size)
   )
-  used, size = sorted({*appearances, *structures}), config.data.image_size_hw
-  for_each_file(
-    lambda i: read_image(used[i], size), used, threads=config.data.decode_threads, what='checking the images:'
-  )
-  batches = trained.swap_images(ImageFiles(structures, size), ImageFiles(appearances, size))
-  written = 0
+  num_written = 0
 
   def write(number: int, image: np.ndarray) -> None:
-    save_image(folder / names[number], image, jpeg_quality=plan.settings.jpeg_quality)
+    save_image(folder / plan.names[number], image, jpeg_quality=plan.settings.jpeg_quality)
 
   with stop_signals() as stopped, ThreadPoolExecutor(WRITERS) as pool:
     for batch in batches:
-      list(pool.map(write, todo[written : written + len(batch)], batch))
-      written += len(batch)
-      if stopped() and written < len(todo):
-        raise Interrupted(f'stopped after {written} of {len(todo)} images in {folder}. The same command goes on.')
+      list(pool.map(write, chosen[num_written : num_written + len(batch)], batch))
+      num_written += len(batch)
+      if stopped() and num_written < len(chosen):
+        raise Interrupted(
+          f'stopped after {num_written} of {len(chosen)} images in {folder}. Run the same command to resume.'
+        )
 
 
-def _note_plan(path: pathlib.Path, description: dict[str, Any]) -> None:
-  """Remembers what the folder holds; raises UserError if it holds something else."""
-  if path.exists():
-    try:
-      saved = json.loads(path.read_text())
-      changes = [
-        f'{name}: {saved.get(name)} -> {value}' for name, value in description.items() if saved.get(name) != value
-      ]
-    except (ValueError, AttributeError) as error:
-      raise UserError(f'{path}: damaged ({error}); move the folder away') from error
-    if changes:
-      raise UserError(
-        f'{path.parent}: holds another set ({"; ".join(changes)}). Move it away, or take another generation.seed.'
-      )
+def _check_plan(path: pathlib.Path, description: dict[str, Any]) -> None:
+  """Writes the description of a new set; raises UserError if the folder holds another set."""
+  if not path.exists():
+    write_json(path, description)
     return
-  with whole_file(path) as aside:
-    aside.write_text(json.dumps(description, indent=2) + '\n')
+  try:
+    saved = json.loads(path.read_text())
+    changes = [
+      f'{name}: {saved.get(name)} -> {value}' for name, value in description.items() if saved.get(name) != value
+    ]
+  except (ValueError, AttributeError) as error:
+    raise UserError(f'{path} is damaged ({error}); move the folder away') from error
+  if changes:
+    raise UserError(
+      f'{path.parent} holds another set ({"; ".join(changes)}). Move it away, or set another generation.seed.'
+    )
 
 
 def _files_in(images: pathlib.Path) -> tuple[set[str], list[pathlib.Path]]:
-  """Names of the whole images as in `Plan.file_name`, and files that killed processes left behind."""
-  there, parts = set(), []
+  """The names of the complete images, as in `Plan.names`, and the partial files that killed processes left behind."""
+  complete, partial = set(), []
   for folder in images.iterdir() if images.is_dir() else ():
     for name in os.listdir(folder):
       if name.startswith('.'):
-        parts.append(folder / name)
+        partial.append(folder / name)
       else:
-        there.add(f'images/{folder.name}/{name}')
-  return there, parts
+        complete.add(f'images/{folder.name}/{name}')
+  return complete, partial
 
 
-def _finish(plan: Plan, folder: pathlib.Path, names: Sequence[str], pairs: np.ndarray) -> None:
-  """Writes the manifest if nobody has anything left to do."""
-  there, parts = _files_in(folder / 'images')
-  missing = sum(name not in there for name in names)
-  if missing:
-    logger.info(f'{missing} images of other processes are still to come; the last one writes manifest.csv')
+def _finish(plan: Plan, folder: pathlib.Path) -> None:
+  """Writes the manifest if all images exist."""
+  complete, partial = _files_in(folder / 'images')
+  num_missing = sum(name not in complete for name in plan.names)
+  if num_missing:
+    logger.info(f'{num_missing} images of other processes are missing; the last process writes {FILE_NAME}')
     return
-  for part in parts:
-    part.unlink(missing_ok=True)
-  with whole_file(folder / 'manifest.csv') as aside:
-    with aside.open('w', encoding='utf-8', errors='surrogateescape', newline='') as file:
-      writer = csv.writer(file)
-      writer.writerow(MANIFEST_FIELDS)
-      writer.writerows(plan.row(name, pair) for name, pair in zip(names, pairs, strict=True))
-  logger.info(f'{len(names)} images and manifest.csv in {folder}')
+  for path in partial:
+    path.unlink(missing_ok=True)
+  write_manifest(folder / FILE_NAME, MANIFEST_FIELDS, plan.rows())
+  logger.info(f'{len(plan.names)} images and {FILE_NAME} in {folder}')

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dgnet_jax.api import Model
-from dgnet_jax.data.image_lists import Given
+from dgnet_jax.data.image_lists import ImageList
 from dgnet_jax.data.images import FORMATS, decode_rgb
 from dgnet_jax.data.index import printable
 from dgnet_jax.errors import UserError
@@ -67,7 +67,7 @@ class Answers:
     gallery: images to search, embedded here, once; None leaves searching out.
   """
 
-  def __init__(self, model: Model, gallery: Given | None) -> None:
+  def __init__(self, model: Model, gallery: ImageList | None) -> None:
     self._model = model
     self._gallery = None if gallery is None else model.gallery(gallery)
     paths = [] if gallery is None else [os.path.abspath(path) for path in gallery.paths]

@@ -92,8 +92,8 @@ def test_true_images_teach_as_generated_ones_do():
   made = objectives.generate(networks, state.generator.params, batch.image, codes).cross_by_appearance
 
   @jax.jit
-  def reid_after(state, true_cross):
-    given = dataclasses.replace(batch, true_cross=true_cross)
+  def reid_after(state, cross_ground_truth):
+    given = dataclasses.replace(batch, cross_ground_truth=cross_ground_truth)
     after, *_ = update(*parts, config, state, teachers, given, draws, FULL)
     return after.reid
 

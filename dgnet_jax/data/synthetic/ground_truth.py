@@ -131,8 +131,8 @@ def with_true_cross(
     UserError: the folder has no readable manifest; told with the first batch.
 
   Yields:
-    The same batches; where wanted with true_cross u8[B, 2, H, W, 3], whose [:, s] shows the person of image[:, s] in
-    the other stream's structure.
+    The same batches; where wanted with cross_ground_truth u8[B, 2, H, W, 3], whose [:, s] shows the person of
+    image[:, s] in the other stream's structure.
   """
   truths, sizes = _image_truths(root, paths), _sizes(config)
 
@@ -144,5 +144,5 @@ def with_true_cross(
 
   for step, batch in zip(itertools.count(start_step), batches, strict=False):
     # Arrays of the host, as the rest of the batch, until a feed moves them.
-    given: dict[str, Any] = {'true_cross': rendered(sampler.batch(step))} if is_wanted(step) else {}
+    given: dict[str, Any] = {'cross_ground_truth': rendered(sampler.batch(step))} if is_wanted(step) else {}
     yield dataclasses.replace(batch, **given)

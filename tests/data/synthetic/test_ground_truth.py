@@ -134,10 +134,10 @@ def test_true_cross_images_of_batches(tmp_path):
     source.batches(3), source.sampler, config, index.root, index.train.paths, 3, lambda step: step == 4
   )
   first, second = next(given), next(given)
-  assert first.true_cross is None
-  assert second.true_cross.shape == second.image.shape and second.true_cross.dtype == np.uint8
+  assert first.cross_ground_truth is None
+  assert second.cross_ground_truth.shape == second.image.shape and second.cross_ground_truth.dtype == np.uint8
   drawn = source.sampler.batch(4)['image']
   for stream in (0, 1):
     truth = render_truth(config, index.root, index.train.paths, drawn[:, 1 - stream], drawn[:, stream])
-    np.testing.assert_array_equal(second.true_cross[:, stream], truth.images)
+    np.testing.assert_array_equal(second.cross_ground_truth[:, stream], truth.images)
   np.testing.assert_array_equal(second.image, next(source.batches(4)).image)

@@ -12,9 +12,9 @@ import numpy as np
 
 from dgnet_jax.config import loading
 from dgnet_jax.config.defaults import default_config
-from dgnet_jax.config.validation import leaves
 from dgnet_jax.interop import torch_names
-from dgnet_jax.interop.release.config import flat, our_fields, with_indices
+from dgnet_jax.interop.release.config import config_fields, flatten
+from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.types import PairBatch
 
@@ -55,8 +55,8 @@ def config_of(meta):
   if theirs is None:
     theirs = {'pool': meta['pool'], 'ID_stride': meta['ID_stride']}
   config = default_config()
-  fields, _ = our_fields(flat(theirs), 'golden')
-  for name, value in with_indices(fields, dict(leaves(config))):
+  fields, _ = config_fields(flatten(theirs), 'golden')
+  for name, value in fields.items():
     loading.set_field(config, name, value)
   if config.reid.style == 'PCB':  # told by the shapes of its arrays
     config.reid.head_width = 256
@@ -68,14 +68,6 @@ def config_of(meta):
     # The release keeps a ramped weight as state: a run that starts late starts from its initial value.
     ramp.start_step = max(ramp.start_step, meta['iteration0'] - 1)
   return config
-
-
-ENTRIES = {
-  'gen': torch_names.generator_entries,
-  'dis': torch_names.discriminator_entries,
-  'id': torch_names.reid_entries,
-  'teacher': torch_names.teacher_entries,
-}
 
 
 def release_identities(folder):
@@ -123,7 +115,7 @@ def our_shapes(network, config, num_identities):
   }[network]
   params, batch_stats = jax.eval_shape(init, jax.random.key(0))
   blank = jax.tree.map(lambda x: np.broadcast_to(0.0, x.shape), {'params': params, 'batch_stats': batch_stats})
-  entries = ENTRIES[network](config)
+  entries = network_entries(network, config)
   assert len(entries) == len(jax.tree.leaves(blank)), 'names for some of our arrays only'
   return {name: array.shape for name, array in torch_names.to_torch(blank, entries).items()}
 
@@ -133,7 +125,7 @@ def variables_of(folder, network, config, master_seed, num_identities):
   recipe = load_recipe(folder)
   shapes = our_shapes(network, config, num_identities)
   state = recipe.make_state_dict(shapes, master_seed + recipe.NET_SEED_OFFSET[network])
-  return torch_names.from_torch(state, ENTRIES[network](config))
+  return torch_names.from_torch(state, network_entries(network, config))
 
 
 def merged(base, overrides):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dgnet_jax.interop import torch_names
+from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.pixels import enlarge
 from tests.parity import goldens
@@ -44,7 +45,7 @@ class Case:
     counter = 'model.bn1.num_batches_tracked'
     if self.arrays.get(f'{network}_trainbuf/{counter}') == 0:
       batch_stats = self.variables(network)['batch_stats']
-    entries = [e for e in goldens.ENTRIES[network](self.config) if e.path[0] == 'batch_stats']
+    entries = [e for e in network_entries(network, self.config) if e.path[0] == 'batch_stats']
     ours = torch_names.to_torch({'batch_stats': jax.device_get(batch_stats)}, entries)
     assert ours
     fingerprints = self.traces[network].get('trainbuf', {})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dgnet_jax.interop import torch_names
+from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.losses.distillation import LABEL_STYLES
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.pixels import enlarge
@@ -72,7 +73,7 @@ class TestPredictLabel:
     views = np.stack([seen, np.flip(seen, axis=2)], axis=1)
     apply = jax.jit(case.network.apply, static_argnames='norm')
     _, statistics = apply(case.teacher.params, case.teacher.batch_stats, views, norm='batch')
-    entries = [e for e in goldens.ENTRIES['teacher'](case.config) if e.path[0] == 'batch_stats']
+    entries = [e for e in network_entries('teacher', case.config) if e.path[0] == 'batch_stats']
     ours = torch_names.to_torch({'batch_stats': jax.device_get(statistics)}, entries)
     for name, value in ours.items():
       expected = case.arrays[f'teacher_buf_after_style0_trainbn/{name}']

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dgnet_jax.interop import torch_names
+from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.models.build import make_networks
 from tests.parity import goldens
 
@@ -48,7 +49,7 @@ class Variant:
     self.note(error / max(expected[0], least_norm), key)
 
   def check_gradients(self, network, tree, expected):
-    entries = [e for e in goldens.ENTRIES[network](self.config) if e.path[0] == 'params']
+    entries = [e for e in network_entries(network, self.config) if e.path[0] == 'params']
     ours = torch_names.to_torch({'params': jax.device_get(tree)}, entries)
     largest = max(norm for norm, _ in expected.values())
     for name, pair in expected.items():

@@ -1,25 +1,37 @@
-"""Finds the release's files, and reads the state dicts in them."""
+"""Finds the files of a release snapshot and reads the state dicts in them."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
 import pathlib
 import re
-from typing import Any
+
+import numpy as np
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.strict import check_state_dict
 from dgnet_jax.interop.torch_file import read_torch
 
-KEPT_FOLDER = 'release'  # in the work folder: what the release has and ours does not, for the way back
+KEPT_FOLDER = 'release'  # in the work folder: what only the release has, for a later export
 KEPT_ARRAYS = 'arrays.pt'
 SNAPSHOT = re.compile(r'(gen|dis|id)_(\d+)\.pt')
 OPTIONAL = ('dis', 'optimizer', 'teacher')
-OURS = {'gen': 'generator', 'dis': 'discriminator', 'id': 'reid'}
+HINTS = {
+  'gen': 'required',
+  'id': 'required',
+  'dis': '--without dis starts a new one',
+  'optimizer': '--without optimizer starts with zero moments',
+  'teacher': 'pass its path with --teacher, or --without teacher',
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class ReleaseFiles:
-  """paths: of gen, id, and where there are such, dis, optimizer, teacher, config and opts. step: as the names say."""
+  """The files of one snapshot.
+
+  Attributes:
+    paths: by name: gen and id, and if present dis, optimizer, teacher, config and opts.
+    step: the number in the file names.
+  """
 
   paths: Mapping[str, pathlib.Path]
   step: int
@@ -32,54 +44,65 @@ def find_files(
   step: int | None = None,
   without: Sequence[str] = (),
 ) -> ReleaseFiles:
-  """The files of one snapshot.
+  """Finds the files of one snapshot.
 
   Args:
-    folder: with gen_*.pt, dis_*.pt, id_*.pt, optimizer.pt and config.yaml (there or one folder up).
-    teacher: net_last.pth, with opts.yaml beside it, or its folder; None where there is none.
+    folder: has gen_*.pt, dis_*.pt, id_*.pt and optimizer.pt, and config.yaml there or in its parent folder.
+    teacher: net_last.pth with opts.yaml beside it, or their folder; None if there is no teacher.
     step: of the snapshot; None takes the newest.
-    without: of dis, optimizer and teacher, what is not there, or is not wanted.
+    without: which of dis, optimizer and teacher to leave out.
 
   Raises:
-    UserError: a file is missing; names it and what to do.
+    UserError: the folder, the snapshot or a file is missing. The message lists all missing files.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
     raise UserError(f'{folder}: no such folder')
-  snapshots: dict[int, dict[str, pathlib.Path]] = {}
-  for path in sorted(folder.iterdir()):
-    if match := SNAPSHOT.fullmatch(path.name):
-      snapshots.setdefault(int(match[2]), {})[match[1]] = path
-  if not snapshots or (step is not None and step not in snapshots):
-    there = f'there are {", ".join(map(str, sorted(snapshots)))}' if snapshots else 'no gen_*.pt and id_*.pt are in it'
-    raise UserError(f'{folder}: no snapshot{"" if step is None else f" of step {step}"}; {there}')
-  chosen = max(snapshots) if step is None else step
-  candidates = snapshots[chosen] | {'optimizer': folder / 'optimizer.pt'}
+  chosen, candidates = _snapshot(folder, step)
+  candidates['optimizer'] = folder / 'optimizer.pt'
   candidates['config'] = folder / 'config.yaml'
   if not candidates['config'].exists():
     candidates['config'] = folder.parent / 'config.yaml'
   if teacher is not None:
-    file = pathlib.Path(teacher)
-    candidates['teacher'] = file / 'net_last.pth' if file.is_dir() else file
+    path = pathlib.Path(teacher)
+    candidates['teacher'] = path / 'net_last.pth' if path.is_dir() else path
     candidates['opts'] = candidates['teacher'].parent / 'opts.yaml'
   paths = {name: path for name, path in candidates.items() if path.is_file() and name not in without}
   missing = [name for name in ('gen', 'id', *OPTIONAL) if name not in paths and name not in without]
   if missing:
-    hints = {'gen': 'needed', 'id': 'needed', 'teacher': '--teacher PATH names it, --without teacher does without'}
-    texts = [f'{name} ({hints.get(name, f"--without {name} begins it anew")})' for name in missing]
-    raise UserError(f'{folder}, step {chosen}: missing are {", ".join(texts)}')
+    raise UserError(
+      f'{folder}: files of step {chosen} are missing: {", ".join(f"{name} ({HINTS[name]})" for name in missing)}'
+    )
   return ReleaseFiles(paths, chosen)
 
 
-def read_state_dict(name: str, path: pathlib.Path) -> dict[str, Any]:
-  """The arrays of gen, dis, id or teacher by name.
+def _snapshot(folder: pathlib.Path, step: int | None) -> tuple[int, dict[str, pathlib.Path]]:
+  """The step of a snapshot, by default the newest, and its files of networks."""
+  snapshots: dict[int, dict[str, pathlib.Path]] = {}
+  for path in sorted(folder.iterdir()):
+    if match := SNAPSHOT.fullmatch(path.name):
+      snapshots.setdefault(int(match[2]), {})[match[1]] = path
+  if not snapshots:
+    raise UserError(f'{folder}: no snapshot of the release (gen_*.pt, id_*.pt) in this folder')
+  chosen = max(snapshots) if step is None else step
+  if chosen not in snapshots:
+    raise UserError(f'{folder}: no snapshot of step {step}; available: {", ".join(map(str, sorted(snapshots)))}')
+  return chosen, snapshots[chosen]
+
+
+def read_state_dict(network: str, path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads the arrays of a network by name.
+
+  Args:
+    network: gen, dis, id or teacher.
+    path: of its file.
 
   Raises:
     UserError: the file is damaged or holds something else.
   """
   content = read_torch(path)
-  if name == 'teacher':
+  if network == 'teacher':
     return check_state_dict(content, str(path))
   if not isinstance(content, dict) or 'a' not in content:
-    raise UserError(f"{path}: no '{name}' of the release, which has its arrays under 'a'")
+    raise UserError(f"{path}: not a '{network}' file of the release, which holds a state dict under the key 'a'")
   return check_state_dict(content['a'], str(path))

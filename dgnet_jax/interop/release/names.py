@@ -1,6 +1,6 @@
-"""What the release's state dicts have beyond our arrays, and the order of their names.
+"""Names and order of the arrays in the release's state dicts, and the arrays that only the release has.
 
-The order matters: an optimiser's state counts parameters and does not name them.
+The order matters because an optimizer's state numbers the parameters instead of naming them.
 """
 
 from collections import OrderedDict
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dgnet_jax.config.schema import Config
 from dgnet_jax.interop.torch_names import (
   Entry,
   discriminator_entries,
@@ -19,12 +20,13 @@ from dgnet_jax.interop.torch_names import (
   to_torch,
 )
 
-ENTRIES = {'gen': generator_entries, 'dis': discriminator_entries, 'id': reid_entries, 'teacher': teacher_entries}
-BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # in the state dict, but no parameters
+OURS = {'gen': 'generator', 'dis': 'discriminator', 'id': 'reid'}  # the release's networks in our TrainState
+NETWORKS = (*OURS, 'teacher')
+BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')  # in the state dict, but not parameters
 IMAGENET_CLASSES = 1000
 
-# Words of names in the order in which the release's modules make them: all of one group before the next, within a group
-# by their number if they have one, and of the same number in this order.
+# Words in names, in the order in which the release's modules create them. Each line is a group. Groups come one after
+# the other; within a group, names are ordered by their number if they have one, then by the word.
 _WORDS = (
   'weight bias gamma beta running_mean running_var num_batches_tracked',
   'enc_content fc norm activation',
@@ -36,27 +38,46 @@ _RANK = {word: (group, place) for group, words in enumerate(_WORDS) for place, w
 _PART = re.compile(r'(.*?)(\d*)')
 
 
+def network_entries(network: str, config: Config) -> list[Entry]:
+  """Returns the arrays that a network of the release shares with ours.
+
+  Args:
+    network: gen, dis, id or teacher.
+    config: its sizes and kinds.
+  """
+  match network:
+    case 'gen':
+      return generator_entries(config.generator, config.structure_encoder, config.decoder)
+    case 'dis':
+      return discriminator_entries(config.discriminator)
+    case 'id':
+      return reid_entries(config.reid)
+    case 'teacher':
+      return teacher_entries(config.teacher)
+  raise ValueError(f'{network=} must be one of {NETWORKS}')
+
+
 def in_release_order(names: Iterable[str]) -> list[str]:
-  """Names of one network as its state dict lists them."""
+  """Sorts the names of one network as its state dict does."""
 
   def rank(part: str) -> tuple[int, int, int]:
     match = _PART.fullmatch(part)
     assert match is not None
     word, number = match.groups()
-    group, place = _RANK.get(word, (2, 0))  # bare numbers are members of a row of modules
+    group, place = _RANK.get(word, (2, 0))  # a bare number is the index of a module in a sequence
     return group, int(number or 0), place
 
-  # A block's own `fc` comes before its norm, the ImageNet head `model.fc` after all of the backbone.
+  # A block's own `fc` precedes its norm, but the ImageNet head `model.fc` follows the whole backbone.
   return sorted(names, key=lambda name: [rank(part) for part in name.replace('model.fc', 'model.imagenet').split('.')])
 
 
 def parameters_in_order(names: Iterable[str]) -> list[str]:
-  """The names among those of a state dict that its optimiser knows, in its order."""
+  """Returns the names of a state dict that its optimizer knows, in the order of the optimizer."""
   return [name for name in names if name.rpartition('.')[2] not in BUFFERS]
 
 
 def default_extras(network: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-  """What the release's state dict has beyond ours, as the release makes it; the ImageNet head and counters are zero.
+  """Returns the arrays that only the release has, as it initialises them; the ImageNet head and counters are zero.
 
   Args:
     network: gen, dis, id or teacher.
@@ -72,7 +93,7 @@ def default_extras(network: str, shapes: Mapping[str, Sequence[int]]) -> dict[st
     for name, channels in _adain_layers(shapes):
       extras[f'{name}.running_mean'] = np.zeros(channels, np.float32)
       extras[f'{name}.running_var'] = np.ones(channels, np.float32)
-  if network == 'dis':  # weight and bias are those of a BatchNorm; LayerNorm has gamma and beta
+  if network == 'dis':  # `weight` and `bias` belong to a BatchNorm; a LayerNorm has `gamma` and `beta`
     for name in (name.removesuffix('.weight') for name in shapes if name.endswith('.norm.weight')):
       extras[f'{name}.running_mean'] = np.zeros(shapes[f'{name}.weight'], np.float32)
       extras[f'{name}.running_var'] = np.ones(shapes[f'{name}.weight'], np.float32)
@@ -81,7 +102,7 @@ def default_extras(network: str, shapes: Mapping[str, Sequence[int]]) -> dict[st
 
 
 def _adain_layers(shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
-  """The decoder's AdaIN layers with their channels; of a slim block's four convolutions the middle two have one."""
+  """Names and channels of the decoder's AdaIN layers; a slim block has them at the middle two convolutions."""
   blocks: dict[str, list[str]] = {}
   for name in shapes:
     match = re.fullmatch(r'(dec\.model\.1\.model\.\d+)\.model\.\d+\.conv\.weight', name)
@@ -94,15 +115,15 @@ def _adain_layers(shapes: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
 def release_state_dict(
   network: str, variables: Mapping[str, Any], entries: Sequence[Entry], kept: Mapping[str, np.ndarray]
 ) -> OrderedDict[str, np.ndarray]:
-  """A state dict that the release loads with strict=True.
+  """Makes a state dict that the release loads with strict=True.
 
   Args:
     network: gen, dis, id or teacher.
-    variables: ours.
+    variables: our {'params', 'batch_stats'}.
     entries: of the network.
-    kept: arrays without a place in ours, from an import; what is not among them is made anew.
+    kept: arrays that only the release has, from an import; the others get their initial values.
   """
   ours = to_torch(variables, entries)
   extras = default_extras(network, {name: array.shape for name, array in ours.items()}) | dict(kept)
-  everything = extras | ours
-  return OrderedDict((name, everything[name]) for name in in_release_order(everything))
+  arrays = extras | ours
+  return OrderedDict((name, arrays[name]) for name in in_release_order(arrays))

@@ -156,7 +156,7 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
     Interrupted: SIGINT or SIGTERM came.
   """
   settings = config.generation
-  index = open_dataset(config, workdir, needs=(settings.appearance_split, settings.structure_split))
+  index = open_dataset(config.data, workdir, needs=(settings.appearance_split, settings.structure_split))
   plan = Plan(settings, index)
   names = plan.names
   predictor = load_predictor(config, workdir)

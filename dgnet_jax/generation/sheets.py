@@ -44,7 +44,7 @@ def generate_sheets(config: Config, workdir: str | pathlib.Path) -> pathlib.Path
     UserError: the data set or the checkpoint is missing or damaged, or they do not fit the config.
   """
   workdir = pathlib.Path(workdir)
-  index = open_dataset(config, workdir, needs=('query',))
+  index = open_dataset(config.data, workdir, needs=('query',))
   predictor = load_predictor(config, workdir)
   folder = results_folder(config, index, workdir, 'generated') / f'step_{predictor.step:07d}'
   query, per_sheet = index.query, config.evaluation.num_swaps

@@ -1,23 +1,25 @@
-"""The rankings of a report: every embedding, single and pooled queries, re-ranked, and over alphas, as tables."""
+"""Ranking tables for every embedding: single and multi-query, re-ranked, and over alpha; ROC curves."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import csv
 import dataclasses
 import math
-import pathlib
+import os
+from typing import NamedTuple
 
 import numpy as np
 
-from dgnet_jax.config.schema import Config
-from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.config.schema import EvaluationConfig, ReidConfig
 from dgnet_jax.errors import UserError
 from dgnet_jax.evaluation import ranking
+from dgnet_jax.evaluation.embeddings import FINE_ONLY, Embeddings, pool_multi_query, weighted
 from dgnet_jax.evaluation.ranking import RankingResult
-from dgnet_jax.evaluation.reranking import Reranked
+from dgnet_jax.evaluation.reranking import Reranker
 from dgnet_jax.evaluation.verification import true_positive_rates
-from dgnet_jax.utils.atomic_files import whole_file
+from dgnet_jax.plots.charts import line_chart
+from dgnet_jax.utils.atomic_files import atomic_file
 
-Table = dict[str, dict[str, float]]
+Table = dict[str, dict[str, float]]  # embedding -> metric -> value as a fraction
 
 RANKS = (1, 5, 10, 20)
 FALSE_POSITIVE_RATES = (1e-4, 1e-3, 1e-2)
@@ -26,207 +28,166 @@ TITLES = {
   'single_query': 'single query',
   'multi_query': 'multi-query',
   'reranked': 're-ranked',
-  'alphas': 'weight of the fine half',
+  'alphas': 'alpha',
 }
-LABELS = {'fine_grained': 'fine-grained'}
 
 
-@dataclasses.dataclass(frozen=True)
-class Embeddings:
-  """One network's view of the test images: f32[N, D] each; multi_query is None where the data set has none."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class SplitEmbeddings:
+  """One network's embeddings of the test splits; `multi_query` is None if the data set has none."""
 
-  query: np.ndarray
-  gallery: np.ndarray
-  multi_query: np.ndarray | None
-
-
-def alpha_of(config: Config) -> float | None:
-  """Weight of the fine-grained half; None without one."""
-  return config.evaluation.alpha if config.reid.style == 'AB' else None
+  query: Embeddings
+  gallery: Embeddings
+  multi_query: Embeddings | None
 
 
-class _Search:
-  """Scores of embeddings of a data set's queries and gallery, as the config asks for."""
+class TableRow(NamedTuple):
+  """Embeddings, and the weight of their fine-grained half (as for `evaluation.ranking.rank`)."""
 
-  def __init__(self, config: Config, index: DatasetIndex) -> None:
-    self._settings = config.evaluation
-    query, gallery = index.query, index.gallery
-    self._who = query.identity, query.camera
-    self._whom = gallery.identity, gallery.camera
-
-  def chance(self) -> dict[str, float]:
-    return self._scores(ranking.chance(*self._who, *self._whom, protocol=self._settings.protocol))
-
-  def ranked(self, query: np.ndarray, gallery: np.ndarray, alpha: float | None) -> dict[str, float]:
-    protocol = self._settings.protocol
-    scores = self._scores(ranking.rank(query, *self._who, gallery, *self._whom, alpha=alpha, protocol=protocol))
-    if self._settings.verification:
-      found = zip(FALSE_POSITIVE_RATES, self.accepted(query, gallery, alpha, FALSE_POSITIVE_RATES), strict=True)
-      scores |= {f'tpr_at_{far:g}': rate for far, rate in found if not math.isnan(rate)}
-    return scores
-
-  def accepted(
-    self, query: np.ndarray, gallery: np.ndarray, alpha: float | None, rates: Sequence[float]
-  ) -> list[float]:
-    """True positive rates at these false positive rates."""
-    weighted = ranking.weighted(query, alpha)
-    return true_positive_rates(weighted, *self._who, gallery, *self._whom, false_positive_rates=rates)
-
-  def reranked(self, query: np.ndarray, gallery: np.ndarray, alpha: float | None) -> dict[str, float]:
-    """Neighbours are sought among queries and gallery alike, so the weight is split between the two."""
-    settings = self._settings.reranking
-    split = alpha if alpha is None or alpha < 0 else math.sqrt(alpha)
-    near = Reranked(
-      ranking.weighted(query, split),
-      ranking.weighted(gallery, split),
-      k1=settings.k1,
-      k2=settings.k2,
-      weight=settings.weight,
-    )
-    result = ranking.rank_scores(near.blocks(), *self._who, *self._whom, protocol=self._settings.protocol)
-    return self._scores(result)
-
-  def _scores(self, result: RankingResult) -> dict[str, float]:
-    scores = {f'rank_{k}': result.at(k) for k in RANKS} | {'mAP': result.mean_average_precision}
-    if result.mean_inverse_negative_penalty is not None:
-      scores['mINP'] = result.mean_inverse_negative_penalty
-    return scores
+  embeddings: SplitEmbeddings
+  alpha: float | None
 
 
-def _rows(config: Config, dgnet: Embeddings, teacher: Embeddings) -> dict[str, tuple[Embeddings, float | None]]:
-  """What is ranked: embeddings, and the weight of their fine-grained half."""
-  rows: dict[str, tuple[Embeddings, float | None]] = {'teacher': (teacher, None)}
-  if config.reid.style != 'AB':
-    return rows | {'primary': (dgnet, None)}
-  alphas = {'primary': 0.0, 'fine_grained': ranking.FINE_ONLY, 'both': alpha_of(config)}
-  return rows | {name: (dgnet, alpha) for name, alpha in alphas.items()}
+def alpha_of(reid: ReidConfig, evaluation: EvaluationConfig) -> float | None:
+  """The weight of the fine-grained half; None if the embedding has no halves."""
+  return evaluation.alpha if reid.style == 'AB' else None
 
 
-def ranking_tables(config: Config, index: DatasetIndex, dgnet: Embeddings, teacher: Embeddings) -> dict[str, Table]:
-  """Every table that the config asks for.
+def table_rows(
+  reid: ReidConfig, evaluation: EvaluationConfig, dgnet: SplitEmbeddings, teacher: SplitEmbeddings
+) -> dict[str, TableRow]:
+  """The rows of every table: teacher and primary and, in style AB, fine_grained and both."""
+  rows = {'teacher': TableRow(teacher, None)}
+  if reid.style != 'AB':
+    return rows | {'primary': TableRow(dgnet, None)}
+  alphas = {'primary': 0.0, 'fine_grained': FINE_ONLY, 'both': evaluation.alpha}
+  return rows | {name: TableRow(dgnet, alpha) for name, alpha in alphas.items()}
+
+
+def ranking_tables(evaluation: EvaluationConfig, rows: Mapping[str, TableRow]) -> dict[str, Table]:
+  """Ranks the gallery with every row of the tables.
 
   Args:
-    config: reid.style and evaluation are read.
-    index: of the data set.
-    dgnet: embeddings by DG-Net.
-    teacher: embeddings by the teacher.
+    evaluation: selects the protocol and the tables.
+    rows: from `table_rows`; all embed the same images.
 
   Returns:
-    'single_query' and, where the data set has them, 'multi_query': {'chance', 'teacher', 'primary' and, in style AB,
-    'fine_grained' and 'both'}; 'reranked' if `evaluation.rerank`: the same without chance; 'alphas' if
-    `evaluation.alpha_steps`: a row for each weight. Values are shares of 1.
+    'single_query' and, if there are such images, 'multi_query': 'chance' and the given rows. If `evaluation.rerank`,
+    'reranked': the given rows. If `evaluation.alpha_steps` and there is a row 'both', 'alphas': one row per weight.
 
   Raises:
     UserError: there are too few images to re-rank.
   """
-  num_images = len(index.query) + len(index.gallery)
-  if config.evaluation.rerank and config.evaluation.reranking.k1 >= num_images:
-    k1 = config.evaluation.reranking.k1
-    raise UserError(f'evaluation.reranking.k1: {k1} neighbours of {num_images} images; take fewer')
-  search, rows = _Search(config, index), _rows(config, dgnet, teacher)
-  query, extra = index.query, index.multi_query
-  tables = {'single_query': {'chance': search.chance()}}
-  if len(extra):
-    tables['multi_query'] = dict(tables['single_query'])
+  any_embeddings = next(iter(rows.values())).embeddings
+  num_images = len(any_embeddings.query) + len(any_embeddings.gallery)
+  if evaluation.rerank and evaluation.reranking.k1 >= num_images:
+    k1 = evaluation.reranking.k1
+    raise UserError(f'evaluation.reranking.k1 = {k1} must be less than the number of images, {num_images}')
+  chance = ranking.chance(any_embeddings.query, any_embeddings.gallery, protocol=evaluation.protocol)
+  tables = {'single_query': {'chance': _metrics(chance)}}
+  if any_embeddings.multi_query is not None:
+    tables['multi_query'] = {'chance': _metrics(chance)}
   for name, (embeddings, alpha) in rows.items():
-    tables['single_query'][name] = search.ranked(embeddings.query, embeddings.gallery, alpha)
+    query, gallery = embeddings.query, embeddings.gallery
+    tables['single_query'][name] = _ranked(query, gallery, alpha, evaluation)
     if embeddings.multi_query is not None:
-      pooled = ranking.multi_query_embedding(
-        embeddings.query, query.identity, query.camera, embeddings.multi_query, extra.identity, extra.camera
-      )
-      tables['multi_query'][name] = search.ranked(pooled, embeddings.gallery, alpha)
-  if config.evaluation.rerank:
-    tables['reranked'] = {name: search.reranked(x.query, x.gallery, alpha) for name, (x, alpha) in rows.items()}
-  if config.evaluation.alpha_steps and config.reid.style == 'AB':
-    weights = np.linspace(0, 1, config.evaluation.alpha_steps)
-    tables['alphas'] = {f'{alpha:.3g}': search.ranked(dgnet.query, dgnet.gallery, float(alpha)) for alpha in weights}
+      pooled = pool_multi_query(query, embeddings.multi_query)
+      tables['multi_query'][name] = _ranked(pooled, gallery, alpha, evaluation)
+  if evaluation.rerank:
+    tables['reranked'] = {
+      name: _reranked(row.embeddings.query, row.embeddings.gallery, row.alpha, evaluation) for name, row in rows.items()
+    }
+  if evaluation.alpha_steps and 'both' in rows:
+    both, alphas = rows['both'].embeddings, np.linspace(0, 1, evaluation.alpha_steps).tolist()
+    tables['alphas'] = {f'{alpha:.3g}': _ranked(both.query, both.gallery, alpha, evaluation) for alpha in alphas}
   return tables
+
+
+def _ranked(
+  query: Embeddings, gallery: Embeddings, alpha: float | None, evaluation: EvaluationConfig
+) -> dict[str, float]:
+  metrics = _metrics(ranking.rank(query, gallery, alpha=alpha, protocol=evaluation.protocol))
+  if evaluation.verification:
+    rates = true_positive_rates(weighted(query, alpha), gallery, false_positive_rates=FALSE_POSITIVE_RATES)
+    by_rate = zip(FALSE_POSITIVE_RATES, rates, strict=True)
+    metrics |= {f'tpr_at_{false_rate:g}': rate for false_rate, rate in by_rate if not math.isnan(rate)}
+  return metrics
+
+
+def _reranked(
+  query: Embeddings, gallery: Embeddings, alpha: float | None, evaluation: EvaluationConfig
+) -> dict[str, float]:
+  settings = evaluation.reranking
+  # Neighbours are sought among queries and gallery images, so both sides get the root of the weight.
+  root = alpha if alpha is None or alpha < 0 else math.sqrt(alpha)
+  reranker = Reranker(
+    weighted(query, root).features,
+    weighted(gallery, root).features,
+    k1=settings.k1,
+    k2=settings.k2,
+    weight=settings.weight,
+  )
+  return _metrics(ranking.rank_scores(reranker.blocks(), query, gallery, protocol=evaluation.protocol))
+
+
+def _metrics(result: RankingResult) -> dict[str, float]:
+  metrics = {f'rank_{k}': result.at(k) for k in RANKS} | {'mAP': result.mean_average_precision}
+  if result.mean_inverse_negative_penalty is not None:
+    metrics['mINP'] = result.mean_inverse_negative_penalty
+  return metrics
+
+
+def ranking_table(title: str, table: Table, alpha: float) -> str:
+  """Formats a table as text, in percent; `alpha` is the weight in the row 'both'."""
+  metrics = list(dict.fromkeys(metric for row in table.values() for metric in row))
+  widths = {metric: max(10, len(_heading(metric)) + 2) for metric in metrics}
+  lines = [f'{title:<24}' + ''.join(f'{_heading(metric):>{width}}' for metric, width in widths.items())]
+  for name, row in table.items():
+    label = f'both, alpha {alpha:g}' if name == 'both' else _label(name)
+    cells = (f'{f"{100 * row[metric]:.2f}%" if metric in row else "-":>{width}}' for metric, width in widths.items())
+    lines.append(f'  {label:<22}' + ''.join(cells))
+  return '\n'.join(lines)
 
 
 def _heading(metric: str) -> str:
   return metric.replace('rank_', 'rank-').replace('tpr_at_', 'TPR@')
 
 
-def ranking_table(title: str, table: Table, alpha: float) -> str:
-  """A table for a person, shares in percent."""
-  labels = LABELS | {'both': f'both, alpha {alpha:g}'}
-  metrics = list(dict.fromkeys(metric for row in table.values() for metric in row))
-  widths = {metric: max(10, len(_heading(metric)) + 2) for metric in metrics}
-  lines = [f'{title:<24}' + ''.join(f'{_heading(metric):>{width}}' for metric, width in widths.items())]
-  for name, row in table.items():
-    cells = (f'{f"{100 * row[metric]:.2f}%" if metric in row else "-":>{width}}' for metric, width in widths.items())
-    lines.append(f'  {labels.get(name, name):<22}' + ''.join(cells))
-  return '\n'.join(lines)
+def _label(name: str) -> str:
+  return name.replace('_', '-')
 
 
-def plot_roc(path: pathlib.Path, config: Config, index: DatasetIndex, dgnet: Embeddings, teacher: Embeddings) -> None:
-  """True over false positive rates of all pairs, a curve for each embedding.
-
-  Args:
-    path: of the PNG.
-    config: reid.style and evaluation are read.
-    index: of the data set.
-    dgnet: embeddings by DG-Net.
-    teacher: embeddings by the teacher.
-  """
-  search = _Search(config, index)
-  curves = {
-    LABELS.get(name, name): (ROC_RATES, search.accepted(x.query, x.gallery, alpha, ROC_RATES))
-    for name, (x, alpha) in _rows(config, dgnet, teacher).items()
-  }
-  _plot(path, curves, 'false positive rate', 'true positive rate', scale='log')
+def plot_roc(path: str | os.PathLike[str], rows: Mapping[str, TableRow]) -> None:
+  """Draws true over false positive rates over all pairs as a PNG, a curve for each row."""
+  curves: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+  for name, (embeddings, alpha) in rows.items():
+    query = weighted(embeddings.query, alpha)
+    rates = true_positive_rates(query, embeddings.gallery, false_positive_rates=ROC_RATES)
+    curves[_label(name)] = ROC_RATES, rates
+  line_chart(path, curves, x_label='false positive rate', y_label='true positive rate', log_x=True)
 
 
-def plot_alphas(path: pathlib.Path, table: Table, chosen: float) -> None:
-  """rank-1 and mAP over the weight of the fine-grained half, the configured weight marked.
+def plot_alphas(path: str | os.PathLike[str], table: Table, alpha: float) -> None:
+  """Draws rank-1 and mAP over the weight of the fine-grained half as a PNG.
 
   Args:
     path: of the PNG.
     table: 'alphas' of `ranking_tables`.
-    chosen: the configured weight.
+    alpha: the configured weight, marked by a line.
   """
-  weights = [float(alpha) for alpha in table]
-  curves = {
-    label: (weights, [100 * row[metric] for row in table.values()])
-    for metric, label in (('rank_1', 'rank-1'), ('mAP', 'mAP'))
-  }
-  _plot(path, curves, 'alpha, the weight of the fine-grained half', '%', marked=(chosen, 'evaluation.alpha'))
+  weights = [float(weight) for weight in table]
+  curves = {_heading(metric): (weights, [100 * row[metric] for row in table.values()]) for metric in ('rank_1', 'mAP')}
+  marker = alpha, 'evaluation.alpha'
+  line_chart(path, curves, x_label='alpha, the weight of the fine-grained half', y_label='%', marker=marker)
 
 
-def _plot(
-  path: pathlib.Path,
-  curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-  x_label: str,
-  y_label: str,
-  *,
-  scale: str = 'linear',
-  marked: tuple[float, str] | None = None,
-) -> None:
-  """Curves (x, y) with a legend, as a PNG; `marked` is a place on the x axis with its label."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes a second
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(5, 3.5), layout='constrained')
-  FigureCanvasAgg(figure)
-  axes = figure.add_subplot(xlabel=x_label, ylabel=y_label, xscale=scale)
-  for label, (x, y) in curves.items():
-    axes.plot(x, y, 'o-', markersize=3, label=label)
-  if marked:
-    axes.axvline(marked[0], color='0.6', linestyle='--', label=marked[1])
-  axes.legend()
-  axes.grid(alpha=0.3)
-  with whole_file(path) as aside:
-    figure.savefig(aside, format='png', dpi=150)
-
-
-def _records(tables: dict[str, Table]) -> Iterator[list[str]]:
-  for table, rows in tables.items():
-    for name, row in rows.items():
-      yield from ([table, name, metric, repr(value)] for metric, value in row.items())
-
-
-def write_csv(path: pathlib.Path, tables: dict[str, Table]) -> None:
-  """A line for each number: table, embedding, metric, value as a share of 1."""
-  lines: Iterable[list[str]] = _records(tables)
-  with whole_file(path) as aside, aside.open('w', newline='') as file:
-    csv.writer(file).writerows([['table', 'embedding', 'metric', 'value'], *lines])
+def write_csv(path: str | os.PathLike[str], tables: Mapping[str, Table]) -> None:
+  """Writes a line for each number: table, embedding, metric, value as a fraction."""
+  records = [
+    [table, name, metric, repr(value)]
+    for table, rows in tables.items()
+    for name, row in rows.items()
+    for metric, value in row.items()
+  ]
+  with atomic_file(path) as temporary, temporary.open('w', newline='') as file:
+    csv.writer(file).writerows([['table', 'embedding', 'metric', 'value'], *records])

@@ -1,4 +1,4 @@
-"""Curves of a run's metrics."""
+"""Curves from a run's metrics."""
 
 import json
 
@@ -20,7 +20,7 @@ def metrics(tmp_path):
   return path
 
 
-def test_metrics_are_read(metrics):
+def test_read_metrics_skips_an_incomplete_line(metrics):
   series = curves.read_metrics(metrics)
   assert list(series) == ['loss/total', 'loss/cycle', 'loss/new', 'weight/cycle', 'rate/reid']
   steps, values = series['loss/total']
@@ -38,24 +38,24 @@ def test_every_curve_is_in_a_panel(metrics):
   }
 
 
-def test_smoothing_keeps_means_and_gaps():
+def test_smoothing_averages_and_keeps_gaps():
   values = np.random.default_rng(0).normal(size=500)
-  shown = curves.smoothed(values)
-  assert shown.std() < values.std() / 2
-  np.testing.assert_allclose(shown[250], values[245:256].mean())
+  smooth = curves.smoothed(values)
+  assert smooth.std() < values.std() / 2
+  np.testing.assert_allclose(smooth[250], values[245:256].mean())
   np.testing.assert_array_equal(curves.smoothed(np.full(300, 2.0)), 2.0)
   values[100:200] = np.nan
   assert np.isnan(curves.smoothed(values)[150]) and np.isfinite(curves.smoothed(values)[[0, 99, 200]]).all()
 
 
-@pytest.mark.parametrize('suffix', curves.FORMS)
-def test_figure(metrics, tmp_path, suffix):
+@pytest.mark.parametrize('suffix', curves.FORMATS)
+def test_figure_has_the_format_of_its_suffix(metrics, tmp_path, suffix):
   path = curves.draw_curves(curves.read_metrics(metrics), tmp_path / f'c{suffix}', 'a run')
   start = {'.png': b'\x89PNG', '.svg': b'<?xml', '.pdf': b'%PDF'}[suffix]
   assert path.read_bytes().startswith(start)
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_missing_file_and_missing_metrics_are_reported(tmp_path):
   with pytest.raises(UserError, match='no such file'):
     curves.read_metrics(tmp_path / 'metrics.jsonl')
   (tmp_path / 'metrics.jsonl').write_text('half')

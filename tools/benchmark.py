@@ -1,6 +1,7 @@
 """`python -m tools.benchmark`: the same as `dgnet benchmark`."""
 
-from dgnet_jax.cli.benchmark import main
+from dgnet_jax.cli.benchmark import COMMAND
+from dgnet_jax.cli.command import main
 
 if __name__ == '__main__':
-  main()
+  main(COMMAND, 'python -m tools.benchmark')

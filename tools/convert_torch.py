@@ -1,6 +1,7 @@
 """`python -m tools.convert_torch`: the same as `dgnet convert`."""
 
-from dgnet_jax.cli.convert import main
+from dgnet_jax.cli.command import main
+from dgnet_jax.cli.convert import COMMAND
 
 if __name__ == '__main__':
-  main()
+  main(COMMAND, 'python -m tools.convert_torch')

@@ -1,6 +1,7 @@
 """`python -m tools.prepare`: the same as `dgnet prepare`."""
 
-from dgnet_jax.cli.prepare import main
+from dgnet_jax.cli.command import main
+from dgnet_jax.cli.prepare import COMMAND
 
 if __name__ == '__main__':
-  main()
+  main(COMMAND, 'python -m tools.prepare')

@@ -1,40 +1,40 @@
-"""Exports a trained run: StableHLO programs for any batch size, safetensors, and an example that loads them."""
+"""`dgnet export`: a trained run as programs and weights that need neither this package nor Flax."""
 
 import argparse
-from collections.abc import Sequence
 import pathlib
 
-from dgnet_jax.config import loading
-from dgnet_jax.utils.console import exit_on_user_error
+from dgnet_jax.cli.command import Command
+from dgnet_jax.config.loading import SAVED_CONFIG, load_config
 
-EXAMPLE = """
-example:
-  python -m tools.export runs/market --out=exported
+DETAILS = 'Writes StableHLO programs for any batch size, weights as safetensors, and an example that loads them.'
+EPILOG = """examples:
+  dgnet export runs/market --out=exported
   python exported/load.py query.jpg gallery.jpg    # needs jax, flatbuffers and Pillow
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-  """Entry point; ends with status 2 after a mistake of the user's."""
-  parser = argparse.ArgumentParser(
-    prog='python -m tools.export',
-    description=__doc__,
-    epilog=EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  parser.add_argument('workdir', type=pathlib.Path, help='of a run')
-  parser.add_argument('--out', required=True, type=pathlib.Path, metavar='FOLDER', help='to make')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('workdir', type=pathlib.Path, metavar='RUN', help='work folder of a run')
+  parser.add_argument('--out', required=True, type=pathlib.Path, metavar='FOLDER', help='folder to create')
   parser.add_argument(
-    '--platforms', default='cpu,cuda,tpu', help='that it shall run on, of cpu, cuda, rocm, tpu (default: %(default)s)'
+    '--platforms',
+    default='cpu,cuda,tpu',
+    help='platforms to compile for, of cpu, cuda, rocm and tpu (default: %(default)s)',
   )
-  options = parser.parse_args(arguments)
-  with exit_on_user_error():
-    config = loading.load_config(options.workdir / 'config.json', {})
-    from dgnet_jax.inference.export import export_model  # late: help needs no JAX
-
-    export_model(config, options.workdir, options.out, platforms=options.platforms.split(','))
 
 
-if __name__ == '__main__':
-  main()
+def run(options: argparse.Namespace) -> None:
+  config = load_config(options.workdir / SAVED_CONFIG, {})
+  from dgnet_jax.inference.export import export_model
+
+  export_model(config, options.workdir, options.out, platforms=options.platforms.split(','))
+
+
+COMMAND = Command(
+  name='export',
+  summary='export a trained run as StableHLO programs and safetensors',
+  details=DETAILS,
+  epilog=EPILOG,
+  add_arguments=add_arguments,
+  run=run,
+)

@@ -45,7 +45,10 @@ def show_log() -> None:
 
 @contextlib.contextmanager
 def logged_to(path: str | os.PathLike[str]) -> Iterator[None]:
-  """Appends the package's log records, Python's warnings and an unhandled exception's traceback to the file `path`."""
+  """Appends the package's log records and Python's warnings to the file `path`.
+
+  An exception is appended too: as its message if it is meant for the user, with its traceback otherwise.
+  """
   handler = logging.FileHandler(path, encoding='utf-8')
   handler.setFormatter(logging.Formatter(FILE_FORMAT, datefmt=TIME_FORMAT))
   loggers = [logging.getLogger(PACKAGE), logging.getLogger('py.warnings')]
@@ -55,8 +58,10 @@ def logged_to(path: str | os.PathLike[str]) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    trace = (type(error), error, error.__traceback__)
-    handler.handle(logging.LogRecord(PACKAGE, logging.ERROR, '', 0, 'stopped by an error', None, trace))
+    for_user = isinstance(error, UserError | Interrupted)
+    message = str(error) if for_user else 'stopped by an error'
+    trace = None if for_user else (type(error), error, error.__traceback__)
+    handler.handle(logging.LogRecord(PACKAGE, logging.ERROR, '', 0, message, None, trace))
     raise
   finally:
     logging.captureWarnings(False)

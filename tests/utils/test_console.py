@@ -42,6 +42,14 @@ def test_file_has_warnings_and_the_traceback_of_an_error(tmp_path):
   assert 'an old API' in text and 'Traceback' in text and 'RuntimeError: a defect' in text
 
 
+@pytest.mark.parametrize('error', [UserError('no such folder'), Interrupted('stopped at step 3')])
+def test_file_has_the_message_of_an_error_for_the_user(tmp_path, error):
+  with pytest.raises(type(error)), logged_to(tmp_path / 'log.txt'):
+    raise error
+  text = (tmp_path / 'log.txt').read_text()
+  assert text.endswith(f' {error}\n') and 'Traceback' not in text
+
+
 @pytest.mark.parametrize(
   ('error', 'status', 'message'),
   [

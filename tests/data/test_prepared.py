@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.cli import prepare
+from dgnet_jax.cli.main import main
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.validation import validate
 from dgnet_jax.data import remote
@@ -100,17 +100,17 @@ def test_own_images_become_records_by_a_command(builders, tmp_path, capsys):
       path.parent.mkdir(parents=True, exist_ok=True)
       Image.new('RGB', (8, 16), (10 * int(camera), 0, 0)).save(path)
   pattern = r'--config.data.camera_pattern=door(?P<camera>\d)'
-  command = ['to-tfds', f'folders={tmp_path / "own"}', f'--out={tmp_path / "tfds"}', pattern]
-  prepare.main(command)
+  command = ['prepare', 'to-tfds', f'folders={tmp_path / "own"}', f'--out={tmp_path / "tfds"}', pattern]
+  main(command)
   folder = tmp_path / 'tfds' / 'folders' / '1.0.0'
   assert f'--config.data.root={folder}' in capsys.readouterr().out
   index = read_layout(folder)
   assert index.identity_names[1] == 'Anna' and index.num_cameras == 2 and index.num_identities == 2
   with pytest.raises(SystemExit):
-    prepare.main(command)
+    main(command)
   assert 'is there already' in capsys.readouterr().err
   with pytest.raises(SystemExit):
-    prepare.main(['to-tfds', f'tfds={folder}', f'--out={tmp_path / "again"}'])
+    main(['prepare', 'to-tfds', f'tfds={folder}', f'--out={tmp_path / "again"}'])
   assert 'layout tfds cannot be prepared' in capsys.readouterr().err
 
 

@@ -1,6 +1,7 @@
 """The page behind `dgnet page`: what it answers and how it is served; `test_page_browser.py` looks at it."""
 
 import concurrent.futures
+import importlib.util
 import io
 import json
 import pathlib
@@ -184,10 +185,10 @@ def test_where_it_listens():
 
 
 def test_the_missing_extra_is_named(tiny_run, monkeypatch, capsys):
-  monkeypatch.setattr(main.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(SystemExit):
-    main.main(['page', str(tiny_run[1])])
-  assert "starlette and uvicorn: pip install 'dgnet_jax[page]'" in capsys.readouterr().err
+    main(['page', str(tiny_run[1])])
+  assert 'starlette and uvicorn: pip install "starlette>=1.0" "uvicorn>=0.40"' in capsys.readouterr().err
 
 
 def test_the_command_serves_until_it_is_interrupted(tiny_run, images):
@@ -199,7 +200,7 @@ def test_the_command_serves_until_it_is_interrupted(tiny_run, images):
         line = process.stderr.readline()
         assert line, told
         told.append(line)
-      assert told[0].startswith('warning: --host=0.0.0.0: whoever reaches')
+      assert told[0].startswith('warning: --host=0.0.0.0: everybody who can reach')
       port = int(told[-1].partition('0.0.0.0:')[2].partition('/')[0])
       a = images[0].read_bytes()
       assert upload(('127.0.0.1', port), f'/swap?first={len(a)}', a, a)[0] == 200

@@ -6,8 +6,8 @@ import pathlib
 from PIL import Image
 import pytest
 
-from dgnet_jax.cli import ablation as command
-from dgnet_jax.config.loading import read_config_file, save_config
+from dgnet_jax.cli.main import main
+from dgnet_jax.config.loading import find_config_file, read_config_file, run_config_file, save_config
 from dgnet_jax.config.validation import leaves
 from dgnet_jax.errors import UserError
 from dgnet_jax.reports import ablation
@@ -134,21 +134,21 @@ def test_mistakes_are_told(base, tmp_path):
 
 def test_command(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(ablation.run_all, '__kwdefaults__', ablation.run_all.__kwdefaults__ | {'run': Runner()})
-  command.main([f'--out={tmp_path}', '--seeds', '5', '--config.num_steps=7'])
-  assert 'cell 2/2: real, seed 5' in capsys.readouterr().out
+  main(['ablation', f'--out={tmp_path}', '--seeds', '5', '--config.num_steps=7'])
+  assert 'cell 2/2: real, seed 5' in capsys.readouterr().err
   mistakes = {
     'num_step=7': 'num_steps',
-    'joint=False': 'joint: the cells differ in it',
-    'teaching.images=ground_truth': 'teaching.images: the cells differ in it',
+    'joint=False': 'joint: cannot be set, the cells differ in it',
+    'teaching.images=ground_truth': 'teaching.images: cannot be set, the cells differ in it',
   }
   for mistake, told in mistakes.items():
     with pytest.raises(SystemExit):
-      command.main([f'--out={tmp_path}', f'--config.{mistake}'])
+      main(['ablation', f'--out={tmp_path}', f'--config.{mistake}'])
     assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('setting', ['small', 'more_cameras', 'large'])
 def test_settings_are_valid(setting):
-  config = command._settings()[setting]()
+  config = run_config_file(find_config_file('ablation')).get_config(setting)
   folder = pathlib.Path('ablation')
   assert ablation.cell_config(config, ablation.cells(folder, [0])[1], folder).joint is False

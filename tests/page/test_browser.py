@@ -1,30 +1,35 @@
 """The page in a headless Chromium. Skipped where Chromium, its driver or selenium is not installed."""
 
-import pathlib
 import shutil
 import time
 
 import numpy as np
 import pytest
 
-EXTRA = "the page's extra is not installed: pip install -e '.[page]'"
+EXTRA = "the extra 'page' is not installed: pip install -e '.[page]'"
 pytest.importorskip('starlette', reason=EXTRA)
 pytest.importorskip('uvicorn', reason=EXTRA)
 
-import dgnet_jax  # noqa: E402 (after the checks above)
-from dgnet_jax.data.image_lists import collect  # noqa: E402
-from dgnet_jax.page.answers import MAX_BYTES, Answers  # noqa: E402
+from dgnet_jax.page.service import MAX_BYTES, PageService  # noqa: E402 (after the checks above)
 from tests.page.served_page import pixels, served  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-QUIET = (
+ARGUMENTS = (
   *('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--window-size=1100,1000'),
   *('--disable-background-networking', '--disable-component-update', '--disable-sync'),
 )
 
 
+RIGHT_ARROW = '\ue014'
+DROP = """
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([new Uint8Array(arguments[2])], 'dropped', {type: arguments[1]}));
+  document.getElementById(arguments[0]).dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));
+"""
+
+
 class Browser:
-  """A headless browser that shows a page. The words of an element, and waiting for them."""
+  """A headless browser that shows a page."""
 
   def __init__(self, driver, address):
     self.driver = driver
@@ -33,37 +38,42 @@ class Browser:
 
   def until(self, condition):
     start = time.monotonic()
-    while not (found := condition()):
-      assert time.monotonic() - start < 60, 'the page does not get there'
+    while not condition():
+      assert time.monotonic() - start < 60, 'timed out'
       time.sleep(0.05)
-    return found
 
   def find(self, selector):
     return self.driver.find_element('css selector', selector)
 
-  def choose(self, place, path):
-    self.find(f'#{place} input').send_keys(str(path))
+  def choose(self, zone, path):
+    self.find(f'#{zone} input').send_keys(str(path))
 
-  def says(self, words):
-    self.until(lambda: words in self.find('#message').text)
+  def drop(self, zone, mime_type, size):
+    self.driver.execute_script(DROP, zone, mime_type, size)
+
+  def wait_for_error(self, text):
+    self.until(lambda: text in self.find('#message').text)
+
+  def wait_for_status(self, section):
+    self.until(lambda: 'Done' in self.find(f'#{section}-status').text)
 
   def images(self, selector):
-    """What the visible images hold, once nothing is under way."""
+    """The pixels of the visible images, when no request is running."""
     self.until(lambda: not self.driver.find_elements('css selector', '.working'))
-    found = self.driver.find_elements('css selector', selector)
-    return [pixels(image.get_attribute('src')) for image in found if image.is_displayed()]
+    images = self.driver.find_elements('css selector', selector)
+    return [pixels(image.get_attribute('src')) for image in images if image.is_displayed()]
 
 
 @pytest.fixture
 def browse(tmp_path):
-  """Opens an address in headless Chromium."""
+  """Returns a function that opens a page in headless Chromium."""
   webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed: pip install selenium')
   driver = shutil.which('chromedriver')
   if not (CHROMIUM and driver):
     pytest.skip('Chromium or its driver is not installed: apt-get install chromium chromium-driver')
   options = webdriver.ChromeOptions()
   options.binary_location = CHROMIUM
-  for argument in (*QUIET, f'--user-data-dir={tmp_path / "profile"}'):
+  for argument in (*ARGUMENTS, f'--user-data-dir={tmp_path / "profile"}'):
     options.add_argument(argument)
   options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
   started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -73,93 +83,64 @@ def browse(tmp_path):
     started.quit()
 
 
-@pytest.fixture(scope='module')
-def images(tiny_run):
-  return [pathlib.Path(path) for path in tiny_run[2].query.paths[::2][:3]]
-
-
-@pytest.fixture(scope='module')
-def model(tiny_run):
-  return dgnet_jax.load(tiny_run[1])
-
-
-@pytest.fixture(scope='module')
-def answers(model, images):
-  return Answers(model, collect([images[0].parent]))
-
-
-@pytest.fixture(scope='module')
-def page(answers):
-  with served(answers) as address:
-    yield address
-
-
-def drop(browser, place, kind, size):
-  browser.driver.execute_script(
-    """const dataTransfer = new DataTransfer();
-    dataTransfer.items.add(new File([new Uint8Array(arguments[2])], 'dropped', {type: arguments[1]}));
-    document.getElementById(arguments[0]).dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));""",
-    *(place, kind, size),
-  )
-
-
-def test_swaps_and_the_way_between_in_a_browser(browse, page, answers, images):
+def test_two_images_are_swapped_and_interpolated(browse, page, service, images):
   browser = browse(page)
   a, b = (image.read_bytes() for image in images[:2])
   browser.choose('first', images[0])
   browser.choose('second', images[1])
-  browser.until(lambda: 'Done' in browser.find('#clothes-status').text)
-  expected, way = answers.swap(a, b), answers.interpolate('clothes', a, b)['frames']
+  browser.wait_for_status('clothes')
+  expected, clothes = service.swap(a, b), service.interpolate('clothes', a, b)['frames']
   np.testing.assert_array_equal(browser.images('#swapped-first')[0], pixels(expected['first']))
   np.testing.assert_array_equal(browser.images('#swapped-second')[0], pixels(expected['second']))
-  np.testing.assert_array_equal(browser.images('#between')[0], pixels(way[0]))
-  for step in (1, 2):  # by the keyboard
-    browser.find('#slider').send_keys('\ue014')  # arrow to the right
-    np.testing.assert_array_equal(browser.images('#between')[0], pixels(way[step]))
+  np.testing.assert_array_equal(browser.images('#frame')[0], pixels(clothes[0]))
+  for step in (1, 2):
+    browser.find('#slider').send_keys(RIGHT_ARROW)
+    np.testing.assert_array_equal(browser.images('#frame')[0], pixels(clothes[step]))
   browser.find('input[value=pose]').click()
-  browser.until(lambda: 'pose' in browser.find('#between-caption').text)
-  pose = answers.interpolate('pose', a, b)['frames']
-  np.testing.assert_array_equal(browser.images('#between')[0], pixels(pose[2]))
+  browser.until(lambda: 'pose' in browser.find('#frame-caption').text)
+  pose = service.interpolate('pose', a, b)['frames']
+  np.testing.assert_array_equal(browser.images('#frame')[0], pixels(pose[2]))
   assert not browser.find('#message').is_displayed()
   assert browser.driver.get_log('browser') == []
   loaded = browser.driver.execute_script('return performance.getEntriesByType("resource").map((entry) => entry.name)')
   assert loaded and all(name.startswith(('http://{}:{}/'.format(*page), 'data:', 'blob:')) for name in loaded)
 
 
-def test_a_ranked_gallery_in_a_browser(browse, page, answers, images):
+def test_query_shows_the_most_similar_gallery_images(browse, page, service, images):
   browser = browse(page)
-  assert '10 images' in browser.find('#search-hint').text
+  assert 'most similar of 10 gallery images' in browser.find('#search-hint').text
   browser.choose('query', images[2])
-  browser.until(lambda: 'Done' in browser.find('#search-status').text)
-  matches = answers.rank(images[2].read_bytes())['matches']
+  browser.wait_for_status('search')
+  matches = service.rank(images[2].read_bytes())['matches']
   lines = [item.text.split() for item in browser.driver.find_elements('css selector', '#matches li')]
   assert lines == [[str(i), f'{match["score"]:.3f}', match['name']] for i, match in enumerate(matches, 1)]
   assert lines[0][1:] == ['1.000', images[2].name] and len(browser.images('#matches img')) == len(matches) == 10
 
 
-def test_what_is_wrong_is_told_in_a_browser(browse, page, images, tmp_path):
+def test_unusable_files_show_errors(browse, page, images, tmp_path):
   browser = browse(page)
   (tmp_path / 'notes.txt').write_text('text')
   (tmp_path / 'damaged.jpg').write_bytes(images[0].read_bytes()[:500])
   browser.choose('query', tmp_path / 'notes.txt')
-  browser.says('notes.txt: not a JPEG or PNG image')
+  browser.wait_for_error('notes.txt: not a JPEG or PNG image')
   browser.choose('query', tmp_path / 'damaged.jpg')
-  browser.says('the image: ')
+  browser.wait_for_error('the image: ')
   browser.choose('query', images[0])
-  browser.until(lambda: 'Done' in browser.find('#search-status').text and not browser.find('#message').is_displayed())
-  drop(browser, 'query', 'image/png', MAX_BYTES + 2**20)
-  browser.says('dropped: 11.0 MiB; 10.0 MiB are allowed')
-  drop(browser, 'query', 'image/gif', 9)
-  browser.says('dropped: not a JPEG or PNG image')
-  drop(browser, 'query', 'image/png', 9)
-  browser.says('the image: not a readable JPEG or PNG image')
-  assert not browser.images('#matches img')  # those of the image before are gone
+  browser.wait_for_status('search')
+  assert not browser.find('#message').is_displayed()
+  browser.drop('query', 'image/png', MAX_BYTES + 2**20)
+  browser.wait_for_error('dropped: 11.0 MiB; 10.0 MiB are allowed')
+  browser.drop('query', 'image/gif', 9)
+  browser.wait_for_error('dropped: not a JPEG or PNG image')
+  browser.drop('query', 'image/png', 9)
+  browser.wait_for_error('the image: not a readable JPEG or PNG image')
+  assert not browser.images('#matches img')  # those of the previous query are hidden
 
 
-def test_without_a_gallery_or_a_server_in_a_browser(browse, model, images):
-  with served(Answers(model, None)) as address:
+def test_missing_gallery_and_stopped_server_are_explained(browse, model, images):
+  with served(PageService(model, None)) as address:
     browser = browse(address)
     assert '--gallery FOLDER' in browser.find('#search-hint').text and not browser.find('#query').is_displayed()
   browser.choose('first', images[0])
   browser.choose('second', images[1])
-  browser.says('The server does not answer')
+  browser.wait_for_error('No response from the server')

@@ -133,11 +133,16 @@ def learning_rates(optimizer: OptimizerConfig, step: int | Array) -> dict[str, N
 def teacher_schedule(teacher: TeacherConfig, steps_per_epoch: int) -> optax.Schedule:
   """Returns the learning rate of the teacher's head by step: linear warm-up from a tenth, then one drop to a tenth.
 
+  By hand because `optax.linear_schedule` divides in float32 even if float64 is enabled.
+
   Args:
     teacher: rate and epochs.
     steps_per_epoch: batches in a pass over the training images.
   """
-  warmup_steps = teacher.warmup_epochs * steps_per_epoch
-  warmup = optax.linear_schedule(0.1, 1.0, warmup_steps) if warmup_steps else optax.constant_schedule(1.0)
-  decay = optax.piecewise_constant_schedule(teacher.learning_rate, {teacher.decay_epoch * steps_per_epoch: 0.1})
-  return lambda step: warmup(step) * decay(step)
+  warmup_steps, decay_step = (epochs * steps_per_epoch for epochs in (teacher.warmup_epochs, teacher.decay_epoch))
+
+  def schedule(step: int | Array) -> Array:
+    warmup = jnp.minimum(0.1 + 0.9 * step / warmup_steps, 1.0) if warmup_steps else jnp.ones(())
+    return teacher.learning_rate * warmup * 0.1 ** ((step >= decay_step) * 1)
+
+  return schedule

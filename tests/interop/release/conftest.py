@@ -1,19 +1,12 @@
-"""A tiny snapshot of the release's form, and a work folder made of it."""
+"""A tiny snapshot in the release's format, and a work folder imported from it."""
 
 import shutil
 
 import pytest
 
-from dgnet_jax.config import loading
-from dgnet_jax.interop.release.files import find_files
-from dgnet_jax.interop.release.importer import import_release
-from tests.interop.synthetic_release import (
-  STEP,
-  TINY_OVERRIDES,
-  random_state_dict,
-  tiny_shapes,
-  write_release,
-)
+from dgnet_jax.config.loading import load_config
+from tests.interop.synthetic_release import STEP, import_tiny, random_state_dict, tiny_shapes, write_release
+from tests.log_lines import logged
 
 
 @pytest.fixture(scope='module')
@@ -27,16 +20,15 @@ def release(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def imported(release, tmp_path_factory):
-  """A work folder made of them, its config, and the lines that a person saw."""
+  """A work folder imported from `release`, its config, and what the import logged."""
   folder, _ = release
-  workdir, lines = tmp_path_factory.mktemp('runs') / 'release', []
-  data = {'data.root': str(workdir.parent / 'data')}
-  files = find_files(folder, folder / 'teacher')
-  import_release(files, workdir, overrides=TINY_OVERRIDES | data)
-  return workdir, loading.load_config(workdir / 'config.json', {}), lines
+  workdir = tmp_path_factory.mktemp('runs') / 'release'
+  with logged() as lines:
+    import_tiny(folder, workdir, overrides={'data.root': str(workdir.parent / 'data')})
+  return workdir, load_config(workdir / 'config.json', {}), lines
 
 
 @pytest.fixture
 def changeable(release, tmp_path):
-  """A copy of the release's folder."""
+  """A copy of the folder of the release's files."""
   return shutil.copytree(release[0], tmp_path / 'files')

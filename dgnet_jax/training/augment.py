@@ -1,4 +1,4 @@
-"""Augmentation on the device: mirror, pad and crop, random erasing. Pure functions of pixels and a key."""
+"""Augmentation on the device: flip, padded crop and random erasing, as pure functions of pixels and a key."""
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +14,23 @@ ERASING_TRIES = 100
 
 
 def flip_and_crop(pixels: Array, key: Array, *, flip_prob: float, crop_padding: int) -> Array:
-  """Mirrors some images, pads each by its own edge and cuts a random window of the old size (fact 38).
+  """Flips images at random, pads them by replicating their edges and crops them at random to their size (fact 38).
 
   Args:
-    pixels: [N, H, W, C] of any type.
-    key: of the draws, which are independent for every image.
-    flip_prob: chance of a horizontal mirror.
-    crop_padding: pixels of edge replication on every side.
+    pixels: [N, H, W, C] of any dtype.
+    key: for the draws, which are independent for each image.
+    flip_prob: probability of a horizontal flip.
+    crop_padding: pixels of padding on each side.
 
   Returns:
-    [N, H, W, C] of the same type.
+    [N, H, W, C] of the same dtype.
   """
   count, height, width, _ = pixels.shape
   flip_key, row_key, column_key = jax.random.split(key, 3)
   flip = jax.random.bernoulli(flip_key, float(flip_prob), (count, 1))
   top = jax.random.randint(row_key, (count, 1), -crop_padding, crop_padding + 1)
   left = jax.random.randint(column_key, (count, 1), -crop_padding, crop_padding + 1)
-  # Edge padding is a bound on what a pixel looks up, and so is the mirror: two lookups make all three.
+  # Padding only clips the index of the pixel that is read, and a flip reverses it: two gathers do everything.
   row = jnp.clip(top + jnp.arange(height), 0, height - 1)
   column = jnp.clip(left + jnp.arange(width), 0, width - 1)
   column = jnp.where(flip, width - 1 - column, column)
@@ -38,8 +38,8 @@ def flip_and_crop(pixels: Array, key: Array, *, flip_prob: float, crop_padding: 
   return jnp.take_along_axis(pixels, column[:, None, :, None], axis=2)
 
 
-def _rectangles(key: Array, count: int, height: int, width: int) -> tuple[Array, Array, Array, Array, Array]:
-  """What the release would erase: (found bool[N], top, left, rows, columns i32[N])."""
+def _random_rectangles(key: Array, count: int, height: int, width: int) -> tuple[Array, ...]:
+  """Draws the release's rectangles: (fits bool[N], top, left, rows, columns i32[N])."""
   area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
   tries = (count, ERASING_TRIES)
   area = jax.random.uniform(area_key, tries, jnp.float32, *ERASED_AREA) * (height * width)
@@ -47,21 +47,23 @@ def _rectangles(key: Array, count: int, height: int, width: int) -> tuple[Array,
   rows = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
   columns = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
   accepted = (rows < height) & (columns < width)
-  # All tries are drawn at once; the first that fits counts.
+  # All tries are drawn at once; the first that fits is taken.
   first = jnp.argmax(accepted, axis=1, keepdims=True)
-  found, rows, columns = (jnp.take_along_axis(x, first, axis=1)[:, 0] for x in (accepted, rows, columns))
+  fits, rows, columns = (jnp.take_along_axis(x, first, axis=1)[:, 0] for x in (accepted, rows, columns))
   top = jax.random.randint(top_key, (count,), 0, jnp.maximum(height - rows, 0) + 1)
   left = jax.random.randint(left_key, (count,), 0, jnp.maximum(width - columns, 0) + 1)
-  return found, top, left, rows, columns
+  return fits, top, left, rows, columns
 
 
 def random_erasing(images: Array, key: Array, prob: float) -> Array:
-  """Sets a random rectangle of some images to 0, as the release does (fact 39; Zhong et al., arXiv 1708.04896).
+  """Sets a random rectangle of some images to 0.
+
+  Reference: Zhong et al., arXiv 1708.04896, in the release's form (fact 39).
 
   Args:
-    images: f[N, H, W, C], normalised, so that 0 is ImageNet's mean colour.
-    key: of the draws, which are independent for every image.
-    prob: chance that an image is touched.
+    images: f[N, H, W, C], normalised, so that 0 is the mean colour of ImageNet.
+    key: for the draws, which are independent for each image.
+    prob: probability that an image is changed.
 
   Returns:
     f[N, H, W, C].
@@ -70,72 +72,70 @@ def random_erasing(images: Array, key: Array, prob: float) -> Array:
     return images
   count, height, width, _ = images.shape
   chance_key, rectangle_key = jax.random.split(key)
-  found, top, left, rows, columns = _rectangles(rectangle_key, count, height, width)
-  touched = found & (jax.random.uniform(chance_key, (count,), jnp.float32) <= prob)
+  fits, top, left, rows, columns = _random_rectangles(rectangle_key, count, height, width)
+  erased = fits & (jax.random.uniform(chance_key, (count,), jnp.float32) <= prob)
   row = jnp.arange(height) - top[:, None]
   column = jnp.arange(width) - left[:, None]
-  in_rows = (row >= 0) & (row < rows[:, None]) & touched[:, None]
+  in_rows = (row >= 0) & (row < rows[:, None]) & erased[:, None]
   in_columns = (column >= 0) & (column < columns[:, None])
   return jnp.where(in_rows[:, :, None, None] & in_columns[:, None, :, None], 0, images)
 
 
-def augment_pairs(pixels: PixelBatch, key: Array, augment_config: AugmentConfig, reid_scale: int) -> PairBatch:
-  """A step's input from a source's pixels; every image of every stream is drawn for itself.
+def _augmented(pixels: Array, key: Array, config: AugmentConfig) -> Array:
+  """Flips, crops and normalises images of any leading shape [B, ..., H, W, 3]."""
+  flat = pixels.reshape(-1, *pixels.shape[-3:])
+  flat = flip_and_crop(flat, key, flip_prob=config.flip_prob, crop_padding=config.crop_padding)
+  normalized: Array = normalize(flat)
+  return normalized.reshape(pixels.shape)
+
+
+def _erased(images: Array, key: Array, prob: float, reid_scale: int) -> Array:
+  """Enlarges images of any leading shape [B, ..., H, W, 3] by `reid_scale`, then erases."""
+  enlarged = enlarge(images, reid_scale)
+  return random_erasing(enlarged.reshape(-1, *enlarged.shape[-3:]), key, prob).reshape(enlarged.shape)
+
+
+def augment_pairs(pixels: PixelBatch, key: Array, config: AugmentConfig, reid_scale: int) -> PairBatch:
+  """Makes a training step's input from pixels; every image is augmented independently.
 
   Args:
-    pixels: u8[B, 2, H, W, 3] images, positives and, if there are any, true cross images.
+    pixels: u8[B, 2, H, W, 3] images, positives and optionally the ground truth of cross images.
     key: of this step.
-    augment_config: `config.augment`.
-    reid_scale: enlargement of what the re-id network sees.
+    config: probabilities and padding.
+    reid_scale: enlargement of the re-id network's input.
 
   Returns:
-    Normalised images f32; the erased ones are the same images, enlarged and then erased.
+    Normalised images f32. The erased ones are the same augmented images, enlarged and then erased.
   """
-  geometry_key, erasing_key = jax.random.split(key)
-  # [B, image and positive, 2 streams, ...]; the batch axis stays first, so that it stays split over the devices.
-  both = jnp.stack([pixels.image, pixels.positive], axis=1)
-  flat = both.reshape(-1, *both.shape[3:])
-  flat = flip_and_crop(flat, geometry_key, flip_prob=augment_config.flip_prob, crop_padding=augment_config.crop_padding)
-  images = normalize(flat)
-  erased = random_erasing(enlarge(images, reid_scale), erasing_key, augment_config.random_erasing_prob)
-  images = images.reshape(both.shape)
-  true_cross = pixels.true_cross
-  if true_cross is not None:
-    moved = flip_and_crop(
-      true_cross.reshape(flat.shape[0] // 2, *flat.shape[1:]),
-      jax.random.fold_in(geometry_key, 1),
-      flip_prob=augment_config.flip_prob,
-      crop_padding=augment_config.crop_padding,
-    )
-    true_cross = normalize(moved).reshape(true_cross.shape)
-  erased = erased.reshape(*both.shape[:3], *erased.shape[1:])
+  geometry_key, erasing_key, cross_key = jax.random.split(key, 3)
+  # [B, image and positive, 2 streams, H, W, 3]; the batch axis stays first, so it stays split over the devices.
+  images = _augmented(jnp.stack([pixels.image, pixels.positive], axis=1), geometry_key, config)
+  erased = _erased(images, erasing_key, config.random_erasing_prob, reid_scale)
+  cross_ground_truth = pixels.cross_ground_truth
+  if cross_ground_truth is not None:
+    cross_ground_truth = _augmented(cross_ground_truth, cross_key, config)
   return PairBatch(
     image=images[:, 0],
     positive=images[:, 1],
     erased_image=erased[:, 0],
     erased_positive=erased[:, 1],
     identity=pixels.identity,
-    true_cross=true_cross,
+    cross_ground_truth=cross_ground_truth,
   )
 
 
-def augment_singles(
-  images: Array, key: Array, augment_config: AugmentConfig, erasing_prob: float, reid_scale: int
-) -> Array:
-  """A classifier's input from a source's single images.
+def augment_singles(images: Array, key: Array, config: AugmentConfig, erasing_prob: float, reid_scale: int) -> Array:
+  """Makes the teacher's input from single images.
 
   Args:
     images: u8[B, H, W, 3].
     key: of this step.
-    augment_config: `config.augment`; flip_prob and crop_padding are read.
-    erasing_prob: chance of random erasing.
-    reid_scale: enlargement.
+    config: flip_prob and crop_padding are read.
+    erasing_prob: probability of random erasing.
+    reid_scale: enlargement of the network's input.
 
   Returns:
     f32[B, rH, rW, 3], normalised.
   """
   geometry_key, erasing_key = jax.random.split(key)
-  moved = flip_and_crop(
-    images, geometry_key, flip_prob=augment_config.flip_prob, crop_padding=augment_config.crop_padding
-  )
-  return random_erasing(enlarge(normalize(moved), reid_scale), erasing_key, erasing_prob)
+  return _erased(_augmented(images, geometry_key, config), erasing_key, erasing_prob, reid_scale)

@@ -1,260 +1,278 @@
 """Checkpoints with Orbax: written in the background, verified when read.
 
-Orbax restores a file with a flipped byte without a word, so every array's SHA-256 is stored with it and compared.
+Orbax does not notice a flipped byte, so the SHA-256 checksum of every array is stored with it and compared.
 """
 
-from collections.abc import Mapping
-import hashlib
+from collections.abc import Iterator, Mapping
+import contextlib
 import os
 import pathlib
 import re
-from typing import Any
+from typing import Any, TypeVar
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
 from dgnet_jax.config.loading import differences
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
-from dgnet_jax.sharding import put_everywhere
+from dgnet_jax.training import replacement
+from dgnet_jax.training.checkpoint_arrays import (
+  describe,
+  form_of,
+  is_storage_error,
+  key_to_data,
+  mismatches,
+  named_leaves,
+  place,
+  saved_form,
+)
+
+Tree = TypeVar('Tree')
+Description = dict[str, Any]  # leaves: description of each array by name; config: of the run
 
 SHOWN_MISMATCHES = 3
-CLASSES = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # arrays that have one number per person
+MAX_REASON = 200  # characters
+CLASSIFIER_BIAS = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # arrays with one number per identity
+
+
+class _Damaged(UserError):
+  """A checkpoint's files are incomplete, or do not hold what was saved."""
+
+  def __init__(self, folder: pathlib.Path, step: int, reason: str) -> None:
+    super().__init__(f'{folder}: the checkpoint of step {step} is damaged ({reason})')
+    self.reason = reason
 
 
 class Checkpoints:
-  """The checkpoints of one run, a folder per step.
-
-  Args:
-    folder: of the checkpoints; created when there is something to save.
-    keep: how many of the latest to keep; None opens the folder for reading only.
-    config: stored with every checkpoint, and compared when a checkpoint does not fit.
-  """
+  """The checkpoints of one run, a folder per step."""
 
   def __init__(self, folder: str | os.PathLike[str], keep: int | None = None, config: Config | None = None) -> None:
+    """Opens a folder of checkpoints.
+
+    Args:
+      folder: created if it is to be written to.
+      keep: number of newest checkpoints to keep; None opens the folder for reading only.
+      config: stored with every checkpoint, and compared if a checkpoint does not fit.
+    """
     self.folder = pathlib.Path(folder).absolute()
     self._config = config
     self._damaged: dict[int, str] = {}
+    self._writable = keep is not None
+    if self._writable:
+      replacement.recover(self.folder)
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
-      create=keep is not None,
-      cleanup_tmp_directories=keep is not None,  # what a killed save left behind
+      create=self._writable,
+      cleanup_tmp_directories=self._writable,  # left by a killed save
     )
-    self._writable = keep is not None
-    there = self._writable or self.folder.is_dir()
-    self._manager = ocp.CheckpointManager(self.folder, options=options) if there else None
+    exists = self._writable or self.folder.is_dir()
+    self._manager = ocp.CheckpointManager(self.folder, options=options) if exists else None
 
   def save(self, step: int, state: Any, *, wait: bool = False) -> None:
     """Saves `state` in the background; it may be donated as soon as this returns.
 
-    A checkpoint of this or a later step is replaced: the run has gone back behind it, or it was damaged.
+    Checkpoints of this step and of later ones are replaced: they are damaged, or the run was resumed before them. They
+    are removed once the new checkpoint is complete on disk.
 
     Args:
       step: iterations done.
       state: pytree of arrays and typed keys, the same on every process.
-      wait: return only when the checkpoint is whole on disk.
+      wait: return only when the checkpoint is complete on disk.
     """
     if self._manager is None or not self._writable:
       raise ValueError(f'{self.folder} was opened for reading')
-    for later in self._manager.all_steps():
-      if later >= step:
-        self._manager.wait_until_finished()
-        self._manager.delete(later)
-        self._damaged.pop(later, None)
-    data = jax.tree.map(_key_to_data, state)
-    about = {'leaves': {name: _describe(leaf) for name, leaf in _named_leaves(data).items()}}
-    about['config'] = self._config.to_dict() if self._config is not None else {}
-    arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(data), about=ocp.args.JsonSave(about))
+    replaced = [old for old in self._manager.all_steps() if old >= step]
+    if replaced:
+      self._manager.wait_until_finished()
+      replacement.move_aside(self.folder, replaced, new_step=step)
+      self._manager.reload()
+    data = jax.tree.map(key_to_data, state)
+    description = {
+      'leaves': {name: describe(leaf) for name, leaf in named_leaves(data).items()},
+      'config': self._config.to_dict() if self._config is not None else {},
+    }
+    arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(data), about=ocp.args.JsonSave(description))
     if not self._manager.save(step, args=arguments, force=True):
       raise RuntimeError(f'the checkpoint of step {step} was not saved in {self.folder}')
-    if wait:
+    if wait or replaced:
       self._manager.wait_until_finished()
+    if replaced:
+      replacement.recover(self.folder)
+      self._damaged = {old: reason for old, reason in self._damaged.items() if old < step}
 
   def latest_step(self) -> int | None:
-    """The newest step that is not known to be damaged; None when there is none."""
+    """Returns the newest step that is not known to be damaged; None if there is none."""
     steps = self._steps()
     return steps[-1] if steps else None
 
-  def restore(self, template: Any, step: int | None = None) -> Any:
-    """The newest whole checkpoint, or that of `step`.
+  def restore(self, template: Tree, step: int | None = None) -> Tree:
+    """Restores the newest intact checkpoint, or that of `step`.
 
-    A damaged checkpoint is named in a warning and the one before it is taken.
+    Warns of a damaged checkpoint and takes the one before it.
 
     Args:
-      template: pytree of the saved form, of arrays or ShapeDtypeStructs; their shardings are those of the result
-        (without one: the default device).
-      step: take this one and no other.
+      template: pytree of arrays or ShapeDtypeStructs like the saved state. Arrays are placed as in the template; a
+        leaf without a sharding goes to the default device.
+      step: restore this checkpoint and no other.
 
     Returns:
       A pytree like `template`.
 
     Raises:
-      UserError: there is no checkpoint, all are damaged, or they are of another form than `template`.
+      UserError: there is no checkpoint, all are damaged, one cannot be read, or it does not have the form of
+        `template`.
     """
-    return self._newest_whole(template, step, whole=True)
+    return self._restore(template, step, partial=False)
 
   def restore_part(self, template: Mapping[str, Any], step: int | None = None) -> Any:
     """Like `restore`, for some of the saved arrays: `{'reid': {'params': ..., 'batch_stats': ...}}`.
 
     Args:
-      template: nested dictionary whose keys are names of the saved state.
-      step: take this one and no other.
+      template: nested dictionary whose keys are names in the saved state.
+      step: restore this checkpoint and no other.
 
     Returns:
       A pytree like `template`; only these arrays are read and verified.
     """
-    return self._newest_whole(template, step, whole=False)
+    return self._restore(template, step, partial=True)
 
   def shapes(self, step: int | None = None) -> dict[str, tuple[int, ...]]:
-    """Shapes of all arrays of a checkpoint by their path, a/b/c; the newest one if no step is given.
+    """Returns the shapes of all arrays in the newest checkpoint, or in that of `step`, by their path a/b/c.
 
     Raises:
-      UserError: there is no such checkpoint, or its description is damaged.
+      UserError: there is no such checkpoint, its description is damaged, or it cannot be read.
     """
-    return {name: tuple(leaf['shape']) for name, leaf in self._about(step)['leaves'].items()}
+    steps = self._candidates(step)
+    return {name: tuple(leaf['shape']) for name, leaf in self._description(steps[0])['leaves'].items()}
 
   def saved_config(self, step: int | None = None) -> dict[str, Any]:
-    """The config that was stored with the newest checkpoint that can be read, or that of `step`, as JSON has it.
+    """Returns the config that was stored with the newest intact checkpoint, or with that of `step`, as JSON has it.
 
     Raises:
-      UserError: there is no checkpoint, or all are damaged.
+      UserError: there is no checkpoint, all are damaged, or one cannot be read.
     """
-    error = self._absent(step)
-    for candidate in self._steps()[::-1] if step is None else [step]:
+    error: UserError | None = None
+    for candidate in self._candidates(step):
       try:
-        return self._about(candidate)['config']
-      except UserError as reason:
-        error = reason
+        return dict(self._description(candidate)['config'])
+      except _Damaged as damage:
+        error = error or damage
+    assert error is not None  # there is at least one candidate
     raise error
 
   def num_identities(self, step: int | None = None) -> int:
-    """How many people the re-id network of a run tells apart; the newest checkpoint that says so, or that of `step`.
+    """Returns the number of classes of the re-id network in the newest intact checkpoint, or in that of `step`.
 
     Raises:
-      UserError: there is no checkpoint of DG-Net, or all are damaged.
+      UserError: there is no checkpoint of DG-Net, all are damaged, or one cannot be read.
     """
-    error = self._absent(step)
-    for candidate in self._steps()[::-1] if step is None else [step]:
+    error: UserError | None = None
+    for candidate in self._candidates(step):
       try:
         shapes = self.shapes(candidate)
-      except UserError as reason:
-        error = reason
+      except _Damaged as damage:
+        error = error or damage
         continue
-      counts = [shape[0] for name, shape in shapes.items() if CLASSES.fullmatch(name)]
+      counts = [shape[0] for name, shape in shapes.items() if CLASSIFIER_BIAS.fullmatch(name)]
       if counts:
         return counts[0]
-      error = UserError(f'{self.folder}: the checkpoint of step {candidate} is none of DG-Net')
+      error = error or UserError(f'{self.folder}: the checkpoint of step {candidate} is not of DG-Net')
+    assert error is not None
     raise error
 
   def close(self) -> None:
-    """Waits for what is being written."""
+    """Waits for checkpoints that are being written."""
     if self._manager is not None:
       self._manager.close()
 
-  def _about(self, step: int | None) -> dict[str, Any]:
-    """A checkpoint's description: leaves and config."""
-    steps = self._steps()
-    if self._manager is None or not steps or (step is not None and step not in steps):
-      raise self._absent(step)
-    chosen = steps[-1] if step is None else step
-    try:
-      about = self._manager.restore(chosen, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
-      return {'leaves': dict(about['leaves']), 'config': dict(about['config'])}
-    except Exception as error:  # as in `_newest_whole`
-      raise UserError(f'{self.folder}: the checkpoint of step {chosen} is damaged ({error})') from error
-
   def _steps(self) -> list[int]:
+    """Returns the steps of all checkpoints that are not known to be damaged, in order."""
     steps = self._manager.all_steps() if self._manager is not None else []
     return sorted(step for step in steps if step not in self._damaged)
 
-  def _absent(self, step: int | None) -> UserError:
-    steps = self._steps()
-    there = f'there are {", ".join(map(str, steps))}' if steps else 'there is none'
-    return UserError(f'{self.folder}: no checkpoint{"" if step is None else f" of step {step}"}; {there}')
+  def _candidates(self, step: int | None) -> list[int]:
+    """Returns `step`, or all steps from the newest on; at least one.
 
-  def _newest_whole(self, template: Any, step: int | None, *, whole: bool) -> Any:
+    Raises:
+      UserError: there is none.
+    """
     steps = self._steps()
-    if not steps or (step is not None and step not in steps):
-      raise self._absent(step)
-    for candidate in reversed(steps) if step is None else [step]:
-      try:
-        data = self._read(candidate, template, whole=whole)
-      except UserError:
-        raise
-      except Exception as error:  # Orbax raises bare Exceptions, and more kinds than it documents
-        self._damaged[candidate] = reason = f'step {candidate}: {str(error).splitlines()[0][:200] or type(error)}'
-        warnings.warn(f'{self.folder}: damaged checkpoint skipped, {reason}', stacklevel=3)
-      else:
-        return jax.tree.map(_place, data, template)
-    reasons = '; '.join(self._damaged[bad] for bad in sorted(self._damaged))
-    raise UserError(
-      f'{self.folder}: every checkpoint asked for is damaged ({reasons}). Delete the folder to start again.'
-    )
+    if step in steps:
+      return [step]
+    if steps and step is None:
+      return steps[::-1]
+    existing = f'there are {", ".join(map(str, steps))}' if steps else 'there is none'
+    raise UserError(f'{self.folder}: no checkpoint{"" if step is None else f" of step {step}"}; {existing}')
 
-  def _read(self, step: int, template: Any, *, whole: bool) -> Any:
-    """Host arrays of one checkpoint, verified; raises UserError if it is sound but does not fit."""
+  @contextlib.contextmanager
+  def _reading(self, step: int) -> Iterator[ocp.CheckpointManager]:
+    """Yields the manager, and tells a damaged checkpoint from storage that fails, which may work the next time."""
     assert self._manager is not None
-    about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
-    wanted = jax.tree.map(lambda leaf: jax.eval_shape(_key_to_data, leaf), template)
-    self._check_form(step, about, _named_leaves(wanted), whole=whole)
+    try:
+      yield self._manager
+    except UserError:
+      raise
+    except Exception as error:  # Orbax raises bare Exceptions, and more kinds than it documents
+      reason = (str(error).splitlines() or [''])[0][:MAX_REASON] or type(error).__name__
+      if is_storage_error(error):
+        raise UserError(
+          f'{self.folder}: the checkpoint of step {step} cannot be read ({reason}). This does not mean that it is '
+          'damaged; check the storage, and run the same command again.'
+        ) from error
+      raise _Damaged(self.folder, step, reason) from error
+
+  def _description(self, step: int) -> Description:
+    with self._reading(step) as manager:
+      about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
+      return {'leaves': dict(about['leaves']), 'config': dict(about['config'])}
+
+  def _restore(self, template: Tree, step: int | None, *, partial: bool) -> Tree:
+    candidates = self._candidates(step)
+    for candidate in candidates:
+      try:
+        data = self._read(candidate, template, partial=partial)
+      except _Damaged as error:
+        self._damaged[candidate] = error.reason
+        warnings.warn(f'damaged checkpoint skipped: {error}', stacklevel=3)
+      else:
+        placed: Tree = jax.tree.map(place, data, template)
+        return placed
+    reasons = '; '.join(f'step {damaged} ({self._damaged[damaged]})' for damaged in candidates)
+    solution = 'Delete the folder to start again.' if step is None else 'Restore another step.'
+    raise UserError(f'{self.folder}: the checkpoint is damaged: {reasons}. {solution}')
+
+  def _read(self, step: int, template: Tree, *, partial: bool) -> Tree:
+    """Reads host arrays like `template` and compares their checksums."""
+    description = self._description(step)
+    wanted: Tree = jax.tree.map(lambda leaf: jax.eval_shape(key_to_data, leaf), template)
+    self._check_form(step, description, wanted, partial=partial)
     arguments = ocp.args.PyTreeRestore(
       wanted,
       restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
       partial_restore=True,
     )
-    data = self._manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
-    for name, leaf in _named_leaves(data).items():
-      if _describe(leaf) != about['leaves'][name]:
-        raise ValueError(f'{name} is not what was saved')
+    with self._reading(step) as manager:
+      data: Tree = manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
+      for name, leaf in named_leaves(data).items():
+        if describe(leaf) != description['leaves'][name]:
+          raise ValueError(f'{name} is not what was saved')
     return data
 
-  def _check_form(self, step: int, about: Mapping[str, Any], wanted: Mapping[str, Any], *, whole: bool) -> None:
-    saved = {name: (leaf['dtype'], leaf['shape']) for name, leaf in about['leaves'].items()}
-    here = {name: (str(leaf.dtype), list(leaf.shape)) for name, leaf in wanted.items()}
-    names = saved.keys() | here.keys() if whole else here.keys()
-    wrong = [name for name in names if saved.get(name) != here.get(name)]
-    wrong.sort(key=lambda name: ('opt_state' in name, name))  # parameters say more than their optimiser's slots
+  def _check_form(self, step: int, description: Description, wanted: Any, *, partial: bool) -> None:
+    """Raises UserError if an intact checkpoint does not have the arrays that are wanted."""
+    with self._reading(step):
+      saved = saved_form(description['leaves'])
+    wrong = mismatches(saved, form_of(wanted), partial=partial)
     if not wrong:
       return
-    shown = [f'{name} {saved.get(name, "absent")} there, {here.get(name, "absent")} here' for name in wrong]
     more = f' and {len(wrong) - SHOWN_MISMATCHES} more' if len(wrong) > SHOWN_MISMATCHES else ''
-    changes = differences(about['config'], self._config) if self._config is not None and about['config'] else []
+    saved_config = description['config']
+    changes = differences(saved_config, self._config) if self._config is not None and saved_config else []
     reason = f' The config has changed: {"; ".join(changes)}.' if changes else ''
     raise UserError(
-      f'{self.folder}: the checkpoint of step {step} is of another form: '
-      f'{"; ".join(shown[:SHOWN_MISMATCHES])}{more}.{reason} Take another workdir, or the old config.'
+      f'{self.folder}: the checkpoint of step {step} does not fit: {"; ".join(wrong[:SHOWN_MISMATCHES])}{more}.'
+      f'{reason} Use another workdir, or the old config.'
     )
-
-
-def _named_leaves(tree: Any) -> dict[str, Any]:
-  """Leaves by their path, a/b/c; the same for attributes of a dataclass and keys of a dictionary."""
-  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in flat}
-
-
-def _describe(leaf: Any) -> dict[str, Any]:
-  host = np.asarray(leaf)
-  content = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
-  return {'dtype': str(host.dtype), 'shape': list(host.shape), 'sha256': hashlib.sha256(content.data).hexdigest()}
-
-
-def _is_key(leaf: Any) -> bool:
-  return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _key_to_data(leaf: Any) -> Any:
-  return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _place(data: np.ndarray, template: Any) -> jax.Array:
-  """Puts a host array where `template` says, on all its devices; keys become typed again."""
-  sharding = getattr(template, 'sharding', None)
-  if _is_key(template):
-    keys = jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(jnp.empty((), template.dtype)))
-    return keys if sharding is None else put_everywhere(keys, sharding)
-  if sharding is None:
-    return jax.device_put(data)
-  return jax.make_array_from_callback(data.shape, sharding, lambda index: data[index])

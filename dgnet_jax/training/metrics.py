@@ -1,4 +1,4 @@
-"""Numbers and images of a run: JSON lines, PNG files, and TensorBoard where it is installed."""
+"""Numbers and images of a run: JSON lines, PNG files, and TensorBoard files where it is installed."""
 
 from collections.abc import Mapping
 import io
@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from PIL import Image
 
+from dgnet_jax.utils.atomic_files import atomic_file
+
 try:
   from tensorboard.compat.proto.event_pb2 import Event, SessionLog
   from tensorboard.compat.proto.summary_pb2 import Summary
@@ -24,20 +26,20 @@ try:
 except ImportError:
   HAS_TENSORBOARD = False
 
-
 logger = logging.getLogger(__name__)
 
 
 class MetricWriter:
-  """Writes `metrics.jsonl`, `images/NAME_STEP.png` and `tensorboard/`; only process 0 writes.
-
-  Args:
-    workdir: the run's folder.
-    resume_step: iterations done before this process began; what an earlier process wrote of later ones is dropped,
-      since they are computed again.
-  """
+  """Writes `metrics.jsonl`, `images/NAME_STEP.png` and `tensorboard/`; only process 0 writes."""
 
   def __init__(self, workdir: str | os.PathLike[str], resume_step: int = 0) -> None:
+    """Opens the files.
+
+    Args:
+      workdir: folder of the run.
+      resume_step: iterations done before. What an earlier process wrote about later ones is dropped, because they are
+        run again.
+    """
     self._folder = pathlib.Path(workdir)
     self._writes = jax.process_index() == 0
     self._events: EventFile | None = None
@@ -50,30 +52,30 @@ class MetricWriter:
     if HAS_TENSORBOARD:
       self._events = EventFile(self._folder / 'tensorboard', resume_step)
     else:
-      logger.info(f'tensorboard is not installed: metrics go to {path} only')
+      logger.info(f'tensorboard is not installed: metrics are only written to {path}')
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-    """One line of JSON, {"step": ..., NAME: number}; what is not finite becomes null.
+    """Writes one line of JSON, {"step": ..., NAME: number}; numbers that are not finite become null.
 
     Args:
       step: iterations done.
-      scalars: name to a number, or an array of one.
+      scalars: numbers, or arrays of one element, by name.
     """
     if not self._writes:
       return
     numbers = {name: float(np.asarray(value)) for name, value in scalars.items()}
-    shown = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-    self._lines.write(json.dumps({'step': step, **shown}) + '\n')
+    finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    self._lines.write(json.dumps({'step': step, **finite}) + '\n')
     self._lines.flush()
     if self._events:
       self._events.write_scalars(step, numbers)
 
   def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-    """A PNG file per image.
+    """Writes one PNG file per image.
 
     Args:
       step: iterations done.
-      images: name to u8[H, W, 3].
+      images: u8[H, W, 3] by name.
     """
     if not self._writes:
       return
@@ -82,14 +84,14 @@ class MetricWriter:
     for name, image in images.items():
       if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f'{name}: {image.dtype=} {image.shape=}')
-      content = io.BytesIO()
-      Image.fromarray(np.asarray(image)).save(content, 'png')
-      (folder / f'{name}_{step:07d}.png').write_bytes(content.getvalue())
+      png = io.BytesIO()
+      Image.fromarray(np.asarray(image)).save(png, 'png')
+      (folder / f'{name}_{step:07d}.png').write_bytes(png.getvalue())
       if self._events:
-        self._events.write_image(step, name, image.shape[:2], content.getvalue())
+        self._events.write_image(step, name, image.shape[:2], png.getvalue())
 
   def close(self) -> None:
-    """Ends the files."""
+    """Closes the files."""
     if self._writes:
       self._lines.close()
     if self._events:
@@ -97,14 +99,18 @@ class MetricWriter:
 
 
 class EventFile:
-  """A TensorBoard file, written without TensorFlow.
+  """A TensorBoard event file.
 
-  Args:
-    folder: TensorBoard's log folder.
-    resume_step: TensorBoard is told to forget what earlier files there say of later steps.
+  Its records are written here because TensorBoard's own EventFileWriter imports TensorFlow wherever it is installed.
   """
 
   def __init__(self, folder: pathlib.Path, resume_step: int) -> None:
+    """Creates the file.
+
+    Args:
+      folder: TensorBoard's log folder.
+      resume_step: iterations done before. TensorBoard drops what earlier files in the folder hold about later ones.
+    """
     folder.mkdir(exist_ok=True)
     name = f'events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}'
     self._file = RecordWriter(open(folder / name, 'wb'))
@@ -112,17 +118,17 @@ class EventFile:
     self._write(resume_step + 1, session_log=SessionLog(status=SessionLog.START))
 
   def write_scalars(self, step: int, numbers: Mapping[str, float]) -> None:
-    """Name to number."""
+    """Writes numbers by name."""
     values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
     self._write(step, summary=Summary(value=values))
 
   def write_image(self, step: int, name: str, size_hw: tuple[int, int], png: bytes) -> None:
-    """An image that is already encoded."""
+    """Writes an encoded image."""
     image = Summary.Image(height=size_hw[0], width=size_hw[1], colorspace=3, encoded_image_string=png)
     self._write(step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
   def close(self) -> None:
-    """Ends the file."""
+    """Closes the file."""
     self._file.close()
 
   def _write(self, step: int, **content: Any) -> None:
@@ -131,7 +137,7 @@ class EventFile:
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:
-  """Keeps the whole lines up to `step`; a process that was killed may have left half a line."""
+  """Keeps the complete lines up to `step`; a killed process may have left an incomplete one."""
   if not path.exists():
     return
   kept = []
@@ -141,6 +147,5 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
         kept.append(f'{line}\n')
     except ValueError:
       continue
-  aside = path.with_suffix('.tmp')
-  aside.write_text(''.join(kept), encoding='utf-8')
-  aside.replace(path)
+  with atomic_file(path) as temporary:
+    temporary.write_text(''.join(kept), encoding='utf-8')

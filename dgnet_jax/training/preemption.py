@@ -1,31 +1,40 @@
-"""Ctrl-C and SIGTERM as a flag that a loop looks at between steps."""
+"""Ctrl-C and SIGTERM as a flag that a loop checks between steps."""
 
 from collections.abc import Callable, Iterator
 import contextlib
 import signal
+import threading
 from typing import Any
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-  """While it lasts, the first Ctrl-C or SIGTERM only sets a flag; the second acts as always. Main thread only.
+  """Within the context the first Ctrl-C or SIGTERM only sets a flag; the second has its usual effect.
+
+  Python handles signals in the main thread only. In any other thread no handler is installed, and the flag stays unset.
 
   Yields:
-    Whether a signal came.
+    A function that returns True once a signal has been received.
   """
   received: list[int] = []
-  previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+  if threading.current_thread() is not threading.main_thread():
+    yield lambda: False
+    return
+  previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
   def restore() -> None:
     for number, handler in previous.items():
-      signal.signal(number, handler)
+      # None: the handler was not installed from Python, and cannot be reinstalled from it.
+      signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-  def note(number: int, _: Any) -> None:
+  def on_signal(number: int, _: Any) -> None:
     received.append(number)
     restore()
 
-  for number in previous:
-    signal.signal(number, note)
+  for number in STOP_SIGNALS:
+    signal.signal(number, on_signal)
   try:
     yield lambda: bool(received)
   finally:

@@ -1,4 +1,4 @@
-"""What the teachers say of generated images."""
+"""Soft labels: what the teachers predict for cross images."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dgnet_jax.losses.distillation import teacher_soft_labels
-from dgnet_jax.models.build import TeacherNetwork
+from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.pixels import enlarge
 from dgnet_jax.types import Array, Teacher
 
@@ -17,22 +17,25 @@ def soft_labels(
   image: Array,
   identity: Array,
   *,
-  style: str = 'soft',
+  style: str,
   norm: str,
   dropout_key: Array | None,
 ) -> Array:
-  """What the teachers make of images f[B, 2, H, W, 3] and their mirror images: f[B, 2, K], rows sum to 1.
+  """Computes labels from the teachers' predictions for images and their mirror images; no gradient flows back.
 
-  Each stream and each mirror image is a BatchNorm call of its own (release facts 12 and 13).
+  Each stream, and each stream of mirror images, is a BatchNorm call of its own (release facts 12 and 13).
 
   Args:
     network: from `make_teacher_network`.
     teachers: their labels are averaged.
-    image: cross images by appearance donor.
-    identity: i32[B, 2] of the appearance donors; the other stream's is the structure donor's.
+    image: f[B, 2, H, W, 3], cross images by appearance donor.
+    identity: i32[B, 2] of the appearance donors; the structure donor is the appearance donor of the other stream.
     style: one of `LABEL_STYLES`.
     norm: batch or running.
-    dropout_key: None switches dropout off.
+    dropout_key: None disables dropout.
+
+  Returns:
+    f[B, 2, K], rows sum to 1.
   """
   seen = enlarge(jax.lax.stop_gradient(image), network.reid_scale)
   both = jnp.concatenate([seen, jnp.flip(seen, axis=-2)], axis=1)

@@ -1,191 +1,270 @@
-"""One iteration as one jitted function: forward, discriminator update, then generator and re-id update.
+"""One iteration as one jitted function: forward pass, discriminator update, then generator and re-id update.
 
 The order is the release's: the discriminator learns from the cross images of this step, and the generator is judged by
-the discriminator as it stands after that (release facts 1 and 6).
+the updated discriminator (release facts 1 and 6).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from dgnet_jax.config.schema import Config
-from dgnet_jax.losses.adversarial import adversarial_losses
+from dgnet_jax.losses.adversarial import AdversarialLosses, adversarial_losses
 from dgnet_jax.losses.totals import weighted_total
-from dgnet_jax.models.build import Networks, TeacherNetwork
+from dgnet_jax.models.build import make_networks, make_teacher_network
+from dgnet_jax.models.networks import Networks
+from dgnet_jax.models.teacher import TeacherNetwork
+from dgnet_jax.sharding import replicated
 from dgnet_jax.training import objectives
 from dgnet_jax.training.augment import augment_pairs
-from dgnet_jax.training.objectives import Draws, Terms, stream_means
-from dgnet_jax.training.optimizers import Optimizers
-from dgnet_jax.training.schedules import loss_weights
+from dgnet_jax.training.forward import AppearanceCodes, Draws, Generated, appearance_codes, generate, taught_images
+from dgnet_jax.training.objectives import StepInputs, Terms, stream_means
+from dgnet_jax.training.optimizers import Optimizers, make_optimizers
+from dgnet_jax.training.schedules import Number, loss_weights
 from dgnet_jax.training.soft_labels import soft_labels
 from dgnet_jax.training.xla_options import compiler_options
-from dgnet_jax.types import ActiveTerms, Array, NetworkState, PairBatch, PixelBatch, Teacher, TrainState
+from dgnet_jax.types import ActiveTerms, Array, NetworkState, PairBatch, Params, PixelBatch, Teacher, TrainState
 
 Metrics = dict[str, Array]
-Gradients = dict[str, Any]
+Gradients = dict[str, Params]
+TrainStep = Callable[[TrainState, Sequence[Teacher], PixelBatch, ActiveTerms], tuple[TrainState, Metrics]]
 
 REID_TERMS = ('identity', 'positive_identity', 'fine_identity', 'primary_teaching', 'fine_teaching')
 
 
-def _reduced_total(terms: Terms, weights: Any) -> Array:
-  """The scalar that is minimised: weighted, mean over the batch, sum over the two streams."""
-  return weighted_total(terms, {name: weights[name] for name in terms}).mean(0).sum()
+@dataclasses.dataclass(frozen=True)
+class StepContext:
+  """What all iterations of a run have in common.
+
+  Of `config` the step reads weights, ramps, teaching, augment, discriminator.gan_type and .r1_weight, joint and
+  structure_encoder_update_prob, all while tracing.
+  """
+
+  networks: Networks
+  teacher_network: TeacherNetwork
+  optimizers: Optimizers
+  config: Config
+
+
+def make_step_context(config: Config, num_identities: int) -> StepContext:
+  """Builds the networks and optimizers of a run on data with `num_identities` identities."""
+  return StepContext(
+    make_networks(config, num_identities),
+    make_teacher_network(config, num_identities),
+    make_optimizers(config.optimizer),
+    config,
+  )
+
+
+class _Forward(NamedTuple):
+  """The forward pass, and its backward pass from gradients of `generated` to those of generator and re-id network.
+
+  reid_stats: running statistics to continue with. The re-id gradients are None if none flow through the codes.
+  """
+
+  codes: AppearanceCodes
+  reid_stats: Params
+  generated: Generated
+  pull_back: Callable[[Generated], tuple[Params, Params | None]]
+
+
+def _forward(context: StepContext, state: TrainState, batch: PairBatch, draws: Draws) -> _Forward:
+  networks = context.networks
+
+  def encode(reid_params: Params) -> tuple[AppearanceCodes, Params]:
+    return appearance_codes(networks, reid_params, state.reid.batch_stats, batch)
+
+  def decode(generator_params: Params, codes: AppearanceCodes) -> Generated:
+    return generate(networks, generator_params, batch.image, codes, draws.edge_key)
+
+  codes, pull_back_codes, reid_stats = jax.vjp(encode, state.reid.params, has_aux=True)
+  generated, pull_back_generated = jax.vjp(decode, state.generator.params, codes)
+  if not context.config.augment.random_erasing_prob:
+    # Then the release makes these calls once, for identification, and so do the running statistics (fact 3).
+    reid_stats = state.reid.batch_stats
+
+  def pull_back(to_generated: Generated) -> tuple[Params, Params | None]:
+    generator_gradients, to_codes = pull_back_generated(to_generated)
+    return generator_gradients, pull_back_codes(to_codes)[0] if networks.trains_through_code else None
+
+  return _Forward(codes, reid_stats, generated, pull_back)
+
+
+def _weighted(terms: Terms, weights: Mapping[str, Number]) -> Array:
+  """Returns the scalar to minimise: weighted, averaged over the batch, summed over the two streams."""
+  return weighted_total(terms, weights).mean(0).sum()
 
 
 def _apply(
-  optimizer: optax.GradientTransformation, state: NetworkState, gradients: Any, batch_stats: Any
+  optimizer: optax.GradientTransformation, state: NetworkState, gradients: Params, batch_stats: Params
 ) -> NetworkState:
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   return NetworkState(optax.apply_updates(state.params, updates), batch_stats, opt_state)
 
 
+def _update_discriminator(
+  context: StepContext, losses: AdversarialLosses, state: NetworkState, real: Array, fake: Array, weight: Number
+) -> tuple[NetworkState, Params, Terms]:
+  """Returns the updated discriminator, its gradients and its terms."""
+
+  def objective(params: Params) -> tuple[Array, Terms]:
+    r1_weight = context.config.discriminator.r1_weight
+    terms = objectives.discriminator_terms(context.networks, losses, params, real, fake, r1_weight)
+    return _weighted(terms, dict.fromkeys(objectives.DISCRIMINATOR_TERMS, weight)), terms
+
+  gradients, terms = jax.grad(objective, has_aux=True)(state.params)
+  return _apply(context.optimizers.discriminator, state, gradients, {}), gradients, terms
+
+
+def _labels(
+  context: StepContext, teachers: Sequence[Teacher], generated: Generated, batch: PairBatch, draws: Draws
+) -> Array:
+  """Returns the teachers' labels f[B, 2, K] of the cross images that the re-id network learns from."""
+  config = context.config
+  if not config.joint and batch.cross_ground_truth is None:
+    raise ValueError('teaching.images is ground_truth, but the batch has no cross_ground_truth')
+  return soft_labels(
+    context.teacher_network,
+    teachers,
+    taught_images(generated, batch),
+    batch.identity,
+    style=config.teaching.label_style,
+    norm=config.teaching.teacher_norm,
+    dropout_key=draws.teacher_dropout_key,
+  )
+
+
+class _Minimised(NamedTuple):
+  """The objective of generator and re-id network: its value, its terms, and what the update of both needs."""
+
+  total: Array
+  terms: Terms
+  reid_stats: Params
+  generator_gradients: Params
+  reid_gradients: Params
+
+
+def _minimise(
+  context: StepContext,
+  losses: AdversarialLosses,
+  weights: Mapping[str, Number],
+  state: TrainState,
+  forward: _Forward,
+  inputs: StepInputs,
+  active: ActiveTerms,
+) -> _Minimised:
+  """Differentiates the terms that `weights` names by the parameters of generator and re-id network."""
+
+  def objective(generated: Generated, generator: Params, reid: Params) -> tuple[Array, tuple[Terms, Params]]:
+    terms, reid_stats = objectives.generator_and_reid_terms(
+      context.networks, losses, generated, generator, reid, inputs, active
+    )
+    return _weighted(terms, weights), (terms, reid_stats)
+
+  gradient_fn = jax.value_and_grad(objective, argnums=(0, 1, 2), has_aux=True)
+  (total, (terms, reid_stats)), (to_generated, direct, reid_gradients) = gradient_fn(
+    forward.generated, state.generator.params, state.reid.params
+  )
+  through_forward, through_codes = forward.pull_back(to_generated)
+  generator_gradients = jax.tree.map(jnp.add, direct, through_forward)
+  if through_codes is not None:
+    reid_gradients = jax.tree.map(jnp.add, reid_gradients, through_codes)
+  return _Minimised(total, terms, reid_stats, generator_gradients, reid_gradients)
+
+
 def update(
-  networks: Networks,
-  teacher_network: TeacherNetwork,
-  optimizers: Optimizers,
-  config: Config,
+  context: StepContext,
   state: TrainState,
   teachers: Sequence[Teacher],
   batch: PairBatch,
   draws: Draws,
   active: ActiveTerms,
 ) -> tuple[TrainState, Metrics, Gradients]:
-  """One iteration on an augmented batch; pure, everything random is an argument.
+  """Performs one iteration on an augmented batch; pure, all randomness is in `draws`.
 
   Args:
-    networks: from `make_networks`.
-    teacher_network: from `make_teacher_network`.
-    optimizers: from `make_optimizers`.
-    config: weights, ramps, teaching, gan_type and r1_weight are read, while tracing.
+    context: networks, optimizers and settings.
     state: before the iteration.
     teachers: frozen; their soft labels are averaged.
-    batch: the input.
+    batch: the augmented images.
     draws: of this step.
     active: `active_terms(config.ramps, step)`.
 
   Returns:
-    The state after it; each unweighted term's batch mean per stream, f[2], and the summed loss totals, f[]; the
-    gradients of generator, discriminator and re-id network, unused outputs of which cost nothing under jit.
+    The state after the iteration; the metrics, which are each unweighted term's mean over the batch per stream, f[2],
+    and their weighted `total`, f[]; and the gradients of generator, discriminator and re-id network (under jit, unused
+    outputs cost nothing).
   """
+  networks, config, optimizers = context.networks, context.config, context.optimizers
   weights = loss_weights(config.weights, config.ramps, config.teaching, state.step).terms
   losses = adversarial_losses(config.discriminator.gan_type, batch.image.shape[0])
-
-  def encode(reid_params):
-    return objectives.appearance_codes(networks, reid_params, state.reid.batch_stats, batch)
-
-  codes, pull_back_codes, clean_stats = jax.vjp(encode, state.reid.params, has_aux=True)
-  if not config.augment.random_erasing_prob:
-    clean_stats = state.reid.batch_stats  # then the release makes these calls once, in `_reid_terms` (fact 3)
-
-  def forward(params, codes):
-    return objectives.generate(networks, params, batch.image, codes, draws.edge_key)
-
-  generated, pull_back = jax.vjp(forward, state.generator.params, codes)
-
-  def discriminator_objective(params):
-    terms = objectives.discriminator_terms(
-      networks, losses, params, batch.image, generated.cross_by_appearance, config.discriminator.r1_weight
-    )
-    return _reduced_total(terms, dict.fromkeys(terms, weights['adversarial'])), terms
-
-  discriminator_gradients, discriminator_terms = jax.grad(discriminator_objective, has_aux=True)(
-    state.discriminator.params
+  forward = _forward(context, state, batch, draws)
+  discriminator, discriminator_gradients, discriminator_terms = _update_discriminator(
+    context, losses, state.discriminator, batch.image, forward.generated.cross_by_appearance, weights['adversarial']
   )
-  discriminator = _apply(optimizers.discriminator, state.discriminator, discriminator_gradients, {})
-
-  labels = None
-  if active.teaching and (config.joint or batch.true_cross is not None):
-    labels = soft_labels(
-      teacher_network,
-      teachers,
-      objectives.taught_images(generated, batch),
-      batch.identity,
-      style=config.teaching.label_style,
-      norm=config.teaching.teacher_norm,
-      dropout_key=draws.teacher_dropout_key,
-    )
-
-  def objective(generated, generator_params, reid_params):
-    terms, batch_stats = objectives.generator_and_reid_terms(
-      networks,
-      generated,
-      generator_params,
-      reid_params,
-      reid_stats=clean_stats,
-      losses=losses,
-      discriminator_params=discriminator.params,
-      batch=batch,
-      codes=codes,
-      labels=labels,
-      draws=draws,
-      active=active,
-    )
-    return _reduced_total(terms, weights), (terms, batch_stats)
-
-  (total, (terms, reid_stats)), (to_generated, direct, reid_gradients) = jax.value_and_grad(
-    objective, argnums=(0, 1, 2), has_aux=True
-  )(generated, state.generator.params, state.reid.params)
-  through_forward, to_codes = pull_back(to_generated)
-  generator_gradients = jax.tree.map(jnp.add, direct, through_forward)
-  if networks.trains_through_code:
-    reid_gradients = jax.tree.map(jnp.add, reid_gradients, pull_back_codes(to_codes)[0])
-
+  taught = active.teaching and (config.joint or config.teaching.images == 'ground_truth')
+  labels = _labels(context, teachers, forward.generated, batch, draws) if taught else None
+  inputs = StepInputs(batch, forward.codes, forward.reid_stats, discriminator.params, labels, draws)
+  # Exactly the terms of this phase, so that a missing one is an error.
+  phase_weights = {name: weights[name] for name in objectives.term_names(networks, active, taught=taught)}
+  minimised = _minimise(context, losses, phase_weights, state, forward, inputs, active)
   new_state = TrainState(
     step=state.step + 1,
-    generator=_apply(optimizers.generator, state.generator, generator_gradients, {}),
+    generator=_apply(optimizers.generator, state.generator, minimised.generator_gradients, {}),
     discriminator=discriminator,
-    reid=_apply(optimizers.reid, state.reid, reid_gradients, reid_stats),
+    reid=_apply(optimizers.reid, state.reid, minimised.reid_gradients, minimised.reid_stats),
     rng=state.rng,
   )
-  metrics = stream_means(discriminator_terms | terms) | {'total': total}
+  metrics = stream_means(discriminator_terms | minimised.terms) | {'total': minimised.total}
   gradients = {
-    'generator': generator_gradients,
+    'generator': minimised.generator_gradients,
     'discriminator': discriminator_gradients,
-    'reid': reid_gradients,
+    'reid': minimised.reid_gradients,
   }
   return new_state, metrics, gradients
 
 
-def draw_step(config: Config, state: TrainState, pixels: PixelBatch, reid_scale: int) -> tuple[PairBatch, Draws]:
-  """Everything random of an iteration, from `fold_in(state.rng, state.step)`."""
-  augment_key, encoder_key, dropout_key, teacher_key = jax.random.split(jax.random.fold_in(state.rng, state.step), 4)
+def draw_step(context: StepContext, state: TrainState, pixels: PixelBatch) -> tuple[PairBatch, Draws]:
+  """Augments a batch and makes all other random draws of an iteration, from `fold_in(state.rng, state.step)`."""
+  config = context.config
+  keys = jax.random.split(jax.random.fold_in(state.rng, state.step), 6)
+  augment_key, encoder_key, dropout_key, teacher_key, edge_key, cross_edge_key = keys
   draws = Draws(
     update_structure_encoder=jax.random.uniform(encoder_key) <= config.structure_encoder_update_prob,
     dropout_key=dropout_key,
     teacher_dropout_key=teacher_key if config.teaching.teacher_dropout else None,
-    edge_key=jax.random.fold_in(encoder_key, 1),
-    cross_edge_key=jax.random.fold_in(encoder_key, 2),
+    edge_key=edge_key,
+    cross_edge_key=cross_edge_key,
   )
-  return augment_pairs(pixels, augment_key, config.augment, reid_scale), draws
+  return augment_pairs(pixels, augment_key, config.augment, context.networks.reid_scale), draws
 
 
-def make_train_step(
-  networks: Networks, teacher_network: TeacherNetwork, optimizers: Optimizers, config: Config, mesh: jax.sharding.Mesh
-) -> Callable[[TrainState, Sequence[Teacher], PixelBatch, ActiveTerms], tuple[TrainState, Metrics]]:
-  """The jitted iteration: (state, teachers, pixels, active) -> (state, metrics).
+def make_train_step(context: StepContext, mesh: jax.sharding.Mesh) -> TrainStep:
+  """Returns the jitted iteration: (state, teachers, pixels, active) -> (state, metrics).
 
   The state is donated and stays replicated over `mesh`; pixels come sharded along their batch axis. It is compiled once
   for each value of `active`.
   """
-  replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
   @functools.partial(
     jax.jit,
     static_argnums=3,
     donate_argnums=0,
-    out_shardings=replicated,
+    out_shardings=replicated(mesh),
     compiler_options=compiler_options(),
   )
-  def train_step(state, teachers, pixels, active):
-    batch, draws = draw_step(config, state, pixels, networks.reid_scale)
-    new_state, metrics, _ = update(networks, teacher_network, optimizers, config, state, teachers, batch, draws, active)
-    if not config.joint:
-      # What no output depends on is not computed: this step is the re-id network's part of the other.
+  def train_step(
+    state: TrainState, teachers: Sequence[Teacher], pixels: PixelBatch, active: ActiveTerms
+  ) -> tuple[TrainState, Metrics]:
+    batch, draws = draw_step(context, state, pixels)
+    new_state, metrics, _ = update(context, state, teachers, batch, draws, active)
+    if not context.config.joint:
+      # XLA computes only what an output depends on, so this step is the re-id part of the full one.
       new_state = dataclasses.replace(new_state, generator=state.generator, discriminator=state.discriminator)
       metrics = {name: value for name, value in metrics.items() if name in REID_TERMS}
     return new_state, metrics

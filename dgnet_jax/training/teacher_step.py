@@ -10,21 +10,22 @@ import optax
 
 from dgnet_jax.config.schema import Config
 from dgnet_jax.losses.identity import identity_cross_entropy
-from dgnet_jax.models.build import TeacherNetwork
+from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.sharding import replicated
 from dgnet_jax.training.augment import augment_singles
-from dgnet_jax.training.state import with_backbone
+from dgnet_jax.training.state import new_network_state, with_backbone
 from dgnet_jax.training.xla_options import compiler_options
-from dgnet_jax.types import Array, NetworkState
+from dgnet_jax.types import Array, NetworkState, Params
 
 Metrics = dict[str, Array]
+TeacherStep = Callable[['TeacherState', Array, Array], tuple['TeacherState', Metrics]]
 
 
 @flax.struct.dataclass
 class TeacherState:
-  """All that the teacher's training needs to go on.
+  """Everything that the teacher's training needs to resume.
 
-  step: i32[], iterations done. rng: typed base key; what a step draws comes from `fold_in(rng, step)`.
+  step: i32[], iterations done. rng: typed base key; all draws of a step derive from `fold_in(rng, step)`.
   """
 
   step: Array
@@ -38,11 +39,17 @@ def create_teacher_state(
   seed: int,
   backbone: Mapping[str, Any] | None = None,
 ) -> TeacherState:
-  """A fresh state at step 0, with a pretrained backbone if one is given; two calls with one seed agree."""
+  """Creates the state at step 0; the same seed gives the same state.
+
+  Args:
+    network: from `make_teacher_network`.
+    optimizer: from `make_teacher_optimizer`.
+    seed: determines the initial parameters and all randomness of later steps.
+    backbone: pretrained {'params', 'batch_stats'} of the backbone; None for random initial weights.
+  """
   init_key, base_key = jax.random.split(jax.random.key(seed))
   params, batch_stats = with_backbone(*network.init(init_key), backbone)
-  opt_state = jax.jit(optimizer.init)(params)
-  return TeacherState(jnp.zeros((), jnp.int32), NetworkState(params, batch_stats, opt_state), base_key)
+  return TeacherState(jnp.zeros((), jnp.int32), new_network_state(params, batch_stats, optimizer), base_key)
 
 
 def update(
@@ -53,21 +60,22 @@ def update(
   identity: Array,
   dropout_key: Array | None,
 ) -> tuple[TeacherState, Metrics]:
-  """One iteration on an augmented batch; pure, everything random is an argument.
+  """Performs one iteration on an augmented batch; pure, all randomness is an argument.
 
   Args:
     network: from `make_teacher_network`.
     optimizer: from `make_teacher_optimizer`.
     state: before the iteration.
-    image: f32[B, rH, rW, 3], at the size that the network sees.
+    image: f32[B, rH, rW, 3], at the network's input size.
     identity: i32[B].
-    dropout_key: None switches dropout off.
+    dropout_key: None disables dropout.
 
   Returns:
-    The state after it, and the batch means `loss` (nats) and `accuracy` (share named right), f32[].
+    The state after the iteration, and the batch means `loss` (nats) and `accuracy` (fraction classified correctly),
+    f32[] each.
   """
 
-  def objective(params):
+  def objective(params: Params) -> tuple[Array, tuple[Params, Array]]:
     # A group axis of 1: the batch is one BatchNorm call.
     output, batch_stats = network.apply(
       params, state.network.batch_stats, image[:, None], norm='batch', dropout_key=dropout_key
@@ -86,15 +94,16 @@ def update(
 
 def make_teacher_step(
   network: TeacherNetwork, optimizer: optax.GradientTransformation, config: Config, mesh: jax.sharding.Mesh
-) -> Callable[[TeacherState, Array, Array], tuple[TeacherState, Metrics]]:
-  """The jitted iteration: (state, pixels u8[B, H, W, 3], identity i32[B]) -> (state, metrics).
+) -> TeacherStep:
+  """Returns the jitted iteration: (state, pixels u8[B, H, W, 3], identity i32[B]) -> (state, metrics).
 
   The state is donated and stays replicated over `mesh`; pixels and identities come sharded along their batch axis.
   """
+  augment_config, erasing_prob = config.augment, config.teacher.random_erasing_prob
 
   def teacher_step(state: TeacherState, pixels: Array, identity: Array) -> tuple[TeacherState, Metrics]:
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
-    image = augment_singles(pixels, augment_key, config.augment, config.teacher.random_erasing_prob, network.reid_scale)
+    image = augment_singles(pixels, augment_key, augment_config, erasing_prob, network.reid_scale)
     return update(network, optimizer, state, image, identity, dropout_key)
 
   return jax.jit(teacher_step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=compiler_options())

@@ -1,21 +1,21 @@
-"""What XLA is asked for beyond its defaults, where those are slow."""
+"""XLA compiler options for training steps, where the defaults are slow."""
 
 import functools
 import os
 
 import jax
 
-# By default XLA's CPU backend hands convolutions to YNNPACK, which is slow at those that give a kernel's gradient: over
-# large maps, without padding. Only sums and matrix products go there, the convolutions to Eigen.
+# By default XLA's CPU backend runs convolutions with YNNPACK, which is slow at those that compute a kernel's gradient
+# (large maps, no padding). With these options YNNPACK gets only sums and matrix products, and Eigen the convolutions.
 CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE'}
 
 
 @functools.cache
 def compiler_options() -> dict[str, str]:
-  """`compiler_options` of `jax.jit` for a training step on this machine.
+  """Returns the `compiler_options` of `jax.jit` for a training step on this machine.
 
-  Empty where $XLA_FLAGS names one of them: jit's would win over the user's. A later XLA may not know an option: then
-  everything stays at the defaults, which is slower and no less right.
+  Empty if $XLA_FLAGS sets one of them, because `jax.jit` would override the user's choice. A later version of XLA may
+  not know an option; then all defaults apply, which is slower but equally correct.
   """
   if jax.default_backend() != 'cpu' or any(name in os.environ.get('XLA_FLAGS', '') for name in CPU_OPTIONS):
     return {}

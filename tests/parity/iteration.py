@@ -1,21 +1,23 @@
 """Runs the goldens' iterations: their state, batches and draws through our jitted step, results under their names."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgnet_jax.config import loading
 from dgnet_jax.config.validation import leaves
 from dgnet_jax.interop import torch_names
+from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
-from dgnet_jax.training.objectives import Draws
+from dgnet_jax.training.forward import Draws
 from dgnet_jax.training.optimizers import adam_state, make_optimizers, momentum_buffers
 from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
-from dgnet_jax.training.step import update
+from dgnet_jax.training.step import StepContext, update
 from dgnet_jax.types import NetworkState, Teacher, TrainState
 from tests.parity import goldens
+from tests.tiny_run import frozen
 
 NETWORKS = {'gen': 'generator', 'dis': 'discriminator', 'id': 'reid'}
 # Our terms f[2] and the release's attributes for stream a and b.
@@ -102,20 +104,26 @@ SCHEDULE = tuple(
 _COMPILED = {}
 
 
+def with_field(section, name, value):
+  """A copy of a config with one field, named with dots, replaced; the value may be traced."""
+  first, _, rest = name.partition('.')
+  return dataclasses.replace(section, **{first: with_field(getattr(section, first), rest, value) if rest else value})
+
+
 def compiled_update(config, num_identities):
   """The jitted iteration; goldens that differ only in seeds, draws and schedules share one compilation."""
-  found = dict(leaves(config))
-  schedule = {name: found.pop(name) for name in SCHEDULE}
-  key = num_identities, *sorted(found.items())
+  fields = dict(leaves(config.to_dict()))
+  schedule = {name: fields.pop(name) for name in SCHEDULE}
+  key = num_identities, *sorted(fields.items())
   if key not in _COMPILED:
     networks, teacher_network = make_networks(config, num_identities), make_teacher_network(config, num_identities)
 
     def step(schedule, state, teachers, batch, draws, active):
-      traced = config.copy_and_resolve_references()
+      traced = config
       for name, value in schedule.items():
-        loading.set_field(traced, name, value)
-      optimizers = make_optimizers(traced.optimizer)
-      return update(networks, teacher_network, optimizers, traced, state, teachers, batch, draws, active)
+        traced = with_field(traced, name, value)
+      context = StepContext(networks, teacher_network, make_optimizers(traced.optimizer), traced)
+      return update(context, state, teachers, batch, draws, active)
 
     _COMPILED[key] = jax.jit(step, static_argnums=5)
   return functools.partial(_COMPILED[key], schedule)
@@ -129,8 +137,9 @@ class Run:
     self.recipe = goldens.load_recipe(folder)
     self.meta = self.golden['meta']
     self.classes = self.meta['hyperparameters']['ID_class']
-    self.config = goldens.config_of(self.meta)
-    self.config.compute_dtype = compute_dtype
+    config = goldens.config_of(self.meta)
+    config.compute_dtype = compute_dtype
+    self.config = frozen(config)
     optimizers = make_optimizers(self.config.optimizer)
     self.after, self._teachers = initial_state(folder, self.config, self.meta, optimizers, self.classes)
 
@@ -140,7 +149,8 @@ class Run:
     batch = goldens.pair_batch(self.recipe, self.meta, number)
     draws = Draws(jnp.asarray(self.meta['rand'][number] <= self.config.structure_encoder_update_prob))
     run = compiled_update(self.config, self.classes)
-    self.after, metrics, gradients = run(self.after, self._teachers, batch, draws, active_terms(self.config.ramps, step))
+    active = active_terms(self.config.ramps, step)
+    self.after, metrics, gradients = run(self.after, self._teachers, batch, draws, active)
     return metrics, gradients
 
   def losses(self, metrics, number):
@@ -148,7 +158,7 @@ class Run:
 
   def ours(self, network, tree, collection='params'):
     """Our tree under the release's names."""
-    entries = [e for e in goldens.ENTRIES[network](self.config) if e.path[0] == collection]
+    entries = [e for e in network_entries(network, self.config) if e.path[0] == collection]
     return torch_names.to_torch({collection: jax.device_get(tree)}, entries)
 
   def params(self, network):

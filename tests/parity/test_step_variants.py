@@ -4,12 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.training.objectives import Draws
+from dgnet_jax.training.forward import Draws
 from dgnet_jax.training.optimizers import make_optimizers
 from dgnet_jax.training.schedules import active_terms
 from tests.parity import goldens
 from tests.parity.iteration import NETWORKS, compiled_update, golden_losses, initial_state, weights_at
 from tests.parity.variants import each
+from tests.tiny_run import frozen
 
 STEPS = ('normal', 'normal_norm_id', 'PCB', 'edge', 'nsgan_parallel_nonlocal', 'series_mlpin_avg_stride2')
 # Most cross images of this golden have no edge. The code of an empty image is 0 up to rounding, and the decoder's
@@ -28,9 +29,10 @@ def without_cycle(losses, weight):
 class TestStep:
   @each('step', STEPS)
   def test_losses_and_gradients(self, variant):
-    golden, meta, config = variant.golden, variant.meta, variant.config
+    golden, meta, config = variant.golden, variant.meta, frozen(variant.config)
     step = meta['iteration0']
-    state, teachers = initial_state(variant.folder, config, meta, make_optimizers(config.optimizer), variant.num_identities)
+    optimizers = make_optimizers(config.optimizer)
+    state, teachers = initial_state(variant.folder, config, meta, optimizers, variant.num_identities)
     batch = goldens.pair_batch(variant.recipe, meta, 0)
     draws = Draws(jnp.asarray(meta['rand'][0] <= config.structure_encoder_update_prob))
     update = compiled_update(config, variant.num_identities)

@@ -1,4 +1,4 @@
-"""Which loss trains which part: the release's table, and what the paper's reading changes in it."""
+"""Which parts each loss trains: in the release, and with the paper's reading (the code is not detached)."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,13 @@ import pytest
 
 from dgnet_jax.losses.adversarial import adversarial_losses
 from dgnet_jax.models.build import make_networks
-from dgnet_jax.training import objectives
-from dgnet_jax.training.objectives import Draws
+from dgnet_jax.training.forward import Draws, appearance_codes, generate
+from dgnet_jax.training.objectives import StepInputs, generator_and_reid_terms, term_names
 from dgnet_jax.types import ActiveTerms, PairBatch
-from tests.training.test_variants import PEOPLE, tiny_config
+from tests.training.test_variants import NUM_IDENTITIES, tiny_config
 
 BATCH = 3
+EVERYTHING = ActiveTerms(codes=True, cycle=True, teaching=True)
 GENERATOR, BACKBONE = {'structure_encoder', 'decoder'}, {'backbone'}
 RELEASE = {
   'adversarial': GENERATOR,
@@ -28,7 +29,8 @@ RELEASE = {
   'fine_teaching': BACKBONE | {'fine_head'},
 }
 TRAIN_ENCODER, FROZEN_ENCODER = {'structure_code': {'structure_encoder'}}, {'structure_code': GENERATOR}
-# With a code that is not detached, all that is made of it trains the backbone, and the recovered code the generator.
+# If the code is not detached, every loss on images made from it trains the backbone, and the loss on the recovered code
+# trains the generator.
 PAPER = RELEASE | {'appearance_code': GENERATOR | BACKBONE}
 PAPER |= {
   name: RELEASE[name] | BACKBONE
@@ -36,32 +38,21 @@ PAPER |= {
 }
 
 
-def reached(config):
-  """A function from the encoder's draw to the parts that each term's gradient reaches."""
-  networks = make_networks(config, PEOPLE)
+def gradient_table(config):
+  """Returns a function from the draw of the structure encoder to the parts that each term's gradient reaches."""
+  networks = make_networks(config, NUM_IDENTITIES)
   generator, discriminator = networks.init_generator(jax.random.key(0)), networks.init_discriminator(jax.random.key(1))
   reid, stats = networks.init_reid(jax.random.key(2))
   images = jax.random.normal(jax.random.key(3), (4, BATCH, 2, *config.data.image_size_hw, 3))
   batch = PairBatch(*images, identity=jnp.array([[0, 1], [2, 3], [4, 0]]))
-  labels = jax.nn.softmax(jax.random.normal(jax.random.key(4), (BATCH, 2, PEOPLE)))
+  labels = jax.nn.softmax(jax.random.normal(jax.random.key(4), (BATCH, 2, NUM_IDENTITIES)))
 
   def terms_of(generator, reid, draws):
-    codes, clean_stats = objectives.appearance_codes(networks, reid, stats, batch)
-    generated = objectives.generate(networks, generator, batch.image, codes)
-    terms, _ = objectives.generator_and_reid_terms(
-      networks,
-      generated,
-      generator,
-      reid,
-      reid_stats=clean_stats,
-      losses=adversarial_losses(config.discriminator.gan_type, BATCH),
-      discriminator_params=discriminator,
-      batch=batch,
-      codes=codes,
-      labels=labels,
-      draws=draws,
-      active=ActiveTerms(codes=True, cycle=True, teaching=True),
-    )
+    codes, clean_stats = appearance_codes(networks, reid, stats, batch)
+    generated = generate(networks, generator, batch.image, codes)
+    losses = adversarial_losses(config.discriminator.gan_type, BATCH)
+    inputs = StepInputs(batch, codes, clean_stats, discriminator, labels, draws)
+    terms, _ = generator_and_reid_terms(networks, losses, generated, generator, reid, inputs, EVERYTHING)
     return {name: term.sum() for name, term in terms.items()}
 
   @jax.jit
@@ -71,7 +62,7 @@ def reached(config):
 
     return jax.grad(total, argnums=(0, 1))(generator, reid)
 
-  names = jax.eval_shape(terms_of, generator, reid, Draws(jnp.asarray(True))).keys()
+  names = term_names(networks, EVERYTHING, taught=True)
 
   def table(train_encoder):
     result = {}
@@ -89,7 +80,7 @@ def reached(config):
   [({}, RELEASE, FROZEN_ENCODER), ({'reid.detach_code': False}, PAPER, {'structure_code': GENERATOR | BACKBONE})],
   ids=['release', 'paper'],
 )
-def test_what_each_loss_trains(options, expected, frozen_encoder):
-  table = reached(tiny_config(options))
+def test_gradients_reach_only_the_parts_that_each_loss_trains(options, expected, frozen_encoder):
+  table = gradient_table(tiny_config(options))
   assert table(jnp.asarray(True)) == expected | TRAIN_ENCODER
   assert table(jnp.asarray(False)) == expected | frozen_encoder

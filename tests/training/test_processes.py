@@ -9,11 +9,11 @@ import sys
 import jax
 jax.distributed.initialize(coordinator_address=sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 import numpy as np
-from dgnet_jax.sharding import make_mesh, put_everywhere, replicated
+from dgnet_jax.sharding import device_put_global, make_mesh, replicated
 mesh = make_mesh()
 assert jax.process_count() == mesh.size == 2
 tree = {'key': jax.random.key(3), 'array': np.arange(4.0, dtype=np.float32), 'step': jax.numpy.int32(7)}
-placed = put_everywhere(tree, replicated(mesh))
+placed = device_put_global(tree, replicated(mesh))
 assert all(leaf.sharding == replicated(mesh) for leaf in jax.tree.leaves(placed))
 total = jax.jit(lambda x: x['array'].sum() + x['step'] + jax.random.uniform(x['key']))(placed)
 np.testing.assert_allclose(total, 13 + jax.random.uniform(jax.random.key(3)), rtol=1e-6)
@@ -35,5 +35,5 @@ def test_equal_arrays_are_put_on_the_devices_of_all():
     )
     for i in range(2)
   ]
-  told = [process.communicate(timeout=120)[1] for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], '\n'.join(told)
+  errors = [process.communicate(timeout=120)[1] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)

@@ -1,4 +1,4 @@
-"""Every option makes a whole iteration; what the goldens do not show of them, by hand."""
+"""A full iteration with every architecture and loss option, and what the goldens do not cover of them."""
 
 import functools
 
@@ -13,16 +13,16 @@ from dgnet_jax.config.validation import validate
 from dgnet_jax.inference.functions import embedding
 from dgnet_jax.losses.adversarial import adversarial_losses
 from dgnet_jax.models.build import make_networks, make_teacher_network
-from dgnet_jax.training.objectives import Draws, discriminator_terms
-from dgnet_jax.training.optimizers import make_optimizers
+from dgnet_jax.training.forward import Draws
+from dgnet_jax.training.objectives import discriminator_terms
 from dgnet_jax.training.soft_labels import soft_labels
 from dgnet_jax.training.state import create_train_state
-from dgnet_jax.training.step import update
+from dgnet_jax.training.step import make_step_context, update
 from dgnet_jax.types import ActiveTerms, PairBatch, Teacher
 
-PEOPLE = 5
+NUM_IDENTITIES = 5
 PCB = {'reid.style': 'PCB', 'ramps.teaching.maximum': 0.0}
-# Tracing a whole iteration takes seconds, so each line combines what does not depend on each other.
+# Tracing an iteration takes seconds, so each entry combines several independent options.
 OPTIONS = (
   {
     'discriminator.gan_type': 'nsgan',
@@ -73,33 +73,29 @@ def tiny_config(options):
     loading.set_field(config, field, value)
   if not config.ramps.teaching.maximum:
     config.ramps.teaching.initial = 0.0
-  validate(config)
-  return config
+  return validate(config)
 
 
-def make_step(config, num_teachers=1):
-  """The iteration as a function of nothing."""
-  networks, teacher_network = make_networks(config, PEOPLE), make_teacher_network(config, PEOPLE)
-  optimizers = make_optimizers(config.optimizer)
+def make_step(config):
+  """Returns a function without arguments that performs one iteration."""
+  context = make_step_context(config, NUM_IDENTITIES)
   height, width = config.data.image_size_hw
 
   def step():
-    state = create_train_state(networks, optimizers, 0)
-    teachers = [Teacher(*teacher_network.init(jax.random.key(i))) for i in range(num_teachers)]
+    state = create_train_state(context.networks, context.optimizers, 0)
+    teachers = [Teacher(*context.teacher_network.init(jax.random.key(0)))]
     images = jax.random.normal(jax.random.key(1), (4, 2, 2, height, width, 3))
     batch = PairBatch(*images, identity=jnp.array([[0, 1], [2, 3]]))
     draws = Draws(jnp.asarray(False), *jax.random.split(jax.random.key(2), 4))
     active = ActiveTerms(codes=True, cycle=True, teaching=config.ramps.teaching.maximum > 0)
-    after, metrics, gradients = update(
-      networks, teacher_network, optimizers, config, state, teachers, batch, draws, active
-    )
+    after, metrics, gradients = update(context, state, teachers, batch, draws, active)
     return state.replace(rng=0), after.replace(rng=0), metrics, gradients
 
   return step
 
 
 @pytest.mark.parametrize('options', OPTIONS, ids=lambda options: ' '.join(map(str, options.values())))
-def test_a_whole_iteration_has_its_form(options):
+def test_iteration_keeps_shapes_and_structure(options):
   before, after, metrics, gradients = jax.eval_shape(make_step(tiny_config(options)))
   assert jax.tree.structure(before) == jax.tree.structure(after)
   for name, gradient in gradients.items():
@@ -107,9 +103,9 @@ def test_a_whole_iteration_has_its_form(options):
   assert ('fine_teaching' in metrics) == ('reid.style' not in options)
 
 
-def test_batch_norm_of_the_discriminator_keeps_the_streams_apart():
+def test_discriminator_batch_norm_treats_streams_separately():
   config = tiny_config({'discriminator.norm': 'batch', 'discriminator.num_scales': 1})
-  networks, losses = make_networks(config, PEOPLE), adversarial_losses('nsgan', 3)
+  networks, losses = make_networks(config, NUM_IDENTITIES), adversarial_losses('nsgan', 3)
   params = networks.init_discriminator(jax.random.key(0))
   real, fake = jax.random.normal(jax.random.key(1), (2, 3, 2, 32, 16, 3))
   terms = jax.jit(functools.partial(discriminator_terms, networks, losses, r1_weight=0.5))
@@ -122,9 +118,9 @@ def test_batch_norm_of_the_discriminator_keeps_the_streams_apart():
   assert not np.allclose(together['discriminator'], mixed.reshape(3, 2), rtol=1e-4)
 
 
-def test_edge_noise_is_drawn_from_its_key():
+def test_edge_noise_depends_only_on_its_key():
   config = tiny_config({'structure_encoder.input': 'edge'})
-  networks = make_networks(config, PEOPLE)
+  networks = make_networks(config, NUM_IDENTITIES)
   params = networks.init_generator(jax.random.key(0))
   encode = jax.jit(functools.partial(networks.encode_structure, params))
   image = jax.random.normal(jax.random.key(1), (1, 32, 16, 3))
@@ -135,28 +131,31 @@ def test_edge_noise_is_drawn_from_its_key():
   assert not np.allclose(noisy, encode(image, jax.random.key(3)))
 
 
-def test_two_teachers_are_averaged_each_stream_for_itself():
+def test_soft_labels_average_the_teachers_in_each_stream():
   config = tiny_config({})
-  network = make_teacher_network(config, PEOPLE)
+  network = make_teacher_network(config, NUM_IDENTITIES)
   teachers = [Teacher(*network.init(jax.random.key(i))) for i in range(2)]
-  # Classifiers start nearly silent; make them speak.
+  # Fresh classifiers predict nearly uniform probabilities; larger weights make them differ.
   teachers = [t.replace(params=jax.tree.map(lambda x: 3 * x, t.params)) for t in teachers]
   image, identity = jax.random.normal(jax.random.key(3), (3, 2, 32, 16, 3)), jnp.array([[0, 1], [2, 3], [4, 0]])
-  label = functools.partial(soft_labels, network, image=image, identity=identity, norm='batch', dropout_key=None)
+
+  def label(teachers, style='soft'):
+    return soft_labels(network, teachers, image, identity, style=style, norm='batch', dropout_key=None)
+
   first, second = (np.asarray(label([teacher])) for teacher in teachers)
-  assert first.shape == (3, 2, PEOPLE)
+  assert first.shape == (3, 2, NUM_IDENTITIES)
   assert not np.allclose(first, second, rtol=1e-3)
   np.testing.assert_allclose(label(teachers), (first + second) / 2, rtol=1e-5)
   appearance = label(teachers, style='appearance')
   np.testing.assert_array_equal(appearance.argmax(-1), identity)
   donors = np.asarray(label(teachers, style='donors')) > 0
-  expected = jax.nn.one_hot(identity, PEOPLE) + jax.nn.one_hot(identity[:, ::-1], PEOPLE)
+  expected = jax.nn.one_hot(identity, NUM_IDENTITIES) + jax.nn.one_hot(identity[:, ::-1], NUM_IDENTITIES)
   np.testing.assert_array_equal(donors, expected > 0)
 
 
 @pytest.mark.parametrize(('options', 'pieces'), [({}, 2), ({'reid.style': 'normal'}, 1), (PCB, 3)])
-def test_embedding_has_a_piece_for_every_head(options, pieces):
-  networks = make_networks(tiny_config(options | {'reid.num_parts': 3}), PEOPLE)
+def test_embedding_has_one_normalised_piece_per_head(options, pieces):
+  networks = make_networks(tiny_config(options | {'reid.num_parts': 3}), NUM_IDENTITIES)
   params, stats = networks.init_reid(jax.random.key(0))
   image = jax.random.normal(jax.random.key(1), (3, 32, 16, 3))
   embedded = jax.jit(functools.partial(embedding, networks))(params, stats, image)

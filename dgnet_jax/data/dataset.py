@@ -1,35 +1,37 @@
-"""From a config to a DatasetIndex; the built-in pedestrians are rendered on first use."""
+"""From a config to a DatasetIndex. The built-in pedestrians are rendered on first use."""
 
 from collections.abc import Sequence
 import logging
 import pathlib
 
-from dgnet_jax.config.schema import Config
-from dgnet_jax.data.images import verify_images
+from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.layouts import LAYOUTS
 from dgnet_jax.data.registry import read_dataset
 from dgnet_jax.data.remote import is_remote, local_copy
 from dgnet_jax.data.synthetic.dataset import write_dataset
+from dgnet_jax.data.verification import verify_images
 from dgnet_jax.errors import MissingSplit, UserError
 
 logger = logging.getLogger(__name__)
 
 
-TEST = ('query', 'gallery')  # the splits that an evaluation needs
+TEST_SPLITS = ('query', 'gallery')  # required by an evaluation
 
 
-def dataset_root(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
-  """The folder of the data: config.data.root (a copy of it in `workdir`, if it is on object storage), or a folder in
-  `workdir` for the built-in pedestrians.
+def dataset_root(data_config: DataConfig, workdir: str | pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the data set.
+
+  This is `data_config.root`, or its copy in `workdir` if it is on object storage. The default for the built-in
+  pedestrians is a folder in `workdir`.
   """
-  if is_remote(config.data.root):
-    return local_copy(config.data.root, pathlib.Path(workdir) / 'data_cache')
-  return pathlib.Path(config.data.root) if config.data.root else pathlib.Path(workdir) / 'synthetic_data'
+  if is_remote(data_config.root):
+    return local_copy(data_config.root, pathlib.Path(workdir) / 'data_cache')
+  return pathlib.Path(data_config.root) if data_config.root else pathlib.Path(workdir) / 'synthetic_data'
 
 
 def _missing(index: DatasetIndex, needs: Sequence[str]) -> str:
-  """Which splits are missing and where they should be, or ''."""
+  """Describes the required splits that are missing and where they should be; '' if there are none."""
   folders = LAYOUTS[index.name].folders
   missing = [
     f'{split} (folder {" or ".join(folders[split])})' if split in folders else split
@@ -40,32 +42,36 @@ def _missing(index: DatasetIndex, needs: Sequence[str]) -> str:
 
 
 def open_dataset(
-  config: Config, workdir: str | pathlib.Path, *, needs: Sequence[str] = ('train',), verify: bool = False
+  data_config: DataConfig, workdir: str | pathlib.Path, *, needs: Sequence[str] = ('train',), verify: bool = False
 ) -> DatasetIndex:
   """Reads the index of the configured data set.
 
   Args:
-    config: validated.
-    workdir: the run's folder.
-    needs: splits that must be there.
-    verify: decode every image once, so that a damaged one is named before training starts.
+    data_config: section `data` of a valid config.
+    workdir: folder of the run.
+    needs: splits that must exist.
+    verify: decode the images that no earlier start of this run has decoded, so that damaged ones are reported before
+      training starts. With loader memory the training images are left to the source, which decodes them anyway.
 
   Raises:
-    UserError: the data set is missing, empty or damaged, or has one person only to train on; names the folder or file.
-    MissingSplit: it is sound, but a split that is needed is not there.
+    UserError: the data set is missing, empty or damaged, or has only one identity to train on.
+    MissingSplit: the data set is valid, but a required split is missing.
   """
-  root = dataset_root(config, workdir)
-  if config.data.layout == 'synthetic':
-    write_dataset(root, config.data.synthetic)
-  index = read_dataset(config.data, root)
+  root = dataset_root(data_config, workdir)
+  if data_config.layout == 'synthetic':
+    write_dataset(root, data_config.synthetic)
+  index = read_dataset(data_config, root)
   missing = _missing(index, needs)
   if missing:
     raise MissingSplit(missing)
   if 'train' in needs and index.num_identities < 2:
-    raise UserError(f'{index.root}: one person in the training split; telling people apart takes two')
-  if 'train' in needs and _missing(index, TEST):
-    logger.warning(f'{_missing(index, TEST)}: it can be trained on, not evaluated')
+    raise UserError(f'{index.root}: only one identity in the training split; re-identification needs at least two')
+  if 'train' in needs and _missing(index, TEST_SPLITS):
+    logger.warning(f'{_missing(index, TEST_SPLITS)}: the run can be trained but not evaluated')
   if verify:
-    verify_images(index, config.data.decode_threads)
+    decoded_by_source = {'train'} if data_config.loader == 'memory' else set()
+    paths = [path for name, split in index.splits.items() if name not in decoded_by_source for path in split.paths]
+    memory = pathlib.Path(workdir) / 'verified_images.json'
+    verify_images(paths, threads=data_config.decode_threads, memory=memory)
   logger.info(f'data: {root}')
   return index

@@ -1,4 +1,4 @@
-"""The bytes of an image, wherever it is: a file, or a record of a prepared data set (TFDS, ArrayRecord)."""
+"""The encoded bytes of an image: of a file, or of a record in a prepared data set (TFDS, ArrayRecord)."""
 
 import functools
 import os
@@ -7,59 +7,66 @@ import threading
 from typing import Any
 
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.extras import install_command
 
-_RECORD = re.compile(r'(?P<folder>.+)[/\\](?P<split>\w+)@(?P<place>\d+)[/\\][^/\\]*')
-_DIGITS = 9  # so that addresses are sorted as their places are
+_RECORD = re.compile(r'(?P<folder>.+)[/\\](?P<split>\w+)@(?P<position>\d+)[/\\][^/\\]*')
+_DIGITS = 9  # so that addresses sort by position
 
 
-def record_address(folder: str | os.PathLike[str], split: str, place: int, name: str) -> str:
-  """What stands for a path where an image is a record; ends in the image's own file name.
+def record_address(folder: str | os.PathLike[str], split: str, position: int, name: str) -> str:
+  """Returns the address of a record, which stands in for a path and ends in the image's file name.
 
   Args:
-    folder: of the prepared data set.
-    split: of it.
-    place: of the record in the split.
-    name: of the image's file, for people.
+    folder: folder of the prepared data set.
+    split: name of the split.
+    position: index of the record in the split.
+    name: file name of the image, shown in messages.
   """
-  return os.path.join(folder, f'{split}@{place:0{_DIGITS}d}', os.path.basename(name))
+  return os.path.join(folder, f'{split}@{position:0{_DIGITS}d}', os.path.basename(name))
 
 
 def is_record(path: str | os.PathLike[str]) -> bool:
-  """Whether a path is one of `record_address`."""
+  """Returns True if `path` is an address made by `record_address`."""
   return _RECORD.fullmatch(os.fspath(path)) is not None
 
 
+def record_folder(address: str) -> str:
+  """Returns the folder of the prepared data set that a record belongs to; '' if `address` is not of a record."""
+  match = _RECORD.fullmatch(address)
+  return match['folder'] if match else ''
+
+
 class _Records:
-  """The images of one split of a prepared data set, read one at a time: the reader is not safe among threads."""
+  """The records of one split, read one at a time because the reader is not thread-safe."""
 
   def __init__(self, folder: str, split: str) -> None:
     try:
       import tensorflow_datasets as tfds
     except ImportError as error:
       raise UserError(
-        f'{folder}: reading a prepared data set needs TensorFlow Datasets: install dgnet_jax[tfds]'
+        f'{folder}: reading a prepared data set needs TensorFlow Datasets: {install_command("tfds")}'
       ) from error
     try:
       builder = tfds.builder_from_directory(folder)
       self._source = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
-    except Exception as error:  # whatever its reader makes of damaged files
+    except Exception as error:  # damaged files make its readers raise anything
       raise UserError(f'{folder}, {split}: cannot be read as a prepared data set: {error}') from error
     self._lock = threading.Lock()
 
-  def read(self, place: int) -> bytes:
+  def read(self, position: int) -> bytes:
     with self._lock:
-      record: Any = self._source[place]
+      record: Any = self._source[position]
     return bytes(record['image'])
 
 
 _records = functools.lru_cache(maxsize=16)(_Records)
 
 
-def read_contents(path: str) -> bytes:
-  """The bytes of an image's file.
+def read_bytes(path: str) -> bytes:
+  """Reads the encoded bytes of an image.
 
   Args:
-    path: of a file, or of `record_address`.
+    path: path of a file, or address of a record.
 
   Raises:
     OSError: the file cannot be read.
@@ -71,6 +78,6 @@ def read_contents(path: str) -> bytes:
       return file.read()
   records = _records(match['folder'], match['split'])
   try:
-    return records.read(int(match['place']))
+    return records.read(int(match['position']))
   except Exception as error:
     raise UserError(f'{path}: the record cannot be read ({error})') from error

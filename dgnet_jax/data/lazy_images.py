@@ -1,4 +1,4 @@
-"""Long rows of images, in memory or on disk, that are gone through slice by slice."""
+"""Long sequences of images, in memory or on disk, that are read slice by slice."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dgnet_jax.data.images import read_image, read_native, resize_bilinear
+from dgnet_jax.data.images import read_image, read_unresized, resize_bilinear
 
 
-class Pixels(Protocol):
-  """Images to go through in order: a numpy array u8[N, H, W, 3], or files read as they are needed."""
+class ImageSequence(Protocol):
+  """Images read in slices: an array u8[N, H, W, 3], or files decoded when they are needed."""
 
   def __len__(self) -> int: ...
 
@@ -20,7 +20,7 @@ class Pixels(Protocol):
 
 
 class _Files:
-  """Images on disk, of which only the slice asked for is decoded, several files at a time."""
+  """Image files, of which a slice is decoded at a time, in threads."""
 
   def __init__(
     self, paths: Sequence[str | os.PathLike[str]], read: Callable[[Any], np.ndarray], empty: np.ndarray
@@ -41,10 +41,10 @@ class _Files:
 
 
 class ImageFiles(_Files):
-  """Images on disk as `Pixels`.
+  """Image files as an `ImageSequence`.
 
   Args:
-    paths: of the files.
+    paths: paths of the files.
     image_size_hw: height and width to resize to, pixels.
   """
 
@@ -53,27 +53,27 @@ class ImageFiles(_Files):
     super().__init__(paths, read, np.zeros((0, *image_size_hw, 3), np.uint8))
 
 
-class BilinearFiles(_Files):
-  """Images on disk as f32[N, H, W, 3] in -1..1, resized by `resize_bilinear` from the size that each has.
+class BilinearImageFiles(_Files):
+  """Image files as f32[N, H, W, 3] in [-1, 1], resized from their own sizes by `resize_bilinear`.
 
   Args:
-    paths: of the files.
+    paths: paths of the files.
     image_size_hw: height and width to resize to, pixels.
   """
 
   def __init__(self, paths: Sequence[str], image_size_hw: tuple[int, int]) -> None:
     def read(path: str) -> np.ndarray:
-      return 2 * resize_bilinear(read_native(path).astype(np.float32) / np.float32(255), image_size_hw) - 1
+      return 2 * resize_bilinear(read_unresized(path).astype(np.float32) / np.float32(255), image_size_hw) - 1
 
     super().__init__(paths, read, np.zeros((0, *image_size_hw, 3), np.float32))
 
 
-class Chosen:
-  """Images of an array in another order, or repeatedly, as `Pixels`: gathered slice by slice.
+class ReorderedImages:
+  """The images of an array in another order or repeatedly, as an `ImageSequence`.
 
   Args:
     images: u8[M, H, W, 3].
-    index: i64[N], into `images`.
+    index: i64[N], indices into `images`.
   """
 
   def __init__(self, images: np.ndarray, index: np.ndarray) -> None:
@@ -84,4 +84,5 @@ class Chosen:
     return len(self._index)
 
   def __getitem__(self, index: slice, /) -> np.ndarray:
-    return self._images[self._index[index]]
+    reordered: np.ndarray = self._images[self._index[index]]
+    return reordered

@@ -1,4 +1,4 @@
-"""From a folder to a DatasetIndex: the readers by layout, and which layout a folder has."""
+"""From a folder to a DatasetIndex: the reader of each layout, and detection of a folder's layout."""
 
 from collections.abc import Callable
 import pathlib
@@ -8,76 +8,76 @@ from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.index import DatasetIndex, make_index
 from dgnet_jax.data.layouts import LAYOUTS, Layout
 from dgnet_jax.data.readers import flat, identity_folders, msmt17, prepared, table
-from dgnet_jax.data.readers.listing import Found, list_folders
+from dgnet_jax.data.readers.listing import ReadImages, list_folders
 from dgnet_jax.errors import UserError
 
 
 class Reader(NamedTuple):
-  """How a kind of layout is read, and how it is told from others."""
+  """The functions for one kind of layout: `read` returns its images, `matches` detects it."""
 
-  read: Callable[[Layout, pathlib.Path, Any], Found]
-  recognise: Callable[[Layout, pathlib.Path], bool]
+  read: Callable[[Layout, pathlib.Path, DataConfig], ReadImages]
+  matches: Callable[[Layout, pathlib.Path], bool]
 
 
 READERS = {
-  'flat': Reader(flat.read, flat.recognise),
-  'msmt17': Reader(msmt17.read, msmt17.recognise),
-  'identity_folders': Reader(identity_folders.read, identity_folders.recognise),
-  'table': Reader(table.read, table.recognise),
-  'prepared': Reader(prepared.read, prepared.recognise),
+  'flat': Reader(flat.read, flat.matches),
+  'msmt17': Reader(msmt17.read, msmt17.matches),
+  'identity_folders': Reader(identity_folders.read, identity_folders.matches),
+  'table': Reader(table.read, table.matches),
+  'prepared': Reader(prepared.read, prepared.matches),
 }
-NEARBY = 50  # folders looked at for a data set one level off
+MAX_SUBFOLDERS = 50  # inspected for a data set one level below
 
 
-def recognise(root: str | pathlib.Path) -> Layout | None:
-  """The first layout of the registry that `root` has; None when it has none or cannot be read."""
+def detect_layout(root: str | pathlib.Path) -> Layout | None:
+  """Returns the first layout of the registry that matches `root`; None if no layout matches or it is unreadable."""
   root = pathlib.Path(root)
   try:
-    return next((row for row in LAYOUTS.values() if READERS[row.reader].recognise(row, root)), None)
+    return next((layout for layout in LAYOUTS.values() if READERS[layout.reader].matches(layout, root)), None)
   except (OSError, UserError):
     return None
 
 
-def _way_out(root: pathlib.Path, wanted: Layout | None) -> str:
-  """Where the data set may be instead, or what it is instead; '' when nothing is known."""
+def _hint(root: pathlib.Path, wanted: Layout | None) -> str:
+  """Suggests another layout of `root`, or a folder one level off; '' if nothing was found."""
   if wanted is LAYOUTS['synthetic']:
-    return ''  # the program's own work, in Market-1501's names
-  here = recognise(root)
-  if here is not None:
-    return '' if here is wanted else f' This looks like {here.title}: data.layout={here.name}'
+    return ''  # rendered by this program, with Market-1501's names
+  detected = detect_layout(root)
+  if detected is not None:
+    return '' if detected is wanted else f' This looks like {detected.title}: data.layout={detected.name}'
   try:
-    inner = [root / name for name in list_folders(root)[0][:NEARBY]]
+    subfolders = [root / name for name in list_folders(root)[0][:MAX_SUBFOLDERS]]
   except UserError:
-    inner = []
-  for path in (root.parent, *inner):
-    near = recognise(path)
-    if near is not None and near is (wanted or near):
+    subfolders = []
+  for path in (root.parent, *subfolders):
+    nearby = detect_layout(path)
+    if nearby is not None and nearby is (wanted or nearby):
       return f' Did you mean data.root={path}?'
   return ''
 
 
 def read_dataset(data_config: DataConfig, root: str | pathlib.Path = '') -> DatasetIndex:
-  """Reads the data set of `config.data`; opens no image.
+  """Reads the configured data set, without opening any image.
 
   Args:
     data_config: layout, root, boxes, train_with_val and camera_pattern are read.
-    root: the folder (layout csv: the file), where it is not `data_config.root`.
+    root: the folder (layout csv: the file) if it is not `data_config.root`.
 
   Returns:
-    The index; splits that are not there are empty.
+    The index; splits that do not exist are empty.
 
   Raises:
-    UserError: the data set is missing, incomplete or misnamed; names the folder or file, and the way out where one is
-      known.
+    UserError: the data set is missing, incomplete or misnamed. The message names the folder or file, and the fix if one
+      is known.
   """
   root, layout = pathlib.Path(root or data_config.root), LAYOUTS[data_config.layout]
   if not root.exists():
     raise UserError(f'{root}: no such folder or file (data.root)')
   try:
-    found = READERS[layout.reader].read(layout, root, data_config)
-    return make_index(layout.name, str(found.root), found.images, variant=found.variant)
+    result = READERS[layout.reader].read(layout, root, data_config)
+    return make_index(layout.name, str(result.root), result.images, variant=result.variant)
   except UserError as error:
-    raise UserError(f'{error}{"" if str(error).endswith(".") else "."}{_way_out(root, layout)}') from error
+    raise UserError(f'{error}{"" if str(error).endswith(".") else "."}{_hint(root, layout)}') from error
 
 
 def read_layout(root: str | pathlib.Path, layout: str = '', **fields: Any) -> DatasetIndex:
@@ -85,19 +85,19 @@ def read_layout(root: str | pathlib.Path, layout: str = '', **fields: Any) -> Da
 
   Args:
     root: the folder or file.
-    layout: a name of the registry; '' recognises it.
-    fields: other fields of `config.data`.
+    layout: name of a layout in the registry; '' detects it.
+    **fields: other fields of `config.data`.
 
   Raises:
-    UserError: as `read_dataset`, or the layout is not recognised.
+    UserError: as `read_dataset`, or no layout matches.
   """
   if not layout:
-    row = recognise(root)
-    if row is None:
+    detected = detect_layout(root)
+    if detected is None:
       root = pathlib.Path(root)
       if not root.exists():
         raise UserError(f'{root}: no such folder or file')
       known = ''.join(f'\n  {name}: {row.title}, files like {row.example}' for name, row in LAYOUTS.items())
-      raise UserError(f'{root}: no known layout.{_way_out(root, None) or f" Known are:{known}"}')
-    layout = row.name
+      raise UserError(f'{root}: unknown layout.{_hint(root, None) or f" Known layouts:{known}"}')
+    layout = detected.name
   return read_dataset(DataConfig(layout=layout, root=str(root), **fields))

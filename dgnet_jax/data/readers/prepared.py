@@ -6,20 +6,20 @@ from typing import Any
 
 from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.image_bytes import record_address
-from dgnet_jax.data.index import Image
+from dgnet_jax.data.index import LabeledImage
 from dgnet_jax.data.layouts import SPLITS, Layout
-from dgnet_jax.data.readers.listing import Found
+from dgnet_jax.data.readers.listing import ReadImages
 from dgnet_jax.errors import UserError
 
-METADATA = 'metadata.json'  # TFDS's name for what a builder says beyond its features
-SPLIT_METADATA = ('path', 'identity', 'camera')  # for each split, lists of equal length
+METADATA = 'metadata.json'  # TFDS's file for a builder's own metadata
+COLUMNS = ('path', 'identity', 'camera')  # for each split, lists of equal length
 
 
-def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> Found:
-  """Reads who is on which record; opens no record, and needs no TensorFlow.
+def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadImages:
+  """Reads the labels of all records, without opening any record or importing TensorFlow.
 
   Raises:
-    UserError: it is no folder that our builders prepared, or one of an interrupted preparation.
+    UserError: the folder was not prepared by this package's builders, or the preparation was interrupted.
   """
   path = root / METADATA
   try:
@@ -33,18 +33,18 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> Found:
     table = metadata.get(split) if isinstance(metadata, dict) else None
     if table is None:
       continue
-    columns: list[Any] = [table.get(name) for name in SPLIT_METADATA] if isinstance(table, dict) else []
+    columns: list[Any] = [table.get(name) for name in COLUMNS] if isinstance(table, dict) else []
     if not columns or not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
       raise UserError(f'{path}: {split}: not written by the builders of dgnet_jax; prepare the data set again')
     images[split] = [
-      Image(record_address(root, split, place, name), identity, camera)
-      for place, (name, identity, camera) in enumerate(zip(*columns, strict=True))
+      LabeledImage(record_address(root, split, position, name), identity, camera)
+      for position, (name, identity, camera) in enumerate(zip(*columns, strict=True))
     ]
   if not images:
     raise UserError(f'{path}: no split of {", ".join(SPLITS)}: not written by the builders of dgnet_jax')
-  return Found(images, root)
+  return ReadImages(images, root)
 
 
-def recognise(layout: Layout, root: pathlib.Path) -> bool:
-  """Whether TFDS's files are there."""
+def matches(layout: Layout, root: pathlib.Path) -> bool:
+  """Returns True if the files of a prepared data set exist."""
   return (root / METADATA).is_file() and (root / 'features.json').is_file()

@@ -1,4 +1,4 @@
-"""All training images in memory, decoded once: no TensorFlow, and no decoding while training."""
+"""All training images in memory, decoded once at the start: no TensorFlow, and no decoding during training."""
 
 from collections.abc import Iterable, Iterator
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def _physical_memory() -> float:
-  """Bytes of this machine's memory; infinite where the system does not say."""
+  """Returns the bytes of this machine's memory; infinity if the system does not report it."""
   try:
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   except (AttributeError, OSError, ValueError):
@@ -30,18 +30,18 @@ class MemorySource(Source):
   def __init__(
     self, split: Split, data_config: DataConfig, sampler: PairSampler, single_sampler: SingleSampler
   ) -> None:
-    """Decodes every image. As `Source`.
+    """Decodes every image; the arguments are those of `Source`.
 
     Raises:
-      UserError: images are unreadable (names them), or are more than the machine's memory.
+      UserError: images are unreadable, or the machine has not enough memory.
     """
     super().__init__(split, data_config, sampler, single_sampler)
     height, width = self._image_size_hw
     needed, present = len(split) * height * width * 3, _physical_memory()
     if needed > present:
       raise UserError(
-        f'{len(split)} images of {height}x{width} need {needed / 2**30:.1f} GiB of {present / 2**30:.1f} GiB '
-        "memory; set data.loader to 'tfdata'"
+        f'{len(split)} images of {height}x{width} need {needed / 2**30:.1f} GiB of memory, and the machine has '
+        f"{present / 2**30:.1f} GiB; set data.loader to 'tfdata' or 'threads'"
       )
     logger.info(f'holding {len(split)} images of {height}x{width} in memory: {needed / 2**20:.0f} MiB')
     self._pixels = np.empty((len(split), height, width, 3), np.uint8)
@@ -49,7 +49,7 @@ class MemorySource(Source):
     def decode(i: int) -> None:
       self._pixels[i] = read_image(split.paths[i], (height, width))
 
-    for_each_file(decode, split.paths, threads=data_config.decode_threads, what='decoding')
+    for_each_file(decode, split.paths, threads=data_config.decode_threads, action='decoding')
 
-  def _images(self, places: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    return (self._pixels[i] for i in places)
+  def _images(self, indices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    return (self._pixels[i] for i in indices)

@@ -1,6 +1,6 @@
-"""The six cameras of the built-in pedestrians: their scenes, what stands in front of people, light and sensor.
+"""The six cameras of the built-in pedestrians: scenes, occluders, light and sensor.
 
-Each scene has its own grey texture, from which its colours can be told: a structure encoder sees grey images only.
+Each scene has its own texture, from which its colours can be inferred, because the structure encoder sees grey images.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,20 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from dgnet_jax.data.synthetic.people import Rgb, Structure
 
-SCENE_WIDTH = 3.0  # of an image's height; crops lie anywhere in it
+SCENE_WIDTH = 3.0  # in heights of an image; crops lie anywhere in it
 SCENE_HEIGHT = 1.15
-NOISE = 3.0  # standard deviation, grey levels of an image 128 high
+NOISE = 3.0  # standard deviation in grey levels, for an image 128 high
 HAZE: Rgb = (205, 210, 214)
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-  """What a camera does to all its images."""
+  """The properties of a camera, shared by all its images."""
 
   gain: float  # brightness
   cast: tuple[float, float, float]  # gains of red, green and blue
   light_side: int  # -1: light from the left of the image, 1: from the right
-  haze: float = 0.0  # share of a pale veil
+  haze: float = 0.0  # weight of the haze colour in the image
 
 
 CAMERAS = {
@@ -39,37 +39,37 @@ CAMERAS = {
 
 
 class _Painter:
-  """Draws in units of the image's height."""
+  """Draws shapes whose coordinates are in heights of the image."""
 
   def __init__(self, image: Image.Image, unit: float) -> None:
     self._draw = ImageDraw.Draw(image)
     self._unit = unit
 
   def box(self, x0: float, y0: float, x1: float, y1: float, colour: Rgb) -> None:
-    """A filled rectangle; nothing if it has no area."""
+    """Draws a filled rectangle; nothing if it has no area."""
     if x1 > x0 and y1 > y0:
       self._draw.rectangle([value * self._unit for value in (x0, y0, x1, y1)], fill=colour)
 
   def blob(self, x: float, y: float, radius_x: float, radius_y: float, colour: Rgb) -> None:
-    """A filled ellipse."""
+    """Draws a filled ellipse."""
     box = (x - radius_x, y - radius_y, x + radius_x, y + radius_y)
     self._draw.ellipse([value * self._unit for value in box], fill=colour)
 
   def line(self, x0: float, y0: float, x1: float, y1: float, width: float, colour: Rgb) -> None:
-    """A straight line, at least a pixel wide."""
+    """Draws a straight line, at least one pixel wide."""
     ends = [value * self._unit for value in (x0, y0, x1, y1)]
     self._draw.line(ends, fill=colour, width=max(1, round(width * self._unit)))
 
 
 def _vary(rng: np.random.Generator, colour: Rgb, amount: int) -> Rgb:
-  """A little lighter or darker."""
+  """Makes a colour randomly lighter or darker."""
   shift = int(rng.integers(-amount, amount + 1))
   red, green, blue = (min(255, max(0, value + shift)) for value in colour)
   return red, green, blue
 
 
 def _receding_rows(top: float, first: float, growth: float) -> list[float]:
-  """Heights of lines on the ground, closer together far away."""
+  """Returns the y coordinates of lines on the ground, closer together in the distance."""
   rows, step = [top], first
   while rows[-1] < SCENE_HEIGHT:
     rows.append(rows[-1] + step)
@@ -188,14 +188,14 @@ SCENES: dict[int, Callable[[_Painter, np.random.Generator], None]] = {
 
 @functools.lru_cache(maxsize=2 * len(SCENES))
 def _scene(camera: int, unit: int) -> Image.Image:
-  """All that a camera can see, `unit` pixels for an image's height."""
+  """Paints a camera's scene, with `unit` pixels per image height."""
   image = Image.new('RGB', (round(SCENE_WIDTH * unit), round(SCENE_HEIGHT * unit)))
   SCENES[camera](_Painter(image, unit), np.random.default_rng(camera))
   return image
 
 
 def background(structure: Structure, size_wh: tuple[int, int]) -> Image.Image:
-  """The camera's scene as the crop sees it, without the person. A wider crop than the scene repeats it."""
+  """Crops the camera's scene, without the person; the scene repeats if the crop is wider."""
   width, height = size_wh
   scene = _scene(structure.camera, height)
   left = round(structure.background_x * max(scene.width - width, 0))
@@ -209,7 +209,7 @@ def background(structure: Structure, size_wh: tuple[int, int]) -> Image.Image:
 
 
 def draw_occluder(image: Image.Image, structure: Structure) -> None:
-  """Draws what stands between the camera and the person, if anything."""
+  """Draws the occluder between the camera and the person, if there is one."""
   unit = image.height
   paint = _Painter(image, unit)
   x = structure.occluder_x * image.width / unit
@@ -234,17 +234,17 @@ def draw_occluder(image: Image.Image, structure: Structure) -> None:
 
 
 def expose(image: Image.Image, structure: Structure) -> np.ndarray:
-  """What the camera makes of a scene in neutral light.
+  """Applies blur, light, colour cast, haze and sensor noise.
 
   Args:
-    image: RGB, at the image's own size.
-    structure: camera, light, blur and noise count.
+    image: RGB, at the final size, in neutral light.
+    structure: camera, light, blur and noise_seed are read.
 
   Returns:
     u8[H, W, 3].
   """
   camera = CAMERAS[structure.camera]
-  # Blur and noise are those of an image 128 high seen at this size.
+  # Blur and noise are those of an image 128 high, rescaled to this size.
   scale = image.height / 128
   blurred = image.filter(ImageFilter.GaussianBlur(structure.blur * scale))
   pixels = np.asarray(blurred, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Dresses the figure of a built-in pedestrian: from legs to hair, what is farther from the camera first."""
+"""The clothes of a built-in pedestrian, drawn from legs to hair and from far to near."""
 
 from collections.abc import Callable
 import functools
@@ -12,7 +12,7 @@ from dgnet_jax.data.synthetic.figure import (
   SHOULDER_Y,
   TORSO_DEPTH,
   TORSO_WIDTH,
-  WAIST_SHARE,
+  WAIST_RATIO,
   WAIST_Y,
   Brush,
   Joint,
@@ -32,16 +32,16 @@ METAL: Rgb = (60, 60, 64)
 
 
 def _between(start: Joint, end: Joint, share: float) -> Joint:
-  """The place after `share` of the way."""
+  """Interpolates between two joints; `share` 0 is the start."""
   x, y, near = (a + share * (b - a) for a, b in ((start.x, end.x), (start.y, end.y), (start.near, end.near)))
   return Joint(x, y, near)
 
 
 def _draw_ground_shadow(image: Image.Image, brush: Brush, ground: float) -> None:
-  """A soft dark patch under the feet."""
+  """Draws a soft dark patch under the feet."""
   x, y = brush.pixel(0.03 * -brush.light_side, ground - 0.005)
   width, height = round(0.56 * brush.unit), round(0.12 * brush.unit)
-  shrink = 4  # a blur that wide needs no more pixels
+  shrink = 4  # a wide blur needs few pixels
   mask = Image.new('L', (max(width // shrink, 4), max(height // shrink, 4)))
   inner = (mask.width * 0.2, mask.height * 0.25, mask.width * 0.8, mask.height * 0.75)
   ImageDraw.Draw(mask).ellipse(inner, fill=120)
@@ -50,7 +50,7 @@ def _draw_ground_shadow(image: Image.Image, brush: Brush, ground: float) -> None
 
 
 def _draw_leg(brush: Brush, leg: Limb, look: Appearance) -> None:
-  """A leg with its shoe, bare below shorts and skirts."""
+  """Draws a leg with its shoe, bare below shorts and skirts."""
   brush.tube((leg.end, leg.tip), (0.03, 0.026), look.shoe_colour)
   joints = (leg.root, leg.bend, leg.end)
   if look.bottom == 'trousers':
@@ -62,7 +62,7 @@ def _draw_leg(brush: Brush, leg: Limb, look: Appearance) -> None:
 
 
 def _draw_arm(brush: Brush, arm: Limb, look: Appearance, *, carries: bool) -> None:
-  """An arm with its sleeve and hand, and the handbag if it carries that."""
+  """Draws an arm with its sleeve and hand, and a handbag if it carries one."""
   if carries:
     _draw_handbag(brush, arm.end, look.accessory_colour)
   brush.ellipse(arm.end.x, arm.end.y + 0.014, 0.024, 0.029, look.skin)
@@ -75,7 +75,7 @@ def _draw_arm(brush: Brush, arm: Limb, look: Appearance, *, carries: bool) -> No
 
 
 def _draw_handbag(brush: Brush, hand: Joint, colour: Rgb) -> None:
-  """A bag that hangs from the hand."""
+  """Draws a bag that hangs from the hand."""
   top, bottom = hand.y + 0.055, hand.y + 0.165
   for side in (-1, 1):
     handle = Joint(hand.x + side * 0.035, top + 0.01, 0.0)
@@ -87,14 +87,15 @@ def _draw_handbag(brush: Brush, hand: Joint, colour: Rgb) -> None:
 def _plain_cloth(
   colour: Rgb, middle: float, half_width: float, light_side: int, x: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
-  """One colour on an upright cylinder, f[h, w, 3]."""
+  """Returns one colour on an upright cylinder, f[h, w, 3]."""
   del y
-  return lit_across(x - middle, half_width, light_side)[..., None] * np.asarray(colour, dtype=float)
+  cloth: np.ndarray = lit_across(x - middle, half_width, light_side)[..., None] * np.asarray(colour, dtype=float)
+  return cloth
 
 
 def _draw_bottom(brush: Brush, view: View, look: Appearance, legs: list[Limb]) -> None:
-  """Hips in trousers or shorts, or a skirt over the thighs."""
-  waist = WAIST_SHARE * view.girth(TORSO_WIDTH, TORSO_DEPTH)
+  """Draws the hips in trousers or shorts, or a skirt over the thighs."""
+  waist = WAIST_RATIO * view.girth(TORSO_WIDTH, TORSO_DEPTH)
   if look.bottom == 'skirt':
     # The cloth reaches around both knees.
     hem = view.girth(0.125, 0.11)
@@ -109,22 +110,23 @@ def _draw_bottom(brush: Brush, view: View, look: Appearance, legs: list[Limb]) -
 
 
 def _top_cloth(view: View, look: Appearance, light_side: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-  """Colours of the top's body: its pattern runs around the person."""
+  """Returns the colour function of the top's body, whose pattern runs around the person."""
   half_width = view.girth(TORSO_WIDTH, TORSO_DEPTH)
 
   def colours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     angle = np.arcsin(np.clip(x / half_width, -1, 1)) - view.yaw
     second = pattern_mask(look.pattern, angle, y - SHOULDER_Y)
     colour = np.where(second[..., None], look.top_second_colour, look.top_colour)
-    return colour * lit_across(x, half_width, light_side)[..., None]
+    cloth: np.ndarray = colour * lit_across(x, half_width, light_side)[..., None]
+    return cloth
 
   return colours
 
 
 def _draw_torso(brush: Brush, view: View, look: Appearance) -> None:
-  """The top without its sleeves."""
+  """Draws the top without its sleeves."""
   shoulder = view.girth(TORSO_WIDTH, TORSO_DEPTH)
-  waist = WAIST_SHARE * shoulder
+  waist = WAIST_RATIO * shoulder
   right = [(0.04, 0.145), (0.72 * shoulder, 0.16), (shoulder, 0.195), (0.93 * shoulder, 0.32), (waist, 0.44)]
   right.append((1.06 * waist, HIP_Y + 0.005))
   outline = right + [(-x, y) for x, y in reversed(right)]
@@ -132,7 +134,7 @@ def _draw_torso(brush: Brush, view: View, look: Appearance) -> None:
 
 
 def _draw_backpack(brush: Brush, view: View, colour: Rgb) -> None:
-  """The pack behind the back."""
+  """Draws a backpack."""
   middle = view.joint(0.0, 0.0, -0.125)
   half_width = view.half_width(0.1, 0.062)
   top, bottom = 0.185 + middle.y, 0.45 + middle.y
@@ -146,7 +148,7 @@ def _draw_backpack(brush: Brush, view: View, colour: Rgb) -> None:
 
 
 def _draw_straps(brush: Brush, view: View, colour: Rgb) -> None:
-  """The pack's straps over the chest, where the camera sees them."""
+  """Draws the backpack's straps over the chest where they are visible."""
   for side in (-1, 1):
     top, bottom = view.joint(side * 0.068, 0.155, 0.045), view.joint(side * 0.085, 0.37, 0.075)
     if bottom.near > 0.01:
@@ -154,7 +156,7 @@ def _draw_straps(brush: Brush, view: View, colour: Rgb) -> None:
 
 
 def _draw_shoulder_bag(brush: Brush, view: View, colour: Rgb) -> None:
-  """A bag at the left hip, its belt over the right shoulder."""
+  """Draws a bag at the left hip with its strap over the right shoulder."""
   top, hip = view.joint(-0.07, 0.17, 0.0), view.joint(0.13 * view.build, 0.5, 0.0)
   brush.tube((top, hip), (0.016, 0.016), shaded(colour, SHADE))
   half_width = view.half_width(0.045, 0.085)
@@ -163,7 +165,7 @@ def _draw_shoulder_bag(brush: Brush, view: View, colour: Rgb) -> None:
 
 
 def _draw_suitcase(brush: Brush, view: View, ground: float, colour: Rgb) -> None:
-  """A case on wheels at the right hand's side, its handle drawn out."""
+  """Draws a suitcase on wheels beside the right hand, with its handle pulled out."""
   middle, half_width = view.joint(-0.2, 0.0, -0.05).x, view.half_width(0.075, 0.05)
   top, bottom = ground - 0.27, ground - 0.01
   for side in (-1, 1):
@@ -176,13 +178,13 @@ def _draw_suitcase(brush: Brush, view: View, ground: float, colour: Rgb) -> None
 
 
 def _draw_hat(brush: Brush, skull: float, colour: Rgb) -> None:
-  """A hat with a brim."""
+  """Draws a hat with a brim."""
   brush.polygon([(-skull, 0.05), (-0.85 * skull, -0.035), (0.85 * skull, -0.035), (skull, 0.05)], colour)
   brush.ellipse(0.0, 0.05, 2.1 * skull, 0.017, shaded(colour, SHADE))
 
 
 def _draw_head(brush: Brush, view: View, look: Appearance, head: str) -> None:
-  """Head with hair and hat; the face where it is turned to the camera."""
+  """Draws the head with hair and hat, and the face if it is turned to the camera."""
   brush.tube((Joint(0, 0.12, 0), Joint(0, 0.155, 0)), (0.034, 0.04), shaded(look.skin, 0.85))
   skull = view.half_width(0.056, 0.065)
   back = -0.012 * view.sin
@@ -195,7 +197,7 @@ def _draw_head(brush: Brush, view: View, look: Appearance, head: str) -> None:
     fall = [(back - skull, 0.06), (back + skull, 0.06), (back + 1.1 * skull, 0.21), (back - 1.1 * skull, 0.21)]
     brush.polygon(fall, dark)
     if view.cos > 0:
-      # From the front the hair lies behind the neck.
+      # Seen from the front, the hair is behind the neck.
       brush.tube((Joint(0.02 * view.sin, 0.12, 0), Joint(0, 0.155, 0)), (0.034, 0.04), shaded(look.skin, 0.85))
   brush.ellipse(back, 0.068, skull, 0.068, hair)
   if view.cos < -0.4:
@@ -207,7 +209,7 @@ def _draw_head(brush: Brush, view: View, look: Appearance, head: str) -> None:
 
 
 def _draw_face(brush: Brush, view: View, skin: Rgb) -> None:
-  """It slides around the head and narrows as it turns away."""
+  """Draws the face, which slides around the head and narrows as it turns away."""
   face_x = 0.024 * view.sin
   face_width = 0.047 - 0.007 * abs(view.sin)
   brush.ellipse(face_x, 0.087, face_width, 0.055, shaded(skin, 0.86))
@@ -224,9 +226,9 @@ def draw_person(image: Image.Image, appearance: Appearance, structure: Structure
   """Draws a person and the shadow on the ground.
 
   Args:
-    image: RGB; drawn on.
+    image: RGB image to draw on.
     appearance: clothes and colours.
-    structure: body, pose and place.
+    structure: body, pose and position.
     light_side: -1 for light from the left of the image, 1 from the right.
   """
   view = View(structure)
@@ -240,7 +242,7 @@ def draw_person(image: Image.Image, appearance: Appearance, structure: Structure
   bag = structure.body.bag
   if bag == 'suitcase':
     _draw_suitcase(brush, view, ground, appearance.accessory_colour)
-  # An arm beside the body counts as in front of it, so that sleeves are seen.
+  # An arm beside the body is drawn in front of it, so that sleeves are visible.
   behind = [arm for arm in arms if arm.bend.near < -0.04]
   bag_hand = limbs['right arm'] if bag == 'handbag' else None
   for arm in behind:

@@ -1,25 +1,26 @@
-"""Who the built-in pedestrians are (appearance) and how an image shows them (structure), as plain values.
+"""The built-in pedestrians as plain values: who they are (appearance) and how an image shows them (structure).
 
-An identity is an appearance and a body, divided as the paper divides them (its table 1): colours, texture and style of
-clothes are appearance; body size, hair and what is carried are structure, as are pose, place, light and camera. Any
-appearance can be rendered in any structure, so the true answer of an appearance swap exists.
+An identity is an appearance and a body. As in the paper (table 1), colours, texture and style of the clothes are
+appearance; body size, hair and carried objects are structure, as are pose, position, light and camera. Any appearance
+can be rendered in any structure, so the ground truth of an appearance swap exists.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from dgnet_jax.data.layouts import NUM_SYNTHETIC_CAMERAS
 
 Rgb = tuple[int, int, int]
+_Option = TypeVar('_Option')
 
 NUM_CAMERAS = NUM_SYNTHETIC_CAMERAS
 HEADS = ('short_hair', 'long_hair', 'bun', 'curls', 'hat')
 SLEEVES = ('long', 'short')
 PATTERNS = ('plain', 'horizontal_stripes', 'vertical_stripes', 'checks', 'dots', 'logo')
-WHOLE = 'whole'  # nobody's pattern: the second colour wherever a pattern can be, on the top but not on its sleeves
+FILLED = 'filled'  # never drawn: the second colour wherever a pattern can be, on the top but not on its sleeves
 BOTTOMS = ('trousers', 'shorts', 'skirt')
 BAGS = ('none', 'backpack', 'handbag', 'shoulder_bag', 'suitcase')
 FACINGS = ('front', 'right', 'back', 'left')
@@ -44,20 +45,20 @@ GARMENTS: tuple[Rgb, ...] = (
   (34, 34, 40),
 )
 NUM_HUES = 10  # the first garment colours are saturated, the last three are white, grey and black
-BUILDS = (0.75, 1.4)  # the range of widths of a body, 1 is usual
-FAMILY_SIZE = 5  # an identity and its near twins
+BUILDS = (0.75, 1.4)  # range of body widths; 1 is average
+FAMILY_SIZE = 5  # an identity and its lookalikes
 
 
 @dataclasses.dataclass(frozen=True)
 class Appearance:
-  """What a person wears, and all colours. These are sRGB, 0..255, in neutral light."""
+  """A person's clothes and all colours, as sRGB in [0, 255] in neutral light."""
 
   skin: Rgb
   hair_colour: Rgb
   sleeves: str  # one of SLEEVES
   top_colour: Rgb
-  top_second_colour: Rgb  # of the pattern; unseen when that is plain
-  pattern: str  # one of PATTERNS, or WHOLE
+  top_second_colour: Rgb  # of the pattern; invisible if that is plain
+  pattern: str  # one of PATTERNS, or FILLED
   bottom: str  # one of BOTTOMS
   bottom_colour: Rgb
   shoe_colour: Rgb
@@ -66,15 +67,15 @@ class Appearance:
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-  """What stays of a person in a grey image: a part of the structure of every image of that person."""
+  """The part of an identity that a grey image shows; it belongs to the structure of each of its images."""
 
-  build: float  # width of torso and limbs, times the usual
+  build: float  # width of torso and limbs relative to the average
   head: str  # one of HEADS
   bag: str  # one of BAGS
 
 
 class Person(NamedTuple):
-  """An identity."""
+  """An identity of the built-in data set."""
 
   appearance: Appearance
   body: Body
@@ -82,61 +83,62 @@ class Person(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-  """One image but for the colours and clothes in it. Lengths are fractions of the image's height or width."""
+  """Everything in an image except clothes and colours. Lengths are fractions of the image's height or width."""
 
   body: Body
   camera: int  # 1..NUM_CAMERAS: scene, light direction and colour
-  facing: str  # one of FACINGS; left and right as the viewer sees them
-  turn: float  # degrees that the body is turned away from `facing`
-  phase: float  # 0..1, place in the walking cycle
-  stride: float  # radians that a leg swings to each side of the vertical; 0 stands
-  centre_x: float  # of the body, of the width
-  foot_y: float  # of the lower foot, of the height; above 1 the feet are cut off
-  height: float  # of the body, of the image's height
-  background_x: float  # 0..1, where in the camera's scene the crop lies
+  facing: str  # one of FACINGS; left and right from the viewer's side
+  turn: float  # degrees by which the body is turned away from `facing`
+  phase: float  # position in the walking cycle, in [0, 1]
+  stride: float  # radians by which a leg swings to each side of the vertical; 0 is standing
+  centre_x: float  # of the body, relative to the width
+  foot_y: float  # of the lower foot, relative to the height; above 1 the feet are cut off
+  height: float  # of the body, relative to the image's height
+  background_x: float  # position of the crop in the camera's scene, in [0, 1]
   background_y: float
-  light: float  # of this image, times the camera's own
-  blur: float  # standard deviation, pixels of an image 128 high
+  light: float  # brightness relative to the camera's gain
+  blur: float  # standard deviation, in pixels of an image 128 high
   occluder: str  # one of OCCLUDERS
-  occluder_x: float  # of the width
-  noise_seed: int  # of the sensor noise
+  occluder_x: float  # relative to the width
+  noise_seed: int  # seed of the sensor noise
 
 
 def appearance_from_json(values: Mapping[str, Any]) -> Appearance:
-  """The inverse of `dataclasses.asdict` after a trip through JSON, where colours become lists."""
-  plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-  return Appearance(**plain)
+  """Inverts `dataclasses.asdict` after JSON has turned colours into lists."""
+  fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+  return Appearance(**fields)
 
 
 def structure_from_json(values: Mapping[str, Any]) -> Structure:
-  """The inverse of `dataclasses.asdict` after a trip through JSON."""
+  """Inverts `dataclasses.asdict`."""
   return Structure(**{**values, 'body': Body(**values['body'])})
 
 
-def _choice(rng: np.random.Generator, options: tuple, weights: tuple[float, ...] | None = None) -> Any:
-  """One of `options`, with chances in proportion to `weights`."""
-  chances = None if weights is None else np.asarray(weights) / np.sum(weights)
-  return options[int(rng.choice(len(options), p=chances))]
+def _choice(rng: np.random.Generator, options: Sequence[_Option], weights: Sequence[float] | None = None) -> _Option:
+  """Samples one of `options`, with probabilities proportional to `weights`."""
+  probabilities = None if weights is None else np.asarray(weights) / np.sum(weights)
+  return options[int(rng.choice(len(options), p=probabilities))]
 
 
 def _colour(rng: np.random.Generator, options: tuple[Rgb, ...], *, unlike: tuple[Rgb, ...] = ()) -> Rgb:
-  """One of `options`, varied a little, and well apart from each colour of `unlike`."""
-  far = [
+  """Samples one of `options`, clearly different from each colour of `unlike`, and varies it a little."""
+  different = [
     option
     for option in options
     if all(np.linalg.norm(np.subtract(option, other, dtype=float)) > 90 for other in unlike)
   ]
-  base = np.asarray(_choice(rng, tuple(far or options)))
-  return tuple(int(value) for value in np.clip(base + rng.integers(-12, 13, size=3), 0, 255))  # type: ignore[return-value]
+  base = np.asarray(_choice(rng, different or options))
+  red, green, blue = np.clip(base + rng.integers(-12, 13, size=3), 0, 255).tolist()
+  return red, green, blue
 
 
 def _rounded(rng: np.random.Generator, low: float, high: float) -> float:
-  """Uniform in [low, high); four digits, so that a manifest stays readable and says exactly what was drawn."""
+  """Samples from [low, high) uniformly; four digits, so that a manifest is readable and exact."""
   return round(float(rng.uniform(low, high)), 4)
 
 
-def draw_appearance(rng: np.random.Generator) -> Appearance:
-  """Clothes at random, mostly in saturated colours; the top's two colours differ."""
+def sample_appearance(rng: np.random.Generator) -> Appearance:
+  """Samples clothes, mostly in saturated colours; the top's two colours differ."""
   top = _colour(rng, GARMENTS)
   skin = _choice(rng, tuple(range(len(SKINS))))
   return Appearance(
@@ -153,29 +155,29 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
   )
 
 
-def draw_body(rng: np.random.Generator) -> Body:
-  """A body at random."""
+def sample_body(rng: np.random.Generator) -> Body:
+  """Samples a body."""
   return Body(_rounded(rng, *BUILDS), _choice(rng, HEADS), _choice(rng, BAGS))
 
 
-def draw_person(rng: np.random.Generator) -> Person:
-  """An identity at random."""
-  return Person(draw_appearance(rng), draw_body(rng))
+def sample_person(rng: np.random.Generator) -> Person:
+  """Samples an identity."""
+  return Person(sample_appearance(rng), sample_body(rng))
 
 
 def _another_body(rng: np.random.Generator, body: Body) -> Body:
-  """Another build, head and bag."""
-  apart = (BUILDS[1] - BUILDS[0]) / 2
+  """Samples a body with another build, head and bag."""
+  difference = (BUILDS[1] - BUILDS[0]) / 2
   return Body(
-    round(body.build + (apart if body.build < sum(BUILDS) / 2 else -apart), 4),
+    round(body.build + (difference if body.build < sum(BUILDS) / 2 else -difference), 4),
     _choice(rng, tuple(head for head in HEADS if head != body.head)),
     _choice(rng, tuple(bag for bag in BAGS if bag != body.bag)),
   )
 
 
-def _twins(rng: np.random.Generator) -> list[Person]:
-  """FAMILY_SIZE people: the first, and one each with another top colour, bottom colour, pattern and body."""
-  first = draw_person(rng)
+def _sample_family(rng: np.random.Generator) -> list[Person]:
+  """Samples a person, and one lookalike each with another top colour, bottom colour, pattern and body."""
+  first = sample_person(rng)
   look = first.appearance
   top, second, bottom = look.top_colour, look.top_second_colour, look.bottom_colour
   others = (
@@ -186,21 +188,21 @@ def _twins(rng: np.random.Generator) -> list[Person]:
   return [first, *(Person(other, first.body) for other in others), Person(look, _another_body(rng, first.body))]
 
 
-def draw_people(rng: np.random.Generator, count: int) -> list[Person]:
-  """`count` different people in turn: a family of near twins, then as many people unlike each other, and so on.
+def sample_people(rng: np.random.Generator, count: int) -> list[Person]:
+  """Samples `count` different people: alternately a family of lookalikes and FAMILY_SIZE independent people.
 
-  Within a family the others differ from the first in one colour, in the pattern or in the body only, so that half of
-  all people can be mistaken for somebody.
+  The lookalikes differ from the first of their family only in one colour, the pattern or the body, so half of all
+  people are easily confused with another.
   """
   people: list[Person] = []
   while len(people) < count:
-    people += _twins(rng)
-    people += [draw_person(rng) for _ in range(FAMILY_SIZE)]
+    people += _sample_family(rng)
+    people += [sample_person(rng) for _ in range(FAMILY_SIZE)]
   return people[:count]
 
 
-def draw_structure(rng: np.random.Generator, camera: int, body: Body) -> Structure:
-  """An image at random by one camera: one in five is partly hidden, one in eight partly outside the crop."""
+def sample_structure(rng: np.random.Generator, camera: int, body: Body) -> Structure:
+  """Samples an image by one camera: one in five is partly occluded, one in eight partly outside the crop."""
   values: dict[str, Any] = {
     'body': body,
     'camera': camera,
@@ -228,16 +230,16 @@ def draw_structure(rng: np.random.Generator, camera: int, body: Body) -> Structu
   return Structure(**values)
 
 
-def draw_junk_structure(rng: np.random.Generator, camera: int, body: Body) -> Structure:
-  """A crop that no detector should have made: an empty scene, or far too close to a body."""
-  usual = draw_structure(rng, camera, body)
+def sample_junk_structure(rng: np.random.Generator, camera: int, body: Body) -> Structure:
+  """Samples a false detection: an empty scene, or far too close to a body."""
+  structure = sample_structure(rng, camera, body)
   if rng.random() < 0.5:
-    return dataclasses.replace(usual, centre_x=-3.0)
+    return dataclasses.replace(structure, centre_x=-3.0)
   return dataclasses.replace(
-    usual, centre_x=_rounded(rng, -0.1, 1.1), height=_rounded(rng, 2.0, 3.0), foot_y=_rounded(rng, 1.0, 3.0)
+    structure, centre_x=_rounded(rng, -0.1, 1.1), height=_rounded(rng, 2.0, 3.0), foot_y=_rounded(rng, 1.0, 3.0)
   )
 
 
 def hand_drawn(structure: Structure) -> Structure:
-  """The same moment in a box drawn by hand: the person whole and centred."""
+  """Returns the same moment in a hand-drawn box: the person complete and centred."""
   return dataclasses.replace(structure, centre_x=0.5, foot_y=0.98, height=0.92)

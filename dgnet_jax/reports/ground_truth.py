@@ -15,7 +15,7 @@ import numpy.typing as npt
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.index import DISTRACTOR, DatasetIndex
 from dgnet_jax.data.lazy_images import ImageFiles
-from dgnet_jax.data.synthetic.ground_truth import RenderedTruth, render_truth
+from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, RenderedGroundTruth
 from dgnet_jax.evaluation.clothes_quality import Mask, colour_error, pattern_fidelity
 from dgnet_jax.evaluation.embeddings import Floats
 from dgnet_jax.evaluation.frechet import Gaussian, RunningGaussian, frechet_distance
@@ -105,9 +105,8 @@ def measure_against_ground_truth(
   images = _TestImages(index, config.data.image_size_hw)
   count = config.evaluation.num_ground_truth_pairs
   donors = draw_donors(images.identity, count)
-  appearance = {'self': donors.structure, 'same_person': donors.same} | dict.fromkeys(
-    ('cross', 'structure', 'recolored'), donors.other
-  )
+  appearance = dict.fromkeys(('cross', 'structure', 'recolored'), donors.other)
+  appearance |= {'self': donors.structure, 'same_person': donors.same}
   structures, appearances = images.read(donors.structure), images.read(donors.other)
   generated = trivial_baselines(structures, appearances)
   for kind in ('cross', 'self', 'same_person'):
@@ -115,9 +114,10 @@ def measure_against_ground_truth(
     generated[kind] = predictor.swap(structure_from=structures, appearance_from=donor_images, label=f'{kind} images')
 
   logger.info(f'rendering the ground truth of {count} cross images and {count} reconstructions')
-  cross = render_truth(config, index.root, images.paths, donors.structure, donors.other)
+  renderer = GroundTruthRenderer(config.data, index.root, images.paths)
+  cross = renderer.with_garments(structure_from=donors.structure, appearance_from=donors.other)
   # One image of a person gives the same clothes as another, so both kinds of reconstruction have the same ground truth.
-  reconstruction = render_truth(config, index.root, images.paths, donors.structure, donors.structure)
+  reconstruction = renderer.with_garments(structure_from=donors.structure, appearance_from=donors.structure)
   results: dict[str, dict[str, Any]] = {}
   for kind in KINDS:
     ground_truth = reconstruction if kind in ('self', 'same_person') else cross
@@ -154,7 +154,7 @@ class _TestImages:
     return ImageFiles([self.paths[i] for i in index], self._size_hw)[:]
 
 
-def _measure(images: Pixels, ground_truth: RenderedTruth) -> Measures:
+def _measure(images: Pixels, ground_truth: RenderedGroundTruth) -> Measures:
   true = ground_truth.images
   return {
     'psnr': psnr(images, true),
@@ -166,7 +166,7 @@ def _measure(images: Pixels, ground_truth: RenderedTruth) -> Measures:
   }
 
 
-def _sheet(rows: Mapping[str, Pixels], ground_truth: RenderedTruth, measures: Measures) -> Pixels:
+def _sheet(rows: Mapping[str, Pixels], ground_truth: RenderedGroundTruth, measures: Measures) -> Pixels:
   """The first cross images with patterned tops, and with plain ones, beside their donors."""
   patterned, plain = np.flatnonzero(ground_truth.patterned), np.flatnonzero(~ground_truth.patterned)
   chosen = np.concatenate([patterned[:PATTERNED_COLUMNS], plain[:PLAIN_COLUMNS]])

@@ -13,7 +13,7 @@ from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.sources.base import Source
 from dgnet_jax.data.sources.factory import make_source
-from dgnet_jax.data.synthetic.ground_truth import with_true_cross
+from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, with_cross_ground_truth
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.sharding import device_put_global, make_mesh, replicated
@@ -142,10 +142,11 @@ def _batches(config: Config, index: DatasetIndex, source: Source, start: int) ->
   if config.teaching.images != 'ground_truth':
     return batches
 
-  def is_wanted(step: int) -> bool:
+  def is_needed(step: int) -> bool:
     return active_terms(config.ramps, step).teaching
 
-  return with_true_cross(batches, source.sampler, config, index.root, index.train.paths, start, is_wanted)
+  renderer = GroundTruthRenderer(config.data, index.root, index.train.paths)
+  return with_cross_ground_truth(batches, source.sampler, renderer, start_step=start, is_needed=is_needed)
 
 
 def _take_step(

@@ -1,16 +1,15 @@
-"""The tool that compares generated images with real ones, through its command line."""
+"""`dgnet quality` measures generated images against real ones."""
 
 import json
 
 import numpy as np
 import pytest
 
-from dgnet_jax.cli.quality import main
+from dgnet_jax.cli.main import main
 from dgnet_jax.config import loading
 from dgnet_jax.data.image_sets import read_image_set
-from dgnet_jax.data.lazy_images import BilinearFiles, ImageFiles
-from dgnet_jax.inference.functions import in_batches
-from dgnet_jax.inference.trained import load_trained
+from dgnet_jax.data.lazy_images import BilinearImageFiles, ImageFiles
+from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.models.inception import inception_features
 from dgnet_jax.reports import feature_spaces
@@ -47,7 +46,7 @@ def folders(tmp_path_factory):
 def run(capsys, *arguments, status=0):
   """What was printed."""
   try:
-    main([str(argument) for argument in arguments])
+    main(['quality', *map(str, arguments)])
   except SystemExit as ended:
     assert ended.code == status != 0
   else:
@@ -63,7 +62,7 @@ def test_distances_in_the_embeddings_of_a_run(capsys, workdir, folders, tmp_path
   results = json.loads(out.read_text())
   assert results['real'] == {'title': str(folders[0]), 'num_images': 40, 'size': '32x16'}
   assert list(results['frechet']) == ['teacher', 'dgnet']
-  trained = load_trained(loading.load_config(workdir / 'config.json', {}), workdir)
+  trained = load_predictor(loading.load_config(workdir / 'config.json', {}), workdir)
   sets = [trained.embed(ImageFiles(read_image_set(str(folder)).paths, SIZE_HW)) for folder in folders]
   row = results['frechet']['dgnet']
   assert (row['num_real'], row['num_generated'], row['dimensions']) == (40, 30, sets[0].shape[1])
@@ -100,8 +99,8 @@ def test_fid(capsys, folders, tmp_path, monkeypatch):
   text = run(capsys, *folders, f'--inception={file}', '--batch-size=16', f'--out={out}')
   row = json.loads(out.read_text())['frechet']['inception']
   space = feature_spaces.inception_space(file, 16)
-  sets = [BilinearFiles(read_image_set(str(folder)).paths, (size, size))[:] for folder in folders]
-  first, second = (np.concatenate([*in_batches(space.function, [x], 16, space.mesh, None, '')]) for x in sets)
+  sets = [BilinearImageFiles(read_image_set(str(folder)).paths, (size, size))[:] for folder in folders]
+  first, second = (np.concatenate([*space.features(x, label='')]) for x in sets)
   assert first.shape == (40, 4) and (first.std(0) > 0).all()
   covariances = [np.cov(x, rowvar=False) for x in (first, second)]
   roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).real).sum()
@@ -111,17 +110,17 @@ def test_fid(capsys, folders, tmp_path, monkeypatch):
   assert f'Inception-v3): {row["distance"]:.6g}' in text and 'not Inception' not in text
 
 
-def test_ssim_within_people_and_of_the_same_names(capsys, folders, tmp_path):
+def test_ssim_within_identities_and_of_the_same_names(capsys, folders, tmp_path):
   real, generated = folders
   people, out = '--identity-pattern=^(?P<identity>p.)_', tmp_path / 'quality.json'
   text = run(capsys, real, generated, people, '--same-names', '--pairs=20', '--seed=3', f'--out={out}')
   results = json.loads(out.read_text())
-  assert results['generated'] == {'title': str(generated), 'num_images': 30, 'size': '32x16', 'num_people': 3}
+  assert results['generated'] == {'title': str(generated), 'num_images': 30, 'size': '32x16', 'num_identities': 3}
   assert results['ssim']['size_hw'] == [32, 16] and 'frechet' not in results
   for name in ('real', 'generated'):
-    row = results['ssim']['within_people'][name]
-    assert -1 < row['ssim'] < 1 and (row['num_pairs'], row['num_people']) == (20, 3)
-    assert f'{row["ssim"]:.4f} +- {row["standard_error"]:.4f}  20 pairs of 3 people, seed 3' in text
+    row = results['ssim']['within_identities'][name]
+    assert -1 < row['ssim'] < 1 and (row['num_pairs'], row['num_identities']) == (20, 3)
+    assert f'{row["ssim"]:.4f} +- {row["standard_error"]:.4f}  20 pairs of 3 identities, seed 3' in text
   row = results['ssim']['same_names']
   assert (row['num_images'], row['num_real_alone'], row['num_generated_alone']) == (30, 10, 0)
   assert f'30 images of the same name: SSIM {row["ssim"]:.4f}, PSNR {row["psnr"]:.2f} dB\n' in text
@@ -137,9 +136,9 @@ def test_mistakes_are_told_before_work(capsys, workdir, folders, tmp_path):
   for arguments, message in (
     ((real, generated), 'nothing to measure: nobody is known'),
     ((real, generated, '--pairs=0'), 'nothing to measure'),
-    ((real, generated, '--seed=-1'), "'-1' is no whole number of at least 0"),
-    ((real, generated, '--pairs=-1'), "'-1' is no whole number of at least 0"),
-    ((real, generated, '--same-names', '--size=9'), "'9' is no HEIGHTxWIDTH"),
+    ((real, generated, '--seed=-1'), "'-1' must be a whole number of at least 0"),
+    ((real, generated, '--pairs=-1'), "'-1' must be a whole number of at least 0"),
+    ((real, generated, '--same-names', '--size=9'), "'9' must be HEIGHTxWIDTH"),
     ((real, generated, '--same-names', '--size=9x9'), '9x9 is smaller than the 11x11 window'),
     ((one, one, '--identity-pattern=^(?P<identity>p.)_'), 'nothing to measure: nobody is known'),
     ((real, generated, at_run, '--same-names', '--size=16'), 'HEIGHTxWIDTH'),
@@ -150,6 +149,6 @@ def test_mistakes_are_told_before_work(capsys, workdir, folders, tmp_path):
     ((real, tmp_path / 'absent', at_run), 'absent: no such folder'),
     ((real, one, at_run), 'one: one image'),
     ((real, generated, at_run, '--config.batch_size=4'), 'batch_size: only fields of data'),
-    ((real, generated, at_run, '--batch-size=0'), 'no whole number of at least 1'),
+    ((real, generated, at_run, '--batch-size=0'), 'must be a whole number of at least 1'),
   ):
     assert message in run(capsys, *arguments, status=2)

@@ -152,7 +152,7 @@ def test_the_re_id_network_can_start_from_the_teacher(work, lines):
   config.reid.pretrained = 'teacher'
   lines.clear()
   state = train(config, folder / 'from_teacher')
-  teacher = load_teacher(config, open_dataset(config, folder), config.teacher.checkpoint)
+  teacher = load_teacher(config, open_dataset(config.data, folder), config.teacher.checkpoint)
   for part in ('params', 'batch_stats'):
     jax.tree.map(
       np.testing.assert_array_equal, getattr(state.reid, part)['backbone'], getattr(teacher, part)['backbone']

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from dgnet_jax.cli.arguments import positive
+from dgnet_jax.cli.arguments import at_least, positive
 from dgnet_jax.cli.command import Command, check_no_problems
 from dgnet_jax.errors import ConfigError
 
@@ -30,12 +30,12 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parts = parser.add_subparsers(dest='part', required=True, metavar='PART')
   ranking = parts.add_parser('ranking', help='CMC and mAP of a test set', allow_abbrev=False)
-  ranking.add_argument('--queries', type=positive, default=3368)
-  ranking.add_argument('--gallery', type=positive, default=19732)
-  ranking.add_argument('--people', type=positive, default=750)
-  ranking.add_argument('--distractors', type=int, default=2798)
-  ranking.add_argument('--junk', type=int, default=3819)
-  ranking.add_argument('--size', type=positive, default=1024, help='dimensions of an embedding')
+  ranking.add_argument('--queries', type=positive, default=3368, help='query images (default: %(default)s)')
+  ranking.add_argument('--gallery', type=positive, default=19732, help='gallery images (default: %(default)s)')
+  ranking.add_argument('--people', type=positive, default=750, help='identities (default: %(default)s)')
+  ranking.add_argument('--distractors', type=at_least(0), default=2798, help='in the gallery (default: %(default)s)')
+  ranking.add_argument('--junk', type=at_least(0), default=3819, help='in the gallery (default: %(default)s)')
+  ranking.add_argument('--size', type=positive, default=1024, help='dimensions of an embedding (default: %(default)s)')
   reading = parts.add_parser('input', help='training batches', allow_abbrev=False)
   reading.add_argument('--root', required=True, help='folder of a data set')
   reading.add_argument('--layout', default='', help='of the data set (default: recognised)')

@@ -1,4 +1,4 @@
-"""Exported programs give what the run's own networks give, at any batch size, without this package."""
+"""Exported programs give the results of the run at any batch size, without this package."""
 
 import json
 import os
@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.cli import export
+from dgnet_jax.cli.main import main
 from dgnet_jax.config.loading import save_config
-from dgnet_jax.inference.trained import load_trained
+from dgnet_jax.inference.loading import load_predictor
 
 SCRIPT = """
 import sys
@@ -33,42 +33,42 @@ def exported(tiny_run, tmp_path_factory):
   (workdir / 'checkpoints').symlink_to(original / 'checkpoints')
   save_config(config, workdir / 'config.json')
   folder = workdir / 'exported'
-  export.main([str(workdir), f'--out={folder}', '--platforms=cpu'])
+  main(['export', str(workdir), f'--out={folder}', '--platforms=cpu'])
   return config, workdir, folder
 
 
-def test_outputs_are_equal_without_the_package(exported, tmp_path):
+def test_outputs_equal_those_of_the_run_without_the_package(exported, tmp_path):
   config, workdir, folder = exported
   images = np.random.default_rng(0).integers(0, 256, (5, 32, 16, 3), np.uint8)
   np.save(tmp_path / 'images.npy', images)
   environment = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'} | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''}
-  arguments = [str(folder), str(tmp_path / 'images.npy'), str(tmp_path / 'made.npz')]
+  arguments = [str(folder), str(tmp_path / 'images.npy'), str(tmp_path / 'outputs.npz')]
   subprocess.run([sys.executable, '-c', SCRIPT, *arguments], check=True, cwd=tmp_path, env=environment)
-  trained = load_trained(config, workdir)
-  expected = trained.embed(images)
-  with np.load(tmp_path / 'made.npz') as made:
-    np.testing.assert_allclose(made['five'], expected, atol=1e-5)
-    np.testing.assert_allclose(made['one'], expected[:1], atol=1e-5)
-    swapped = np.concatenate(list(trained.swap_images(images, images[::-1].copy())))
-    assert np.abs(made['swapped'].astype(int) - swapped).max() <= 1
+  predictor = load_predictor(config, workdir)
+  expected = predictor.embed(images)
+  with np.load(tmp_path / 'outputs.npz') as outputs:
+    np.testing.assert_allclose(outputs['five'], expected, atol=1e-5)
+    np.testing.assert_allclose(outputs['one'], expected[:1], atol=1e-5)
+    swapped = predictor.swap(structure_from=images, appearance_from=images[::-1].copy())
+    assert np.abs(outputs['swapped'].astype(int) - swapped).max() <= 1
     assert swapped.std() > 0
 
 
-def test_the_example_runs(exported, tmp_path):
+def test_example_runs(exported, tmp_path):
   folder = exported[2]
   for i in range(2):
     Image.new('RGB', (20, 40), (90 * i, 50, 50)).save(tmp_path / f'{i}.png')
-  told = subprocess.run(
+  result = subprocess.run(
     [sys.executable, folder / 'load.py', '0.png', '1.png'], check=True, cwd=tmp_path, capture_output=True, text=True
   )
-  assert 'scores of the first image' in told.stdout
+  assert 'similarity of the first image' in result.stdout
   with Image.open(tmp_path / 'swapped_1.png') as image:
     assert image.size == (16, 32)
   assert json.loads((folder / 'model.json').read_text())['image_size_hw'] == [32, 16]
 
 
-def test_nothing_is_overwritten(exported, capsys):
+def test_existing_folder_is_not_overwritten(exported, capsys):
   _, workdir, folder = exported
   with pytest.raises(SystemExit):
-    export.main([str(workdir), f'--out={folder}'])
-  assert 'is there already' in capsys.readouterr().err
+    main(['export', str(workdir), f'--out={folder}'])
+  assert 'exists already' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The tool that brings data sets into other forms, through its command line."""
+"""`dgnet prepare` converts, splits and merges data sets."""
 
 import csv
 import os
@@ -7,8 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dgnet_jax.cli import check_data
-from dgnet_jax.cli.prepare import main
+from dgnet_jax.cli.main import main
 from dgnet_jax.data.layouts import SPLITS
 from dgnet_jax.data.registry import read_layout
 from tests.data.fakes import write_fake
@@ -18,10 +17,10 @@ PUBLIC = ('market1501', 'dukemtmc', 'msmt17', 'cuhk03', 'veri776')
 
 
 def run(*arguments):
-  main([str(argument) for argument in arguments])
+  main(['prepare', *map(str, arguments)])
 
 
-def fails(capsys, *arguments):
+def error_of(capsys, *arguments):
   with pytest.raises(SystemExit) as caught:
     run(*arguments)
   assert caught.value.code == 2
@@ -33,7 +32,7 @@ def read(root, layout=''):
 
 
 def content(index):
-  """Which image, by its bytes, shows whom by which camera in which split."""
+  """Split, bytes, identity and camera of every image, sorted."""
   rows = []
   for name, split in index.splits.items():
     for path, identity, camera in zip(split.paths, split.identity.tolist(), split.camera.tolist(), strict=True):
@@ -50,7 +49,7 @@ def market(tmp_path):
 
 
 @pytest.mark.parametrize('layout', PUBLIC)
-def test_to_release(tmp_path, layout):
+def test_to_release_keeps_all_images(tmp_path, layout):
   root = write_fake(tmp_path / 'data', layout)
   run('to-release', root, f'--out={tmp_path / "out"}')
   index = read(tmp_path / 'out')
@@ -58,19 +57,19 @@ def test_to_release(tmp_path, layout):
   assert sorted(path.name for path in (tmp_path / 'out' / 'pytorch').iterdir()) == ['gallery', 'query', 'train_all']
 
 
-def test_there_and_back(tmp_path, market):
+def test_from_release_inverts_to_release(tmp_path, market):
   run('to-release', market, f'--out={tmp_path / "release"}')
   assert (tmp_path / 'release/pytorch/gallery/-1/-1_c1s1_000151_00.jpg').is_file()
   run('from-release', tmp_path / 'release', f'--out={tmp_path / "again"}')
   before, after = read(market), read(tmp_path / 'again')
   assert after.name == 'market1501' and content(before) == content(after)
-  for name in SPLITS:  # the very same names
+  for name in SPLITS:  # the same file names
     assert [os.path.relpath(path, market) for path in before.splits[name].paths] == [
       os.path.relpath(path, tmp_path / 'again') for path in after.splits[name].paths
     ]
 
 
-def test_names_that_market1501_does_not_have(tmp_path):
+def test_from_release_renames_files_of_other_data_sets(tmp_path):
   root = write_fake(tmp_path / 'data', 'dukemtmc')
   run('to-release', root, f'--out={tmp_path / "release"}')
   run('from-release', tmp_path / 'release', f'--out={tmp_path / "again"}')
@@ -78,15 +77,15 @@ def test_names_that_market1501_does_not_have(tmp_path):
   assert content(read(tmp_path / 'again')) == content(read(root))
 
 
-def test_cameras_that_market1501_cannot_name(tmp_path, capsys):
+def test_from_release_refuses_cameras_with_two_digits(tmp_path, capsys):
   run('to-release', write_fake(tmp_path / 'data', 'veri776', {'train': (40, 2), 'query': (2, 2), 'gallery': (4, 2)}),
       f'--out={tmp_path / "release"}')  # fmt: skip
-  assert 'cameras go to 20' in fails(capsys, 'from-release', tmp_path / 'release', f'--out={tmp_path / "again"}')
+  assert 'cameras go to 20' in error_of(capsys, 'from-release', tmp_path / 'release', f'--out={tmp_path / "again"}')
   assert not (tmp_path / 'again').exists()
 
 
 @pytest.mark.parametrize('files', ['copy', 'hardlink', 'symlink'])
-def test_how_files_come_there(tmp_path, market, files):
+def test_files_are_copied_or_linked(tmp_path, market, files):
   (tmp_path / 'linked').symlink_to(market)
   run('to-release', tmp_path / 'linked', f'--out={tmp_path / "out"}', f'--files={files}')
   path = tmp_path / 'out/pytorch/query/0003/0003_c1s1_000151_00.jpg'
@@ -95,7 +94,7 @@ def test_how_files_come_there(tmp_path, market, files):
   assert os.path.samefile(path, source) == (files != 'copy')
 
 
-def test_files_of_one_name(tmp_path):
+def test_files_of_the_same_name_get_different_names(tmp_path):
   for folder in ('a', 'b'):
     (tmp_path / folder).mkdir()
     write_image(tmp_path / folder / 'x.jpg', seed=ord(folder))
@@ -105,11 +104,11 @@ def test_files_of_one_name(tmp_path):
   assert len(read(tmp_path / 'out').train) == 2
 
 
-def test_nothing_is_left_after_a_failure(tmp_path, market, capsys):
+def test_nothing_is_written_after_a_failure(tmp_path, market, capsys):
   (market / 'query' / '0009_c1s1_000001_00.jpg').symlink_to('nowhere.jpg')
-  assert '0009_c1s1_000001_00.jpg: no copy' in fails(capsys, 'to-release', market, f'--out={tmp_path / "out"}')
+  assert '0009_c1s1_000001_00.jpg: no copy' in error_of(capsys, 'to-release', market, f'--out={tmp_path / "out"}')
   assert sorted(path.name for path in tmp_path.iterdir()) == ['market']
-  assert 'is there already' in fails(capsys, 'to-release', market, f'--out={market}')
+  assert 'is there already' in error_of(capsys, 'to-release', market, f'--out={market}')
 
 
 class TestSplit:
@@ -123,42 +122,40 @@ class TestSplit:
     )
     return write_market(tmp_path / 'data', train=names)
 
-  def test_people_are_kept_out(self, tmp_path, data):
+  def test_identities_are_held_out(self, tmp_path, data):
     out = tmp_path / 'tables' / 'val.csv'
     run('split', data, '--val-identities=3', '--seed=1', f'--out={out}')
-    index, whole = read(out), read(data)
+    index, complete = read(out), read(data)
     assert index.num_identities == 5 and len(np.unique(index.gallery.identity)) == 3
     assert not set(index.train.identity) & set(index.gallery.identity)
     assert set(index.query.identity) <= set(index.gallery.identity)
-    assert len(index.train) + len(index.gallery) == len(whole.train)
-    assert set(map(os.path.realpath, index.train.paths)) < set(map(os.path.realpath, whole.train.paths))
+    assert len(index.train) + len(index.gallery) == len(complete.train)
+    assert set(map(os.path.realpath, index.train.paths)) < set(map(os.path.realpath, complete.train.paths))
     with out.open(newline='') as file:
       assert not any(os.path.isabs(row['path']) for row in csv.DictReader(file))
 
-  def test_the_seed_says_which(self, tmp_path, data):
+  def test_seed_selects_the_identities(self, tmp_path, data):
     texts = []
     for number, seed in enumerate((0, 0, 1, 2)):
       run('split', data, '--val-identities=3', f'--seed={seed}', f'--out={tmp_path / f"{number}.csv"}')
       texts.append((tmp_path / f'{number}.csv').read_text())
     assert texts[0] == texts[1] and len(set(texts)) > 1
 
-  def test_it_checks_as_sound(self, tmp_path, data):
+  def test_table_passes_the_data_check(self, tmp_path, data):
     run('split', data, '--val-identities=6', f'--out={tmp_path / "val.csv"}')
-    with pytest.raises(SystemExit) as caught:
-      check_data.main([f'--root={tmp_path / "val.csv"}'])
-    assert caught.value.code == 0
+    main(['check-data', f'--root={tmp_path / "val.csv"}'])  # exits with status 1 if there are problems
 
   @pytest.mark.parametrize('count', [0, 7, 8, -1])
-  def test_too_many_or_few(self, tmp_path, data, capsys, count):
-    message = fails(capsys, 'split', data, f'--val-identities={count}', f'--out={tmp_path / "val.csv"}')
-    assert f'{count} people for validation of 8' in message and not (tmp_path / 'val.csv').exists()
+  def test_impossible_numbers_of_identities_are_refused(self, tmp_path, data, capsys, count):
+    message = error_of(capsys, 'split', data, f'--val-identities={count}', f'--out={tmp_path / "val.csv"}')
+    assert f'cannot hold out {count} of 8' in message and not (tmp_path / 'val.csv').exists()
 
-  def test_the_name_of_a_table(self, tmp_path, data, capsys):
-    assert 'is called *.csv' in fails(capsys, 'split', data, '--val-identities=2', f'--out={tmp_path / "val"}')
+  def test_table_must_be_named_csv(self, tmp_path, data, capsys):
+    assert 'must end in .csv' in error_of(capsys, 'split', data, '--val-identities=2', f'--out={tmp_path / "val"}')
 
 
 class TestMerge:
-  def test_people_and_cameras_stay_different(self, tmp_path, market):
+  def test_identities_and_cameras_stay_different(self, tmp_path, market):
     others = [write_fake(tmp_path / layout, layout) for layout in ('msmt17', 'dukemtmc')]
     shutil.copytree(market, tmp_path / 'again')
     out = tmp_path / 'joint.csv'
@@ -173,20 +170,20 @@ class TestMerge:
     names = set(joint.identity_names.values())
     assert {'market1501 0002', 'market1501-2 0002', 'msmt17 train 0000', 'dukemtmc 0001'} <= names
 
-  def test_a_table_can_become_folders(self, tmp_path, market):
+  def test_table_can_be_converted_to_folders(self, tmp_path, market):
     run('merge', market, write_fake(tmp_path / 'duke', 'dukemtmc'), f'--out={tmp_path / "joint.csv"}')
     run('to-release', tmp_path / 'joint.csv', f'--out={tmp_path / "out"}', '--files=hardlink')
     assert content(read(tmp_path / 'out')) == content(read(tmp_path / 'joint.csv'))
 
 
-def test_fields_of_the_data(tmp_path, capsys):
+def test_data_fields_are_applied(tmp_path, capsys):
   root = write_fake(tmp_path / 'msmt', 'msmt17', {'train': (20, 4), 'query': (2, 2), 'gallery': (4, 2)})
   run('to-release', root, f'--out={tmp_path / "out"}', '--config.data.train_with_val=False')
   assert len(read(tmp_path / 'out').train) == 18
-  assert 'only fields of data' in fails(capsys, 'to-release', root, f'--out={tmp_path / "b"}', '--config.seed=1')
+  assert 'only fields of data' in error_of(capsys, 'to-release', root, f'--out={tmp_path / "b"}', '--config.seed=1')
 
 
-def test_real_crops(tmp_path, shared_data_dir):
+def test_real_crops_can_be_merged(tmp_path, shared_data_dir):
   roots = [shared_data_dir / name for name in ('market_mini', 'duke_mini', 'msmt17_mini')]
   run('merge', *roots, f'--out={tmp_path / "joint.csv"}')
   assert read(tmp_path / 'joint.csv').num_identities == 58 + 20 + 14

@@ -15,7 +15,7 @@ from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.errors import UserError
 from dgnet_jax.evaluation.embeddings import FINE_ONLY, Embeddings
 from dgnet_jax.evaluation.ranking import best_matches
-from dgnet_jax.inference.loading import find_checkpoints, load_predictor
+from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.training.checkpoints import Checkpoints
 from tests.inference.linear_networks import HEIGHT, WIDTH, NestedCodes, linear_predictor, random_images
 from tests.tiny_run import frozen, tiny_config
@@ -203,13 +203,6 @@ def test_configs_of_older_runs_are_completed(tiny_run):
   saved['reid'] = 3
   with pytest.raises(UserError, match='reid'):
     complete_config(saved)
-
-
-def test_find_checkpoints_accepts_relative_steps(tmp_path, monkeypatch):
-  (tmp_path / 'run' / 'checkpoints' / '12').mkdir(parents=True)
-  assert find_checkpoints(tmp_path / 'run') == (tmp_path / 'run', tmp_path / 'run' / 'checkpoints', None)
-  monkeypatch.chdir(tmp_path / 'run' / 'checkpoints')
-  assert find_checkpoints('12') == (tmp_path / 'run', tmp_path / 'run' / 'checkpoints', 12)
 
 
 def run_python(code):

@@ -127,8 +127,7 @@ def _programs(predictor: Predictor) -> dict[str, tuple[Callable[..., Array], int
   def swap(weights: Weights, structures: Array, appearances: Array) -> Array:
     tree = _nested(weights)
     sources = {'structure_from': normalize(structures), 'appearance_from': normalize(appearances)}
-    image: Array = denormalize(functions.swap(networks, tree['generator'], tree['reid'], tree['reid_stats'], **sources))
-    return image
+    return denormalize(functions.swap(networks, tree['generator'], tree['reid'], tree['reid_stats'], **sources))
 
   return {'embed': (embed, 1), 'swap': (swap, 2)}
 

@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from dgnet_jax.models.build import Networks, TeacherNetwork
+from dgnet_jax.models.networks import Networks
+from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.pixels import enlarge
 from dgnet_jax.types import Array, Params
 
@@ -60,7 +61,7 @@ def activation(networks: Networks, params: Params, batch_stats: Params, image: A
   Returns:
     f[..., h, w], at least 0.
   """
-  features = networks.last_map(params, batch_stats, image).astype(jnp.float32)
+  features = networks.feature_map(params, batch_stats, image).astype(jnp.float32)
   norm: Array = jnp.linalg.norm(features, axis=-1)
   return norm
 

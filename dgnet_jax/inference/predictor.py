@@ -12,7 +12,8 @@ from dgnet_jax.data.lazy_images import ImageSequence
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference import functions
 from dgnet_jax.inference.batching import BatchedFunction
-from dgnet_jax.models.build import Networks, TeacherNetwork
+from dgnet_jax.models.networks import Networks
+from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.types import Array, Params, Teacher
 
@@ -46,8 +47,7 @@ def _encode_appearance(networks: Networks, reid: Params, reid_stats: Params, pix
 
 @functools.partial(jax.jit, static_argnums=0)
 def _decode(networks: Networks, generator: Params, structure_codes: Codes, appearance_codes: Codes) -> Array:
-  image: Array = denormalize(networks.decode(generator, structure_codes, appearance_codes))
-  return image
+  return denormalize(networks.decode(generator, structure_codes, appearance_codes))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -55,8 +55,7 @@ def _swap(
   networks: Networks, generator: Params, reid: Params, reid_stats: Params, structures: Array, appearances: Array
 ) -> Array:
   sources = {'structure_from': normalize(structures), 'appearance_from': normalize(appearances)}
-  image: Array = denormalize(functions.swap(networks, generator, reid, reid_stats, **sources))
-  return image
+  return denormalize(functions.swap(networks, generator, reid, reid_stats, **sources))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

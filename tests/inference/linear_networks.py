@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dgnet_jax.inference.predictor import Predictor
-from dgnet_jax.models.build import TeacherOutput
+from dgnet_jax.models.teacher import TeacherOutput
 from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.types import AppearanceOutput
 
@@ -35,7 +35,7 @@ class LinearNetworks:
   def decode(self, params, structure_code, appearance_code):
     return structure_code + params['appearance'] * appearance_code[..., None, None, :]
 
-  def last_map(self, params, batch_stats, image):
+  def feature_map(self, params, batch_stats, image):
     return image + batch_stats['mean']
 
 

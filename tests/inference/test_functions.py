@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.schema import Config
 from dgnet_jax.inference import functions
 from dgnet_jax.models.build import make_networks
 from dgnet_jax.pixels import normalize
 from tests.inference.linear_networks import HEIGHT, WIDTH, LinearNetworks, linear_parameters, random_images, unit
 from tests.parity import goldens
-from tests.tiny_run import frozen
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +22,7 @@ def linear():
 def test_embedding_equals_the_release(parity_dir, x64, ledger):
   """The release's own feature extraction: ResNet-50 at 256x128, float64."""
   arrays = goldens.load_npz(parity_dir, 'eval_reid')
-  config, num_identities = default_config(), goldens.release_identities(parity_dir)
+  config, num_identities = Config(), goldens.release_identities(parity_dir)
   master_seed = int(arrays['feature/master_seed'])
   variables = goldens.variables_of(parity_dir, 'id', config, master_seed, num_identities)
   image = goldens.images(
@@ -31,7 +30,7 @@ def test_embedding_equals_the_release(parity_dir, x64, ledger):
     (len(arrays['feature/out']), 3, *config.data.image_size_hw),
     int(arrays['feature/image_seed']),
   )
-  networks = make_networks(frozen(config), num_identities)
+  networks = make_networks(config, num_identities)
   actual = jax.jit(functions.embedding, static_argnums=0)(
     networks, variables['params'], variables['batch_stats'], image
   )

@@ -80,7 +80,9 @@ def test_from_release_renames_files_of_other_data_sets(tmp_path):
 def test_from_release_refuses_cameras_with_two_digits(tmp_path, capsys):
   run('to-release', write_fake(tmp_path / 'data', 'veri776', {'train': (40, 2), 'query': (2, 2), 'gallery': (4, 2)}),
       f'--out={tmp_path / "release"}')  # fmt: skip
-  assert 'cameras go to 20' in error_of(capsys, 'from-release', tmp_path / 'release', f'--out={tmp_path / "again"}')
+  assert "camera 20 does not fit into Market-1501's names" in error_of(
+    capsys, 'from-release', tmp_path / 'release', f'--out={tmp_path / "again"}'
+  )
   assert not (tmp_path / 'again').exists()
 
 
@@ -106,9 +108,9 @@ def test_files_of_the_same_name_get_different_names(tmp_path):
 
 def test_nothing_is_written_after_a_failure(tmp_path, market, capsys):
   (market / 'query' / '0009_c1s1_000001_00.jpg').symlink_to('nowhere.jpg')
-  assert '0009_c1s1_000001_00.jpg: no copy' in error_of(capsys, 'to-release', market, f'--out={tmp_path / "out"}')
+  assert '0009_c1s1_000001_00.jpg: copy to' in error_of(capsys, 'to-release', market, f'--out={tmp_path / "out"}')
   assert sorted(path.name for path in tmp_path.iterdir()) == ['market']
-  assert 'is there already' in error_of(capsys, 'to-release', market, f'--out={market}')
+  assert 'already exists' in error_of(capsys, 'to-release', market, f'--out={market}')
 
 
 class TestSplit:

@@ -12,6 +12,7 @@ import sysconfig
 import pytest
 
 from tests.conftest import REPO
+from tests.data.folders import write_image
 
 CONFIG = """
 from dgnet_jax.config.loading import read_config_file
@@ -87,11 +88,17 @@ def test_command_and_configs_are_in_the_wheel(dgnet, installed):
   assert pathlib.Path(dgnet(python=('-c', code)).strip()) == installed / 'dgnet_jax' / 'configs'
 
 
+def test_data_is_checked_from_the_wheel(dgnet, tmp_path):
+  for camera, folder in enumerate(('train/Anna', 'train/Anna', 'train/Bob', 'train/Bob', 'query/Cleo', 'gallery/Cleo')):
+    (tmp_path / 'data' / folder).mkdir(parents=True, exist_ok=True)
+    write_image(tmp_path / 'data' / folder / f'c{camera}.jpg', seed=camera)
+  assert 'no problems' in dgnet('check-data', '--root=data', '--config.data.camera_pattern=c(?P<camera>[0-9])')
+
+
 @pytest.mark.long
-def test_training_evaluation_and_data_check_work_from_the_wheel(dgnet, tmp_path):
+def test_training_and_evaluation_work_from_the_wheel(dgnet, tmp_path):
   (tmp_path / 'tiny.py').write_text(CONFIG)
   text = dgnet('train', '--config=tiny.py', '--workdir=run')
   assert 'config tiny.py' in text and (tmp_path / 'run' / 'evaluation' / 'results.json').is_file()
   assert list((tmp_path / 'run').glob('generated/*/*.png'))
   assert 'mode evaluate, config run/config.json' in dgnet('evaluate', '--workdir=run')
-  assert 'no problems' in dgnet('check-data', '--root=run/synthetic_data')

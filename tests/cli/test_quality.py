@@ -147,7 +147,7 @@ def test_mistakes_are_reported_before_work_starts(capsys, workdir, folders, tmp_
     ((real, generated, at_run, '--same-names', '--size=16'), 'HEIGHTxWIDTH'),
     ((real, one, '--identity-pattern=^(?P<identity>x)_'), "'^(?P<identity>x)_' does not match 40 of 40 paths"),
     ((real, generated, at_run, '--out=quality.txt'), 'the name must end in .json'),
-    ((real, generated, f'--workdir={tmp_path}'), f'{tmp_path}: no work folder of a run'),
+    ((real, generated, f'--workdir={tmp_path}'), f'{tmp_path}: not the work folder of a run'),
     ((real, generated, f'--inception={tmp_path / "fid.pth"}'), 'fid.pth: no such file'),
     ((real, tmp_path / 'absent', at_run), 'absent: no such folder'),
     ((real, one, at_run), 'one: one image'),

@@ -13,7 +13,7 @@ import numpy as np
 from dgnet_jax.interop.pretrained import read_weights
 from dgnet_jax.interop.strict import load_strictly
 from dgnet_jax.interop.torch_names import Entry
-from dgnet_jax.models.inception import FEATURES, inception_form
+from dgnet_jax.models.inception import FEATURES, variable_shapes
 
 NUM_CLASSES = 1008  # of the graph of 2015; torchvision's own weights, which do not give FID, have 1000
 CLASSIFIER = {'fc.weight': ('kernel', (FEATURES, NUM_CLASSES), 'linear'), 'fc.bias': ('bias', (NUM_CLASSES,), 'vector')}
@@ -22,7 +22,7 @@ NAMES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running
 
 def inception_entries() -> list[Entry]:
   """Returns the arrays of torchvision's Inception3 without its classifiers; our modules have its names."""
-  paths = [tuple(key.key for key in path) for path, _ in jax.tree.leaves_with_path(inception_form())]
+  paths = [tuple(key.key for key in path) for path, _ in jax.tree.leaves_with_path(variable_shapes())]
   return [
     Entry('.'.join((*path[1:-1], NAMES[path[-1]])), path, 'conv' if path[-1] == 'kernel' else 'vector')
     for path in paths
@@ -44,7 +44,7 @@ def load_inception(path: str | pathlib.Path) -> dict[str, Any]:
     UserError: the file is missing or damaged, or arrays are missing, unexpected or of another shape. The message lists
       all of them.
   """
-  state_dict, template, entries = read_weights(path), inception_form(), inception_entries()
+  state_dict, template, entries = read_weights(path), variable_shapes(), inception_entries()
   classifier: dict[str, np.ndarray] = {}
   for name, (leaf, shape, kind) in CLASSIFIER.items():
     if name in state_dict:

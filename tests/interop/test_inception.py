@@ -9,8 +9,8 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.interop import inception
 from dgnet_jax.interop.inception import load_inception
 from dgnet_jax.interop.torch_write import write_torch
-from dgnet_jax.models.inception import inception_shapes
-from tests.interop.synthetic_inception import inception_shapes, synthetic_inception
+from dgnet_jax.models.inception import variable_shapes
+from tests.interop.synthetic_inception import file_shapes, synthetic_inception
 
 # Some arrays of torchvision's Inception3, by hand.
 KNOWN = {
@@ -38,7 +38,7 @@ def state_dict():
 
 
 def test_names_and_shapes_by_hand():
-  shapes = inception_shapes()
+  shapes = file_shapes()
   assert {name: shapes[name] for name in KNOWN} == KNOWN
   assert sum(name.endswith('.conv.weight') for name in shapes) == 94
   trained = sum(int(np.prod(s)) for n, s in shapes.items() if n.endswith(('.weight', '.bias')))
@@ -52,7 +52,7 @@ def test_arrays_are_loaded_from_either_format(tmp_path, state_dict, name):
   else:
     safetensors.numpy.save_file(dict(state_dict), tmp_path / name)
   variables = load_inception(tmp_path / name)
-  form = inception_shapes()
+  form = variable_shapes()
   assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, form)
   layer = variables['params']['Mixed_6b']['branch7x7_2']
   expected = state_dict['Mixed_6b.branch7x7_2.conv.weight']

@@ -8,8 +8,7 @@ import pytest
 
 from dgnet_jax.config.loading import load_config
 from dgnet_jax.errors import ConfigError, UserError
-from dgnet_jax.inference.loading import load_trained
-from dgnet_jax.interop.release.exporter import export_release
+from dgnet_jax.interop.release.exporter import export_release, read_state
 from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_names import from_torch
@@ -17,7 +16,7 @@ from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.reports.evaluation import evaluate
 from dgnet_jax.training import loop
 from dgnet_jax.training.optimizers import adam_state
-from tests.interop.synthetic_release import STEP, TINY_SETTINGS, import_tiny, write_settings
+from tests.interop.synthetic_release import NUM_IDENTITIES, STEP, TINY_SETTINGS, import_tiny, write_settings
 
 
 def make_idle_step(*_):
@@ -35,11 +34,11 @@ def change_network(folder, network, change):
 class TestWorkFolder:
   def test_parameters_and_statistics(self, release, imported):
     workdir, config, _ = imported
-    trained = load_trained(config, workdir)
-    assert trained.step == STEP
+    num_identities, state = read_state(config, workdir, None)
+    assert num_identities == NUM_IDENTITIES and int(state.step) == STEP
     expected = from_torch(release[1]['id'], network_entries('id', config))
-    jax.tree.map(np.testing.assert_array_equal, trained.reid, expected['params'])
-    jax.tree.map(np.testing.assert_array_equal, trained.reid_stats, expected['batch_stats'])
+    jax.tree.map(np.testing.assert_array_equal, state.reid.params, expected['params'])
+    jax.tree.map(np.testing.assert_array_equal, state.reid.batch_stats, expected['batch_stats'])
 
   def test_config(self, imported):
     _, config, lines = imported
@@ -50,15 +49,16 @@ class TestWorkFolder:
     assert config.teacher.head_width == 8 and config.discriminator.num_scales == 1
     assert any('settings that have no effect here: ID_class' in line for line in lines)
 
-  def test_can_be_evaluated(self, imported):
+  def test_can_be_evaluated(self, imported, tmp_path):
     workdir, config, _ = imported
-    assert evaluate(config, workdir)['step'] == STEP
+    assert evaluate(config, shutil.copytree(workdir, tmp_path / 'copy'))['step'] == STEP
 
   def test_can_be_trained_further(self, imported, tmp_path, monkeypatch):
     """The loop accepts state, teacher and data; a real step would take a minute to compile."""
     workdir, config, _ = imported
     copy = shutil.copytree(workdir, tmp_path / 'copy')
     monkeypatch.setattr(loop, 'make_train_step', make_idle_step)
+    monkeypatch.setattr(loop, '_draw_images', lambda *_: None)
     state = loop.train(config, copy)
     assert int(state.step) == STEP + 1 and int(adam_state(state.generator.opt_state).count) == STEP
     out = export_release(copy, tmp_path / 'out')
@@ -151,9 +151,14 @@ class TestSettings:
   def test_without_settings_the_defaults_are_used(self, changeable, tmp_path, lines):
     for path in (changeable / 'config.yaml', changeable / 'teacher' / 'opts.yaml'):
       path.unlink()
+    optimizers = read_torch(changeable / 'optimizer.pt')
+    for network in ('gen', 'dis'):
+      optimizers[network]['param_groups'][0]['betas'] = (0.5, 0.9)
+    write_torch(changeable / 'optimizer.pt', optimizers)
     workdir = import_tiny(changeable, tmp_path / 'work', overrides={'data.image_size_hw': '32,16'})
     config = load_config(workdir / 'config.json', {})
     assert config.optimizer.reid_learning_rate == 0.002 and config.optimizer.schedule == 'multistep'
+    assert config.optimizer.adam_betas == (0.5, 0.9)  # known from optimizer.pt
     assert {f"no {name}.yaml: the release's default settings are used" for name in ('config', 'opts')} <= set(lines)
 
   def test_values_that_crash_the_release_are_rejected(self, changeable, tmp_path):

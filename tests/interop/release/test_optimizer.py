@@ -1,9 +1,6 @@
 """Moments, learning rates and betas in optimizer.pt."""
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -16,7 +13,8 @@ from dgnet_jax.interop.release.names import OURS, parameters_in_order
 from dgnet_jax.interop.release.optimizer import release_groups
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_write import write_torch
-from dgnet_jax.training.optimizers import adam_state, make_optimizers, momentum_buffers
+from dgnet_jax.training.optimizers import adam_state, momentum_buffers
+from dgnet_jax.training.schedules import learning_rates
 from tests.interop.synthetic_release import STEP, TINY_SETTINGS, import_tiny, write_release, write_settings
 from tests.parity import goldens
 
@@ -105,12 +103,6 @@ class TestBetas:
     assert [saved[network]['param_groups'][0]['betas'] for network in ('gen', 'dis')] == [(0.5, 0.9)] * 2
     assert 'beta1: 0.5\nbeta2: 0.9\n' in (out / 'config.yaml').read_text()
 
-  def test_come_from_the_optimizer_without_settings(self, changeable, tmp_path):
-    change_optimizers(changeable, set_betas('gen', 'dis', betas=(0.5, 0.9)))
-    (changeable / 'config.yaml').unlink()
-    size = {'data.image_size_hw': '32,16'}
-    assert imported_config(changeable, tmp_path / 'work', overrides=size).optimizer.adam_betas == (0.5, 0.9)
-
   def test_of_the_optimizer_take_precedence_over_the_settings(self, changeable, tmp_path, lines):
     """torch resumes with those in optimizer.pt."""
     write_settings(changeable, TINY_SETTINGS | {'beta1': 0.5})
@@ -148,10 +140,11 @@ class TestLearningRates:
     assert last_rates(out) == {network: pytest.approx(rate) for network, rate in rates.items()}
     config = load_config(workdir / 'config.json', {})
     _, state = read_state(config, workdir, None)
-    expected = [1e-4 * 0.5**drops for drops in following]
-    assert rates_used(config.optimizer, state.discriminator) == pytest.approx(expected)
-    expected = [3e-3 * 0.2**drops for drops in following]
-    assert rates_used(config.optimizer, state.reid) == pytest.approx(expected)
+    for network in (state.generator, state.discriminator, state.reid):
+      assert int(optax.tree_utils.tree_get(network.opt_state, 'ScaleByScheduleState').count) == STEP
+    for step, drops in enumerate(following, start=STEP):
+      expected = {'generator': 1e-4 * 0.5**drops, 'discriminator': 1e-4 * 0.5**drops, 'reid': 3e-3 * 0.2**drops}
+      assert learning_rates(config.optimizer, step) == pytest.approx(expected)
 
   def test_that_differ_from_the_settings_are_reported(self, changeable, tmp_path, lines):
     """For example after the release was resumed, which restarts a scheduler."""
@@ -163,25 +156,6 @@ class TestLearningRates:
     import_tiny(changeable, tmp_path / 'work')
     reports = [line for line in lines if 'the last learning rate was' in line]
     assert len(reports) == 1 and 'dis: the last learning rate was 5e-05, but the settings give 0.0001' in reports[0]
-
-
-def rates_used(config, network):
-  """The learning rates of the next two updates of an imported network.
-
-  An update is proportional to the rate, so it is compared with that of a constant rate of 1.
-  """
-  constant = dataclasses.replace(
-    config, schedule='constant', generator_learning_rate=1.0, discriminator_learning_rate=1.0, reid_learning_rate=1.0
-  )
-  name = 'reid' if 'backbone' in network.params else 'discriminator'
-  optimizer, unscaled = (getattr(make_optimizers(settings), name) for settings in (config, constant))
-  state, rates = network.opt_state, []
-  for _ in range(2):
-    gradients = jax.tree.map(jnp.ones_like, network.params)
-    expected, _ = unscaled.update(gradients, state, network.params)
-    updates, state = optimizer.update(gradients, state, network.params)
-    rates.append(float(optax.global_norm(updates) / optax.global_norm(expected)))
-  return rates
 
 
 class TestGroups:

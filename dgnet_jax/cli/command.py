@@ -4,7 +4,7 @@ Modules under `cli` import nothing heavy at the top: help and mistakes need neit
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import sys
 
@@ -83,14 +83,22 @@ def parse(command: Command, arguments: Sequence[str], prog: str = '') -> argpars
 
 def _unknown_arguments(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> list[str]:
   """A line for each unknown argument, with similar flags and config fields."""
-  known = [option for action in parser._actions for option in action.option_strings]
-  known += [f'{PREFIX}{name}' for name, _ in leaves(default_config())]
+  known = [*_flags(parser), *(f'{PREFIX}{name}' for name, _ in leaves(default_config()))]
   problems = []
   for argument in unknown:
     name = argument.split('=')[0]
     exact = f'{PREFIX}{name.lstrip("-")}'
     problems.append(f'{argument}: unknown argument{suggestion(name.lstrip("-"), [exact] if exact in known else known)}')
   return problems
+
+
+def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+  """Yields the flags of a parser and of its subparsers."""
+  for action in parser._actions:
+    yield from action.option_strings
+    if isinstance(action, argparse._SubParsersAction):
+      for subparser in action.choices.values():
+        yield from _flags(subparser)
 
 
 def execute(command: Command, arguments: Sequence[str], prog: str = '') -> None:

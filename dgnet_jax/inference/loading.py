@@ -45,7 +45,7 @@ def restore_predictor(
     step: of the checkpoint to restore; None is the newest valid one.
   """
   if checkpoints.latest_step() is None:
-    raise UserError(f'{checkpoints.folder}: no checkpoint of DG-Net; --mode=train writes one')
+    raise UserError(f'{checkpoints.folder}: no checkpoint of DG-Net; `dgnet train` writes one')
   mesh = make_mesh(jax.local_devices())
   num_identities = checkpoints.num_identities(step)
   networks = make_networks(config, num_identities)

@@ -157,5 +157,5 @@ def state_template(config: Config, num_identities: int) -> TeacherState:
 def _existing_description(folder: pathlib.Path) -> Description:
   description = read_description(folder)
   if description is None:
-    raise UserError(f'no teacher in {folder}: {DESCRIPTION_FILE} is missing. Train one first (--mode=teacher).')
+    raise UserError(f'no teacher in {folder}: {DESCRIPTION_FILE} is missing. Train one first (`dgnet teacher`).')
   return description

@@ -6,6 +6,7 @@ import pytest
 
 from dgnet_jax.cli.arguments import at_least, data_fields, size_hw
 from dgnet_jax.cli.command import Command, check_no_problems, parse
+from dgnet_jax.cli.main import COMMANDS
 from dgnet_jax.errors import ConfigError
 
 
@@ -36,6 +37,11 @@ def test_unknown_arguments_are_problems_with_suggestions():
   ]
   with pytest.raises(ConfigError, match='4 problems'):
     check_no_problems(options)
+
+
+def test_flags_of_subcommands_are_suggested():
+  options = parse(COMMANDS['figures'], ['swap', '--workdir=w', '--out=o', '--structure=a'])
+  assert options.problems == ['--structure=a: unknown argument; did you mean --structures?']
 
 
 def test_commands_without_fields_refuse_them(capsys):

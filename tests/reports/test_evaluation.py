@@ -132,7 +132,7 @@ def test_direct_transfer_to_other_data(workdir, evaluation, tmp_path, lines):
 
 def test_missing_checkpoint_is_reported(workdir, tmp_path):
   (tmp_path / 'synthetic_data').symlink_to(workdir / 'synthetic_data')
-  with pytest.raises(UserError, match='no checkpoint of DG-Net; --mode=train'):
+  with pytest.raises(UserError, match='no checkpoint of DG-Net; `dgnet train`'):
     evaluate(run_config(), tmp_path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dgnet_jax.sharding import device_put_global
 
+MAX_REASON = 500  # characters
 Form = dict[str, tuple[str, list[int]]]  # dtype and shape by name
 
 # A file that should be there is not: the checkpoint is incomplete, the storage works.
@@ -83,6 +84,12 @@ def place(data: np.ndarray, template: Any) -> jax.Array:
     array = jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(jnp.empty((), template.dtype)))
   sharding = getattr(template, 'sharding', None)
   return jnp.asarray(array if sharding is None else device_put_global(array, sharding))
+
+
+def short_reason(error: BaseException) -> str:
+  """Returns the first line of an error's message without TensorStore's specification of the array, or its type."""
+  lines = str(error).partition(' [tensorstore_spec=')[0].splitlines()
+  return lines[0][:MAX_REASON] if lines else type(error).__name__
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

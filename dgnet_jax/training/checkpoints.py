@@ -28,13 +28,13 @@ from dgnet_jax.training.checkpoint_arrays import (
   named_leaves,
   place,
   saved_form,
+  short_reason,
 )
 
 Tree = TypeVar('Tree')
 Description = dict[str, Any]  # leaves: description of each array by name; config: of the run
 
 SHOWN_MISMATCHES = 3
-MAX_REASON = 200  # characters
 CLASSIFIER_BIAS = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # arrays with one number per identity
 
 
@@ -216,7 +216,7 @@ class Checkpoints:
     except UserError:
       raise
     except Exception as error:  # Orbax raises bare Exceptions, and more kinds than it documents
-      reason = (str(error).splitlines() or [''])[0][:MAX_REASON] or type(error).__name__
+      reason = short_reason(error)
       if is_storage_error(error):
         raise UserError(
           f'{self.folder}: the checkpoint of step {step} cannot be read ({reason}). This does not mean that it is '

@@ -26,10 +26,10 @@ def move_aside(folder: pathlib.Path, steps: Sequence[int], *, new_step: int) -> 
 def recover(folder: pathlib.Path) -> None:
   """Removes the checkpoints that were moved aside and are replaced; puts back those whose replacement is missing."""
   if jax.process_index() == 0 and folder.is_dir():
-    for path in folder.iterdir():
-      match = ASIDE.fullmatch(path.name)
-      if not match:
-        continue
+    aside = [match for path in folder.iterdir() if (match := ASIDE.fullmatch(path.name))]
+    # One that has the step of its replacement comes last: put back, it would look like the replacement of the others.
+    for match in sorted(aside, key=lambda match: match['old'] == match['new']):
+      path = folder / match.string
       if (folder / match['new']).exists():
         shutil.rmtree(path)
       else:

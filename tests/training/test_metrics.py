@@ -84,7 +84,7 @@ def test_without_tensorboard_metrics_are_still_written(tmp_path, monkeypatch, im
   writer.write_images(1, {'pairs': image})
   writer.close()
   assert len(lines) == 1 and 'tensorboard is not installed' in lines[0]
-  assert sorted(path.name for path in tmp_path.iterdir()) == ['metrics.jsonl', 'images']
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['images', 'metrics.jsonl']
 
 
 def test_only_process_0_writes(tmp_path, monkeypatch, image):

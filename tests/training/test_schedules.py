@@ -26,7 +26,6 @@ from dgnet_jax.training.schedules import (
 )
 from dgnet_jax.types import ActiveTerms
 from tests.parity import goldens
-from tests.tiny_run import frozen
 
 RELEASE_RAMPS = {
   'structure_code': 'recon_s_w',
@@ -178,7 +177,7 @@ class TestRelease:
   @pytest.mark.parametrize('name', STEP_FILES)
   def test_weights_and_rates_of_the_golden_steps(self, parity_dir, name):
     golden = goldens.load_json(parity_dir, name)
-    config = frozen(goldens.config_of(golden['meta']))
+    config = goldens.config_of(golden['meta'])
     for record in golden.get('steps', [golden]):
       step = record['iteration']
       weights, rates = weights_at(step, config.ramps), learning_rates(config.optimizer, step)

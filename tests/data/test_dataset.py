@@ -1,54 +1,81 @@
-"""From a config to an index: what a job needs of a data set."""
+"""From a config to an index: required splits, and verification of the images."""
 
 import pytest
 
-from dgnet_jax.config.defaults import default_config
-from dgnet_jax.data.dataset import TEST, open_dataset
+from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.data import verification
+from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.errors import MissingSplit, UserError
 from tests.data.folders import write_image, write_market
 
 
 @pytest.fixture
-def config(tmp_path):
-  config = default_config()
-  config.data.root = str(write_market(tmp_path))
-  return config
+def root(tmp_path):
+  (tmp_path / 'market').mkdir()
+  return write_market(tmp_path / 'market')
 
 
-def without_query(config, tmp_path):
-  (tmp_path / 'query').rename(tmp_path / 'elsewhere')
-  return config
+@pytest.fixture
+def data_config(root):
+  return DataConfig(root=str(root), decode_threads=2)
 
 
-def test_a_whole_data_set(config, tmp_path, lines):
-  lines.clear()
-  assert len(open_dataset(config, 'w', verify=True).train) == 6
-  assert lines == [f'data: {tmp_path}']
+@pytest.fixture
+def decoded(monkeypatch):
+  """The paths of the images that are decoded to verify them."""
+  paths, verify_image = [], verification.verify_image
+
+  def spy(path):
+    paths.append(path)
+    verify_image(path)
+
+  monkeypatch.setattr(verification, 'verify_image', spy)
+  return paths
 
 
-def test_training_needs_no_query(config, tmp_path, lines):
-  lines.clear()
-  open_dataset(without_query(config, tmp_path), 'w')
-  assert 'query (folder query): it can be trained on, not evaluated' in lines[0]
+def test_complete_dataset_logs_only_its_root(data_config, root, tmp_path, lines):
+  assert len(open_dataset(data_config, tmp_path / 'run', verify=True).train) == 6
+  assert lines == [f'data: {root}']
 
 
-def test_evaluation_needs_query_and_gallery(config, tmp_path):
+def test_missing_query_is_a_warning_for_training(data_config, root, tmp_path, lines):
+  (root / 'query').rename(root / 'elsewhere')
+  open_dataset(data_config, tmp_path / 'run')
+  assert 'query (folder query): the run can be trained but not evaluated' in lines[0]
+
+
+def test_missing_query_is_an_error_for_evaluation(data_config, root, tmp_path):
+  (root / 'query').rename(root / 'elsewhere')
   with pytest.raises(MissingSplit, match=r'has no images of query \(folder query\)') as error:
-    open_dataset(without_query(config, tmp_path), 'w', needs=TEST)
-  assert str(tmp_path) in str(error.value)
+    open_dataset(data_config, tmp_path / 'run', needs=TEST_SPLITS)
+  assert str(root) in str(error.value)
 
 
-def test_evaluation_needs_no_train(config, tmp_path):
-  (tmp_path / 'bounding_box_train').rename(tmp_path / 'elsewhere')
-  assert len(open_dataset(config, 'w', needs=TEST).query) == 2
+def test_missing_train_is_an_error_for_training_only(data_config, root, tmp_path):
+  (root / 'bounding_box_train').rename(root / 'elsewhere')
+  assert len(open_dataset(data_config, tmp_path / 'run', needs=TEST_SPLITS).query) == 2
   with pytest.raises(MissingSplit, match='train .folder bounding_box_train'):
-    open_dataset(config, 'w')
+    open_dataset(data_config, tmp_path / 'run')
 
 
-def test_one_person_is_too_few(config, tmp_path):
-  for path in (tmp_path / 'bounding_box_train').iterdir():
+def test_single_training_identity_is_an_error(data_config, root, tmp_path):
+  for path in (root / 'bounding_box_train').iterdir():
     path.unlink()
   for i in range(3):
-    write_image(tmp_path / 'bounding_box_train' / f'0001_c1s1_{i:06d}_00.jpg')
-  with pytest.raises(UserError, match='one person in the training split'):
-    open_dataset(config, 'w')
+    write_image(root / 'bounding_box_train' / f'0001_c1s1_{i:06d}_00.jpg')
+  with pytest.raises(UserError, match='only one identity in the training split'):
+    open_dataset(data_config, tmp_path / 'run')
+
+
+def test_second_start_verifies_no_image_again(data_config, tmp_path, decoded):
+  open_dataset(data_config, tmp_path / 'run', verify=True)
+  assert len(decoded) == 12
+  open_dataset(data_config, tmp_path / 'run', verify=True)
+  assert len(decoded) == 12
+  open_dataset(data_config, tmp_path / 'another run', verify=True)
+  assert len(decoded) == 24
+
+
+def test_loader_memory_leaves_training_images_to_the_source(root, tmp_path, decoded):
+  open_dataset(DataConfig(root=str(root), loader='memory'), tmp_path / 'run', verify=True)
+  assert len(decoded) == 6 and not any('bounding_box_train' in path for path in decoded)

@@ -1,4 +1,4 @@
-"""The thread between a source and the devices: order, sharding, errors and a clean end."""
+"""The feed from a source to the devices: order, sharding, errors and a clean end."""
 
 import gc
 import subprocess
@@ -27,7 +27,7 @@ def feed_threads():
 
 
 @pytest.fixture(autouse=True)
-def no_thread_stays():
+def no_leftover_threads():
   yield
   assert feed_threads() == []
 
@@ -39,27 +39,27 @@ def batch(step, size=8):
 
 
 class Source:
-  """Counts batches handed out, and notes that it was closed."""
+  """Counts its batches, and records that it was closed."""
 
-  def __init__(self, last=None, error=None):
-    self.given, self.closed = 0, False
-    self._last, self._error = last, error
+  def __init__(self, length=None, error=None):
+    self.count, self.closed = 0, False
+    self._length, self._error = length, error
 
   def __iter__(self):
     return self
 
   def __next__(self):
-    if self.given == self._last:
+    if self.count == self._length:
       raise self._error or StopIteration
-    self.given += 1
-    return batch(self.given - 1)
+    self.count += 1
+    return batch(self.count - 1)
 
   def close(self):
     self.closed = True
 
 
-def test_batches_come_in_order_split_over_the_devices(mesh):
-  source = Source(last=5)
+def test_batches_arrive_in_order_and_sharded(mesh):
+  source = Source(length=5)
   batches = list(device_batches(source, mesh))
   assert [int(b.image[0, 0]) for b in batches] == list(range(5)) and source.closed
   for leaf in jax.tree.leaves(batches[0]):
@@ -68,14 +68,14 @@ def test_batches_come_in_order_split_over_the_devices(mesh):
   np.testing.assert_array_equal(batches[0].identity, batch(0).identity)
 
 
-def test_any_tree_of_arrays_will_do(mesh):
+def test_batches_may_be_any_pytree(mesh):
   images, labels = next(device_batches(iter([(np.zeros((8, 3)), np.arange(8))]), mesh))
   np.testing.assert_array_equal(labels, np.arange(8))
   assert images.shape == (8, 3)
 
 
-def test_an_error_of_the_source_comes_after_its_good_batches(mesh):
-  batches = device_batches(Source(last=2, error=UserError('x.jpg: unreadable')), mesh)
+def test_source_error_is_raised_after_the_batches_before_it(mesh):
+  batches = device_batches(Source(length=2, error=UserError('x.jpg: unreadable')), mesh)
   assert [int(next(batches).image[0, 0]) for _ in range(2)] == [0, 1]
   with pytest.raises(UserError, match='x.jpg'):
     next(batches)
@@ -83,22 +83,22 @@ def test_an_error_of_the_source_comes_after_its_good_batches(mesh):
     next(batches)
 
 
-def test_a_batch_must_divide_among_the_devices():
-  with pytest.raises(UserError, match='a batch of 8 does not divide among 3 devices'):
+def test_batch_must_be_divisible_by_the_devices():
+  with pytest.raises(UserError, match='a batch of 8 is not divisible by 3 devices'):
     next(device_batches(Source(), make_mesh(jax.devices()[:3])))
 
 
-def test_it_reads_only_a_little_ahead(mesh):
+def test_read_ahead_is_bounded(mesh):
   source = Source()
   batches = device_batches(source, mesh)
   next(batches)
   time.sleep(0.2)
-  assert 2 <= source.given <= 3
+  assert 2 <= source.count <= 3
   batches.close()
 
 
 @pytest.mark.parametrize('wait', [0, 0.1])
-def test_closing_ends_the_thread_and_the_source(mesh, wait):
+def test_close_ends_the_thread_and_the_source(mesh, wait):
   source = Source()
   batches = device_batches(source, mesh)
   next(batches)
@@ -110,7 +110,7 @@ def test_closing_ends_the_thread_and_the_source(mesh, wait):
     next(batches)
 
 
-def test_a_generator_is_closed_too(mesh):
+def test_close_closes_a_generator(mesh):
   ended = []
 
   def generate():
@@ -126,7 +126,7 @@ def test_a_generator_is_closed_too(mesh):
   assert ended == [True]
 
 
-def test_a_forgotten_feed_is_collected(mesh):
+def test_unreferenced_feed_is_collected(mesh):
   source = Source()
   batches = device_batches(source, mesh)
   next(batches)
@@ -135,7 +135,7 @@ def test_a_forgotten_feed_is_collected(mesh):
   assert source.closed and not feed_threads()
 
 
-def test_an_unclosed_feed_does_not_keep_the_program():
+def test_unclosed_feed_does_not_block_program_exit():
   program = (
     'import itertools, numpy as np\n'
     'from dgnet_jax.data.prefetch import device_batches\n'

@@ -1,5 +1,6 @@
-"""All sources of training batches: the same images in the same order."""
+"""All sources of training batches yield the same images in the same order."""
 
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -9,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.schema import Config, DataConfig, TeacherConfig
 from dgnet_jax.data.images import read_image
 from dgnet_jax.data.registry import read_layout
-from dgnet_jax.data.sources import in_memory, tfdata
+from dgnet_jax.data.sources import factory, in_memory
 from dgnet_jax.data.sources.factory import make_source
-from dgnet_jax.data.sources.tfdata import decode_and_resize, import_tensorflow
+from dgnet_jax.data.sources.threaded import ThreadSource
 from dgnet_jax.errors import UserError
 from tests.conftest import REPO
 from tests.data.folders import TRAIN, write_market
@@ -29,17 +30,9 @@ def loader(request):
   return request.param
 
 
-@pytest.fixture(scope='module')
-def tf():
-  pytest.importorskip('tensorflow', exc_type=ImportError)
-  return import_tensorflow()
-
-
-def make_config(loader='memory', size=(16, 8)):
-  config = default_config()
-  config.data.loader, config.data.image_size_hw, config.data.decode_threads = loader, size, 2
-  config.batch_size, config.teacher.batch_size = 2, 4
-  return config
+def make_config(loader='memory', image_size_hw=(16, 8), **data_fields):
+  data_config = DataConfig(loader=loader, image_size_hw=image_size_hw, **{'decode_threads': 2, **data_fields})
+  return Config(batch_size=2, data=data_config, teacher=TeacherConfig(batch_size=4))
 
 
 @pytest.fixture(scope='module')
@@ -51,8 +44,7 @@ def take(batches, count):
   return list(itertools.islice(batches, count))
 
 
-def test_pairs(split, loader, monkeypatch):
-  monkeypatch.setattr(tfdata, 'WINDOW', 2)
+def test_pair_batches_hold_the_images_of_the_sampler(split, loader):
   source = make_source(split, make_config(loader))
   batches = take(source.batches(0), 7)
   files = np.stack([read_image(path, (16, 8)) for path in split.paths]).astype(int)
@@ -66,7 +58,7 @@ def test_pairs(split, loader, monkeypatch):
   jax.tree.map(np.testing.assert_array_equal, take(source.batches(4), 3), batches[4:])
 
 
-def test_singles(split, loader):
+def test_single_batches_hold_the_images_of_the_sampler(split, loader):
   source = make_source(split, make_config(loader))
   images, classes = zip(*take(source.single_batches(1), 3), strict=True)
   assert images[0].shape == (4, 16, 8, 3) and classes[0].dtype == np.int32
@@ -77,38 +69,23 @@ def test_singles(split, loader):
     assert np.abs(image.astype(int) - expected).max() <= 3
 
 
-def test_sources_agree_on_real_crops(shared_data_dir, tf):
+def test_sources_agree_on_real_crops(shared_data_dir):
+  pytest.importorskip('tensorflow', exc_type=ImportError)
   split = read_layout(shared_data_dir / 'market_mini').train
-  one, same, two = (next(make_source(split, make_config(loader, (256, 128))).batches(5)) for loader in LOADERS)
-  jax.tree.map(np.testing.assert_array_equal, one, same)  # both decode with Pillow
-  np.testing.assert_array_equal(one.identity, two.identity)
-  for a, b in ((one.image, two.image), (one.positive, two.positive)):
+  memory, threads, tfdata = (next(make_source(split, make_config(loader, (256, 128))).batches(5)) for loader in LOADERS)
+  jax.tree.map(np.testing.assert_array_equal, memory, threads)  # both decode with Pillow
+  np.testing.assert_array_equal(memory.identity, tfdata.identity)
+  for a, b in ((memory.image, tfdata.image), (memory.positive, tfdata.positive)):
     assert np.mean(np.abs(a.astype(int) - b) <= 1) > 0.999
 
 
-@pytest.mark.parametrize('i', range(4))
-def test_tensorflow_agrees_with_the_release(parity_dir, tf, i, ledger):
-  with np.load(parity_dir / 'preprocess.npz') as golden:
-    contents, decoded, resized = (golden[f'{name}{i}'] for name in ('file', 'decoded', 'resized'))
-  same_size = decode_and_resize(tf, contents.tobytes(), decoded.shape[:2])
-  np.testing.assert_array_equal(same_size, decoded)
-  image = decode_and_resize(tf, contents.tobytes(), (256, 128)).numpy()
-  off = np.abs(image.astype(int) - resized)
-  ledger.check('preprocess: the same with tf.data', np.mean(off > 1), 0.01)
-
-
-def test_tensorflow_sees_no_accelerator(tf):
-  assert tf.config.get_visible_devices('GPU') == []
-
-
-def test_too_few_images(split, loader):
-  config = make_config(loader)
-  config.batch_size = 8
+def test_fewer_images_than_a_batch_is_an_error(split, loader):
+  config = dataclasses.replace(make_config(loader), batch_size=8)
   with pytest.raises(UserError, match='fewer than a batch of 8'):
     next(make_source(split, config).batches(0))
 
 
-def test_memory_names_every_unreadable_file(tmp_path):
+def test_memory_reports_every_unreadable_file(tmp_path):
   split = read_layout(write_market(tmp_path)).train
   for name in TRAIN[1:3]:
     (tmp_path / 'bounding_box_train' / name).write_bytes(b'')
@@ -117,46 +94,42 @@ def test_memory_names_every_unreadable_file(tmp_path):
   assert TRAIN[1] in str(error.value) and TRAIN[2] in str(error.value)
 
 
-def test_a_file_damaged_while_training_is_named(tmp_path, tf):
-  split = read_layout(write_market(tmp_path)).train
-  path = tmp_path / 'bounding_box_train' / TRAIN[1]
-  path.write_bytes(path.read_bytes()[:-60])
-  with pytest.raises(UserError, match=TRAIN[1]):
-    take(make_source(split, make_config('tfdata')).batches(0), 6)
-
-
-def test_memory_needed_is_told_and_too_much_is_refused(split, monkeypatch, lines):
-  lines.clear()
-  make_source(split, make_config(size=(1024, 512)))
+def test_memory_logs_its_size_and_refuses_too_much(split, monkeypatch, lines):
+  make_source(split, make_config(image_size_hw=(1024, 512)))
   assert lines == ['holding 6 images of 1024x512 in memory: 9 MiB']
   monkeypatch.setattr(in_memory, '_physical_memory', lambda: 1000)
-  with pytest.raises(UserError, match="'tfdata'"):
+  with pytest.raises(UserError, match="set data.loader to 'tfdata' or 'threads'"):
     make_source(split, make_config())
 
 
-def test_missing_tensorflow_is_explained(split, monkeypatch):
+def test_threads_replaces_tfdata_where_tensorflow_is_missing(split, monkeypatch, lines):
   monkeypatch.setitem(sys.modules, 'tensorflow', None)
-  with pytest.raises(UserError, match='tfdata'):
-    make_source(split, make_config('tfdata'))
+  factory._warn_without_tensorflow.cache_clear()
+  sources = [make_source(split, make_config('tfdata')) for _ in range(2)]
+  assert all(type(source) is ThreadSource for source in sources)
+  expected = next(make_source(split, make_config('threads')).batches(3))
+  jax.tree.map(np.testing.assert_array_equal, next(sources[0].batches(3)), expected)
+  assert len(lines) == 1 and "TensorFlow is not installed, so data.loader 'threads' replaces" in lines[0]
+  assert 'pip install "tensorflow' in lines[0]
 
 
-def test_a_process_gets_its_rows(split, loader, monkeypatch):
-  whole = next(make_source(split, make_config(loader)).batches(3))
+def test_processes_share_a_batch(split, loader, monkeypatch):
+  complete = next(make_source(split, make_config(loader)).batches(3))
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  rows = []
+  parts = []
   for process in (0, 1):
     monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
-    rows.append(next(make_source(split, make_config(loader)).batches(3)))
-  jax.tree.map(lambda a, *b: np.testing.assert_array_equal(a, np.concatenate(b)), whole, *rows)
+    parts.append(next(make_source(split, make_config(loader)).batches(3)))
+  jax.tree.map(lambda a, *b: np.testing.assert_array_equal(a, np.concatenate(b)), complete, *parts)
 
 
-def test_memory_needs_no_tensorflow(split):
+def test_memory_works_without_tensorflow(split):
   program = (
     'import sys; sys.modules["tensorflow"] = None\n'
-    'from dgnet_jax.config.defaults import default_config\n'
+    'from dgnet_jax.config.schema import Config, DataConfig\n'
     'from dgnet_jax.data.registry import read_layout\n'
     'from dgnet_jax.data.sources.factory import make_source\n'
-    'config = default_config(); config.data.loader = "memory"; config.batch_size = 2\n'
+    'config = Config(batch_size=2, data=DataConfig(loader="memory"))\n'
     'index = read_layout(sys.argv[1])\n'
     'print(next(make_source(index.train, config).batches(0)).image.shape)\n'
   )

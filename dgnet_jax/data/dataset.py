@@ -71,7 +71,7 @@ def open_dataset(
   if verify:
     decoded_by_source = {'train'} if data_config.loader == 'memory' else set()
     paths = [path for name, split in index.splits.items() if name not in decoded_by_source for path in split.paths]
-    memory = pathlib.Path(workdir) / 'verified_images.json'
-    verify_images(paths, threads=data_config.decode_threads, memory=memory)
+    cache_file = pathlib.Path(workdir) / 'verified_images.json'
+    verify_images(paths, threads=data_config.decode_threads, cache_file=cache_file)
   logger.info(f'data: {root}')
   return index

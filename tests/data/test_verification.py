@@ -1,4 +1,4 @@
-"""Verification of images and its memory."""
+"""Verification of images, and the cache of verified ones."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.data.folders import write_image
 
 
 @pytest.fixture
-def memory(tmp_path):
+def cache_file(tmp_path):
   return tmp_path / 'run' / 'verified.json'
 
 
@@ -40,12 +40,12 @@ def decoded(monkeypatch):
 
 
 @pytest.fixture
-def verify(memory, decoded):
+def verify(cache_file, decoded):
   """Verifies paths and returns the file names of those that were decoded."""
 
   def run(paths):
     decoded.clear()
-    verify_images(paths, threads=2, memory=memory)
+    verify_images(paths, threads=2, cache_file=cache_file)
     return sorted(decoded)
 
   return run
@@ -94,34 +94,34 @@ def test_missing_image_is_an_error_although_it_was_verified(paths, verify):
     b'[' * 100_000,
   ],
 )
-def test_damaged_memory_means_verifying_again(paths, verify, memory, content):
+def test_damaged_cache_means_verifying_again(paths, verify, cache_file, content):
   verify(paths)
-  memory.write_bytes(content)
+  cache_file.write_bytes(content)
   assert len(verify(paths)) == 4
   assert verify(paths) == []
 
 
-def test_damaged_entries_are_verified_again(paths, verify, memory):
+def test_damaged_entries_are_verified_again(paths, verify, cache_file):
   verify(paths)
-  content = json.loads(memory.read_text())
+  content = json.loads(cache_file.read_text())
   content['images'] |= {paths[0]: 'x', paths[1]: [1], paths[2]: None}
-  memory.write_text(json.dumps(content))
+  cache_file.write_text(json.dumps(content))
   assert verify(paths) == ['0.png', '1.png', '2.png']
 
 
-def test_memory_keeps_only_the_current_images(paths, verify, memory):
+def test_cache_keeps_only_the_current_images(paths, verify, cache_file):
   verify(paths)
   verify(paths[:1])
-  assert len(json.loads(memory.read_text())['images']) == 4  # nothing new, so it is not written
+  assert len(json.loads(cache_file.read_text())['images']) == 4  # nothing new, so it is not written
   write_image(paths[0], seed=9)
   verify(paths[:1])
-  assert list(json.loads(memory.read_text())['images']) == paths[:1]
-  assert [path.name for path in memory.parent.iterdir()] == ['verified.json']
+  assert list(json.loads(cache_file.read_text())['images']) == paths[:1]
+  assert [path.name for path in cache_file.parent.iterdir()] == ['verified.json']
 
 
-def test_memory_that_cannot_be_written_is_a_warning(paths, tmp_path, lines):
+def test_cache_that_cannot_be_written_is_a_warning(paths, tmp_path, lines):
   (tmp_path / 'file').write_text('')
-  verify_images(paths, threads=1, memory=tmp_path / 'file' / 'verified.json')
+  verify_images(paths, threads=1, cache_file=tmp_path / 'file' / 'verified.json')
   assert len(lines) == 1 and 'the next start verifies all images again' in lines[0]
 
 
@@ -141,7 +141,7 @@ def test_undecodable_file_names_are_remembered(tmp_path, verify):
   assert verify([os.fsdecode(path)]) == []
 
 
-def test_records_are_verified_again_when_their_folder_changes(tmp_path, memory, monkeypatch):
+def test_records_are_verified_again_when_their_folder_changes(tmp_path, cache_file, monkeypatch):
   decoded = []
   monkeypatch.setattr(verification, 'verify_image', decoded.append)
   (tmp_path / '1.0.0').mkdir()
@@ -150,5 +150,5 @@ def test_records_are_verified_again_when_their_folder_changes(tmp_path, memory, 
   for content, expected in ((b'records', 3), (b'records', 3), (b'more records', 6)):
     if content != b'records':
       (tmp_path / '1.0.0' / 'shard').write_bytes(content)
-    verify_images(addresses, threads=1, memory=memory)
+    verify_images(addresses, threads=1, cache_file=cache_file)
     assert len(decoded) == expected

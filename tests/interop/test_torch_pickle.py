@@ -37,7 +37,7 @@ LONG = b'\x8a\x08' + struct.pack('<q', 10**15)
 SHARED = b'h\x00h\x00\x86q\x00'  # a pair of what memo 0 holds, twice, into memo 0
 HOSTILE = {
   'unknown class': (b'cnetworks\nAdaINGen\n', "refers to 'networks.AdaINGen'"),
-  'whole module': (b'ctorch.nn.modules.container\nSequential\n)\x81', "'torch.nn.modules.container.Sequential'"),
+  'pickled module': (b'ctorch.nn.modules.container\nSequential\n)\x81', "'torch.nn.modules.container.Sequential'"),
   'long name': (b'c' + b'a' * 10**6 + b'\nb\n', 'refers to .a{100}'),
   'unknown function': (b'ctorch._utils\n_rebuild_tensor_v3\n', '_rebuild_tensor_v3'),
   'function as a value': (b'ccollections\nOrderedDict\n', 'is not data'),

@@ -116,7 +116,7 @@ OURS_ALONE = {
   'reid.detach_code': 'the release always detaches the code',
   'teaching.fine_on_real': 'the release has one weight, B_w, for real and for cross images',
   'teaching.teacher_dropout': 'the release leaves it on by accident after its first image dump',
-  'reid.batch_norm_group': 'the release normalises over the whole batch of a call',
+  'reid.batch_norm_group': 'the release normalises over all images of a call',
   'structure_encoder.dilations': 'the release has 3, 6, 9',
   'reid.num_parts': 'the release has 4',
 }
@@ -192,7 +192,7 @@ def config_fields(settings: Mapping[str, Any], source: str) -> tuple[dict[str, A
     notes.append(
       f'{source}: the release trains PCB with dropout 1, so that its heads learn nothing; see reid.primary_dropout'
     )
-  return _with_whole_tuples(fields), notes
+  return _with_complete_tuples(fields), notes
 
 
 def teacher_fields(options: Mapping[str, Any], source: str) -> tuple[dict[str, Any], list[str]]:
@@ -250,7 +250,7 @@ def _pick(fields: Mapping[str, Any], name: str) -> Any:
   return fields[field][int(index)] if index.isdigit() else fields[name]
 
 
-def _with_whole_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _with_complete_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
   """Replaces items of tuples ('a.0', 'a.1') by the tuples; an item that is missing is that of the default."""
   defaults = dict(leaves(default_config()))
   merged: dict[str, Any] = {}

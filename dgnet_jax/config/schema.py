@@ -38,8 +38,7 @@ class DataConfig:
   # Regular expression with a group `camera`, searched in file names: cam(?P<camera>\d+). With '' cameras are unknown,
   # and every gallery image of a query's identity is a match. Layout folders only.
   camera_pattern: str = ''
-  # tfdata (decode while training; without TensorFlow: threads), threads (the same batches, decoded by Pillow) or memory
-  # (decode once, keep all).
+  # tfdata (decode while training), threads (the same batches without TensorFlow) or memory (decode once, keep all).
   loader: str = 'tfdata'
   cache_mib: int = 2048  # loader threads: MiB of encoded files to keep in memory
   image_size_hw: tuple[int, int] = (256, 128)  # height and width of training images, pixels

@@ -123,8 +123,8 @@ def small_map_convolution(
     rhs: f[k, l, C, O].
     window_strides: down and right.
     padding: before and after, down and right; or a name, as lax takes it.
-    **settings: other arguments of lax. The matrix product honours `precision`; with dilation, groups or other
-      non-default settings there is always a convolution.
+    **settings: other arguments of lax. The matrix product honours `precision`; dilation, groups and every other
+      non-default setting give a convolution.
 
   Returns:
     f[N, h, w, O].

@@ -51,6 +51,7 @@ def test_options_that_crash_the_release_are_rejected(field, value):
     validate(config)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('float64')
 class TestGenerator:
   @each('gen', GENERATORS)
@@ -77,6 +78,7 @@ class TestGenerator:
       assert variant.check_gradients('gen', gradients, expected).keys() == expected.keys()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('float64')
 class TestDiscriminator:
   @each('dis', DISCRIMINATORS)
@@ -111,6 +113,7 @@ class TestDiscriminator:
     variant.check('gradient of the image', np.linalg.norm(to_fake), golden['gen_loss_grad_fake'][0])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('float64')
 class TestReid:
   @each('id', REID)

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from dgnet_jax.config.loading import differences
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
-from dgnet_jax.training import replacement
+from dgnet_jax.training import checkpoint_replacement
 from dgnet_jax.training.checkpoint_arrays import (
   describe,
   form_of,
@@ -62,7 +62,7 @@ class Checkpoints:
     self._damaged: dict[int, str] = {}
     self._writable = keep is not None
     if self._writable:
-      replacement.recover(self.folder)
+      checkpoint_replacement.recover(self.folder)
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       create=self._writable,
@@ -87,7 +87,7 @@ class Checkpoints:
     replaced = [old for old in self._manager.all_steps() if old >= step]
     if replaced:
       self._manager.wait_until_finished()
-      replacement.move_aside(self.folder, replaced, new_step=step)
+      checkpoint_replacement.move_aside(self.folder, replaced, new_step=step)
       self._manager.reload()
     data = jax.tree.map(key_to_data, state)
     description = {
@@ -100,7 +100,7 @@ class Checkpoints:
     if wait or replaced:
       self._manager.wait_until_finished()
     if replaced:
-      replacement.recover(self.folder)
+      checkpoint_replacement.recover(self.folder)
       self._damaged = {old: reason for old, reason in self._damaged.items() if old < step}
 
   def latest_step(self) -> int | None:
@@ -209,7 +209,7 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _reading(self, step: int) -> Iterator[ocp.CheckpointManager]:
-    """Yields the manager, and tells a damaged checkpoint from storage that fails, which may work the next time."""
+    """Yields the manager, and turns what it raises into an error that blames the checkpoint or the storage."""
     assert self._manager is not None
     try:
       yield self._manager

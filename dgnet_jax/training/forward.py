@@ -15,9 +15,13 @@ frozen = jax.lax.stop_gradient
 class Draws:
   """The random draws of a step, except those of the augmentation.
 
-  update_structure_encoder: bool[]. If True, the structure-code loss trains the encoder on detached cross images;
-  otherwise it trains the generator through a frozen encoder. *_dropout_key: None disables dropout. edge_key,
-  cross_edge_key: for the noise on the edges of images and of cross images; None adds no noise.
+  Attributes:
+    update_structure_encoder: bool[]. If True, the structure-code loss trains the encoder on detached cross images;
+      otherwise it trains the generator through a frozen encoder.
+    dropout_key: for the re-id network; None disables dropout.
+    teacher_dropout_key: for the teachers; None disables dropout.
+    edge_key: for the noise on edges of the images; None adds no noise.
+    cross_edge_key: for the noise on edges of the cross images; None adds no noise.
   """
 
   update_structure_encoder: Array
@@ -29,7 +33,12 @@ class Draws:
 
 @flax.struct.dataclass
 class AppearanceCodes:
-  """Appearance codes f[B, 2, F] of the images and of their positives; constants in style AB (release facts 4, 16)."""
+  """Appearance codes; constants in style AB (release facts 4 and 16).
+
+  Attributes:
+    image: f[B, 2, F], of the images.
+    positive: f[B, 2, F], of their positives.
+  """
 
   image: Array
   positive: Array
@@ -37,9 +46,14 @@ class AppearanceCodes:
 
 @flax.struct.dataclass
 class Generated:
-  """The forward pass: the structure codes of the images, and generated images f[B, 2, H, W, 3].
+  """What the generator makes of a batch.
 
-  cross is indexed by its structure donor: cross[:, 0] has structure 0 and appearance 1 (the release's x_ab).
+  Attributes:
+    structure_code: of the images, with leading axes [B, 2].
+    self_reconstruction: f[B, 2, H, W, 3], from the codes of the same image.
+    positive_reconstruction: f[B, 2, H, W, 3], with the appearance code of the positive.
+    cross: f[B, 2, H, W, 3], indexed by structure donor: cross[:, 0] has structure 0 and appearance 1 (the release's
+      x_ab).
   """
 
   structure_code: Array

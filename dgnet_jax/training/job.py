@@ -29,7 +29,12 @@ State = TypeVar('State', bound=HasStep)
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What is reported of the steps since the last report: a summary for the progress line, and numbers to store."""
+  """A report of the steps since the last one.
+
+  Attributes:
+    summary: for the progress line.
+    scalars: numbers to write, by name.
+  """
 
   summary: str
   scalars: Mapping[str, float]
@@ -39,10 +44,13 @@ class Report:
 class Job(Generic[State]):
   """The parts in which training jobs differ.
 
-  name: at the start of progress lines; may be empty. num_steps: length of the run. advice: what to change if a loss is
-  not finite. take_step: maps a state and the number of steps done to the next state and its metrics. report: maps the
-  number of steps done and the mean metrics since the last report to a report. after_step: called with the number of
-  steps done and the new state.
+  Attributes:
+    name: at the start of progress lines; may be empty.
+    num_steps: length of the run.
+    advice: what to change if a loss is not finite.
+    take_step: from a state and the number of steps done to the next state and its metrics.
+    report: from the number of steps done and the mean metrics since the last report to a report.
+    after_step: called with the number of steps done and the new state; None for nothing.
   """
 
   name: str

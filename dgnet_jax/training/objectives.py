@@ -30,11 +30,15 @@ DISCRIMINATOR_TERMS = ('discriminator', 'r1')
 
 @flax.struct.dataclass
 class StepInputs:
-  """Everything that the generator's and the re-id network's objective reads but is not differentiated by.
+  """What the objective of generator and re-id network reads without being differentiated by it.
 
-  batch: the augmented images. codes: appearance codes of the clean images. reid_stats: running statistics of the re-id
-  network after the clean calls. discriminator_params: already updated in this step. labels: the teachers', f[B, 2, K]
-  by appearance donor; None if nothing is learned from cross images. draws: of this step.
+  Attributes:
+    batch: the augmented images.
+    codes: appearance codes of the clean images.
+    reid_stats: running statistics of the re-id network after the clean calls.
+    discriminator_params: already updated in this step.
+    labels: f[B, 2, K], the teachers' labels by appearance donor; None if nothing is learned from cross images.
+    draws: of this step.
   """
 
   batch: PairBatch
@@ -81,23 +85,23 @@ def discriminator_terms(
     discriminator and r1 (weighted), f[B, 2] each.
   """
 
-  def judge(real: Array, fake: Array) -> tuple[Array, Array]:
+  def loss_and_penalty(real: Array, fake: Array) -> tuple[Array, Array]:
     fake_scores = networks.discriminate(params, fake)
-    judged = [scores_and_penalty(score_fn, real, losses.score_transform) for score_fn in networks.score_fns(params)]
-    penalty = r1_weight * jnp.stack([penalty for _, penalty in judged]).sum(0)
-    return losses.discriminator([scores for scores, _ in judged], fake_scores), penalty
+    scales = [scores_and_penalty(score_fn, real, losses.score_transform) for score_fn in networks.score_fns(params)]
+    penalty = r1_weight * jnp.stack([penalty for _, penalty in scales]).sum(0)
+    return losses.discriminator([scores for scores, _ in scales], fake_scores), penalty
 
-  loss, penalty = _judged(networks, judge, real, frozen(fake))
+  loss, penalty = _over_streams(networks, loss_and_penalty, real, frozen(fake))
   return {'discriminator': loss, 'r1': penalty}
 
 
-def _judged(networks: Networks, judge: Callable[..., Tree], *images: Array) -> Tree:
+def _over_streams(networks: Networks, function: Callable[..., Tree], *images: Array) -> Tree:
   """Applies a function of f[N, H, W, 3] to f[B, 2, H, W, 3], by stream if the discriminator mixes a call's images."""
   if networks.scores_depend_on_batch:
-    by_stream: Tree = per_stream(judge)(*images)
+    by_stream: Tree = per_stream(function)(*images)
     return by_stream
   lead = images[0].shape[:2]
-  result = judge(*(image.reshape(-1, *image.shape[2:]) for image in images))
+  result = function(*(image.reshape(-1, *image.shape[2:]) for image in images))
   unflattened: Tree = jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), result)
   return unflattened
 
@@ -113,10 +117,10 @@ def _reconstruction_terms(generated: Generated, image: Array) -> Terms:
 def _adversarial_terms(
   networks: Networks, losses: AdversarialLosses, discriminator_params: Params, generated: Generated
 ) -> Terms:
-  def judge(fake: Array) -> Array:
+  def loss(fake: Array) -> Array:
     return losses.generator(networks.discriminate(frozen(discriminator_params), fake))
 
-  return {'adversarial': _judged(networks, judge, generated.cross_by_appearance)}
+  return {'adversarial': _over_streams(networks, loss, generated.cross_by_appearance)}
 
 
 def _identification(logits: Array, identity: Array) -> Array:

@@ -23,7 +23,7 @@ def soft_labels(
 ) -> Array:
   """Computes labels from the teachers' predictions for images and their mirror images; no gradient flows back.
 
-  Each stream, and each stream of mirror images, is a BatchNorm call of its own (release facts 12 and 13).
+  Each stream, and each stream of mirror images, is a separate BatchNorm call (release facts 12 and 13).
 
   Args:
     network: from `make_teacher_network`.

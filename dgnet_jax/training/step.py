@@ -41,8 +41,12 @@ REID_TERMS = ('identity', 'positive_identity', 'fine_identity', 'primary_teachin
 class StepContext:
   """What all iterations of a run have in common.
 
-  Of `config` the step reads weights, ramps, teaching, augment, discriminator.gan_type and .r1_weight, joint and
-  structure_encoder_update_prob, all while tracing.
+  Attributes:
+    networks: from `make_networks`.
+    teacher_network: from `make_teacher_network`.
+    optimizers: from `make_optimizers`.
+    config: weights, ramps, teaching, augment, discriminator.gan_type and .r1_weight, joint and
+      structure_encoder_update_prob are read while tracing.
   """
 
   networks: Networks
@@ -62,9 +66,14 @@ def make_step_context(config: Config, num_identities: int) -> StepContext:
 
 
 class _Forward(NamedTuple):
-  """The forward pass, and its backward pass from gradients of `generated` to those of generator and re-id network.
+  """The forward pass.
 
-  reid_stats: running statistics to continue with. The re-id gradients are None if none flow through the codes.
+  Attributes:
+    codes: appearance codes of the clean images.
+    reid_stats: running statistics of the re-id network to continue with.
+    generated: what the generator makes of the batch.
+    pull_back: from the gradients of `generated` to those of the generator's and the re-id network's parameters; the
+      latter are None if no gradient flows through the codes.
   """
 
   codes: AppearanceCodes

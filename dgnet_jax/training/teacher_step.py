@@ -25,7 +25,10 @@ TeacherStep = Callable[['TeacherState', Array, Array], tuple['TeacherState', Met
 class TeacherState:
   """Everything that the teacher's training needs to resume.
 
-  step: i32[], iterations done. rng: typed base key; all draws of a step derive from `fold_in(rng, step)`.
+  Attributes:
+    step: i32[], iterations done.
+    network: parameters, running statistics and optimizer state.
+    rng: typed base key; all draws of a step derive from `fold_in(rng, step)`.
   """
 
   step: Array

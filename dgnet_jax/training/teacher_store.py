@@ -88,7 +88,7 @@ def check_description(saved: Description, expected: Description, folder: pathlib
 
 
 def is_trained(folder: pathlib.Path) -> bool:
-  """Returns True if the folder holds a fully trained teacher, as far as its file names tell."""
+  """Returns True if the folder holds a fully trained teacher; reads no arrays."""
   description = read_description(folder)
   if description is None:
     return False

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dgnet_jax.errors import UserError
-from dgnet_jax.training import replacement
+from dgnet_jax.training import checkpoint_replacement
 from dgnet_jax.training.checkpoint_arrays import is_storage_error
 from dgnet_jax.training.checkpoints import Checkpoints
 from tests.training.checkpoint_states import assert_same, make_state, save_steps
@@ -166,13 +166,13 @@ class TestReplacement:
   def test_old_checkpoints_stay_until_the_new_one_is_complete(self, folder, monkeypatch):
     checkpoints = Checkpoints(folder, 3)
     seen = []
-    recover = replacement.recover
+    recover = checkpoint_replacement.recover
 
     def watch(path):
       seen.append(self.folders(path))
       recover(path)
 
-    monkeypatch.setattr(replacement, 'recover', watch)
+    monkeypatch.setattr(checkpoint_replacement, 'recover', watch)
     checkpoints.save(20, make_state(21))
     checkpoints.close()
     assert seen == [['.replaced_20_by_20', '.replaced_30_by_20', '10', '20']]

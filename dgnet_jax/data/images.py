@@ -5,7 +5,6 @@ import concurrent.futures
 import io
 import logging
 import os
-import time
 from typing import BinaryIO
 
 import numpy as np
@@ -15,13 +14,12 @@ from PIL import Image
 from dgnet_jax.data.image_bytes import is_record, read_bytes
 from dgnet_jax.data.index import printable, summarize
 from dgnet_jax.errors import UserError
-from dgnet_jax.utils.progress import Progress
+from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
 
 FORMATS = ('JPEG', 'PNG')  # every source decodes these alike
-PROGRESS_SECONDS = 5.0  # between two progress lines
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -147,15 +145,13 @@ def find_problems(
     return ''
 
   problems: dict[int, str] = {}
-  progress, last_line = Progress(len(paths), unit='images'), time.monotonic()
+  progress = ProgressLog(logger, action, len(paths), 'images')
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     try:
       for i, problem in enumerate(pool.map(problem_with, range(len(paths)))):
         if problem:
           problems[i] = problem
-        if time.monotonic() - last_line > PROGRESS_SECONDS:
-          logger.info(f'{action} {progress.line(i + 1)}')
-          last_line = time.monotonic()
+        progress.update(i + 1)
     except BaseException:
       pool.shutdown(wait=False, cancel_futures=True)  # on Ctrl-C, drop what is still queued
       raise

@@ -7,7 +7,6 @@ import os
 import pathlib
 import re
 import shutil
-import time
 
 import numpy as np
 
@@ -17,11 +16,10 @@ from dgnet_jax.data.layouts import LAYOUTS, SPLITS
 from dgnet_jax.data.readers.table import SUFFIX, write_table
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_folder
-from dgnet_jax.utils.progress import Progress
+from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_SECONDS = 5.0  # between two progress lines
 RELEASE_FOLDERS = {'train': 'train_all', 'query': 'query', 'gallery': 'gallery', 'multi_query': 'multi-query'}
 MARKET1501_CAMERAS = 9  # its file names have one digit for the camera
 
@@ -67,7 +65,7 @@ def _place_files(files: Sequence[tuple[str, str]], out: pathlib.Path, how: str) 
   """
   _check_new(out)
   place = METHODS[how]
-  progress, last_line = Progress(len(files), unit='files'), time.monotonic()
+  progress = ProgressLog(logger, how, len(files), 'files')
   with atomic_folder(out) as partial:
     folders: set[str] = set()
     for done, (source, target) in enumerate(files, 1):
@@ -80,9 +78,7 @@ def _place_files(files: Sequence[tuple[str, str]], out: pathlib.Path, how: str) 
       except OSError as error:
         hint = '; --files=copy works everywhere' if how != 'copy' else ''
         raise UserError(f'{printable(source)}: {how} to {out} failed ({error.strerror}){hint}') from error
-      if time.monotonic() - last_line > PROGRESS_SECONDS:
-        logger.info(f'{how} {progress.line(done)}')
-        last_line = time.monotonic()
+      progress.update(done)
   logger.info(f'{len(files)} files in {out}')
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 import dataclasses
 import functools
 import logging
-import time
 from typing import Any
 
 import jax
@@ -19,13 +18,12 @@ import numpy.typing as npt
 from dgnet_jax.evaluation.embeddings import Floats, Labels
 from dgnet_jax.sharding import batch_sharding, make_mesh, replicated
 from dgnet_jax.types import Array
-from dgnet_jax.utils.progress import Progress
+from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
 SCORE_BLOCK_BYTES = 64 * 2**20  # scores in memory at a time, over all devices
 STRIP_BYTES = 5 * 2**19  # scores compared at a time on one device
-PROGRESS_SECONDS = 10.0  # between progress lines
 MILLION = 10**6
 # Galleries are padded to a multiple of LANES and each query's own images to one of ROWS, so that few shapes compile.
 LANES, ROWS = 128, 8
@@ -109,7 +107,8 @@ def match_ranks(
 
   own_scores = np.zeros(relevance.own.shape, np.float32)
   num_above = np.zeros(relevance.own.shape, np.int64)
-  report = _PairProgress(len(queries) * (num_queried + num_others))
+  num_pairs, compared = len(queries) * (num_queried + num_others), 0
+  progress = ProgressLog(logger, 'ranking', -(-num_pairs // MILLION), 'million pairs')
   if num_queried:
     gallery = jax.device_put(_gallery_part(gallery_features, relevance.queried, 0), everywhere)
     for block in _slices(len(queries), rows):
@@ -117,7 +116,8 @@ def match_ranks(
       own = put(_padded(relevance.own[i].astype(np.int32), rows))
       scores, counts = compare_queried(put(_padded(queries[i], rows)), gallery, own, int(depth[i[0]]))
       own_scores[i], num_above[i] = np.asarray(scores)[: len(i)], np.asarray(counts)[: len(i)]
-      report.add(len(i) * num_queried)
+      compared += len(i) * num_queried
+      progress.update(compared // MILLION)
     del gallery
   for part in _slices(num_others, columns):
     gallery = jax.device_put(_gallery_part(gallery_features, relevance.others[part], columns), everywhere)
@@ -126,7 +126,8 @@ def match_ranks(
       own = put(_padded(own_scores[i], rows))
       counts = compare_others(put(_padded(queries[i], rows)), gallery, own, int(depth[i[0]]))
       num_above[i] += np.asarray(counts)[: len(i)]
-      report.add(len(i) * (part.stop - part.start))
+      compared += len(i) * (part.stop - part.start)
+      progress.update(compared // MILLION)
   return _ranks(own_scores, num_above, relevance)
 
 
@@ -234,17 +235,3 @@ def _gallery_part(features: Floats, index: np.ndarray, size: int) -> np.ndarray:
   part = np.full((_round_up(max(size, len(index)), LANES), features.shape[1]), np.nan, np.float32)
   part[: len(index)] = features[index]
   return part
-
-
-class _PairProgress:
-  """Logs the progress through pairs of a query and a gallery image, at most every `PROGRESS_SECONDS`."""
-
-  def __init__(self, total: int) -> None:
-    self._progress = Progress(-(-total // MILLION), unit='million pairs')
-    self._done, self._last_line = 0, time.monotonic()
-
-  def add(self, num_pairs: int) -> None:
-    self._done += num_pairs
-    if time.monotonic() - self._last_line > PROGRESS_SECONDS:
-      logger.info(f'ranking: {self._progress.line(self._done // MILLION)}')
-      self._last_line = time.monotonic()

@@ -7,7 +7,6 @@ features, orders the gallery.
 
 from collections.abc import Iterator
 import logging
-import time
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,9 @@ import numpy.typing as npt
 import scipy.sparse
 
 from dgnet_jax.evaluation.embeddings import Floats
-from dgnet_jax.evaluation.match_ranks import PROGRESS_SECONDS, SCORE_BLOCK_BYTES
+from dgnet_jax.evaluation.match_ranks import SCORE_BLOCK_BYTES
 from dgnet_jax.types import Array
-from dgnet_jax.utils.progress import Progress
+from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
@@ -85,16 +84,14 @@ class Reranker:
     """The nearest of each of N images, itself included, nearest first: i64[N, count]; its largest distance: f32[N]."""
     total = len(self._squares)
     nearest, farthest = np.empty((total, count), np.int64), np.empty(total, np.float32)
-    progress, last_line = Progress(total, unit='images'), time.monotonic()
+    progress = ProgressLog(logger, 're-ranking, nearest neighbours', total, 'images')
     for rows in self._row_blocks(total):
       distances = self._distances(rows)
       farthest[rows] = distances.max(axis=1)
       near = np.argpartition(distances, count - 1, axis=1)[:, :count]
       order = np.argsort(np.take_along_axis(distances, near, axis=1), axis=1, kind='stable')
       nearest[rows] = np.take_along_axis(near, order, axis=1)
-      if time.monotonic() - last_line > PROGRESS_SECONDS:
-        logger.info(f're-ranking, nearest neighbours: {progress.line(int(rows[-1]) + 1)}')
-        last_line = time.monotonic()
+      progress.update(int(rows[-1]) + 1)
     return nearest, np.maximum(farthest, np.finfo(np.float32).tiny)
 
   def _neighbour_weights(self, nearest: np.ndarray, k1: int) -> scipy.sparse.csr_array:

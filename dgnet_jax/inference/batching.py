@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Iterator
 import logging
-import time
 from typing import Any
 
 import jax
 import numpy as np
 
 from dgnet_jax.sharding import batch_sharding
-from dgnet_jax.utils.progress import Progress
+from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
-
-PROGRESS_SECONDS = 10.0  # between progress lines
 
 
 class BatchedFunction:
@@ -55,7 +52,7 @@ class BatchedFunction:
     return self._batches(inputs, lengths[0], label)
 
   def _batches(self, inputs: tuple[Any, ...], total: int, label: str) -> Iterator[Any]:
-    progress, last_line = Progress(total, unit='images'), time.monotonic()
+    progress = ProgressLog(logger, label, total, 'images')
     pending: tuple[Any, int] | None = None
     for start in range(0, total, self._batch_size):
       count = min(self._batch_size, total - start)
@@ -64,9 +61,7 @@ class BatchedFunction:
       if pending:
         yield _on_host(*pending)
       pending = running
-      if time.monotonic() - last_line > PROGRESS_SECONDS:
-        logger.info(f'{label}: {progress.line(start)}')
-        last_line = time.monotonic()
+      progress.update(start)
     if pending:
       yield _on_host(*pending)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import logging
-import time
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,13 @@ from dgnet_jax.data.index import DISTRACTOR
 from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.errors import UserError
 from dgnet_jax.evaluation.image_quality import SSIM_WINDOW, Doubles, Pixels, psnr, ssim
-from dgnet_jax.utils.progress import Progress
+from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
 Measure = Callable[[Pixels, Pixels], Doubles]
 Indices = npt.NDArray[np.int64]
 
-PROGRESS_SECONDS = 10.0  # between progress lines
 PAIRS_PER_BATCH = 64
 
 
@@ -150,12 +148,10 @@ def _measure_pairs(
     return [float(function(pair[0][None], pair[1][None])[0]) for function in measures.values()]
 
   values: list[list[float]] = []
-  progress, last_line = Progress(len(first), unit='pairs'), time.monotonic()
+  progress = ProgressLog(logger, label, len(first), 'pairs')
   with ThreadPoolExecutor() as pool:
     for start in range(0, len(first), PAIRS_PER_BATCH):
       batch = slice(start, start + PAIRS_PER_BATCH)
       values += pool.map(measure, zip(first[batch], second[batch], strict=True))
-      if time.monotonic() - last_line > PROGRESS_SECONDS:
-        logger.info(f'{label}: {progress.line(len(values))}')
-        last_line = time.monotonic()
+      progress.update(len(values))
   return dict(zip(measures, np.array(values).T, strict=True))

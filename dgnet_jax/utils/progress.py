@@ -4,7 +4,10 @@ They are ordinary log lines, not a progress bar of rich or tqdm: the same line s
 output of a batch scheduler.
 """
 
+import logging
 import time
+
+SECONDS_BETWEEN_LINES = 5.0
 
 
 def format_seconds(seconds: float) -> str:
@@ -48,3 +51,26 @@ class Progress:
     rate = (step - self._last_step) / max(now - self._last_time, 1e-9)
     self._last_step, self._last_time = step, now
     return rate
+
+
+class ProgressLog:
+  """Logs the progress of a long loop, at most every `SECONDS_BETWEEN_LINES`: short work stays silent.
+
+  Args:
+    logger: of the module that runs the loop.
+    label: names the work at the start of a line.
+    total: steps in the loop.
+    unit: name of the steps.
+  """
+
+  def __init__(self, logger: logging.Logger, label: str, total: int, unit: str) -> None:
+    self._logger = logger
+    self._label = label
+    self._progress = Progress(total, unit=unit)
+    self._last_line = time.monotonic()
+
+  def update(self, step: int) -> None:
+    """Logs a line after `step` steps if it is time for one."""
+    if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+      self._logger.info(f'{self._label}: {self._progress.line(step)}')
+      self._last_line = time.monotonic()

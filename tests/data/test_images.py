@@ -122,7 +122,7 @@ def test_every_unusable_file_is_listed(market_paths, tmp_path):
 
 
 def test_progress_is_logged(market_paths, monkeypatch, lines):
-  monkeypatch.setattr('dgnet_jax.data.images.PROGRESS_SECONDS', -1.0)
+  monkeypatch.setattr('dgnet_jax.utils.progress.SECONDS_BETWEEN_LINES', -1.0)
   lines.clear()
   verify(market_paths)
   assert len(lines) == 12 and lines[-1].startswith('checking 12/12') and 'images/s' in lines[-1]

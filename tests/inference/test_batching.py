@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from dgnet_jax.inference import batching
 from dgnet_jax.inference.batching import BatchedFunction
 from dgnet_jax.sharding import make_mesh
+from dgnet_jax.utils import progress
 
 ROWS = np.arange(22, dtype=np.float32).reshape(11, 2)
 
@@ -84,6 +84,6 @@ def test_different_lengths_raise_at_the_call():
 
 
 def test_progress_is_logged(monkeypatch, lines):
-  monkeypatch.setattr(batching, 'PROGRESS_SECONDS', -1.0)
+  monkeypatch.setattr(progress, 'SECONDS_BETWEEN_LINES', -1.0)
   batched(lambda x: x, 4)(ROWS, label='embedding the gallery')
   assert len(lines) == 3 and lines[-1].startswith('embedding the gallery: 8/11') and 'left' in lines[-1]

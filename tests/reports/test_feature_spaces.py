@@ -12,6 +12,7 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.inference import batching
 from dgnet_jax.reports.feature_spaces import FeatureSpace, compare
 from dgnet_jax.sharding import make_mesh
+from dgnet_jax.utils import progress
 from tests.data.folders import write_image
 
 SIZE_HW = (20, 9)
@@ -44,7 +45,7 @@ def colour(pixels):
 
 
 def test_statistics_do_not_depend_on_batches_and_padding(sets, monkeypatch, lines):
-  monkeypatch.setattr(batching, 'PROGRESS_SECONDS', -1.0)
+  monkeypatch.setattr(progress, 'SECONDS_BETWEEN_LINES', -1.0)
   lines.clear()  # of reading the sets
   gaussian = space_of(colour).gaussian(sets[1])
   expected = np.stack([ImageFiles(sets[1].paths, SIZE_HW)[i : i + 1][0].mean((0, 1)) for i in range(21)])

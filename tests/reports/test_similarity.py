@@ -17,6 +17,7 @@ from dgnet_jax.reports.similarity import (
   has_identity_pairs,
   ssim_within_identities,
 )
+from dgnet_jax.utils import progress
 from tests.data.folders import write_image
 
 SIZE_HW = (24, 16)
@@ -99,7 +100,7 @@ def test_common_size_is_requested_or_that_of_the_last_set(tmp_path):
 
 
 def test_progress_is_logged(tmp_path, monkeypatch, lines):
-  monkeypatch.setattr(similarity, 'PROGRESS_SECONDS', -1.0)
+  monkeypatch.setattr(progress, 'SECONDS_BETWEEN_LINES', -1.0)
   monkeypatch.setattr(similarity, 'PAIRS_PER_BATCH', 2)
   images = read(write(tmp_path, ['a1.png', 'a2.png']), IDENTITY_PATTERN)
   ssim_within_identities(images, pairs=5, seed=0, size_hw=SIZE_HW)

@@ -105,6 +105,7 @@ def test_resumed_run_equals_unbroken_one(work, lines):
   assert steps == [1, 2, 3, 4]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('lines')
 def test_interrupted_run_resumes_exactly(work):
   folder, config, unbroken = work
@@ -215,6 +216,7 @@ def random_batch(config):
   return PairBatch(*images, identity=jax.random.randint(identity_key, shape[:2], 0, NUM_IDENTITIES))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('x64')
 def test_one_and_eight_devices_agree():
   """One step in float64."""

@@ -94,6 +94,7 @@ def make_step(config):
   return step
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('options', OPTIONS, ids=lambda options: ' '.join(map(str, options.values())))
 def test_iteration_keeps_shapes_and_structure(options):
   before, after, metrics, gradients = jax.eval_shape(make_step(tiny_config(options)))

@@ -26,7 +26,7 @@ from dgnet_jax.data.synthetic.people import (
 )
 from dgnet_jax.data.synthetic.rendering import render
 from dgnet_jax.errors import UserError
-from dgnet_jax.utils.progress import Progress
+from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,6 @@ SETTINGS = (
   'num_junk',
   'image_size_hw',
 )
-PROGRESS_SECONDS = 3.0  # between two progress lines
 
 
 class _Plan:
@@ -158,13 +157,11 @@ def _render_all(root: pathlib.Path, settings: Mapping[str, Any]) -> None:
   for folder in FOLDERS:
     (root / folder).mkdir()
   height, width = settings['image_size_hw']
-  progress, last_line = Progress(len(images), unit='images'), time.monotonic()
+  progress = ProgressLog(logger, 'rendering pedestrians', len(images), 'images')
   for done, (path, (look, structure)) in enumerate(images.items(), start=1):
     image = Image.fromarray(render(look, structure, (height, width)))
     image.save(root / path, quality=JPEG_QUALITY, subsampling=0)
-    if time.monotonic() - last_line > PROGRESS_SECONDS:
-      last_line = time.monotonic()
-      logger.info(f'rendering pedestrians {progress.line(done)}')
+    progress.update(done)
   write_manifest(root, settings, images)
 
 

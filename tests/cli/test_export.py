@@ -37,6 +37,7 @@ def exported(tiny_run, tmp_path_factory):
   return config, workdir, folder
 
 
+@pytest.mark.long
 def test_outputs_equal_those_of_the_run_without_the_package(exported, tmp_path):
   config, workdir, folder = exported
   images = np.random.default_rng(0).integers(0, 256, (5, 32, 16, 3), np.uint8)

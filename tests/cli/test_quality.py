@@ -86,6 +86,7 @@ def test_distance_of_equal_sets_is_zero(capsys, workdir, folders, tmp_path):
   assert json.loads((tmp_path / 'q.json').read_text())['frechet']['teacher']['distance'] < 1e-9
 
 
+@pytest.mark.long
 def test_fid_is_the_distance_of_inception_features(capsys, folders, tmp_path, monkeypatch):
   """With the smallest images that the network takes, and means of its features, so that covariances are small."""
   size, file, out = 75, tmp_path / 'fid.pth', tmp_path / 'quality.json'

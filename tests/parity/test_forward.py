@@ -58,7 +58,7 @@ class Case:
         ledger.check(f'{self.name}: {network}', difference / norm, RTOL, name)
 
 
-@pytest.fixture(scope='module', params=['forward_small', 'forward_full'])
+@pytest.fixture(scope='module', params=['forward_small', pytest.param('forward_full', marks=pytest.mark.long)])
 def case(request, parity_dir):
   return Case(parity_dir, request.param)
 

@@ -119,6 +119,7 @@ def test_interrupted_run_resumes_exactly(work):
   assert_same(train(config, folder / 'stopped'), unbroken)
 
 
+@pytest.mark.long
 def test_loss_that_is_not_finite_raises_with_step_term_and_checkpoint(work, monkeypatch):
   folder, config, _ = work
   make = loop.make_train_step

@@ -74,6 +74,7 @@ def assert_close(one, other):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_reid_learns_the_same_from_real_images_with_and_without_generator():
   before, alone, metrics = one_step(False, WARM_UP)
   _, joint, _ = one_step(True, WARM_UP)
@@ -94,10 +95,12 @@ def test_fine_head_learns_from_real_images_after_the_warm_up():
   assert largest_difference(before.generator, after.generator) == 0
 
 
+@pytest.mark.long
 def test_step_without_generator_computes_less():
   assert flops(joint=False) < 0.5 * flops(joint=True)
 
 
+@pytest.mark.long
 def test_ground_truth_teaches_as_generated_images_do():
   joint = make_context()
   state, teachers, pixels = make_inputs(joint)
@@ -137,6 +140,7 @@ def test_ground_truth_needs_synthetic_data_and_no_generator(change):
     validate(config)
 
 
+@pytest.mark.long
 def test_run_without_generator(tmp_path, lines):
   config = tiny_config()
   config.joint = False

@@ -90,6 +90,7 @@ def test_steps_are_reproducible_and_draw_differently(config, batch):
   assert not any(jax.tree.leaves(equal))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('x64')
 def test_eight_devices_agree_with_one(config, batch):
   """BatchNorm uses the statistics of the entire batch, however it is split."""

@@ -53,6 +53,7 @@ class TestWorkFolder:
     workdir, config, _ = imported
     assert evaluate(config, shutil.copytree(workdir, tmp_path / 'copy'))['step'] == STEP
 
+  @pytest.mark.long
   def test_can_be_trained_further(self, imported, tmp_path, monkeypatch):
     """The loop accepts state, teacher and data; a real step would take a minute to compile."""
     workdir, config, _ = imported

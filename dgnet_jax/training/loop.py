@@ -64,13 +64,13 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   check_pretrained(config, workdir)
   index = open_dataset(config.data, workdir, verify=True)
   _check_batch_sizes(config, index, workdir)
-  teachers = train_teacher(config, index, workdir)
+  source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
+  teachers = train_teacher(config, index, workdir, source=source)
   mesh, context = make_mesh(), make_step_context(config, index.num_identities)
   with contextlib.closing(Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:
     state = _initial_state(context, checkpoints, teachers[0], mesh)
     start = int(state.step)
     _announce(context, index, state)
-    source = make_source(index.train, config)
     with (
       contextlib.closing(MetricWriter(workdir, resume_step=start)) as writer,
       contextlib.closing(device_batches(_batches(config, index, source, start), mesh)) as batches,

@@ -12,6 +12,7 @@ import optax
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.prefetch import device_batches
+from dgnet_jax.data.sources.base import Source
 from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.interop.pretrained import load_backbone
 from dgnet_jax.models.build import make_teacher_network
@@ -36,13 +37,16 @@ from dgnet_jax.types import Teacher
 logger = logging.getLogger(__name__)
 
 
-def train_teacher(config: Config, index: DatasetIndex, workdir: str | pathlib.Path) -> tuple[Teacher, ...]:
+def train_teacher(
+  config: Config, index: DatasetIndex, workdir: str | pathlib.Path, *, source: Source | None = None
+) -> tuple[Teacher, ...]:
   """Trains the teacher, resuming where an earlier call stopped, or reads the teachers that the config names.
 
   Args:
     config: of the run.
     index: of the data set; its training identities are the classes.
     workdir: gets `teacher/`, unless `teacher.checkpoint` names trained teachers.
+    source: of the training images, to share with another job; by default a new one, if it is needed.
 
   Raises:
     UserError: an existing teacher does not fit, the batch size does not fit data or devices, or a loss is not finite.
@@ -62,18 +66,23 @@ def train_teacher(config: Config, index: DatasetIndex, workdir: str | pathlib.Pa
     if saved is not None and state is not None and int(state.step) == saved['num_steps']:
       logger.info(f'teacher: {folder}, trained for {saved["num_steps"]} steps')
     else:
-      state = _train(config, index, folder, checkpoints, state)
+      sizes = {'teacher.batch_size': config.teacher.batch_size}
+      check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
+      source = source or make_source(index.train, config)
+      state = _train(config, index, source, folder, checkpoints, state)
   return (Teacher(state.network.params, state.network.batch_stats),)
 
 
 def _train(
-  config: Config, index: DatasetIndex, folder: pathlib.Path, checkpoints: Checkpoints, state: TeacherState | None
+  config: Config,
+  index: DatasetIndex,
+  source: Source,
+  folder: pathlib.Path,
+  checkpoints: Checkpoints,
+  state: TeacherState | None,
 ) -> TeacherState:
   """Trains to the end, from `state` or from scratch."""
-  sizes = {'teacher.batch_size': config.teacher.batch_size}
-  check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
   mesh = make_mesh()
-  source = make_source(index.train, config)
   steps_per_epoch = source.single_sampler.steps_per_epoch
   network = make_teacher_network(config, index.num_identities)
   optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch)

@@ -26,6 +26,7 @@ from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import make_step_context, make_train_step, update
 from dgnet_jax.training.teacher_store import load_teacher
 from dgnet_jax.types import ActiveTerms, PairBatch, PixelBatch, Teacher
+from tests.log_lines import logged
 from tests.tiny_run import frozen
 
 NUM_IDENTITIES = 6
@@ -82,11 +83,18 @@ def jax_messages():
 
 
 @pytest.fixture(scope='module')
-def work(tmp_path_factory, jax_messages):
+def first_messages():
+  """What the package logs while `work` trains teacher and DG-Net."""
+  return []
+
+
+@pytest.fixture(scope='module')
+def work(tmp_path_factory, jax_messages, first_messages):
   """A folder with data and a teacher, a config that uses both, and the last state of an unbroken run of four steps."""
   folder = tmp_path_factory.mktemp('train')
-  with jax.log_compiles(), messages_to(jax_messages.append, 'jax'):
+  with jax.log_compiles(), messages_to(jax_messages.append, 'jax'), logged() as lines:
     state = train(tiny_config(folder / 'data'), folder / 'unbroken')
+  first_messages += lines
   return folder, tiny_config(folder / 'data', **{'teacher.checkpoint': str(folder / 'unbroken' / 'teacher')}), state
 
 
@@ -103,6 +111,11 @@ def test_resumed_run_equals_unbroken_one(work, lines):
   assert any('resuming from step 2' in line for line in lines)
   steps = [json.loads(line)['step'] for line in (folder / 'resumed' / 'metrics.jsonl').read_text().splitlines()]
   assert steps == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures('work')
+def test_images_are_decoded_once_for_both_jobs(first_messages):
+  assert sum('images of 32x16 in memory' in message for message in first_messages) == 1
 
 
 @pytest.mark.long

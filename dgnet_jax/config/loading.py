@@ -118,6 +118,8 @@ def find_config_file(name: str | os.PathLike[str]) -> pathlib.Path:
   known = {file.stem: file for file in sorted(config_folder().glob('*.py'))}
   if str(name) in known:
     return known[str(name)]
+  if path.name == SAVED_CONFIG:
+    raise UserError(f'{name}: no such config file; `dgnet train` writes it to the work folder of a run')
   near = suggestion(path.stem, list(known))
   raise UserError(f'{name}: no such config file{near}; the configs that come with the package are {", ".join(known)}')
 
@@ -126,7 +128,7 @@ def run_config_file(path: pathlib.Path) -> ModuleType:
   """Executes a Python config file and returns its module.
 
   Raises:
-    UserError: it is not a Python file, or it fails. The message has the line.
+    UserError: it is not a Python file, or it fails. The message names the line.
   """
   spec = importlib.util.spec_from_file_location('dgnet_jax_run_config', path)
   if spec is None or spec.loader is None:
@@ -170,7 +172,7 @@ def read_config_file(name: str | os.PathLike[str]) -> ConfigDict:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The values of a config.json as they are in the file."""
+  """Returns the values of a config.json, unchanged."""
   try:
     values = json.loads(path.read_text(encoding='utf-8'))
   except (ValueError, RecursionError) as error:

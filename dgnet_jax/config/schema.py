@@ -70,9 +70,8 @@ class StructureEncoderConfig:
   """E_s, the structure encoder."""
 
   input: str = 'gray'  # gray (mean of the channels) or edge (Canny; passes no gradient to the image)
-  edge_noise: float = (
-    0.1  # standard deviation of the noise added to edges (-0.5, 0.5) in training (no golden covers it)
-  )
+  # Standard deviation of the noise added to edges (-0.5, 0.5) in training; no golden covers it.
+  edge_noise: float = 0.1
   width: int = 16  # channels of the first layer; the structure code has 8 times as many
   num_res_blocks: int = 4  # residual blocks at a quarter of the image size
   dilations: tuple[int, ...] = (3, 6, 9)  # ASPP; the largest must be below a quarter of height and width
@@ -85,7 +84,7 @@ class DecoderConfig:
 
   num_res_blocks: int = 4  # AdaIN residual blocks; each takes its own slice of the appearance code
   mlp_width: int = 512  # hidden units of the MLPs that predict the AdaIN parameters
-  mlp_norm: str = 'none'  # none or instance: normalises the hidden units of each example
+  mlp_norm: str = 'none'  # none or instance: normalizes the hidden units of each example
   # Residual blocks: basic (AdaIN of the convolution), or AdaIN as an adapter whose output is added to the convolution
   # before an instance norm: series (applied to the convolution) or parallel (applied to the layer's input).
   block: str = 'basic'
@@ -143,7 +142,7 @@ class OptimizerConfig:
   adam_betas: tuple[float, float] = (0.0, 0.999)  # of both Adam optimizers (release: beta1, beta2)
   reid_learning_rate: float = 0.002  # SGD with Nesterov momentum; backbone (release: lr2)
   head_multiplier: float = 10.0  # learning rate of the heads relative to the backbone's
-  reid_momentum: float = 0.9
+  reid_momentum: float = 0.9  # of the re-id network and the teacher
   weight_decay: float = 5e-4  # added to the gradient of every parameter (coupled)
   # multistep (drops at decay_steps and at 1.5 and 1.75 times it), step (drops at every multiple of decay_steps) or
   # constant (release: lr_policy, whose `constant` crashes there).
@@ -157,32 +156,32 @@ class OptimizerConfig:
 class WeightsConfig:
   """Constant loss weights, named as the terms in training/objectives.py."""
 
-  adversarial: float = 1.0
-  self_reconstruction: float = 5.0
-  positive_reconstruction: float = 5.0
-  cross_identity: float = 0.5
-  identity: float = 1.0
-  positive_identity: float = 1.0
+  adversarial: float = 1.0  # both sides of the adversarial loss (release: gan_w)
+  self_reconstruction: float = 5.0  # L1, from the codes of the same image (release: recon_x_w)
+  positive_reconstruction: float = 5.0  # L1, with the appearance code of the positive (release: recon_xp_w)
+  cross_identity: float = 0.5  # identification of cross images by their appearance donor (release: recon_id_w)
+  identity: float = 1.0  # identification of real images (release: id_w)
+  positive_identity: float = 1.0  # identification of their positives (release: pid_w)
 
 
 @dataclasses.dataclass(frozen=True)
 class RampConfig:
   """A weight that grows from `initial` by `per_step` in every step after `start_step`, up to `maximum`."""
 
-  initial: float = 0.0
-  start_step: int = 30_000
-  per_step: float = 0.0005
-  maximum: float = 1.0
+  initial: float = 0.0  # weight up to `start_step`; a term with weight 0 is not computed
+  start_step: int = 30_000  # last step with the initial weight (release: warm_iter, warm_teacher_iter)
+  per_step: float = 0.0005  # growth per step (release: warm_scale)
+  maximum: float = 1.0  # the weight stops growing here (release: max_w, max_cyc_w, max_teacher_w)
 
 
 @dataclasses.dataclass(frozen=True)
 class RampsConfig:
   """Loss weights that start after the warm-up."""
 
-  structure_code: RampConfig = RampConfig()
-  appearance_code: RampConfig = RampConfig()
-  cycle: RampConfig = RampConfig(maximum=2.0)
-  teaching: RampConfig = RampConfig(maximum=2.0)
+  structure_code: RampConfig = RampConfig()  # L1 of the structure codes of cross images
+  appearance_code: RampConfig = RampConfig()  # L1 of their appearance codes
+  cycle: RampConfig = RampConfig(maximum=2.0)  # L1 of images decoded from the codes of cross images
+  teaching: RampConfig = RampConfig(maximum=2.0)  # re-id losses on cross images, and the fine-grained head
 
   def by_name(self) -> dict[str, RampConfig]:
     """Returns every ramp by the name of its weight."""
@@ -218,19 +217,19 @@ class TeacherConfig:
   # first). '' means <workdir>/teacher, trained first if absent.
   checkpoint: str = ''
   pretrained: str = ''  # initial weights: a torchvision ResNet (.pth or .safetensors), or '' for random
-  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
-  width: int = 64
-  last_stride: int = 2
+  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck blocks per stage; the default is ResNet-50
+  width: int = 64  # channels of the stem
+  last_stride: int = 2  # stride of the last stage (release: stride)
   pool: str = 'avg'  # avg or max
-  head_width: int = 512
-  dropout: float = 0.5
-  batch_size: int = 32
+  head_width: int = 512  # units of the head's bottleneck, the size of the embedding
+  dropout: float = 0.5  # before the classifier (release: droprate)
+  batch_size: int = 32  # images per step, over all devices
   num_epochs: int = 60  # passes over the training images
   warmup_epochs: int = 5  # the learning rate grows linearly from a tenth
   decay_epoch: int = 40  # the learning rate drops to a tenth here
   learning_rate: float = 0.05  # SGD with Nesterov momentum; the head's
   backbone_multiplier: float = 0.1  # learning rate of the backbone relative to the head's
-  random_erasing_prob: float = 0.0
+  random_erasing_prob: float = 0.0  # probability of random erasing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +238,7 @@ class LogConfig:
 
   progress_every_steps: int = 10  # progress line and metrics
   images_every_steps: int = 5_000  # image grid
-  checkpoint_every_steps: int = 10_000
+  checkpoint_every_steps: int = 10_000  # a checkpoint is also saved at the end and on interruption
   keep_checkpoints: int = 3  # the newest ones; older checkpoints are deleted
 
 
@@ -337,7 +336,7 @@ _Section = TypeVar('_Section')
 
 
 def _frozen(section: type[_Section], values: Mapping[str, Any]) -> _Section:
-  """A section from a mapping; lists become tuples and whole numbers floats where the field asks for them."""
+  """A section from a mapping; lists become tuples and whole numbers floats where the field requires them."""
   defaults = section()
   return section(**{name: _converted(getattr(defaults, name), value) for name, value in values.items()})
 

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from dgnet_jax.config.loading import changed_fields
+from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.index import DatasetIndex
 
@@ -14,12 +14,12 @@ def results_folder(config: Config, index: DatasetIndex, workdir: str | pathlib.P
 
   Args:
     config: the current one; that of training is in `workdir`.
-    index: of the current data.
-    workdir: of the run.
-    name: of the folder.
+    index: index of the current data set.
+    workdir: the run's work folder.
+    name: name of the folder.
   """
   folder = pathlib.Path(workdir) / name
-  changes = changed_fields(pathlib.Path(workdir) / 'config.json', config)
+  changes = changed_fields(pathlib.Path(workdir) / SAVED_CONFIG, config)
   if not any(change.startswith(DATA_FIELDS) for change in changes):
     return folder
   parts = [index.name, pathlib.Path(config.data.root).resolve().name, index.variant.replace(' ', '_')]

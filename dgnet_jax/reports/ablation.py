@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dgnet_jax.config.defaults import unfrozen
-from dgnet_jax.config.loading import changed_fields, save_config
+from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import validate
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
@@ -90,7 +90,7 @@ def run_cell(config: Config, cell: Cell) -> None:
   from dgnet_jax.reports.evaluation import evaluate
   from dgnet_jax.training.loop import train
 
-  save_config(config, cell.workdir / 'config.json')
+  save_config(config, cell.workdir / SAVED_CONFIG)
   open_dataset(config.data, cell.workdir, needs=('train', *TEST_SPLITS))  # reports missing splits before training
   train(config, cell.workdir)
   evaluate(config, cell.workdir)
@@ -108,8 +108,8 @@ def run_all(
 
   Args:
     base: config of the joint runs.
-    folder: for the results and the cells' work folders.
-    seeds: different ones.
+    folder: folder for the results and the cells' work folders.
+    seeds: distinct seeds.
     with_ground_truth: also run the ground_truth cells; needs the built-in pedestrians.
     run: runs one cell.
 
@@ -150,7 +150,7 @@ def _is_done(config: Config, cell: Cell) -> bool:
   Raises:
     UserError: the cell was run with other settings, so that a table would mix two experiments.
   """
-  changes = [change for change in changed_fields(cell.workdir / 'config.json', config) if not change.startswith('log.')]
+  changes = [change for change in changed_fields(cell.workdir / SAVED_CONFIG, config) if not change.startswith('log.')]
   if changes:
     raise UserError(f'{cell.workdir} was run with other settings ({"; ".join(changes)}); choose another folder, --out')
   path = _results_path(cell)
@@ -161,8 +161,8 @@ def summarize(folder: pathlib.Path, seeds: Sequence[int], *, with_ground_truth: 
   """Collects the results of all cells.
 
   Args:
-    folder: of the cells, all of them done.
-    seeds: of the cells.
+    folder: folder of the cells, all of which are done.
+    seeds: seeds of the cells.
     with_ground_truth: include the ground_truth cells.
 
   Returns:

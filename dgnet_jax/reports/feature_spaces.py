@@ -76,7 +76,7 @@ def inception_space(path: str | pathlib.Path, batch_size: int) -> FeatureSpace:
   """The feature space of FID: Inception-v3's 2048 pooled features, with images resized as in pytorch-fid.
 
   Args:
-    path: of the weights (`interop.inception`).
+    path: file of the weights (`interop.inception`).
     batch_size: images per call of the network.
 
   Raises:
@@ -100,7 +100,7 @@ def run_spaces(workdir: str | pathlib.Path, names: Sequence[str], batch_size: in
   """The embeddings of a trained run as feature spaces, averaged over both mirror views as for ranking.
 
   Args:
-    workdir: of the run.
+    workdir: the run's work folder.
     names: some of `EMBEDDINGS`. The teacher has never seen a generated image; dgnet was trained together with the
       generator and so judges its own work.
     batch_size: images per call of the network.
@@ -108,7 +108,7 @@ def run_spaces(workdir: str | pathlib.Path, names: Sequence[str], batch_size: in
   Raises:
     UserError: there is no such run, or its checkpoint or teacher is missing or damaged.
   """
-  path = pathlib.Path(workdir) / 'config.json'
+  path = pathlib.Path(workdir) / loading.SAVED_CONFIG
   if not path.is_file():
     raise UserError(f'{workdir}: not the work folder of a run ({path.name} is missing)')
   config = loading.load_config(path, {})
@@ -135,7 +135,7 @@ def compare(spaces: Mapping[str, FeatureSpace], real: ImageSet, generated: Image
   """Computes the Frechet distance of two sets in every space.
 
   Args:
-    spaces: by name.
+    spaces: feature spaces by name.
     real: at least two images.
     generated: at least two images.
 
@@ -150,7 +150,7 @@ def compare(spaces: Mapping[str, FeatureSpace], real: ImageSet, generated: Image
       if not gaussian.full_rank_possible:
         logger.warning(
           f'{images.title}: {gaussian.count} images in {dimensions} dimensions: the covariance is singular and the '
-          'distance is overestimated; compare it only with distances of equally many images'
+          'distance is overestimated; compare it only with distances of the same number of images'
         )
     logger.info(f'{space.title}: from covariances of {dimensions}x{dimensions}')
     results[name] = {

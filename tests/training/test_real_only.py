@@ -165,7 +165,7 @@ def test_run_without_generator(tmp_path, lines):
   joint = dataclasses.replace(config, joint=True, teaching=dataclasses.replace(config.teaching, images='generated'))
   with pytest.raises(UserError, match='cannot be resumed with joint=True'):
     train(joint, workdir)
-  # What the run was trained with counts, not the config at hand.
+  # What the run was trained with counts, not the current config.
   predictor = load_predictor(joint, workdir)
   images = np.zeros((1, 32, 16, 3), np.uint8)
   with pytest.raises(UserError, match='no generator'):

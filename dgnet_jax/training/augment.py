@@ -18,7 +18,7 @@ def flip_and_crop(pixels: Array, key: Array, *, flip_prob: float, crop_padding: 
 
   Args:
     pixels: [N, H, W, C] of any dtype.
-    key: for the draws, which are independent for each image.
+    key: random key; the draws are independent for each image.
     flip_prob: probability of a horizontal flip.
     crop_padding: pixels of padding on each side.
 
@@ -61,8 +61,8 @@ def random_erasing(images: Array, key: Array, prob: float) -> Array:
   Reference: Zhong et al., arXiv 1708.04896, in the release's form (fact 39).
 
   Args:
-    images: f[N, H, W, C], normalised, so that 0 is the mean colour of ImageNet.
-    key: for the draws, which are independent for each image.
+    images: f[N, H, W, C], normalized, so that 0 is the mean color of ImageNet.
+    key: random key; the draws are independent for each image.
     prob: probability that an image is changed.
 
   Returns:
@@ -82,7 +82,7 @@ def random_erasing(images: Array, key: Array, prob: float) -> Array:
 
 
 def _augmented(pixels: Array, key: Array, config: AugmentConfig) -> Array:
-  """Flips, crops and normalises images of any leading shape [B, ..., H, W, 3]."""
+  """Flips, crops and normalizes images of any leading shape [B, ..., H, W, 3]."""
   flat = pixels.reshape(-1, *pixels.shape[-3:])
   flat = flip_and_crop(flat, key, flip_prob=config.flip_prob, crop_padding=config.crop_padding)
   normalized: Array = normalize(flat)
@@ -100,12 +100,12 @@ def augment_pairs(pixels: PixelBatch, key: Array, config: AugmentConfig, reid_sc
 
   Args:
     pixels: u8[B, 2, H, W, 3] images, positives and optionally the ground truth of cross images.
-    key: of this step.
+    key: random key of this step.
     config: probabilities and padding.
     reid_scale: enlargement of the re-id network's input.
 
   Returns:
-    Normalised images f32. The erased ones are the same augmented images, enlarged and then erased.
+    Normalized images f32. The erased ones are the same augmented images, enlarged and then erased.
   """
   geometry_key, erasing_key, cross_key = jax.random.split(key, 3)
   # [B, image and positive, 2 streams, H, W, 3]; the batch axis stays first, so it stays split over the devices.
@@ -129,13 +129,13 @@ def augment_singles(images: Array, key: Array, config: AugmentConfig, erasing_pr
 
   Args:
     images: u8[B, H, W, 3].
-    key: of this step.
+    key: random key of this step.
     config: flip_prob and crop_padding are read.
     erasing_prob: probability of random erasing.
     reid_scale: enlargement of the network's input.
 
   Returns:
-    f32[B, rH, rW, 3], normalised.
+    f32[B, rH, rW, 3], normalized.
   """
   geometry_key, erasing_key = jax.random.split(key)
   return _erased(_augmented(images, geometry_key, config), erasing_key, erasing_prob, reid_scale)

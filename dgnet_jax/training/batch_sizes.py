@@ -1,4 +1,4 @@
-"""Batch sizes against the devices and the training images, checked before anything long starts."""
+"""Checks of the batch sizes against the numbers of devices and training images, before any long work starts."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint: names, checksums, placement on devices; and what went wrong when they cannot be read."""
+"""The arrays of a checkpoint: names, checksums, placement on devices, and the reasons why they cannot be read."""
 
 from collections.abc import Iterator, Mapping
 import hashlib
@@ -32,7 +32,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def describe(leaf: Any) -> dict[str, Any]:
-  """Returns the dtype, shape and SHA-256 checksum of an array, as JSON can hold them."""
+  """Returns the dtype, shape and SHA-256 checksum of an array, in a form that JSON can hold."""
   host = np.asarray(leaf)
   content = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
   return {'dtype': str(host.dtype), 'shape': list(host.shape), 'sha256': hashlib.sha256(content.data).hexdigest()}
@@ -59,7 +59,7 @@ def mismatches(saved: Form, wanted: Form, *, partial: bool) -> list[str]:
   names = wanted.keys() if partial else saved.keys() | wanted.keys()
   wrong = [name for name in names if saved.get(name) != wanted.get(name)]
   wrong.sort(key=lambda name: ('opt_state' in name, name))
-  return [f'{name} {saved.get(name, "absent")} there, {wanted.get(name, "absent")} here' for name in wrong]
+  return [f'{name}: {saved.get(name, "absent")} in the checkpoint, {wanted.get(name, "absent")} here' for name in wrong]
 
 
 def is_key(leaf: Any) -> bool:

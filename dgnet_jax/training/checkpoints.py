@@ -149,7 +149,7 @@ class Checkpoints:
     return {name: tuple(leaf['shape']) for name, leaf in self._description(steps[0])['leaves'].items()}
 
   def saved_config(self, step: int | None = None) -> dict[str, Any]:
-    """Returns the config that was stored with the newest intact checkpoint, or with that of `step`, as JSON has it.
+    """Returns the config that was stored with the newest intact checkpoint, or with that of `step`, as read from JSON.
 
     Raises:
       UserError: there is no checkpoint, all are damaged, or one cannot be read.
@@ -179,7 +179,7 @@ class Checkpoints:
       counts = [shape[0] for name, shape in shapes.items() if CLASSIFIER_BIAS.fullmatch(name)]
       if counts:
         return counts[0]
-      error = error or UserError(f'{self.folder}: the checkpoint of step {candidate} is not of DG-Net')
+      error = error or UserError(f'{self.folder}: the checkpoint of step {candidate} is not a checkpoint of DG-Net')
     assert error is not None
     raise error
 
@@ -204,7 +204,7 @@ class Checkpoints:
       return [step]
     if steps and step is None:
       return steps[::-1]
-    existing = f'there are {", ".join(map(str, steps))}' if steps else 'there is none'
+    existing = f'available: {", ".join(map(str, steps))}' if steps else 'the folder has none'
     raise UserError(f'{self.folder}: no checkpoint{"" if step is None else f" of step {step}"}; {existing}')
 
   @contextlib.contextmanager
@@ -258,11 +258,11 @@ class Checkpoints:
       data: Tree = manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
       for name, leaf in named_leaves(data).items():
         if describe(leaf) != description['leaves'][name]:
-          raise ValueError(f'{name} is not what was saved')
+          raise ValueError(f'{name} does not match its checksum')
     return data
 
   def _check_form(self, step: int, description: Description, wanted: Any, *, partial: bool) -> None:
-    """Raises UserError if an intact checkpoint does not have the arrays that are wanted."""
+    """Raises UserError if an intact checkpoint does not have the expected arrays."""
     with self._reading(step):
       saved = saved_form(description['leaves'])
     wrong = mismatches(saved, form_of(wanted), partial=partial)

@@ -18,10 +18,10 @@ class Draws:
   Attributes:
     update_structure_encoder: bool[]. If True, the structure-code loss trains the encoder on detached cross images;
       otherwise it trains the generator through a frozen encoder.
-    dropout_key: for the re-id network; None disables dropout.
-    teacher_dropout_key: for the teachers; None disables dropout.
-    edge_key: for the noise on edges of the images; None adds no noise.
-    cross_edge_key: for the noise on edges of the cross images; None adds no noise.
+    dropout_key: random key of the re-id network's dropout; None disables it.
+    teacher_dropout_key: random key of the teachers' dropout; None disables it.
+    edge_key: random key of the noise on edges of the images; None adds no noise.
+    cross_edge_key: random key of the noise on edges of the cross images; None adds no noise.
   """
 
   update_structure_encoder: Array
@@ -46,10 +46,10 @@ class AppearanceCodes:
 
 @flax.struct.dataclass
 class Generated:
-  """What the generator makes of a batch.
+  """The images that the generator makes from a batch, and their structure codes.
 
   Attributes:
-    structure_code: of the images, with leading axes [B, 2].
+    structure_code: codes of the images, with leading axes [B, 2].
     self_reconstruction: f[B, 2, H, W, 3], from the codes of the same image.
     positive_reconstruction: f[B, 2, H, W, 3], with the appearance code of the positive.
     cross: f[B, 2, H, W, 3], indexed by structure donor: cross[:, 0] has structure 0 and appearance 1 (the release's
@@ -70,7 +70,7 @@ class Generated:
 def appearance_codes(
   networks: Networks, params: Params, batch_stats: Params, batch: PairBatch
 ) -> tuple[AppearanceCodes, Params]:
-  """Encodes the clean images, normalised by batch statistics.
+  """Encodes the clean images, normalized by batch statistics.
 
   Returns:
     The codes, and the running statistics after these four calls.
@@ -88,9 +88,9 @@ def generate(
 
   Args:
     networks: from `make_networks`.
-    params: of the generator.
+    params: parameters of the generator.
     image: f[B, 2, H, W, 3].
-    codes: of the same batch.
+    codes: appearance codes of the same batch.
     edge_key: as in `Draws`.
   """
   structure = networks.encode_structure(params, image, edge_key)

@@ -1,4 +1,4 @@
-"""The image grid of a training run: what the generator makes of a few training pairs."""
+"""The image grid of a training run: images generated from a few training pairs."""
 
 import functools
 
@@ -23,14 +23,14 @@ def reconstruct(
   image: Array,
   positive: Array,
 ) -> dict[str, Array]:
-  """Generates everything that the generator is trained to generate from pairs of images, at test time.
+  """Reconstructs pairs of images and swaps their appearances, with the networks in test mode.
 
   Args:
     networks: from `make_networks`.
-    generator_params: of structure encoder and decoder.
-    reid_params: of the appearance encoder.
+    generator_params: parameters of the structure encoder and the decoder.
+    reid_params: parameters of the appearance encoder.
     reid_stats: its running statistics.
-    image: f[B, 2, H, W, 3], normalised; axis 1 holds the two identities of a pair.
+    image: f[B, 2, H, W, 3], normalized; axis 1 holds the two identities of a pair.
     positive: f[B, 2, H, W, 3], other images of the same identities.
 
   Returns:
@@ -61,7 +61,7 @@ class ImageGrid:
 
     Args:
       networks: from `make_networks`.
-      source: of the training batches.
+      source: source of the training batches.
     """
     batch = next(source.batches(0))
     self._image = normalize(batch.image[:MAX_PAIRS])

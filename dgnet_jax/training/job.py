@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class HasStep(Protocol):
-  """A training state that knows how many steps are done."""
+  """A training state that counts the steps done."""
 
   @property
   def step(self) -> Array: ...
@@ -32,7 +32,7 @@ class Report:
   """A report of the steps since the last one.
 
   Attributes:
-    summary: for the progress line.
+    summary: text for the progress line.
     scalars: numbers to write, by name.
   """
 
@@ -45,11 +45,11 @@ class Job(Generic[State]):
   """The parts in which training jobs differ.
 
   Attributes:
-    name: at the start of progress lines; may be empty.
+    name: shown at the start of progress lines; may be empty.
     num_steps: length of the run.
     advice: what to change if a loss is not finite.
-    take_step: from a state and the number of steps done to the next state and its metrics.
-    report: from the number of steps done and the mean metrics since the last report to a report.
+    take_step: maps a state and the number of steps done to the next state and its metrics.
+    report: maps the number of steps done and the mean metrics since the last report to a report.
     after_step: called with the number of steps done and the new state; None for nothing.
   """
 
@@ -69,10 +69,10 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
 
   Args:
     job: what to run.
-    state: at any step up to `job.num_steps`.
+    state: a state at any step up to `job.num_steps`.
     log: how often to report and to save.
-    checkpoints: get the state at intervals, at the end, and on interruption.
-    writer: gets the reports.
+    checkpoints: where the state is saved: at intervals, at the end, and on interruption.
+    writer: receives the reports.
 
   Returns:
     The state after the last step.

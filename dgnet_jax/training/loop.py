@@ -49,7 +49,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   """Trains DG-Net, after its teacher; resumes where an earlier run in `workdir` stopped.
 
   Args:
-    config: of the run.
+    config: the run's config.
     workdir: gets `checkpoints/`, `metrics.jsonl`, TensorBoard files, `images/` and, by default, `teacher/`.
 
   Returns:
@@ -117,7 +117,7 @@ def _initial_state(
 
 
 def _announce(context: StepContext, index: DatasetIndex, state: TrainState) -> None:
-  """Logs what is about to be trained, on what."""
+  """Logs the sizes of the data set and of the networks, and settings that disable loss terms."""
   config, networks = context.config, context.networks
   counts = {
     name: sum(x.size for x in jax.tree.leaves(getattr(state, name).params))

@@ -15,7 +15,7 @@ class LossMonitor:
 
   def __init__(self, checkpoints: Checkpoints, *, advice: str) -> None:
     """Args:
-    checkpoints: of the run; an error names the latest.
+    checkpoints: the run's checkpoints; an error names the latest.
     advice: what to change if a loss is not finite.
     """
     self._checkpoints = checkpoints

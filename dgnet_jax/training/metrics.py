@@ -37,8 +37,8 @@ class MetricWriter:
 
     Args:
       workdir: folder of the run.
-      resume_step: iterations done before. What an earlier process wrote about later ones is dropped, because they are
-        run again.
+      resume_step: iterations done before. Lines of later iterations, from an earlier process, are dropped, because
+        those are run again.
     """
     self._folder = pathlib.Path(workdir)
     self._writes = jax.process_index() == 0
@@ -83,7 +83,7 @@ class MetricWriter:
     folder.mkdir(exist_ok=True)
     for name, image in images.items():
       if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f'{name}: {image.dtype=} {image.shape=}')
+        raise ValueError(f'{name}: {image.dtype=} {image.shape=}; expected u8[H, W, 3]')
       png = io.BytesIO()
       Image.fromarray(np.asarray(image)).save(png, 'png')
       (folder / f'{name}_{step:07d}.png').write_bytes(png.getvalue())
@@ -109,7 +109,7 @@ class EventFile:
 
     Args:
       folder: TensorBoard's log folder.
-      resume_step: iterations done before. TensorBoard drops what earlier files in the folder hold about later ones.
+      resume_step: iterations done before. TensorBoard drops later iterations in earlier files of the folder.
     """
     folder.mkdir(exist_ok=True)
     name = f'events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}'

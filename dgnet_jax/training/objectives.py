@@ -30,7 +30,7 @@ DISCRIMINATOR_TERMS = ('discriminator', 'r1')
 
 @flax.struct.dataclass
 class StepInputs:
-  """What the objective of generator and re-id network reads without being differentiated by it.
+  """Inputs to the objective of generator and re-id network other than the parameters that it differentiates.
 
   Attributes:
     batch: the augmented images.
@@ -38,7 +38,7 @@ class StepInputs:
     reid_stats: running statistics of the re-id network after the clean calls.
     discriminator_params: already updated in this step.
     labels: f[B, 2, K], the teachers' labels by appearance donor; None if nothing is learned from cross images.
-    draws: of this step.
+    draws: random draws of this step.
   """
 
   batch: PairBatch
@@ -55,7 +55,7 @@ def term_names(networks: Networks, active: ActiveTerms, *, taught: bool) -> tupl
   Args:
     networks: from `make_networks`.
     active: which ramped terms count.
-    taught: whether there are teacher labels for cross images.
+    taught: True if there are teacher labels for cross images.
   """
   names = ['self_reconstruction', 'positive_reconstruction', 'adversarial', 'cross_identity']
   names += ['identity', 'positive_identity']
@@ -71,12 +71,12 @@ def term_names(networks: Networks, active: ActiveTerms, *, taught: bool) -> tupl
 def discriminator_terms(
   networks: Networks, losses: AdversarialLosses, params: Params, real: Array, fake: Array, r1_weight: float
 ) -> Terms:
-  """The terms that the discriminator minimises (paper eq. 7, by default as least squares; release facts 14 and 15).
+  """The terms that the discriminator minimizes (paper eq. 7, by default as least squares; release facts 14 and 15).
 
   Args:
     networks: from `make_networks`.
     losses: from `adversarial_losses`.
-    params: of the discriminator.
+    params: parameters of the discriminator.
     real: f[B, 2, H, W, 3].
     fake: f[B, 2, H, W, 3]; no gradient reaches it.
     r1_weight: weight of the squared gradient norm on real images.
@@ -142,7 +142,7 @@ def _recovery_terms(
   active: ActiveTerms,
 ) -> Terms:
   """Re-encodes the cross images: their identity, their codes, and the cycle back to the original images."""
-  # The release judges by a copy of the re-id network: gradients reach the image only, running statistics do not move,
+  # The release judges with a copy of the re-id network: gradients reach the image only, running statistics do not move,
   # dropout is off, and BatchNorm uses the batch (fact 17).
   seen = enlarge(generated.cross_by_appearance, networks.reid_scale)
   recovered, _ = networks.encode_appearance_train(frozen(reid_params), inputs.reid_stats, seen)
@@ -204,14 +204,14 @@ def generator_and_reid_terms(
   inputs: StepInputs,
   active: ActiveTerms,
 ) -> tuple[Terms, Params]:
-  """All terms that the generator and the re-id network minimise (paper eq. 1 to 9; release facts 9 to 20).
+  """All terms that the generator and the re-id network minimize (paper eq. 1 to 9; release facts 9 to 20).
 
   Args:
     networks: from `make_networks`.
     losses: from `adversarial_losses`.
     generated: the forward pass with `generator_params`; its gradients belong to the generator.
-    generator_params: of structure encoder and decoder, for encoding and decoding a second time.
-    reid_params: of the appearance encoder.
+    generator_params: parameters of the structure encoder and the decoder, for encoding and decoding a second time.
+    reid_params: parameters of the appearance encoder.
     inputs: everything else.
     active: which ramped terms count.
 

@@ -143,16 +143,16 @@ def adam_state(opt_state: optax.OptState) -> optax.ScaleByAdamState:
 
 
 def momentum_buffers(opt_state: optax.OptState) -> Params:
-  """Returns the momentum buffers in the state of `coupled_nesterov`, as the parameters are nested."""
+  """Returns the momentum buffers in the state of `coupled_nesterov`, with the structure of the parameters."""
   return cast(Params, tree_utils.tree_get(opt_state, 'TraceState').trace)
 
 
 def with_progress(opt_state: optax.OptState, step: int | Array, moments: Moments | None = None) -> optax.OptState:
-  """Returns a fresh optimizer state as after `step` updates.
+  """Sets the update count of a fresh optimizer state, and optionally its moments.
 
   Args:
-    opt_state: of `coupled_adam` or `coupled_nesterov`.
-    step: count of the learning-rate schedule.
+    opt_state: a state of `coupled_adam` or `coupled_nesterov`.
+    step: number of updates done, which the learning-rate schedule counts.
     moments: replaces the moments; None leaves them as they are.
   """
   count = optax.ScaleByScheduleState(count=jnp.asarray(step, jnp.int32))

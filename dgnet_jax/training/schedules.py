@@ -27,7 +27,7 @@ Number = Array | float
 
 @flax.struct.dataclass
 class LossWeights:
-  """f32[] by name: the factor of each loss term, and each ramped weight around the increment of the step.
+  """The factor of each loss term, and each ramped weight before and after the increment of the step; f32[] by name.
 
   The release increments a ramped weight between computing the terms and summing them (fact 7): it skips a term while
   the weight *before* the increment is 0, but multiplies it by the weight *after* the increment.
@@ -39,7 +39,7 @@ class LossWeights:
 
 
 def _ramp_after(ramp: RampConfig, step: int | Array) -> Number:
-  """The value of a ramp after the increment of `step`; before the run if `step` is negative."""
+  """Returns the value of a ramp after the increment of `step`; the initial value if `step` is negative."""
   xp = jnp if isinstance(step, jax.Array) else np
   grown = xp.minimum(ramp.initial + ramp.per_step * (step - ramp.start_step), ramp.maximum)
   value: Array = xp.where(step > ramp.start_step, grown, ramp.initial)
@@ -52,8 +52,8 @@ def loss_weights(
   """Returns all loss weights of one step.
 
   Args:
-    weights: the constant ones.
-    ramps: those that grow.
+    weights: constant weights.
+    ramps: weights that grow.
     teaching: shares of the teaching weight.
     step: iterations done before this one; int or i32[], traced or not.
 
@@ -93,10 +93,10 @@ def phase_boundaries(ramps: RampsConfig, num_steps: int) -> list[int]:
 
 
 def _num_drops(optimizer: OptimizerConfig, step: int | Array) -> int | Array:
-  """How often the rates have dropped by `step`.
+  """Returns how many times the rates have dropped by `step`.
 
-  By hand because optax's schedules are not exact here: `piecewise_constant_schedule` has no repeated boundaries, and
-  `exponential_decay` floors a float32 quotient.
+  Computed by hand because optax's schedules are not exact here: `piecewise_constant_schedule` has no repeated
+  boundaries, and `exponential_decay` floors a float32 quotient.
   """
   # The release advances its scheduler before the update, so every drop comes one step early (fact 2).
   scheduler_step = step + 1
@@ -133,7 +133,7 @@ def learning_rates(optimizer: OptimizerConfig, step: int | Array) -> dict[str, N
 def teacher_schedule(teacher: TeacherConfig, steps_per_epoch: int) -> optax.Schedule:
   """Returns the learning rate of the teacher's head by step: linear warm-up from a tenth, then one drop to a tenth.
 
-  By hand because `optax.linear_schedule` divides in float32 even if float64 is enabled.
+  Computed by hand because `optax.linear_schedule` divides in float32 even if float64 is enabled.
 
   Args:
     teacher: rate and epochs.

@@ -27,12 +27,12 @@ def soft_labels(
 
   Args:
     network: from `make_teacher_network`.
-    teachers: their labels are averaged.
+    teachers: one or more, whose labels are averaged.
     image: f[B, 2, H, W, 3], cross images by appearance donor.
     identity: i32[B, 2] of the appearance donors; the structure donor is the appearance donor of the other stream.
     style: one of `LABEL_STYLES`.
     norm: batch or running.
-    dropout_key: None disables dropout.
+    dropout_key: random key of dropout; None disables it.
 
   Returns:
     f[B, 2, K], rows sum to 1.

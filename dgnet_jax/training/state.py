@@ -21,7 +21,7 @@ def with_backbone(params: Params, batch_stats: Params, backbone: Mapping[str, An
   """Replaces the backbone in a network's variables.
 
   Args:
-    params: of the network, with the part `backbone`.
+    params: parameters of the network, with the part `backbone`.
     batch_stats: its running statistics, with the same part.
     backbone: {'params', 'batch_stats'} of the new backbone; None changes nothing.
   """

@@ -71,8 +71,8 @@ class _Forward(NamedTuple):
   Attributes:
     codes: appearance codes of the clean images.
     reid_stats: running statistics of the re-id network to continue with.
-    generated: what the generator makes of the batch.
-    pull_back: from the gradients of `generated` to those of the generator's and the re-id network's parameters; the
+    generated: images generated from the batch.
+    pull_back: maps the gradients of `generated` to those of the generator's and the re-id network's parameters; the
       latter are None if no gradient flows through the codes.
   """
 
@@ -105,7 +105,7 @@ def _forward(context: StepContext, state: TrainState, batch: PairBatch, draws: D
 
 
 def _weighted(terms: Terms, weights: Mapping[str, Number]) -> Array:
-  """Returns the scalar to minimise: weighted, averaged over the batch, summed over the two streams."""
+  """Returns the scalar to minimize: weighted, averaged over the batch, summed over the two streams."""
   return weighted_total(terms, weights).mean(0).sum()
 
 
@@ -148,7 +148,7 @@ def _labels(
   )
 
 
-class _Minimised(NamedTuple):
+class _Minimized(NamedTuple):
   """The objective of generator and re-id network: its value, its terms, and what the update of both needs."""
 
   total: Array
@@ -158,7 +158,7 @@ class _Minimised(NamedTuple):
   reid_gradients: Params
 
 
-def _minimise(
+def _minimize(
   context: StepContext,
   losses: AdversarialLosses,
   weights: Mapping[str, Number],
@@ -166,8 +166,8 @@ def _minimise(
   forward: _Forward,
   inputs: StepInputs,
   active: ActiveTerms,
-) -> _Minimised:
-  """Differentiates the terms that `weights` names by the parameters of generator and re-id network."""
+) -> _Minimized:
+  """Differentiates the terms named in `weights` with respect to the generator's and the re-id network's parameters."""
 
   def objective(generated: Generated, generator: Params, reid: Params) -> tuple[Array, tuple[Terms, Params]]:
     terms, reid_stats = objectives.generator_and_reid_terms(
@@ -183,7 +183,7 @@ def _minimise(
   generator_gradients = jax.tree.map(jnp.add, direct, through_forward)
   if through_codes is not None:
     reid_gradients = jax.tree.map(jnp.add, reid_gradients, through_codes)
-  return _Minimised(total, terms, reid_stats, generator_gradients, reid_gradients)
+  return _Minimized(total, terms, reid_stats, generator_gradients, reid_gradients)
 
 
 def update(
@@ -198,10 +198,10 @@ def update(
 
   Args:
     context: networks, optimizers and settings.
-    state: before the iteration.
+    state: state before the iteration.
     teachers: frozen; their soft labels are averaged.
     batch: the augmented images.
-    draws: of this step.
+    draws: random draws of this step.
     active: `active_terms(config.ramps, step)`.
 
   Returns:
@@ -221,19 +221,19 @@ def update(
   inputs = StepInputs(batch, forward.codes, forward.reid_stats, discriminator.params, labels, draws)
   # Exactly the terms of this phase, so that a missing one is an error.
   phase_weights = {name: weights[name] for name in objectives.term_names(networks, active, taught=taught)}
-  minimised = _minimise(context, losses, phase_weights, state, forward, inputs, active)
+  minimized = _minimize(context, losses, phase_weights, state, forward, inputs, active)
   new_state = TrainState(
     step=state.step + 1,
-    generator=_apply(optimizers.generator, state.generator, minimised.generator_gradients, {}),
+    generator=_apply(optimizers.generator, state.generator, minimized.generator_gradients, {}),
     discriminator=discriminator,
-    reid=_apply(optimizers.reid, state.reid, minimised.reid_gradients, minimised.reid_stats),
+    reid=_apply(optimizers.reid, state.reid, minimized.reid_gradients, minimized.reid_stats),
     rng=state.rng,
   )
-  metrics = stream_means(discriminator_terms | minimised.terms) | {'total': minimised.total}
+  metrics = stream_means(discriminator_terms | minimized.terms) | {'total': minimized.total}
   gradients = {
-    'generator': minimised.generator_gradients,
+    'generator': minimized.generator_gradients,
     'discriminator': discriminator_gradients,
-    'reid': minimised.reid_gradients,
+    'reid': minimized.reid_gradients,
   }
   return new_state, metrics, gradients
 

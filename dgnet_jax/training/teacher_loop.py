@@ -1,4 +1,4 @@
-"""The teacher's training: once, before DG-Net's, on the same identities."""
+"""Trains the teacher: once, before DG-Net, on the same identities."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -43,10 +43,10 @@ def train_teacher(
   """Trains the teacher, resuming where an earlier call stopped, or reads the teachers that the config names.
 
   Args:
-    config: of the run.
-    index: of the data set; its training identities are the classes.
+    config: the run's config.
+    index: index of the data set; its training identities are the classes.
     workdir: gets `teacher/`, unless `teacher.checkpoint` names trained teachers.
-    source: of the training images, to share with another job; by default a new one, if it is needed.
+    source: source of the training images, to share with another job; by default a new one, if it is needed.
 
   Raises:
     UserError: an existing teacher does not fit, the batch size does not fit data or devices, or a loss is not finite.

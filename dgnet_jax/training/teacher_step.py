@@ -68,10 +68,10 @@ def update(
   Args:
     network: from `make_teacher_network`.
     optimizer: from `make_teacher_optimizer`.
-    state: before the iteration.
+    state: state before the iteration.
     image: f32[B, rH, rW, 3], at the network's input size.
     identity: i32[B].
-    dropout_key: None disables dropout.
+    dropout_key: random key of dropout; None disables it.
 
   Returns:
     The state after the iteration, and the batch means `loss` (nats) and `accuracy` (fraction classified correctly),

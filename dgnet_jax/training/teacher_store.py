@@ -24,10 +24,10 @@ Description = dict[str, Any]
 
 
 def describe_teacher(config: Config, num_identities: int, class_of: Mapping[int, int] | None) -> Description:
-  """Returns what a run and its teacher must agree on: identities and sizes.
+  """Describes the identities and sizes that a run and its teacher must share.
 
   Args:
-    config: of the run.
+    config: the run's config.
     num_identities: number of the teacher's classes.
     class_of: class of each identity; None if only their number is known.
   """
@@ -73,13 +73,13 @@ def check_description(saved: Description, expected: Description, folder: pathlib
     UserError: they differ; names every difference.
   """
   differences = [
-    f'{name} is {saved.get(name)} there and {value} here'
+    f'{name} is {saved.get(name)} in the teacher and {value} in this run'
     for name, value in expected.items()
     if name != 'identities' and saved.get(name) != value
   ]
   # A teacher imported from the release knows only the number of its identities.
   if not differences and expected['identities'] and saved.get('identities') not in (None, expected['identities']):
-    differences = ['it was trained on other identities, equal only in number']
+    differences = ['it was trained on other identities, although the number is the same']
   if differences:
     raise UserError(
       f'the teacher in {folder} does not fit: {"; ".join(differences)}. Set the data and the teacher.* fields as they '
@@ -100,7 +100,7 @@ def load_teacher(config: Config, data: DatasetIndex | int, folder: str | pathlib
   """Reads a trained teacher, checked against the run.
 
   Args:
-    config: of the run; its teacher.* sizes must be those of the file.
+    config: the run's config; its teacher.* sizes must be those of the file.
     data: the data set that it must have been trained on, or only the number of identities (to apply it to other data).
     folder: `<workdir>/teacher` of the run that trained it.
 

@@ -15,7 +15,7 @@ def compiler_options() -> dict[str, str]:
   """Returns the `compiler_options` of `jax.jit` for a training step on this machine.
 
   Empty if $XLA_FLAGS sets one of them, because `jax.jit` would override the user's choice. A later version of XLA may
-  not know an option; then all defaults apply, which is slower but equally correct.
+  not have an option; then all defaults apply, which is slower but equally correct.
   """
   if jax.default_backend() != 'cpu' or any(name in os.environ.get('XLA_FLAGS', '') for name in CPU_OPTIONS):
     return {}

@@ -58,7 +58,7 @@ class TestDamage:
     text = about.read_text()
     start = text.index('"sha256": "') + len('"sha256": "')
     about.write_text(text[:start] + ('1' if text[start] == '0' else '0') + text[start + 1 :])
-    with pytest.warns(UserWarning, match='step 30 is damaged .*is not what was saved'):
+    with pytest.warns(UserWarning, match='step 30 is damaged .*does not match its checksum'):
       assert_same(checkpoints.restore(make_state()), make_state(20))
     checkpoints.close()
 

@@ -73,14 +73,14 @@ class TestResume:
     assert not (tmp_path / 'none').exists()
 
   def test_missing_step_is_reported_with_existing_ones(self, folder):
-    with pytest.raises(UserError, match='no checkpoint of step 15; there are 10, 20, 30'):
+    with pytest.raises(UserError, match='no checkpoint of step 15; available: 10, 20, 30'):
       Checkpoints(folder).restore(make_state(), 15)
 
   def test_shapes(self, folder):
     checkpoints = Checkpoints(folder)
     assert checkpoints.shapes()['reid/params/kernel'] == (12, 5)
     assert checkpoints.shapes(20)['reid/batch_stats/mean'] == (3,)
-    with pytest.raises(UserError, match='no checkpoint of step 7; there are 10, 20, 30'):
+    with pytest.raises(UserError, match='no checkpoint of step 7; available: 10, 20, 30'):
       checkpoints.shapes(7)
     for path in (folder / '30' / 'about').iterdir():
       path.write_text('')
@@ -120,7 +120,7 @@ class TestForm:
     assert_same(part, template)
 
   def test_missing_part_is_reported(self, folder):
-    with pytest.raises(UserError, match='teacher/x absent there'):
+    with pytest.raises(UserError, match='teacher/x: absent in the checkpoint'):
       Checkpoints(folder).restore_part({'teacher': {'x': jnp.ones(3)}})
 
 
@@ -181,7 +181,7 @@ def test_num_identities_is_read_from_the_classifier(tmp_path, head):
   with pytest.raises(UserError, match='no checkpoint'):
     checkpoints.num_identities()
   checkpoints.save(1, {'network': {'params': {'head': {'classifier': {'bias': jnp.zeros(7)}}}}}, wait=True)
-  with pytest.raises(UserError, match='is not of DG-Net'):  # a teacher's
+  with pytest.raises(UserError, match='is not a checkpoint of DG-Net'):  # a teacher's
     checkpoints.num_identities()
   checkpoints.save(2, {'reid': {'params': {head: {'classifier': {'bias': jnp.zeros(5)}}}}}, wait=True)
   assert checkpoints.num_identities() == checkpoints.num_identities(2) == 5

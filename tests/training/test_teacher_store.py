@@ -66,19 +66,21 @@ def test_folders_are_separated_by_commas(config, tmp_path):
 @pytest.mark.parametrize('use', [load_teachers, train_teacher])
 def test_other_sizes_are_named(stored, config, index, use):
   other = with_teacher(config, width=8, head_width=4)
-  with pytest.raises(UserError, match='width is 4 there and 8 here; head_width is 8 there and 4 here'):
+  with pytest.raises(
+    UserError, match='width is 4 in the teacher and 8 in this run; head_width is 8 in the teacher and 4'
+  ):
     use(other, index, stored[0])
 
 
 def test_other_number_of_identities_raises(stored, config, tmp_path):
   fewer = read_layout(write_market(tmp_path, train=IMAGES[2:]))
-  with pytest.raises(UserError, match='num_identities is 8 there and 7 here'):
+  with pytest.raises(UserError, match='num_identities is 8 in the teacher and 7 in this run'):
     load_teachers(config, fewer, stored[0])
 
 
 def test_other_identities_raise(stored, config, tmp_path):
   others = read_layout(write_market(tmp_path, train=(*IMAGES[2:], '0099_c1s1_000151_00.jpg')))
-  with pytest.raises(UserError, match='other identities, equal only in number'):
+  with pytest.raises(UserError, match='other identities, although the number is the same'):
     load_teachers(config, others, stored[0])
 
 

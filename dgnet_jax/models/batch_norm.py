@@ -14,10 +14,10 @@ MOMENTUM = 0.1  # weight of a new batch in the running statistics (release fact 
 
 @dataclasses.dataclass(frozen=True)
 class BatchNormMode:
-  """Which statistics BatchNorm uses.
+  """Selects the statistics that BatchNorm uses.
 
   Attributes:
-    running: normalise with the running statistics and leave them unchanged.
+    running: normalize with the running statistics and leave them unchanged.
     calls: number of forward passes of the release that the batch axis, [B, calls] flattened, stands for. Each has its
       own statistics, and these update the running ones in order (release fact 3).
     group: number of a call's examples that share statistics; 0 means all. A larger batch is split into consecutive
@@ -30,7 +30,7 @@ class BatchNormMode:
 
 
 class BatchNorm(nn.Module):
-  """BatchNorm over groups of a batch: normalises with the biased variance, tracks the unbiased (release fact 32)."""
+  """BatchNorm over groups of a batch: normalizes with the biased variance, tracks the unbiased (release fact 32)."""
 
   @nn.compact
   def __call__(self, x: Array, mode: BatchNormMode) -> Array:
@@ -50,15 +50,15 @@ class BatchNorm(nn.Module):
       raise ValueError(f'{examples} examples per BatchNorm call are not a multiple of the group size {group}')
     grouped = wide.reshape(examples // group, group, mode.calls, -1, channels)  # group, example, call, pixel, channel
     mean = grouped.mean((1, 3), keepdims=True)
-    centred = grouped - mean
-    variance = jnp.square(centred).mean((1, 3), keepdims=True)
+    centered = grouped - mean
+    variance = jnp.square(centered).mean((1, 3), keepdims=True)
     if not self.is_initializing():
       count = group * grouped.shape[3]
       unbiased = variance * (count / max(count - 1, 1))
       running_mean.value = _updated(running_mean.value, mean.mean((0, 1, 3)))
       running_variance.value = _updated(running_variance.value, unbiased.mean((0, 1, 3)))
-    normalised = centred * (jax.lax.rsqrt(variance + NORM_EPSILON) * scale) + bias
-    return normalised.reshape(x.shape).astype(x.dtype)
+    normalized = centered * (jax.lax.rsqrt(variance + NORM_EPSILON) * scale) + bias
+    return normalized.reshape(x.shape).astype(x.dtype)
 
 
 def _updated(running: Array, statistics: Array) -> Array:

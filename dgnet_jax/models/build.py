@@ -40,7 +40,7 @@ def make_networks(config: Config, num_identities: int) -> Networks:
 
 
 def make_teacher_network(config: Config, num_identities: int) -> TeacherNetwork:
-  """Builds the teacher of a config, for data with `num_identities` identities; its input is as large as the re-id's."""
+  """Builds the teacher of a config, for data with `num_identities` identities; it shares the re-id's input size."""
   image_size_hw = config.data.image_size_hw
   network = _make_teacher_cnn(config.teacher, num_identities, _layer_dtype(config.compute_dtype))
   return TeacherNetwork(network, image_size_hw, _input_scale(config.reid.input_scale, image_size_hw))

@@ -78,8 +78,8 @@ def unpadded_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int
   Args:
     x: f[N, H, W, C].
     kernel: f[k, l, C, O].
-    stride: of both axes.
-    dilation: of the kernel, both axes.
+    stride: stride along both axes.
+    dilation: dilation of the kernel along both axes.
 
   Returns:
     f[N, h, w, O].
@@ -123,7 +123,7 @@ def small_map_convolution(
     rhs: f[k, l, C, O].
     window_strides: down and right.
     padding: before and after, down and right; or a name, as lax takes it.
-    **settings: other arguments of lax. The matrix product honours `precision`; dilation, groups and every other
+    **settings: other arguments of lax. The matrix product honors `precision`; dilation, groups and every other
       non-default setting give a convolution.
 
   Returns:

@@ -15,7 +15,7 @@ class Mlp(nn.Module):
   """Three linear layers with activations in between (release fact 29).
 
   Attributes:
-    norm: none or instance, which normalises the hidden units of each example before the activation.
+    norm: none or instance, which normalizes the hidden units of each example before the activation.
   """
 
   width: int

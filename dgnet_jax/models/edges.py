@@ -75,7 +75,7 @@ def _connected(ridges: Array, edges: Array) -> Array:
 
 
 def canny(gray: Array) -> Array:
-  """Detects edges: grey pixels u8[N, H, W] -> bool[N, H, W]."""
+  """Detects edges: gray pixels u8[N, H, W] -> bool[N, H, W]."""
   dx, dy = _gradients(gray.astype(jnp.int32))
   magnitude = jnp.abs(dx) + jnp.abs(dy)
   ridges = _ridges(dx, dy, magnitude)
@@ -83,13 +83,13 @@ def canny(gray: Array) -> Array:
 
 
 def to_edges(image: Array) -> Array:
-  """Detects edges in normalised images; no gradient passes.
+  """Detects edges in normalized images; no gradient passes.
 
   The release truncates pixel values, so a pixel of a real image may come out one lower depending on rounding (release
   fact 40). In float32 this changes about one edge in a hundred.
 
   Args:
-    image: f[N, H, W, 3], normalised.
+    image: f[N, H, W, 3], normalized.
 
   Returns:
     f[N, H, W, 1], 0.5 on edges and -0.5 elsewhere.

@@ -27,7 +27,7 @@ fan_out_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 TRAINABLE_NORMS: dict[str, type[nn.Module]] = {'layer': LayerNorm, 'batch': BatchStatisticsNorm}
 # Functions of a layer's input, its convolution, and the AdaIN parameters. With series and parallel, AdaIN is a residual
-# adapter of the convolution (Rebuffi et al., arXiv 1705.08045 and 1803.10082), and the sum is normalised (inferred from
+# adapter of the convolution (Rebuffi et al., arXiv 1705.08045 and 1803.10082), and the sum is normalized (inferred from
 # the goldens).
 ADAPTIVE_NORMS: dict[str, Callable[[Array, Array, Array, Array], Array]] = {
   'adaptive': lambda x, y, scale, shift: adaptive_instance_norm(y, scale, shift),
@@ -64,7 +64,7 @@ class _Convolution(nn.Module):
 
 
 class ConvLayer(nn.Module):
-  """Padding, convolution with bias, normalisation, activation, in the release's order (release fact 23).
+  """Padding, convolution with bias, normalization, activation, in the release's order (release fact 23).
 
   Attributes:
     upsampled: convolve the map after upsampling it by 2 (nearest neighbour); 5x5 kernels only.
@@ -119,7 +119,7 @@ class ResidualBlock(nn.Module):
 
   Attributes:
     norm: as in `ConvLayer`; for both layers.
-    activation: of the first layer; the second has none.
+    activation: activation of the first layer; the second has none.
     padding: reflect or zero.
     non_local: apply a non-local block to the sum.
   """

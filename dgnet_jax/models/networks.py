@@ -44,7 +44,7 @@ class Networks:
 
   Attributes:
     discriminators: one per image scale, finest first.
-    image_size_hw: of the generator, pixels.
+    image_size_hw: height and width of the generator's images, pixels.
     reid_scale: the re-id network's input is this many times larger.
     batch_norm_group: number of images that share BatchNorm statistics; 0 means all of a call.
     structure_input: gray or edge.
@@ -62,7 +62,7 @@ class Networks:
   edge_noise: float = 0.0
 
   def init_generator(self, key: Array) -> Params:
-    """Initialises the parameters of the structure encoder and the decoder."""
+    """Initializes the parameters of the structure encoder and the decoder."""
     encoder_key, decoder_key = jax.random.split(key)
     height, width = self.image_size_hw
     gray = jnp.zeros((1, height, width, 1))
@@ -73,13 +73,13 @@ class Networks:
     return {'structure_encoder': encoder, 'decoder': decoder}
 
   def init_discriminator(self, key: Array) -> Params:
-    """Initialises the parameters of the discriminators."""
+    """Initializes the parameters of the discriminators."""
     image = jnp.zeros((1, *self.image_size_hw, 3))
     keys = jax.random.split(key, len(self.discriminators))
     return {f'scale_{i}': jax.jit(d.init)(keys[i], image)['params'] for i, d in enumerate(self.discriminators)}
 
   def init_reid(self, key: Array) -> tuple[Params, Params]:
-    """Initialises (params, batch_stats) of the appearance encoder."""
+    """Initializes (params, batch_stats) of the appearance encoder."""
     height, width = self.image_size_hw
     image = jnp.zeros((1, height * self.reid_scale, width * self.reid_scale, 3))
     init = functools.partial(self.appearance_encoder.init, mode=BatchNormMode(), deterministic=True)
@@ -104,12 +104,12 @@ class Networks:
     return reid.num_parts * channels
 
   def encode_structure(self, params: Params, image: Array, noise_key: Array | None = None) -> Array:
-    """Encodes the structure of images, which are converted to grey or to edges first.
+    """Encodes the structure of images, which are converted to gray or to edges first.
 
     Args:
-      params: of the generator.
-      image: f[..., H, W, 3], normalised.
-      noise_key: for the noise on edges; None means no noise.
+      params: parameters of the generator.
+      image: f[..., H, W, 3], normalized.
+      noise_key: random key of the noise on edges; None means no noise.
 
     Returns:
       Structure codes f[..., h, w, C].
@@ -128,7 +128,7 @@ class Networks:
     """Generates images.
 
     Args:
-      params: of the generator.
+      params: parameters of the generator.
       structure_code: f[..., h, w, C].
       appearance_code: f[..., F], with the same leading axes.
 
@@ -168,15 +168,15 @@ class Networks:
   def encode_appearance_train(
     self, params: Params, batch_stats: Params, image: Array, dropout_key: Array | None = None
   ) -> tuple[AppearanceOutput, Params]:
-    """Encodes appearance in training: G groups, each normalised with its own batch statistics.
+    """Encodes appearance in training: G groups, each normalized with its own batch statistics.
 
     Equals G calls of the release in order.
 
     Args:
-      params: of the appearance encoder.
-      batch_stats: running statistics; updated, but not used to normalise.
+      params: parameters of the appearance encoder.
+      batch_stats: running statistics; updated, but not used to normalize.
       image: f[B, G, rH, rW, 3], already at the re-id network's input size (`reid_scale` times the generator's).
-      dropout_key: None means no dropout.
+      dropout_key: random key of dropout; None disables it.
 
     Returns:
       Output with leading axes [B, G], and the running statistics after G updates.

@@ -1,4 +1,4 @@
-"""Normalisation of maps f[N, H, W, C], and activations. Statistics are computed in float32 or wider."""
+"""Normalization of maps f[N, H, W, C], and activations. Statistics are computed in float32 or wider."""
 
 from collections.abc import Callable
 
@@ -21,15 +21,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def standardize(x: Array, axes: tuple[int, ...]) -> Array:
-  """Normalises to zero mean and unit (biased) variance over `axes`."""
+  """Normalizes to zero mean and unit (biased) variance over `axes`."""
   wide = at_least_float32(x)
-  centred = wide - wide.mean(axes, keepdims=True)
-  variance = jnp.square(centred).mean(axes, keepdims=True)
-  return (centred * jax.lax.rsqrt(variance + NORM_EPSILON)).astype(x.dtype)
+  centered = wide - wide.mean(axes, keepdims=True)
+  variance = jnp.square(centered).mean(axes, keepdims=True)
+  return (centered * jax.lax.rsqrt(variance + NORM_EPSILON)).astype(x.dtype)
 
 
 def instance_norm(x: Array) -> Array:
-  """Normalises each channel of each example over height and width (release fact 23)."""
+  """Normalizes each channel of each example over height and width (release fact 23)."""
   return standardize(x, (1, 2))
 
 
@@ -61,7 +61,7 @@ class Activation(nn.Module):
 
 
 class LayerNorm(nn.Module):
-  """Normalises each example over height, width and channels.
+  """Normalizes each example over height, width and channels.
 
   Uses the unbiased standard deviation, with epsilon added to it rather than to the variance (release fact 28).
   """
@@ -72,10 +72,10 @@ class LayerNorm(nn.Module):
     scale = self.param('scale', uniform, x.shape[-1:])
     bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
     wide = at_least_float32(x)
-    centred = wide - wide.mean((1, 2, 3), keepdims=True)
-    count = centred[0].size
-    deviation = jnp.sqrt(jnp.square(centred).sum((1, 2, 3), keepdims=True) / (count - 1))
-    return (centred / (deviation + NORM_EPSILON)).astype(x.dtype) * scale.astype(x.dtype) + bias.astype(x.dtype)
+    centered = wide - wide.mean((1, 2, 3), keepdims=True)
+    count = centered[0].size
+    deviation = jnp.sqrt(jnp.square(centered).sum((1, 2, 3), keepdims=True) / (count - 1))
+    return (centered / (deviation + NORM_EPSILON)).astype(x.dtype) * scale.astype(x.dtype) + bias.astype(x.dtype)
 
 
 class BatchStatisticsNorm(nn.Module):

@@ -29,7 +29,7 @@ def stripe_pool(x: Array, num_stripes: int, kind: str) -> Array:
 
   Args:
     x: f[N, H, W, C].
-    num_stripes: in [1, H].
+    num_stripes: number of stripes, in [1, H].
     kind: max or avg.
 
   Returns:

@@ -1,4 +1,4 @@
-"""E_s, the structure encoder: grey image to structure code (paper section 3; release facts 22 to 24)."""
+"""E_s, the structure encoder: gray image to structure code (paper section 3; release facts 22 to 24)."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from dgnet_jax.types import Array
 
 
 def to_gray(image: Array) -> Array:
-  """Averages the normalised channels, without weights: f[..., H, W, 3] -> f[..., H, W, 1] (release fact 22)."""
+  """Averages the normalized channels, without weights: f[..., H, W, 3] -> f[..., H, W, 1] (release fact 22)."""
   return image.mean(-1, keepdims=True)
 
 
@@ -38,10 +38,10 @@ class AtrousPyramid(nn.Module):
 
 
 class StructureEncoder(nn.Module):
-  """Grey image f[N, H, W, 1] -> structure code f[N, H/4, W/4, 8 * width], zero mean and unit variance per channel.
+  """Gray image f[N, H, W, 1] -> structure code f[N, H/4, W/4, 8 * width], zero mean and unit variance per channel.
 
   Attributes:
-    dilations: of the branches of the final ASPP.
+    dilations: dilations of the branches of the final ASPP.
     non_local_residual: end every residual block with a non-local block.
     tanh: bound the code to (-1, 1).
   """

@@ -59,7 +59,7 @@ class TeacherNetwork:
   reid_scale: int
 
   def init(self, key: Array) -> tuple[Params, Params]:
-    """Initialises (params, batch_stats)."""
+    """Initializes (params, batch_stats)."""
     height, width = self.image_size_hw
     image = jnp.zeros((1, height * self.reid_scale, width * self.reid_scale, 3))
     variables = jax.jit(functools.partial(self.network.init, mode=BatchNormMode(), deterministic=True))(key, image)
@@ -71,12 +71,12 @@ class TeacherNetwork:
     """Applies the teacher to images at the re-id networks' input size.
 
     Args:
-      params: of the teacher.
+      params: parameters of the teacher.
       batch_stats: running statistics.
       image: f[..., rH, rW, 3]; with norm 'batch', f[B, G, rH, rW, 3].
-      norm: 'running' normalises with the running statistics; 'batch' normalises each of G groups with its own batch
+      norm: 'running' normalizes with the running statistics; 'batch' normalizes each of G groups with its own batch
         statistics and updates the running ones.
-      dropout_key: None means no dropout.
+      dropout_key: random key of dropout; None disables it.
 
     Returns:
       TeacherOutput with the image's leading axes, and the new running statistics (unchanged with norm 'running').

@@ -1,4 +1,4 @@
-"""Functions of batches, applied to sequences of any length."""
+"""Applies functions of batches to sequences of any length."""
 
 from collections.abc import Callable, Iterator
 import logging
@@ -32,7 +32,7 @@ class BatchedFunction:
     self._sharding = batch_sharding(mesh)
 
   def __call__(self, *inputs: Any, label: str) -> Any:
-    """The outputs for all rows, as NumPy arrays.
+    """Returns the outputs for all rows as NumPy arrays.
 
     Args:
       *inputs: one pytree per argument of the function, all with the same number N > 0 of rows.

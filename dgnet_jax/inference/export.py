@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 TEMPLATE = pathlib.Path(__file__).parent / 'export_template.py'  # copied beside the programs, as load.py
-EMBEDDINGS = {  # what model.json says of the embedding, by reid.style
+EMBEDDINGS = {  # description of the embedding in model.json, by reid.style
   'AB': 'the primary and the fine-grained half, each of length 1',
   'normal': 'one vector of length 1',
   'PCB': 'one vector of length 1 for each part',
@@ -39,10 +39,10 @@ def export_model(
   """Writes embed.stablehlo, swap.stablehlo, weights.safetensors, model.json and load.py, an example that uses them.
 
   Args:
-    config: of the run.
-    workdir: of the run.
-    folder: to create.
-    platforms: that the programs must run on: cpu, cuda, rocm, tpu.
+    config: the run's config.
+    workdir: the run's work folder.
+    folder: the folder to create.
+    platforms: platforms that the programs must run on: cpu, cuda, rocm, tpu.
 
   Returns:
     The folder.
@@ -79,7 +79,7 @@ def export_model(
 
 
 def exported_weights(predictor: Predictor) -> dict[str, np.ndarray]:
-  """The parameters of the networks by flat names: generator/..., reid/... and reid_stats/...
+  """Returns the parameters of the networks by flat names: generator/..., reid/... and reid_stats/...
 
   Raises:
     UserError: the run has no generator.
@@ -101,7 +101,7 @@ def export_programs(
   Args:
     predictor: its networks are traced.
     weights: from `exported_weights`; only their shapes and dtypes are read.
-    platforms: to lower for.
+    platforms: platforms to lower for.
 
   Returns:
     embed: maps (weights, u8[B, H, W, 3]) to f32[B, D], as `functions.embedding`. swap: maps (weights, structure_from,

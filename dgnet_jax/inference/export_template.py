@@ -1,4 +1,4 @@
-"""Embeddings and swapped images from exported files. Needs jax and flatbuffers, nothing of dgnet_jax.
+"""Embeddings and swapped images from exported files. Needs jax and flatbuffers, but not dgnet_jax.
 
 python load.py query.jpg gallery.jpg     # with Pillow, for reading and writing images
 """

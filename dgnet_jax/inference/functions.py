@@ -1,4 +1,4 @@
-"""What trained networks compute of normalised images: pure functions of parameters and images."""
+"""Embeddings, activation maps and swaps of normalized images, as pure functions of parameters and images."""
 
 import jax.numpy as jnp
 
@@ -11,14 +11,14 @@ from dgnet_jax.types import Array, Params
 def embedding(networks: Networks, params: Params, batch_stats: Params, image: Array) -> Array:
   """The re-id embedding [primary | fine-grained] of images, over both mirror views (release fact 41).
 
-  In each view both halves are normalised; the views are added and the halves normalised again. Style normal has the
+  In each view both halves are normalized; the views are added and the halves normalized again. Style normal has the
   primary half alone, style PCB one piece per part (the release's evaluation crashes there).
 
   Args:
     networks: their appearance encoder is used.
-    params: of the appearance encoder.
+    params: parameters of the appearance encoder.
     batch_stats: its running statistics.
-    image: f[..., H, W, 3], normalised.
+    image: f[..., H, W, 3], normalized.
 
   Returns:
     f[..., heads * D]; each head's piece has length 1.
@@ -38,9 +38,9 @@ def teacher_embedding(teacher: TeacherNetwork, params: Params, batch_stats: Para
 
   Args:
     teacher: the network.
-    params: of the teacher.
+    params: parameters of the teacher.
     batch_stats: its running statistics.
-    image: f[..., H, W, 3], normalised, at the generator's size.
+    image: f[..., H, W, 3], normalized, at the generator's size.
 
   Returns:
     f[..., D] of length 1.
@@ -50,13 +50,13 @@ def teacher_embedding(teacher: TeacherNetwork, params: Params, batch_stats: Para
 
 
 def activation(networks: Networks, params: Params, batch_stats: Params, image: Array) -> Array:
-  """How strongly the re-id backbone responds at each position: the norm of its last feature map over channels.
+  """Measures how strongly the re-id backbone responds at each position: the norm of its last feature map over channels.
 
   Args:
     networks: their appearance encoder is used.
-    params: of the appearance encoder.
+    params: parameters of the appearance encoder.
     batch_stats: its running statistics.
-    image: f[..., H, W, 3], normalised.
+    image: f[..., H, W, 3], normalized.
 
   Returns:
     f[..., h, w], at least 0.
@@ -79,14 +79,14 @@ def swap(
 
   Args:
     networks: from `make_networks`.
-    generator_params: of structure encoder and decoder.
-    reid_params: of the appearance encoder.
+    generator_params: parameters of the structure encoder and the decoder.
+    reid_params: parameters of the appearance encoder.
     reid_stats: its running statistics.
-    structure_from: f[..., H, W, 3], normalised; gives pose, position and background.
-    appearance_from: f[..., H, W, 3], normalised, same shape; gives the clothes.
+    structure_from: f[..., H, W, 3], normalized; gives pose, position and background.
+    appearance_from: f[..., H, W, 3], normalized, same shape; gives the clothes.
 
   Returns:
-    f[..., H, W, 3], normalised but not clipped.
+    f[..., H, W, 3], normalized but not clipped.
   """
   structure_code = networks.encode_structure(generator_params, structure_from)
   appearance_code = networks.encode_appearance(reid_params, reid_stats, appearance_from).code

@@ -22,8 +22,8 @@ def load_predictor(config: Config, workdir: str | pathlib.Path, *, batch_size: i
   """Restores the newest valid checkpoint of a run; the discriminator and the optimizers are not read.
 
   Args:
-    config: of the run; it may name other data than the run was trained on.
-    workdir: of the run.
+    config: the run's config; it may name other data than the run was trained on.
+    workdir: the run's work folder.
     batch_size: images per call of a network; by default `config.evaluation.batch_size`.
 
   Raises:
@@ -39,10 +39,10 @@ def restore_predictor(
   """Like `load_predictor`, from an open folder of checkpoints.
 
   Args:
-    config: of the run.
-    checkpoints: of the run.
+    config: the run's config.
+    checkpoints: the run's checkpoints.
     batch_size: images per call of a network.
-    step: of the checkpoint to restore; None is the newest valid one.
+    step: step of the checkpoint to restore; None is the newest valid one.
   """
   if checkpoints.latest_step() is None:
     raise UserError(f'{checkpoints.folder}: no checkpoint of DG-Net; `dgnet train` writes one')
@@ -82,9 +82,9 @@ def load_teacher_predictor(
   """Restores the teacher of a run, the first if it has several.
 
   Args:
-    config: of the run.
-    workdir: of the run.
-    num_identities: of the run's training data.
+    config: the run's config.
+    workdir: the run's work folder.
+    num_identities: number of identities in the run's training data.
     batch_size: images per call of the network; by default `config.evaluation.batch_size`.
 
   Raises:
@@ -110,7 +110,7 @@ def find_checkpoints(path: str | os.PathLike[str]) -> tuple[pathlib.Path, pathli
     The work folder, its folder of checkpoints, and the step; None is the newest.
 
   Raises:
-    UserError: the path is something else.
+    UserError: the path is none of these.
   """
   path = pathlib.Path(path)
   if (path / 'checkpoints').is_dir():

@@ -1,4 +1,4 @@
-"""Trained networks on images: pixels in, pixels and embeddings out."""
+"""Applies trained networks to images: pixels in, pixels and embeddings out."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -71,7 +71,7 @@ class Predictor:
     reid_stats: its running statistics.
     mesh: the devices of this process; all of the above are on each of them.
     batch_size: images per call of a network.
-    num_identities: training identities.
+    num_identities: number of training identities.
     step: training steps done when the parameters were saved.
   """
 

@@ -14,7 +14,7 @@ from dgnet_jax.data.index import printable, summarize
 from dgnet_jax.data.readers.listing import list_images
 from dgnet_jax.errors import UserError
 
-CHANNELS = (1, 3, 4)  # of an array: grey, RGB, or RGB with an alpha channel that is dropped
+CHANNELS = (1, 3, 4)  # of an array: gray, RGB, or RGB with an alpha channel that is dropped
 
 
 class ImageList:
@@ -24,7 +24,7 @@ class ImageList:
     items: paths, or arrays u8[h, w, 3].
 
   Attributes:
-    items: as given.
+    items: the images as given.
     paths: path of each image; '' for arrays.
     names: name of each image in messages: its path, or 'image 3'.
   """
@@ -77,7 +77,7 @@ def as_image_list(images: Any, name: str = 'images') -> ImageList:
   Args:
     images: a path, a PIL image or an array, or a list of these; an `ImageList` is returned unchanged. A folder stands
       for the images in it, sorted by name. Files are JPEG or PNG. Arrays are u8[h, w], u8[h, w, C] or u8[n, h, w, C]
-      with C of 1 (grey), 3 (RGB) or 4 (alpha is dropped); other dtypes are refused because their range is unknown.
+      with C of 1 (gray), 3 (RGB) or 4 (alpha is dropped); other dtypes are refused because their range is unknown.
     name: name of the images in error messages.
 
   Raises:
@@ -119,7 +119,7 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
   if image.mode == 'F':
     raise UserError(f'{name}: a PIL image of floating-point numbers; convert it to 8 bits')
   try:
-    if image.mode.startswith('I'):  # 16-bit grey, which `convert` would clip
+    if image.mode.startswith('I'):  # 16-bit gray, which `convert` would clip
       image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.copy()
     image.info.pop('transparency', None)  # dropped as it is from files; `convert` warns about it

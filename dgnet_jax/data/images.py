@@ -19,7 +19,7 @@ from dgnet_jax.utils.progress import ProgressLog
 logger = logging.getLogger(__name__)
 
 
-FORMATS = ('JPEG', 'PNG')  # every source decodes these alike
+FORMATS = ('JPEG', 'PNG')  # every source decodes these in the same way
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -27,7 +27,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
   Transparency is dropped, CMYK is ink on white paper, 16 bits lose the lower 8, and an animation is its first frame.
   """
-  if image.mode.startswith('I'):  # 16-bit grey, which `convert` would clip
+  if image.mode.startswith('I'):  # 16-bit gray, which `convert` would clip
     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
   image.info.pop('transparency', None)  # `convert` warns about it
   return image.convert('RGB')
@@ -104,7 +104,7 @@ def _bilinear_taps(size: int, target: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def resize_bilinear(image: np.ndarray, image_size_hw: tuple[int, int]) -> np.ndarray:
-  """Resizes bilinearly without antialiasing, with pixel centres at halves.
+  """Resizes bilinearly without antialiasing, with pixel centers at halves.
 
   The same as torch's `interpolate` with `align_corners=False`.
 

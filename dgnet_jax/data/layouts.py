@@ -61,7 +61,7 @@ class Layout:
     return self.counts.get(f'{split}, {variant}', self.counts.get(split))
 
 
-LICENCE = 'Available from its authors on request; research use only.'
+LICENSE = 'Available from its authors on request; research use only.'
 MARKET1501_FOLDERS = {
   'train': ('bounding_box_train',),
   'query': ('query',),
@@ -83,7 +83,7 @@ MARKET1501 = Layout(
     'multi_query': Count(25_259, verified=False),
   },
   num_cameras=6,
-  note=LICENCE,
+  note=LICENSE,
 )
 DUKEMTMC = Layout(
   name='dukemtmc',
@@ -114,7 +114,7 @@ MSMT17 = Layout(
     'gallery': Count(82_161),
   },
   num_cameras=15,
-  note='Requires a licence agreement with its authors.',
+  note='Requires a license agreement with its authors.',
 )
 CUHK03 = Layout(
   name='cuhk03',
@@ -133,7 +133,7 @@ CUHK03 = Layout(
     'gallery, labeled': Count(5_328, 700, verified=False),
   },
   num_cameras=2,
-  note=LICENCE,
+  note=LICENSE,
 )
 VERI776 = Layout(
   name='veri776',
@@ -145,7 +145,7 @@ VERI776 = Layout(
   name_lists={'train': 'name_train.txt', 'query': 'name_query.txt', 'gallery': 'name_test.txt'},
   counts={'train': Count(37_778, 576), 'query': Count(1_678), 'gallery': Count(11_579, 200)},
   num_cameras=20,
-  note=f'Vehicles. {LICENCE}',
+  note=f'Vehicles. {LICENSE}',
 )
 SYNTHETIC = dataclasses.replace(
   MARKET1501,
@@ -153,7 +153,7 @@ SYNTHETIC = dataclasses.replace(
   title='the built-in pedestrians',
   counts={},
   num_cameras=None,
-  note='Rendered on first use; no licence needed.',
+  note='Rendered on first use; no license needed.',
 )
 RELEASE = Layout(
   name='release',

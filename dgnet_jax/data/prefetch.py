@@ -69,7 +69,7 @@ def _stop(thread: threading.Thread, ready: 'queue.Queue[Any]', stop: threading.E
 
 
 class DeviceFeed(Generic[_Batch]):
-  """Iterator of batches on devices. A thread reads and transfers the next batches meanwhile; close it when done."""
+  """Iterator over batches on devices; a thread reads and transfers the next ones ahead of time. Close it when done."""
 
   def __init__(self, host_iterator: Iterator[_Batch], sharding: jax.sharding.NamedSharding) -> None:
     """Starts the thread.

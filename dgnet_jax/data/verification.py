@@ -83,7 +83,7 @@ def verify_images(paths: Iterable[str], *, threads: int, cache_file: pathlib.Pat
   Raises:
     UserError: images are missing, unreadable or truncated; lists the first few.
   """
-  # Not normalised: 'link/../x' depends on where the link leads.
+  # Not normalized: 'link/../x' depends on where the link leads.
   paths = list(dict.fromkeys(os.path.join(os.getcwd(), path) for path in paths))
   # Before decoding: if a file changes meanwhile, the next start verifies it again.
   stamps = _stamps(paths, threads)

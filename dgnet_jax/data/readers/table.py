@@ -19,7 +19,7 @@ SUFFIX = '.csv'
 
 
 def _problem_with(row: Mapping[str | None, Any]) -> str:
-  """Returns what is wrong with a row, or ''."""
+  """Returns the problem with a row, or ''."""
   if None in row or any(row[name] is None for name in COLUMNS):
     return 'the number of values differs from the header'
   empty = [name for name in COLUMNS if not row[name].strip()]

@@ -15,12 +15,12 @@ from dgnet_jax.config.loading import read_config_file
 
 
 def small():
-  """The config synthetic."""
+  """Returns the config `synthetic`."""
   return read_config_file(pathlib.Path(__file__).parent / 'synthetic.py')
 
 
 def more_cameras():
-  """As small, but four to six of the six cameras see each person instead of three: real images teach more."""
+  """Like `small`, but four to six of the six cameras see each person instead of three: real images teach more."""
   config = small()
   config.data.synthetic.cameras_per_identity = (4, 6)
   return config

@@ -43,7 +43,7 @@ def get_config():
     ramp.update(start_step=1_000, per_step=0.005)
   # Half of the release's: both kinds of runs end higher (docs/ablation_log.md, 14).
   config.ramps.teaching.maximum = 1.0
-  # The structure donor is hard to recognise in such small images. With a large weight on it the fine-grained head gets
+  # The structure donor is hard to recognize in such small images. With a large weight on it the fine-grained head gets
   # worse, apparently because it learns the background. On real images it has the release's weight, 0.2
   # (docs/ablation_log.md, 18).
   config.teaching.update(fine_grained=0.01, fine_on_real=20.0)

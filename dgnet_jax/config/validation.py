@@ -32,7 +32,7 @@ def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
-  """Returns '; did you mean ...?' for a misspelt or misplaced field, or '' if no known name is similar."""
+  """Returns '; did you mean ...?' for a misspelled or misplaced field, or '' if no known name is similar."""
   last = name.rsplit('.', 1)[-1]
   similar = [field for field in known if field.rsplit('.', 1)[-1] == last]
   similar = similar or difflib.get_close_matches(name, known, n=2, cutoff=0.75)

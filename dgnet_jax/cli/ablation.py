@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
   config = run_config_file(find_config_file('ablation')).get_config(options.setting)
   problems = [*options.problems]
-  problems += [f'{name}: cannot be set, the cells differ in it' for name in PER_CELL if name in options.overrides]
+  problems += [f'{name}: the cells differ in it, so it cannot be set' for name in PER_CELL if name in options.overrides]
   problems += apply_overrides(config, options.overrides)
   base = validate(config, problems)
   from dgnet_jax.reports.ablation import run_all

@@ -70,7 +70,7 @@ def data_fields(options: argparse.Namespace) -> dict[str, object]:
   """
   config = default_config()
   problems = [*options.problems]
-  # What is no field of `data` has been reported.
+  # Names that are not fields of `data` have been reported already.
   overrides = {name: text for name, text in options.overrides.items() if name.startswith('data.')}
   problems += apply_overrides(config, overrides)
   if problems:

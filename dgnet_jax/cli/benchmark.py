@@ -15,7 +15,7 @@ step     A step of the teacher and of each phase of DG-Net on random images, com
          same program compiled with XLA's default options (dgnet_jax/training/xla_options.py).
          On a GPU or TPU both are the same.
 
-Prints medians and their ratios. The alternatives take turns, so that other load on the machine affects them alike.
+Prints medians and their ratios. The alternatives take turns, so that other load on the machine affects them equally.
 """
 EPILOG = """examples:
   dgnet benchmark ranking
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   ranking.add_argument('--size', type=positive, default=1024, help='dimensions of an embedding (default: %(default)s)')
   reading = parts.add_parser('input', help='training batches', allow_abbrev=False)
   reading.add_argument('--root', required=True, help='folder of a data set')
-  reading.add_argument('--layout', default='', help='of the data set (default: recognised)')
+  reading.add_argument('--layout', default='', help='layout of the data set (default: detected)')
   reading.add_argument('--loaders', default='tfdata,threads,memory', help='loaders to compare (default: %(default)s)')
   reading.add_argument('--threads', type=positive, default=os.cpu_count() or 1, help='threads that decode')
   reading.add_argument('--batches', type=positive, default=20, help='batches in a turn (default: %(default)s)')

@@ -17,13 +17,13 @@ EPILOG = """examples:
   dgnet check-data --root=images --layout=folders --config.data.camera_pattern='cam(?P<camera>[0-9]+)'
 
 Fields of config.data can be set with --config.data.FIELD=VALUE. The exit status is 0 without problems, 1 with problems,
-and 2 after a mistake or if the data set cannot be read.
+and 2 if an argument is wrong or the data set cannot be read.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--root', required=True, metavar='FOLDER', help='folder of the data set, or a .csv file')
-  parser.add_argument('--layout', choices=LAYOUTS, default='', help='default: recognised by its files')
+  parser.add_argument('--layout', choices=LAYOUTS, default='', help='default: detected from the files')
   parser.add_argument('--sheet', metavar='FILE', help='also draw a few people of every split, .png or .jpg')
   parser.add_argument(
     '--threads', type=positive, default=os.cpu_count() or 1, help='files read in parallel (default: %(default)s)'

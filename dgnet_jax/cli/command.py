@@ -20,9 +20,9 @@ class Command:
   """One command of `dgnet`.
 
   Attributes:
-    name: as it is typed.
+    name: the command's name, as typed.
     summary: a phrase for the list of commands.
-    epilog: examples, and what else the help says below the arguments.
+    epilog: examples and notes, shown below the arguments in the help.
     add_arguments: adds the arguments to a parser.
     run: executes the command; its options have the attributes `overrides` (field names with the text of their values)
       and `problems` (what is wrong with the command line so far) if the command takes config fields.
@@ -44,7 +44,7 @@ def make_parser(command: Command, prog: str = '') -> argparse.ArgumentParser:
 
   Args:
     command: the command.
-    prog: what the usage line calls it; `dgnet NAME` by default.
+    prog: name in the usage line; `dgnet NAME` by default.
   """
   description = f'{command.summary[0].upper()}{command.summary[1:]}.'
   parser = argparse.ArgumentParser(
@@ -105,7 +105,7 @@ def execute(command: Command, arguments: Sequence[str], prog: str = '') -> None:
   """Parses the arguments of a command and runs it.
 
   Raises:
-    SystemExit: with status 2 after a mistake of the user, 130 after an interruption.
+    SystemExit: with status 2 after a user error, 130 after an interruption.
   """
   with exit_on_user_error():
     command.run(parse(command, arguments, prog))

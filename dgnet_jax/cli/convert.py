@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action='append',
     default=[],
     choices=('dis', 'optimizer', 'teacher'),
-    help='do without this file and initialise its content; evaluation needs a teacher, training needs all three',
+    help='do without this file and initialize its content; evaluation needs a teacher, training needs all three',
   )
   importing.add_argument(
     '--drop-extra',

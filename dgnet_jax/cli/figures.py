@@ -42,7 +42,7 @@ RUN may also be one of the run's checkpoints, except for curves. To take the ima
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """A figure: what it shows, the arguments that name its images, and how many of what are taken from the data."""
+  """A figure: its description, the arguments that name its images, and the number (and unit) taken from the data."""
 
   summary: str
   sources: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ def _draw_interpolation(model: 'Model', data: RunImages, named: Named, options: 
     )
     rows = [InterpolationRow(kind, fixed_image, both_ends)]
   else:
-    raise UserError('interpolate takes two --appearances and one of --structures, one and two, or neither')
+    raise UserError('interpolate takes one --structures and two --appearances, two and one, or neither')
   sheet, frames = interpolation(model, rows, options.steps)
   logger.info(str(save_animation(options.out.with_suffix('.gif'), frames)))
   return sheet

@@ -30,7 +30,7 @@ EPILOG = """examples:
   dgnet train --config=synthetic --workdir=runs/synthetic
   dgnet swap runs/synthetic --structure=anna.jpg --appearance=ben.jpg --out=anna_in_bens_clothes.png
 
-`dgnet COMMAND --help` has the arguments of a command, and examples.
+`dgnet COMMAND --help` shows the arguments of a command, and examples.
 """
 
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments: without the program's name; those of the process by default.
 
   Raises:
-    SystemExit: with status 2 after a mistake of the user, 130 after an interruption.
+    SystemExit: with status 2 after a user error, 130 after an interruption.
   """
   arguments = sys.argv[1:] if arguments is None else arguments
   parser = _parser()

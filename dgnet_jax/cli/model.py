@@ -183,9 +183,7 @@ def _page(options: argparse.Namespace) -> None:
 
   with listen(options.host, options.port) as listening:
     if not is_loopback(options.host):
-      logger.warning(
-        f'--host={options.host}: everybody who can reach this machine can use the page and see the gallery'
-      )
+      logger.warning(f'--host={options.host}: anyone who can reach this machine can use the page and see the gallery')
     gallery = as_image_list(options.gallery, 'gallery') if options.gallery else None
     serve(PageService(_load(options), gallery), listening, options.host)
 

@@ -18,7 +18,7 @@ EPILOG = """examples:
   dgnet prepare split Market-1501-v15.09.15 --val-identities=100 --out=market_val.csv
   dgnet prepare merge Market-1501-v15.09.15 msmt17=MSMT17_V1 --out=joint.csv
 
-DATA is the folder of a data set, or a .csv file. Its layout is recognised; LAYOUT=DATA sets it. Fields of config.data
+DATA is the folder of a data set, or a .csv file. Its layout is detected; LAYOUT=DATA sets it. Fields of config.data
 can be set with --config.data.FIELD=VALUE. To train on a table, set --config.data.layout=csv --config.data.root=FILE.csv
 """
 

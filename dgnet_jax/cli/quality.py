@@ -18,7 +18,7 @@ EPILOG = """examples:
   dgnet quality images generated --identity-pattern='^(?P<identity>[0-9]+)_' --size=256x128
 
 REAL and GENERATED are a folder of images, a folder of `dgnet generate` with its manifest, or splits of a data set:
-ROOT:SPLIT, ROOT:query+gallery, or LAYOUT=ROOT:SPLIT if the layout should not be recognised. Fields of config.data can
+ROOT:SPLIT, ROOT:query+gallery, or LAYOUT=ROOT:SPLIT if the layout should not be detected. Fields of config.data can
 be set with --config.data.FIELD=VALUE.
 """
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar='PATTERN',
     help='identities in plain folders: a regular expression with a group (?P<identity>...) for the path in the folder',
   )
-  parser.add_argument('--same-names', action='store_true', help='SSIM and PSNR of images with the same name in both')
+  parser.add_argument('--same-names', action='store_true', help='SSIM and PSNR of images that have the same name')
   parser.add_argument(
     '--size', type=size_hw, metavar='HxW', help='size for SSIM and PSNR (default: the size of GENERATED)'
   )

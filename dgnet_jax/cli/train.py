@@ -94,7 +94,7 @@ def run(mode: str, options: argparse.Namespace) -> None:
     try:
       jax.distributed.initialize(**options.distributed)
     except (ValueError, RuntimeError) as error:
-      raise UserError(f'--distributed: the processes do not find each other ({error})') from error
+      raise UserError(f'--distributed: the processes cannot find each other ({error})') from error
   process, workdir = jax.process_index(), pathlib.Path(options.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   with logged_to(workdir / (f'log.{process}.txt' if process else 'log.txt')):

@@ -26,8 +26,8 @@ def test_missing_cells_are_run(fake_run, tmp_path, capsys):
   ('override', 'message'),
   [
     ('num_step=7', 'num_steps'),
-    ('joint=False', 'joint: cannot be set, the cells differ in it'),
-    ('teaching.images=ground_truth', 'teaching.images: cannot be set, the cells differ in it'),
+    ('joint=False', 'joint: the cells differ in it, so it cannot be set'),
+    ('teaching.images=ground_truth', 'teaching.images: the cells differ in it, so it cannot be set'),
   ],
 )
 def test_invalid_overrides_are_reported(fake_run, tmp_path, capsys, override, message):

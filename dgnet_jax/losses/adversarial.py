@@ -141,8 +141,8 @@ class AdversarialLosses:
   """One family of losses.
 
   Attributes:
-    discriminator: from scores of real and of generated images to f32[B].
-    generator: from scores of generated images to f32[B].
+    discriminator: maps scores of real and of generated images to f32[B].
+    generator: maps scores of generated images to f32[B].
     score_transform: elementwise; the penalty is on the gradient of the transformed scores.
   """
 
@@ -186,7 +186,7 @@ def scores_and_penalty(
   the others.
 
   Args:
-    score_fn: from f32[B, H, W, C] to f32[B, ...]. Either an example's scores depend on its own image alone, or the
+    score_fn: maps f32[B, H, W, C] to f32[B, ...]. Either an example's scores depend on its own image alone, or the
       caller weights all examples equally.
     image: f32[B, H, W, C], real images.
     score_transform: elementwise, applied to the scores before the gradient is taken (the release: sigmoid for

@@ -48,7 +48,7 @@ def teacher_soft_labels(
   - 'argmax': one-hot of the most likely identity of 'soft'.
   - 'appearance': one-hot of the appearance donor.
   - 'uniform': equal probabilities.
-  - 'donors': 'soft' restricted to the two donors and renormalised.
+  - 'donors': 'soft' restricted to the two donors and renormalized.
 
   Args:
     logits: f32[B, K], the teacher's on the images, or f32[B, T, K] of T teachers.

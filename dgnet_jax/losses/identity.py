@@ -32,7 +32,7 @@ def identity_cross_entropy(logits: Array, identity: Array) -> Array:
 def fine_grained_cross_entropy(logits: Array, structure_identity: Array) -> Array:
   """Cross-entropy between the fine-grained head's prediction and the *structure* donor's identity.
 
-  A generated image shows its structure donor in another person's clothes. To recognise the donor, the head must learn
+  A generated image shows its structure donor in another person's clothes. To recognize the donor, the head must learn
   cues other than clothing: hair, build, bags.
 
   Paper: eq. 9; release fact 11.

@@ -9,8 +9,8 @@ def weighted_total(terms: Mapping[str, Array], weights: Mapping[str, Array | flo
   """Sums `weights[name] * terms[name]`; both must have the same names.
 
   Args:
-    terms: by name; f32[B], or any other common shape.
-    weights: f32[] by name.
+    terms: loss terms by name, f32[B] or any other common shape.
+    weights: weights by name, f32[].
 
   Returns:
     An array of the terms' shape.

@@ -1,6 +1,6 @@
-"""How well a generated image shows the clothes: their colours, and the pattern of the top.
+"""Measures how well a generated image reproduces the clothes: their colours, and the pattern of the top.
 
-Measured against ground truth that includes where each garment is (the built-in pedestrians).
+The ground truth must include the position of each garment, as that of the built-in pedestrians does.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ def colour_error(image: Pixels, ground_truth: Pixels, garments: Mask) -> Doubles
 
 
 def pattern_fidelity(image: Pixels, ground_truth: Pixels, plain: Pixels, light: Pixels, window: Mask) -> Doubles:
-  """How much of the true pattern an image shows: 1 for the ground truth, 0 for any plain top.
+  """Measures how much of the true pattern an image shows: 1 for the ground truth, 0 for any plain top.
 
   From both images, within the window and for each colour channel, everything that a plain top can look like is removed
   by least squares: a constant, the ground truth with a plain top, and the light on each part of the top (a plain top of

@@ -28,7 +28,7 @@ class Labels(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
-  """Embeddings of N images, labelled as in `Labels`.
+  """Embeddings of N images, labeled as in `Labels`.
 
   features: f[N, D]. identity: i[N]. camera: i[N].
   """
@@ -41,11 +41,11 @@ class Embeddings:
     return len(self.features)
 
   def select(self, index: Integers) -> 'Embeddings':
-    """The images at `index`, i[M]."""
+    """Returns the images at `index`, i[M]."""
     return Embeddings(self.features[index], self.identity[index], self.camera[index])
 
   def with_features(self, features: Floats) -> 'Embeddings':
-    """Other features f[N, D] of the same images."""
+    """Returns the same images with other features f[N, D]."""
     return dataclasses.replace(self, features=features)
 
 
@@ -79,7 +79,7 @@ def weighted(query: Embeddings, alpha: float | None) -> Embeddings:
 
 
 def pool_multi_query(query: Embeddings, extra: Embeddings) -> Embeddings:
-  """Replaces each query by the mean over all images of its identity and camera, not normalised again (fact 42).
+  """Replaces each query by the mean over all images of its identity and camera, not normalized again (fact 42).
 
   Args:
     query: Q images.

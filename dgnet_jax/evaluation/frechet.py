@@ -1,4 +1,4 @@
-"""The Frechet distance between two sets of feature vectors, each modelled as a Gaussian (Heusel et al., 1706.08500).
+"""The Frechet distance between two sets of feature vectors, each modeled as a Gaussian (Heusel et al., 1706.08500).
 
 Everything is computed in float64. Means and covariances are accumulated batch by batch, so memory does not grow with
 the number of images.

@@ -1,4 +1,4 @@
-"""How close generated images are to the ground truth, and two trivial baselines.
+"""Measures how close generated images are to the ground truth, and provides two trivial baselines.
 
 Ground truth exists for the built-in pedestrians: the appearance donor's clothes in the structure donor's pose.
 """

@@ -31,10 +31,10 @@ LANES, ROWS = 128, 8
 
 @dataclasses.dataclass(frozen=True)
 class Relevance:
-  """Which gallery images are matches, negatives or junk of each of Q queries.
+  """The gallery images that are matches, negatives and junk of each of Q queries.
 
   queried: i64[N], gallery indices of the identities that queries have, sorted by identity. others: i64[F], gallery
-  indices of everybody else but junk (identity -1): negatives of every query. own: i64[Q, S], indices into `queried` of
+  indices of all others except junk (identity -1): negatives of every query. own: i64[Q, S], indices into `queried` of
   each query's identity, matches first, padded with 0. is_match, is_junk: bool[Q, S]; an image in `own` is junk if it
   has the query's camera, and padding is neither.
   """
@@ -86,7 +86,7 @@ def match_ranks(
   Args:
     query_features: f32[Q, D].
     gallery_features: f32[G, D].
-    relevance: of these queries and this gallery.
+    relevance: from `judge_relevance`, for these queries and this gallery.
     mesh: the devices that share the queries; by default those of this process.
 
   Returns:
@@ -138,7 +138,7 @@ def match_ranks_of_scores(
 
   Args:
     blocks: indices of queries i64[B] with their scores of the gallery f32[B, G]; every query once.
-    relevance: of these queries and this gallery.
+    relevance: from `judge_relevance`, for these queries and this gallery.
   """
   own_scores = np.zeros(relevance.own.shape, np.float32)
   num_above = np.zeros(relevance.own.shape, np.int64)

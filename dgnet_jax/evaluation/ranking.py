@@ -56,7 +56,7 @@ def rank(
   Ties count against the embedding: negatives with the score of a match rank before it.
 
   Args:
-    query: Q images with features f32[Q, D], each half normalised.
+    query: Q images with features f32[Q, D], each half normalized.
     gallery: G images with features f32[G, D].
     alpha: weight of the query's second (fine-grained) half; 0 is the first half alone, -1 the second alone. None takes
       the features as they are (a teacher's, which have no halves).

@@ -37,7 +37,7 @@ class Reranker:
     gallery_features: f32[G, D], all of one norm.
     k1: number of neighbours that may be reciprocal.
     k2: number of neighbours whose weights are averaged.
-    weight: of the features' own distance in the result, in [0, 1].
+    weight: weight of the features' own distance in the result, in [0, 1].
 
   Raises:
     ValueError: k1, k2 or weight is out of range, or there are not more than k1 images.

@@ -1,4 +1,4 @@
-"""The evaluation of a trained run: rankings beside chance, images beside trivial baselines, and sheets to look at."""
+"""Evaluates a trained run: rankings compared with chance, images with trivial baselines, and sheets to look at."""
 
 import logging
 import pathlib
@@ -45,8 +45,8 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   subfolder, `<workdir>/evaluation/on_<layout>_<root>`, and the teacher is evaluated on the same data.
 
   Args:
-    config: of the run, validated.
-    workdir: of the run.
+    config: the run's validated config.
+    workdir: the run's work folder.
 
   Returns:
     The contents of results.json: what was evaluated, the tables of `reports.ranking.ranking_tables` (also in

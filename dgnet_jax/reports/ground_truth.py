@@ -89,12 +89,12 @@ def measure_against_ground_truth(
   same person.
 
   Args:
-    config: of the run; the data are the built-in pedestrians.
-    index: of the data.
+    config: the run's config; the data are the built-in pedestrians.
+    index: index of the data set.
     predictor: generates the images.
     teacher: embeds them for the Frechet distance.
     real_features: f[P, D], the teacher's features of all query and gallery images, in this order.
-    sheet_path: of a PNG with some cross images beside the ground truth.
+    sheet_path: the PNG file to write, with some cross images beside the ground truth.
 
   Returns:
     For each of `KINDS` the groups of `group_means`, with psnr in dB, ssim and, from `evaluation.clothes_quality`,

@@ -171,7 +171,7 @@ def plot_alphas(path: str | os.PathLike[str], table: Table, alpha: float) -> Non
   """Draws rank-1 and mAP over the weight of the fine-grained half as a PNG.
 
   Args:
-    path: of the PNG.
+    path: the PNG file to write.
     table: 'alphas' of `ranking_tables`.
     alpha: the configured weight, marked by a line.
   """

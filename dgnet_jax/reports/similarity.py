@@ -56,7 +56,7 @@ def draw_identity_pairs(identity: npt.NDArray[np.integer], count: int, seed: int
   Args:
     identity: i[N]; distractors and junk are left out.
     count: number of pairs; a pair may be drawn more than once.
-    seed: of the draw.
+    seed: seed of the draw.
 
   Returns:
     Indices of the first and of the second images, i64[count] each.
@@ -84,7 +84,7 @@ def ssim_within_identities(images: ImageSet, *, pairs: int, seed: int, size_hw: 
   Args:
     images: with known identities.
     pairs: number of pairs to draw (`draw_identity_pairs`).
-    seed: of the draw.
+    seed: seed of the draw.
     size_hw: height and width that images are resized to, pixels.
 
   Returns:

@@ -35,7 +35,7 @@ def load_inception(path: str | pathlib.Path) -> dict[str, Any]:
   The classifier is not needed, but if the file has one, it must be that of FID's network.
 
   Args:
-    path: of a .pth or .safetensors file.
+    path: a .pth or .safetensors file.
 
   Returns:
     {'params', 'batch_stats'}, f32.

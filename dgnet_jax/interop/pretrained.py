@@ -55,7 +55,7 @@ def load_backbone(config: Config, network: Network, *, teacher: Teacher | None =
     {'params', 'batch_stats'} of the backbone, or None if no file is configured.
 
   Raises:
-    UserError: the file is missing or damaged, or belongs to another network. The message has the field, the file and
+    UserError: the file is missing or damaged, or belongs to another network. The message names the field, the file and
       every array that does not fit.
   """
   section = config.reid if network == 'reid' else config.teacher
@@ -90,8 +90,8 @@ def check_pretrained(config: Config, workdir: str | pathlib.Path) -> None:
   """Loads the pretrained weights that a run will need, so that mistakes are reported before it starts.
 
   Args:
-    config: of the run.
-    workdir: of the run. Networks that already have a folder there need no pretrained weights.
+    config: the run's config.
+    workdir: the run's work folder. Networks that already have a folder there need no pretrained weights.
 
   Raises:
     UserError: as for `load_backbone`.

@@ -17,7 +17,7 @@ StateDict = Mapping[str, np.ndarray]
 
 # Arrays of the release that nothing reads: counters of BatchNorm calls (its momentum is fixed), the ImageNet head,
 # which gets no gradient (release fact 20), AdaIN's running statistics, which never change (fact 20), and those of the
-# discriminator, which always normalises with batch statistics.
+# discriminator, which always normalizes with batch statistics.
 UNUSED_ARRAYS = (
   '*num_batches_tracked',
   'model.fc.weight',
@@ -81,7 +81,7 @@ def load_strictly(
   """Converts a state dict in which no array is missing, unexpected or of another shape.
 
   Args:
-    state_dict: of the release or of torchvision.
+    state_dict: state dict of the release or of torchvision.
     entries: the expected arrays.
     template: our variables or their shapes.
     source: the file, for messages.

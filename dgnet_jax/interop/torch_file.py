@@ -29,7 +29,7 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
   """Reads what torch.save wrote. Nothing in the file is executed.
 
   Args:
-    path: of a zip or legacy file.
+    path: a zip or legacy file.
 
   Returns:
     Dictionaries (also for OrderedDict), lists, tuples, numbers, strings, None, and read-only arrays of the saved dtype,

@@ -31,8 +31,8 @@ class Entry:
   """One array.
 
   Attributes:
-    name: in the state dict.
-    path: in our variables.
+    name: name in the state dict.
+    path: path in our variables.
     kind: conv ([out, in, h, w] in the state dict, [h, w, in, out] here), linear ([out, in] and [in, out]) or vector.
   """
 
@@ -42,7 +42,7 @@ class Entry:
 
 
 def _conv(name: str, path: Path, *, activation: str = 'none', norm: str = 'none') -> list[Entry]:
-  """A convolution with the parameters of its activation and normalisation."""
+  """A convolution with the parameters of its activation and normalization."""
   entries = [
     Entry(f'{name}.conv.weight', (*path, 'conv', 'kernel'), 'conv'),
     Entry(f'{name}.conv.bias', (*path, 'conv', 'bias'), 'vector'),

@@ -263,7 +263,7 @@ def read_pickle(stream: Stream, source: str) -> tuple[Any, dict[str, StorageRef]
   """Interprets one pickle, and leaves the stream at its end.
 
   Args:
-    stream: at the start of the pickle.
+    stream: a stream at the start of the pickle.
     source: the file, for messages.
 
   Returns:

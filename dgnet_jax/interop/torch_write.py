@@ -26,7 +26,7 @@ def write_torch(path: str | os.PathLike[str], tree: Any) -> None:
   """Writes `tree` as torch.save would, atomically.
 
   Args:
-    path: of the file; missing folders are created.
+    path: the file to write; missing folders are created.
     tree: dictionaries (an OrderedDict stays one) with string or int keys, lists, tuples, numbers, strings, None, and
       arrays of a dtype that torch's storages have.
 

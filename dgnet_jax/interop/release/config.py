@@ -116,7 +116,7 @@ OURS_ALONE = {
   'reid.detach_code': 'the release always detaches the code',
   'teaching.fine_on_real': 'the release has one weight, B_w, for real and for cross images',
   'teaching.teacher_dropout': 'the release leaves it on by accident after its first image dump',
-  'reid.batch_norm_group': 'the release normalises over all images of a call',
+  'reid.batch_norm_group': 'the release normalizes over all images of a call',
   'structure_encoder.dilations': 'the release has 3, 6, 9',
   'reid.num_parts': 'the release has 4',
 }
@@ -160,7 +160,7 @@ def config_fields(settings: Mapping[str, Any], source: str) -> tuple[dict[str, A
   """Converts the settings of a config.yaml.
 
   Args:
-    settings: by dotted key.
+    settings: values by dotted key.
     source: the file, for messages.
 
   Returns:
@@ -209,7 +209,7 @@ def release_settings(config: Config, num_identities: int, kept: Mapping[str, Any
   """Converts our config to the contents of a config.yaml.
 
   Args:
-    config: of the run.
+    config: the run's config.
     num_identities: number of classes.
     kept: settings of an imported config.yaml by dotted key, for those that have no field here.
 

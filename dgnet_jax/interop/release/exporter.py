@@ -39,9 +39,9 @@ def export_release(workdir: str | pathlib.Path, folder: str | pathlib.Path, *, s
   with one; otherwise they get their initial values.
 
   Args:
-    workdir: of a run or an import.
-    folder: to create.
-    step: of the checkpoint; None takes the newest.
+    workdir: work folder of a run or an import.
+    folder: the folder to create.
+    step: step of the checkpoint; None takes the newest.
 
   Returns:
     The folder.
@@ -76,9 +76,9 @@ def read_state(config: Config, workdir: pathlib.Path, step: int | None) -> tuple
   """Reads a checkpoint.
 
   Args:
-    config: of the run.
-    workdir: of the run.
-    step: of the checkpoint; None takes the newest.
+    config: the run's config.
+    workdir: the run's work folder.
+    step: step of the checkpoint; None takes the newest.
 
   Returns:
     The number of identities and the state.

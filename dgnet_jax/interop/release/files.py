@@ -29,7 +29,7 @@ class ReleaseFiles:
   """The files of one snapshot.
 
   Attributes:
-    paths: by name: gen and id, and if present dis, optimizer, teacher, config and opts.
+    paths: paths by name: gen and id, and if present dis, optimizer, teacher, config and opts.
     step: the number in the file names.
   """
 
@@ -49,7 +49,7 @@ def find_files(
   Args:
     folder: has gen_*.pt, dis_*.pt, id_*.pt and optimizer.pt, and config.yaml there or in its parent folder.
     teacher: net_last.pth with opts.yaml beside it, or their folder; None if there is no teacher.
-    step: of the snapshot; None takes the newest.
+    step: step of the snapshot; None takes the newest.
     without: which of dis, optimizer and teacher to leave out.
 
   Raises:
@@ -95,7 +95,7 @@ def read_state_dict(network: str, path: pathlib.Path) -> dict[str, np.ndarray]:
 
   Args:
     network: gen, dis, id or teacher.
-    path: of its file.
+    path: the network's file.
 
   Raises:
     UserError: the file is damaged or holds something else.

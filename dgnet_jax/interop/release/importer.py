@@ -53,7 +53,7 @@ def import_release(
   """Creates a work folder from a snapshot. Nothing is written unless everything is valid.
 
   Args:
-    files: of `find_files`.
+    files: from `find_files`.
     workdir: the folder to create.
     overrides: fields of our config with the text of their values; they take precedence over the release's files.
     drop: patterns of arrays without a counterpart here that may be dropped.

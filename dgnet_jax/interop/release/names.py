@@ -77,11 +77,11 @@ def parameters_in_order(names: Iterable[str]) -> list[str]:
 
 
 def default_extras(network: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-  """Returns the arrays that only the release has, as it initialises them; the ImageNet head and counters are zero.
+  """Returns the arrays that only the release has, as it initializes them; the ImageNet head and counters are zero.
 
   Args:
     network: gen, dis, id or teacher.
-    shapes: of our arrays, by the release's names.
+    shapes: shapes of our arrays, by the release's names.
   """
   counters = [name.replace('running_var', 'num_batches_tracked') for name in shapes if name.endswith('running_var')]
   extras: dict[str, np.ndarray] = {name: np.zeros((), np.int64) for name in counters}
@@ -120,7 +120,7 @@ def release_state_dict(
   Args:
     network: gen, dis, id or teacher.
     variables: our {'params', 'batch_stats'}.
-    entries: of the network.
+    entries: the network's arrays.
     kept: arrays that only the release has, from an import; the others get their initial values.
   """
   ours = to_torch(variables, entries)

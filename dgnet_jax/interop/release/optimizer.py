@@ -29,8 +29,8 @@ class SavedOptimizer:
 
   Attributes:
     states: the state of each parameter, in the optimizer's order; empty if the parameter was never updated.
-    learning_rate: of the first group in the last iteration; None if the file does not have it.
-    betas: of Adam; None for SGD, or if the file does not have them.
+    learning_rate: rate of the first group in the last iteration; None if the file does not have it.
+    betas: Adam's betas; None for SGD, or if the file does not have them.
     source: the file and the network, for messages.
   """
 
@@ -90,7 +90,7 @@ def rate_notes(saved: Mapping[str, SavedOptimizer], config: OptimizerConfig, ste
   """Returns a note for each optimizer whose last learning rate is not the one that the config gives.
 
   Args:
-    saved: of `read_optimizers`.
+    saved: from `read_optimizers`.
     config: rates and schedule.
     step: iterations done.
   """
@@ -119,7 +119,7 @@ def read_moments(
     network: gen, dis or id.
     saved: its optimizer.
     order: names in the network's state dict, in the order of its file.
-    entries: of the network.
+    entries: the network's arrays.
     template: our variables or their shapes.
 
   Returns:
@@ -186,7 +186,7 @@ def release_optimizer(
     network: gen, dis or id.
     opt_state: ours.
     order: names in the network's state dict.
-    entries: of the network.
+    entries: the network's arrays.
     config: rates, schedule and betas.
     step: iterations done.
   """
@@ -213,7 +213,7 @@ def release_groups(network: str, names: Sequence[str], config: OptimizerConfig, 
 
   Args:
     network: gen, dis or id.
-    names: of its parameters, in order.
+    names: names of its parameters, in order.
     config: rates, schedule and betas.
     step: iterations done.
   """

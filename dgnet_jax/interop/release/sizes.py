@@ -1,4 +1,4 @@
-"""Reads the sizes of the release's networks off the shapes in their state dicts."""
+"""Derives the sizes of the release's networks from the shapes in their state dicts."""
 
 from collections.abc import Callable, Mapping
 import re
@@ -88,7 +88,7 @@ def release_sizes(state_dicts: Mapping[str, StateDict], sources: Mapping[str, st
     Values by dotted field name.
 
   Raises:
-    UserError: a file belongs to another network. The message has the array that is missing.
+    UserError: a file belongs to another network. The message names the array that is missing.
   """
   readers: dict[str, Callable[[], Fields]] = {
     'gen': lambda: _generator(state_dicts['gen']),

@@ -48,7 +48,7 @@ class Plan:
 
   Args:
     settings: config.generation.
-    index: of the data.
+    index: index of the data set.
   """
 
   settings: GenerationConfig
@@ -69,14 +69,14 @@ class Plan:
     """i64[N, 2]: for each image, indices into `appearances` and `structures`, always of two different people.
 
     Raises:
-      UserError: there are no two people.
+      UserError: the splits do not show two different people.
     """
     donors, structures = (np.flatnonzero(split.identity > DISTRACTOR) for split in (self.appearances, self.structures))
     people = np.unique(self.appearances.identity[donors])
     structure_people = np.unique(self.structures.identity[structures])
     only_oneself = len(structure_people) == 1 and structure_people[0] in people
     if not len(people) or not len(structure_people) or only_oneself:
-      raise UserError(f'{self.index.root}: generated images need an appearance and a structure of two people')
+      raise UserError(f'{self.index.root}: generated images need an appearance and a structure of two different people')
     for_identity = self.settings.plan == 'identities'
     images_of = {person: donors[self.appearances.identity[donors] == person] for person in people}
     num_donors = len(people) if for_identity else len(donors)
@@ -142,8 +142,8 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   resumes a set without one.
 
   Args:
-    config: of the run, validated.
-    workdir: of the run.
+    config: the run's validated config.
+    workdir: the run's work folder.
 
   Returns:
     The folder, `<workdir>/generated/step_<step>_<plan>_seed<seed>` (or in a subfolder per data set, see
@@ -153,7 +153,7 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: the data set or the checkpoint is missing or damaged or does not fit the config, or the folder holds
       another set.
-    Interrupted: SIGINT or SIGTERM came.
+    Interrupted: SIGINT or SIGTERM was received.
   """
   settings = config.generation
   index = open_dataset(config.data, workdir, needs=(settings.appearance_split, settings.structure_split))

@@ -1,4 +1,4 @@
-"""Generated images of a trained run, as `config.generation.plan` asks for them."""
+"""Generates images with a trained run, according to `config.generation.plan`."""
 
 import pathlib
 
@@ -11,8 +11,8 @@ def generate(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   """Writes a folder of generated images and a manifest: sheets of test people, or a large set.
 
   Args:
-    config: of the run, validated.
-    workdir: of the run.
+    config: the run's validated config.
+    workdir: the run's work folder.
 
   Returns:
     The folder, as `generate_sheets` (plan sheets) or `generate_set` (plans images and identities) describe it.

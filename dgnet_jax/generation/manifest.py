@@ -1,4 +1,4 @@
-"""The table that says which images a generated image was made from."""
+"""The manifest: a table of the images that each generated image was made from."""
 
 from collections.abc import Iterable, Sequence
 import csv
@@ -13,7 +13,7 @@ def write_manifest(path: pathlib.Path, fields: Sequence[str], rows: Iterable[Seq
   """Writes a CSV file with one row per image.
 
   Args:
-    path: of the file.
+    path: the file to write.
     fields: names of the columns.
     rows: one value per column. Paths may contain bytes that are not text.
   """

@@ -27,13 +27,13 @@ def generate_sheets(config: Config, workdir: str | pathlib.Path) -> pathlib.Path
   """Generates every query identity in the structure of a few others.
 
   The identities are represented by one query image each. `evaluation.num_swaps` of them, evenly spread, are the
-  structure donors (pose, position, background); everybody is the appearance donor (clothes) of one image per structure.
+  structure donors (pose, position, background); every identity is the appearance donor of one image per structure.
   A sheet shows `evaluation.num_swaps` appearance donors. The manifest is written last, so a folder with a manifest is
   complete.
 
   Args:
-    config: of the run, validated.
-    workdir: of the run.
+    config: the run's validated config.
+    workdir: the run's work folder.
 
   Returns:
     The folder, `<workdir>/generated/step_<step>` (or a subfolder per data set, see `results_folder`):
@@ -78,10 +78,10 @@ def write_swap_sheet(path: pathlib.Path, split: Split, predictor: Predictor, num
   """Writes a sheet of people in each other's clothes; on its diagonal everybody wears their own.
 
   Args:
-    path: of the PNG file.
-    split: to take the people from.
+    path: the PNG file to write.
+    split: the split to take the people from.
     predictor: generates the images.
-    num_people: rows and columns, at most.
+    num_people: maximum number of rows and columns.
 
   Returns:
     The path.

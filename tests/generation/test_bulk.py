@@ -157,5 +157,5 @@ def test_a_single_person_is_refused(run):
   query = run.index.query
   lonely = dataclasses.replace(query, identity=np.full_like(query.identity, 3))
   index = dataclasses.replace(run.index, train=lonely)
-  with pytest.raises(UserError, match='an appearance and a structure of two people'):
+  with pytest.raises(UserError, match='an appearance and a structure of two different people'):
     _ = Plan(run.config.generation, index).pairs

@@ -120,7 +120,7 @@ def make_app(service: PageService, host: str) -> Starlette:
 
   Args:
     service: used by one request at a time, in order of arrival.
-    host: that the server listens at. If it is this machine only, requests that name another host are refused; otherwise
+    host: where the server listens. If it is this machine only, requests that name another host are refused; otherwise
       another site could resolve its name to this machine and read the gallery.
   """
   lock = asyncio.Lock()

@@ -1,4 +1,4 @@
-"""What the page computes from uploaded images. Knows nothing about HTTP, and writes nothing to disk."""
+"""The page's computations on uploaded images. Independent of HTTP, and writes nothing to disk."""
 
 import base64
 import io
@@ -28,8 +28,8 @@ def decode_upload(content: bytes, name: str) -> np.ndarray:
   """Decodes an uploaded file.
 
   Args:
-    content: of the file.
-    name: of the file in error messages.
+    content: bytes of the file.
+    name: name of the file in error messages.
 
   Returns:
     u8[h, w, 3], RGB, in the size of the file.
@@ -40,9 +40,9 @@ def decode_upload(content: bytes, name: str) -> np.ndarray:
   if not content:
     raise UserError(f'{name}: the upload is empty')
   if len(content) > MAX_BYTES:
-    raise UserError(f'{name}: {len(content) / 2**20:.1f} MiB; {MAX_BYTES // 2**20} MiB are allowed')
+    raise UserError(f'{name}: {len(content) / 2**20:.1f} MiB; at most {MAX_BYTES // 2**20} MiB are allowed')
   if _num_pixels(content) > MAX_PIXELS:  # before memory is allocated for them
-    raise UserError(f'{name}: more than {MAX_PIXELS // 10**6} million pixels; make it smaller')
+    raise UserError(f'{name}: more than {MAX_PIXELS // 10**6} million pixels; scale it down')
   return np.asarray(decode_rgb(io.BytesIO(content), name))
 
 
@@ -66,7 +66,7 @@ class PageService:
     """Embeds the gallery.
 
     Args:
-      model: as loaded.
+      model: the loaded model.
       gallery: images to search; None disables the search.
     """
     self._model = model

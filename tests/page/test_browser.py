@@ -129,7 +129,7 @@ def test_unusable_files_show_errors(browse, page, images, tmp_path):
   browser.wait_for_status('search')
   assert not browser.find('#message').is_displayed()
   browser.drop('query', 'image/png', MAX_BYTES + 2**20)
-  browser.wait_for_error('dropped: 11.0 MiB; 10.0 MiB are allowed')
+  browser.wait_for_error('dropped: 11.0 MiB; at most 10.0 MiB are allowed')
   browser.drop('query', 'image/gif', 9)
   browser.wait_for_error('dropped: not a JPEG or PNG image')
   browser.drop('query', 'image/png', 9)

@@ -45,7 +45,7 @@ def test_uploads_are_decoded_in_their_own_size(images):
   ('content', 'message'),
   [
     (b'', 'name: the upload is empty'),
-    (b'a' * (MAX_BYTES + 1), 'name: 10.0 MiB; 10 MiB are allowed'),
+    (b'a' * (MAX_BYTES + 1), 'name: 10.0 MiB; at most 10 MiB are allowed'),
     (b'not an image', 'name: not a readable JPEG or PNG image'),
     (encoded(form='GIF'), 'name: not a readable JPEG or PNG image'),
     (encoded((64, 64), 'JPEG')[:300], 'name: '),
@@ -184,7 +184,7 @@ def test_command_serves_until_it_is_interrupted(tiny_run, images):
         line = process.stderr.readline()
         assert line, output
         output.append(line)
-      assert output[0].startswith('warning: --host=0.0.0.0: everybody who can reach')
+      assert output[0].startswith('warning: --host=0.0.0.0: anyone who can reach')
       port = int(output[-1].partition('0.0.0.0:')[2].partition('/')[0])
       a = images[0].read_bytes()
       assert upload(('127.0.0.1', port), f'/swap?first={len(a)}', a, a)[0] == 200

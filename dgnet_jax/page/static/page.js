@@ -40,7 +40,7 @@ async function request(address, body, signal) {
   }
   if (response.status === 503) throw new Error('The server is busy. Try again in a moment.');
   const result = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(result.error || 'The server failed. Its terminal shows the error.');
+  if (!response.ok) throw new Error(result.error || 'The server failed. See the error in its terminal.');
   return result;
 }
 
@@ -126,7 +126,7 @@ async function search(signal) {
 function findProblem(file) {
   if (file.type && !TYPES.includes(file.type)) return `${file.name}: not a JPEG or PNG image`;
   const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  return file.size > maxBytes ? `${file.name}: ${mebibytes(file.size)}; ${mebibytes(maxBytes)} are allowed` : '';
+  return file.size > maxBytes ? `${file.name}: ${mebibytes(file.size)}; at most ${mebibytes(maxBytes)} are allowed` : '';
 }
 
 /** Turns a label into a drop zone for one image; `onImage` is called for every new one. */
@@ -171,7 +171,7 @@ function makeDropZone(id, letter, invitation, onImage) {
   }
 }
 
-/** Returns a function that starts a job once A and B are there. */
+/** Returns a function that starts a job once both A and B have been chosen. */
 const withBoth = (start) => () => { if (files.first && files.second) start(); };
 makeDropZone('first', 'A', 'drop an image, or click', withBoth(() => clothesWorker(swap)));
 makeDropZone('second', 'B', 'drop an image, or click', withBoth(() => clothesWorker(swap)));

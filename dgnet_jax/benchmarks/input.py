@@ -23,11 +23,11 @@ def benchmark_input(root: str, *, layout: str, loaders: Sequence[str], threads: 
 
   Args:
     root: folder of a data set.
-    layout: of the data set; '' recognises it.
+    layout: layout of the data set; '' detects it.
     loaders: values of data.loader to compare.
-    threads: that decode images.
-    batches: to read in each turn.
-    rounds: turns that count.
+    threads: number of threads that decode images.
+    batches: number of batches to read in each turn.
+    rounds: number of turns that count.
   """
   train = read_layout(root, layout).train
   config = Config()

@@ -22,7 +22,7 @@ class RankingSize:
     queries, gallery: number of images.
     people: identities that can be found.
     distractors, junk: gallery images of these kinds.
-    dimensions: of an embedding.
+    dimensions: number of dimensions of an embedding.
   """
 
   queries: int = 3368

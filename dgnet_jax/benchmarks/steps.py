@@ -32,7 +32,7 @@ class _Program:
   """A jitted step with its arguments.
 
   Attributes:
-    name: as printed.
+    name: name that is printed.
     batch_size: examples per step.
     step: (state, *inputs, *static) -> (state, metrics).
     new_state: makes an initial state.
@@ -70,10 +70,10 @@ def benchmark_steps(config: Config, *, people: int, steps: int, rounds: int) -> 
   """Prints the time of a step of the teacher, and of each phase of DG-Net. Compiles every program twice.
 
   Args:
-    config: of the run.
+    config: the run's config.
     people: identities that the networks distinguish.
-    steps: in each turn.
-    rounds: turns that count.
+    steps: number of steps in each turn.
+    rounds: number of turns that count.
 
   Raises:
     UserError: a batch does not divide among the devices.

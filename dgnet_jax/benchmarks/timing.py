@@ -11,11 +11,11 @@ Alternative = Callable[[], float | None]
 def median_seconds(alternatives: Mapping[str, Alternative], rounds: int) -> dict[str, float]:
   """Returns the median duration of each alternative.
 
-  The alternatives take turns, so that other load on the machine affects all of them alike.
+  The alternatives take turns, so that other load on the machine affects all of them equally.
 
   Args:
-    alternatives: by name.
-    rounds: calls of each alternative that count. One more beforehand, which compiles, does not.
+    alternatives: functions by name.
+    rounds: number of calls of each alternative that count. One more beforehand, which compiles, does not.
   """
   seconds: dict[str, list[float]] = {name: [] for name in alternatives}
   for turn in range(rounds + 1):

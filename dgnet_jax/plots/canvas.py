@@ -13,7 +13,7 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 GREEN, RED, BLUE = (0, 160, 60), (215, 35, 35), (40, 90, 200)
 DISPLAY_HEIGHT = 192  # pixels; smaller images are enlarged by the integer factor that comes nearest
 MARGIN = 6  # pixels between images
-FRAME = 4  # pixels of a coloured frame, drawn in the margin around the image
+FRAME = 4  # pixels of a colored frame, drawn in the margin around the image
 FONT_SIZE = 13
 LINE = 17  # pixels per line of text
 
@@ -103,4 +103,4 @@ class Canvas:
 def check_images(name: str, images: Pixels, ndim: int = 4) -> None:
   """Raises ValueError unless `images` are u8[..., H, W, 3] with `ndim` axes and not empty."""
   if images.ndim != ndim or images.dtype != np.uint8 or images.shape[-1] != 3 or not images.size:
-    raise ValueError(f'{name}: {images.shape=} {images.dtype=}; expected u8 with {ndim} axes, the last 3 colours')
+    raise ValueError(f'{name}: {images.shape=} {images.dtype=}; expected u8 with {ndim} axes, the last 3 colors')

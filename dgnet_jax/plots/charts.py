@@ -35,10 +35,10 @@ def line_chart(
   """Draws curves with a legend.
 
   Args:
-    path: of the PNG.
+    path: the PNG file to write.
     curves: label -> x and y values.
-    x_label: of the x axis.
-    y_label: of the y axis.
+    x_label: label of the x axis.
+    y_label: label of the y axis.
     log_x: makes the x axis logarithmic.
     marker: a position on the x axis to mark by a vertical line, and its label.
 
@@ -62,7 +62,7 @@ def dot_chart(path: str | os.PathLike[str], panels: Mapping[str, Mapping[str, Se
   """Draws a row per label with a dot for each value and a line at their mean.
 
   Args:
-    path: of the PNG.
+    path: the PNG file to write.
     panels: x label of each panel -> row label -> values. All panels have the same rows.
 
   Returns:

@@ -94,8 +94,8 @@ def draw_curves(series: Series, path: str | os.PathLike[str], title: str) -> pat
 
   Args:
     series: from `read_metrics`.
-    path: of the file to write, one of `FORMATS`.
-    title: of the figure.
+    path: the file to write, in one of `FORMATS`.
+    title: title of the figure.
 
   Returns:
     The path.

@@ -8,9 +8,9 @@ from PIL import Image
 
 from dgnet_jax.plots.canvas import BLUE, LINE, MARGIN, Canvas, Pixels, check_images, display_scale, text_width
 
-# From low to high: black, purple, red, orange, pale yellow. Brightness increases, so it reads without colours too.
+# From low to high: black, purple, red, orange, pale yellow. Brightness increases, so it reads without colors too.
 HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float32)
-OPACITY = 0.75  # of the colour where the map is highest
+OPACITY = 0.75  # of the color where the map is highest
 
 Maps = npt.NDArray[np.float32]
 
@@ -25,7 +25,7 @@ def interpolation_sheet(
     fixed: u8[R, H, W, 3], the images that give what does not change.
     ends: u8[R, 2, H, W, 3], the images that each row starts and ends with.
     frames: u8[R, F, H, W, 3], generated.
-    shares: of the second end in each of the F frames, in [0, 1].
+    shares: share of the second end in each of the F frames, in [0, 1].
 
   Returns:
     The sheet, u8[height, width, 3]: the fixed image, the first end, the frames, the second end; donors framed blue.
@@ -89,7 +89,7 @@ def normalize_stripes(activation: Maps, num_stripes: int) -> Maps:
 
   Args:
     activation: f32[N, h, w].
-    num_stripes: at most h.
+    num_stripes: number of stripes, at most h.
 
   Returns:
     f32[N, h, w]; constant stripes become 0.
@@ -104,7 +104,7 @@ def normalize_stripes(activation: Maps, num_stripes: int) -> Maps:
 
 
 def overlay_heat(images: Pixels, heat: Maps) -> Pixels:
-  """Lays coloured maps over grey images.
+  """Lays colored maps over gray images.
 
   Args:
     images: u8[N, H, W, 3].
@@ -122,8 +122,8 @@ def overlay_heat(images: Pixels, heat: Maps) -> Pixels:
     stops = np.linspace(0, 1, len(HEAT))
     color = np.stack([np.interp(value, stops, HEAT[:, channel]) for channel in range(3)], axis=-1)
     weight = OPACITY * value[..., None]
-    grey = image.mean(axis=-1, keepdims=True)
-    overlaid.append(np.round((1 - weight) * grey + weight * color).astype(np.uint8))
+    gray = image.mean(axis=-1, keepdims=True)
+    overlaid.append(np.round((1 - weight) * gray + weight * color).astype(np.uint8))
   return np.stack(overlaid)
 
 
@@ -133,7 +133,7 @@ def activation_sheet(images: Pixels, activation: Maps, num_stripes: int) -> Pixe
   Args:
     images: u8[N, H, W, 3].
     activation: f32[N, h, w], at least 0.
-    num_stripes: of the appearance code.
+    num_stripes: number of stripes in the appearance code.
 
   Returns:
     The sheet, u8[height, width, 3].

@@ -43,7 +43,7 @@ def swap_sheet(structures: Pixels, appearances: Pixels, grid: Pixels) -> Pixels:
 
 
 def image_grid(rows: Mapping[str, Pixels], captions: Sequence[Sequence[str]] = ()) -> Pixels:
-  """Draws one labelled row for each kind of image; images of one column belong together.
+  """Draws one labeled row for each kind of image; images of one column belong together.
 
   Args:
     rows: label -> u8[N, H, W, 3], from top to bottom.

@@ -57,7 +57,7 @@ class ProgressLog:
   """Logs the progress of a long loop, at most every `SECONDS_BETWEEN_LINES`: short work stays silent.
 
   Args:
-    logger: of the module that runs the loop.
+    logger: logger of the module that runs the loop.
     label: names the work at the start of a line.
     total: steps in the loop.
     unit: name of the steps.

@@ -1,4 +1,4 @@
-"""Writes what users ask for: images, animations and tables of embeddings. The suffix of a file selects its format."""
+"""Writes results: images, animations and tables of embeddings. The suffix of a file selects its format."""
 
 from collections.abc import Sequence
 import importlib.util
@@ -78,7 +78,7 @@ def save_embeddings(
 
   Args:
     path: .npz (path: str[N], embedding: f32[N, D]) or .parquet (a fixed-size list of floats in each row).
-    paths: of the N images.
+    paths: paths of the N images.
     embeddings: f32[N, D].
 
   Returns:

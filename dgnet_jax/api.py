@@ -38,9 +38,9 @@ class Match:
   """A gallery image as a match of a query.
 
   Attributes:
-    path: of the image; '' if it was a PIL image or an array.
+    path: path of the image; '' if it was a PIL image or an array.
     score: similarity in [-1, 1]; 1 for the same image.
-    index: of the image in the gallery.
+    index: index of the image in the gallery.
   """
 
   path: str
@@ -65,11 +65,11 @@ class Model:
   """The networks of a checkpoint. All results are deterministic functions of the images.
 
   Attributes:
-    config: of the run.
-    workdir: of the run.
+    config: the run's config.
+    workdir: the run's work folder.
     image_size_hw: height and width of generated images; input images are resized to it.
-    num_identities: training identities.
-    step: of the checkpoint.
+    num_identities: number of training identities.
+    step: step of the checkpoint.
   """
 
   def __init__(self, predictor: Predictor, config: Config, workdir: pathlib.Path) -> None:
@@ -119,7 +119,7 @@ class Model:
     """Like `swap`, but yields the images u8[H, W, 3] one by one, in bounded memory.
 
     Raises:
-      UserError: at the call, as `swap`.
+      UserError: as in `swap`, raised at the call.
     """
     structures, appearances = as_image_list(structure_from), as_image_list(appearance_from)
     count = max(len(structures), len(appearances))
@@ -208,7 +208,7 @@ class Model:
     return rankings
 
   def gallery(self, images: Images) -> Gallery:
-    """Embeds images that `rank` is to search more than once."""
+    """Embeds images once, so that `rank` can search them any number of times."""
     image_list = as_image_list(images, 'gallery')
     return Gallery(image_list.paths, self._predictor.embed(self._resized(image_list), label='embedding the gallery'))
 
@@ -237,7 +237,7 @@ class Model:
     return self._predictor.activation(self._resized(as_image_list(images)))
 
   def pixels(self, images: Images) -> np.ndarray:
-    """The images at the size of the networks' input: u8[N, H, W, 3]."""
+    """Returns the images at the size of the networks' input: u8[N, H, W, 3]."""
     return self._resized(as_image_list(images))[:]
 
   def _resized(self, images: ImageList) -> ImageSequence:

@@ -1,4 +1,4 @@
-"""Conversion between stored pixels (uint8) and normalised images (what the networks take), and upsampling."""
+"""Conversion between stored pixels (uint8) and normalized images (what the networks take), and upsampling."""
 
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ AnyArray = TypeVar('AnyArray', npt.NDArray[Any], Array)
 
 
 def normalize(pixels: AnyArray) -> AnyArray:
-  """Normalises pixels with ImageNet's mean and standard deviation.
+  """Normalizes pixels with ImageNet's mean and standard deviation.
 
   Args:
     pixels: u8[..., 3], a NumPy or JAX array.
@@ -31,7 +31,7 @@ def denormalize(image: AnyArray, *, truncate: bool = False) -> AnyArray:
   """Inverts `normalize`, clipping to [0, 255].
 
   Args:
-    image: f[..., 3], normalised and without NaN; a NumPy or JAX array.
+    image: f[..., 3], normalized and without NaN; a NumPy or JAX array.
     truncate: drop the fraction instead of rounding. The release does so, which darkens a quarter of the pixels by one
       (release fact 40).
 

@@ -41,7 +41,7 @@ def device_put_global(tree: Tree, sharding: Sharding) -> Tree:
 
   Args:
     tree: arrays, equal in every process; typed PRNG keys are allowed.
-    sharding: of every leaf.
+    sharding: sharding of every leaf.
 
   Returns:
     The tree as global arrays.

@@ -1,7 +1,7 @@
 """Arrays and parameters that cross module boundaries, with their shapes.
 
 Axis names: B examples of a batch, 2 independently drawn streams (a swap is `x[:, ::-1]`), H rows and W columns of
-pixels, K identities. Images are normalised with ImageNet's mean and standard deviation unless a name says pixels
+pixels, K identities. Images are normalized with ImageNet's mean and standard deviation unless a name says pixels
 (uint8, 0 to 255).
 """
 

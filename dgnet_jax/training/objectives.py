@@ -71,7 +71,7 @@ def term_names(networks: Networks, active: ActiveTerms, *, taught: bool) -> tupl
 def discriminator_terms(
   networks: Networks, losses: AdversarialLosses, params: Params, real: Array, fake: Array, r1_weight: float
 ) -> Terms:
-  """The terms that the discriminator minimizes (paper eq. 7, by default as least squares; release facts 14 and 15).
+  """Computes the discriminator's terms (paper eq. 7, by default as least squares; release facts 14 and 15).
 
   Args:
     networks: from `make_networks`.
@@ -204,7 +204,7 @@ def generator_and_reid_terms(
   inputs: StepInputs,
   active: ActiveTerms,
 ) -> tuple[Terms, Params]:
-  """All terms that the generator and the re-id network minimize (paper eq. 1 to 9; release facts 9 to 20).
+  """Computes all terms that the generator and the re-id network minimize (paper eq. 1 to 9; release facts 9 to 20).
 
   Args:
     networks: from `make_networks`.

@@ -62,7 +62,7 @@ class BatchNorm(nn.Module):
 
 
 def _updated(running: Array, statistics: Array) -> Array:
-  """The running statistic f[C] after an update with each row of `statistics` f[calls, C], in order."""
+  """Returns the running statistic f[C] after an update with each row of `statistics` f[calls, C], in order."""
   statistics = jax.lax.stop_gradient(statistics)
   keep = 1.0 - MOMENTUM
   calls = statistics.shape[0]

@@ -47,12 +47,12 @@ def make_teacher_network(config: Config, num_identities: int) -> TeacherNetwork:
 
 
 def _input_scale(configured: int, image_size_hw: tuple[int, int]) -> int:
-  """Upsampling factor of the re-id networks' input; 0 selects the release's rule (release fact 21)."""
+  """Returns the upsampling factor of the re-id networks' input; 0 selects the release's rule (release fact 21)."""
   return configured or (2 if image_size_hw[0] <= RELEASE_DOUBLING_HEIGHT else 1)
 
 
 def _layer_dtype(compute_dtype: str) -> jnp.dtype | None:
-  """The `dtype` of layers for `config.compute_dtype`; None means the dtype of their input and parameters."""
+  """Returns the `dtype` of layers for `config.compute_dtype`; None means the dtype of their input and parameters."""
   return jnp.dtype(jnp.bfloat16) if compute_dtype == 'bfloat16' else None
 
 
@@ -76,7 +76,7 @@ def _make_decoder(config: DecoderConfig, generator: GeneratorConfig, dtype: jnp.
 def _make_discriminators(
   config: DiscriminatorConfig, dtype: jnp.dtype | None
 ) -> tuple[PatchDiscriminator | Critic, ...]:
-  """One network per image scale, or the critic of wgan."""
+  """Returns one network per image scale, or the critic of wgan."""
   if config.gan_type == 'wgan':
     return (Critic(config.width, config.activation, config.padding, dtype),)
   network = PatchDiscriminator(

@@ -52,7 +52,12 @@ def upsampled_convolution(x: Array, kernel: Array, padding: str = 'reflect') -> 
 
   Returns:
     f[N, 2h, 2w, O]: `conv(pad(repeat(x, 2), 2), kernel)` up to rounding.
+
+  Raises:
+    ValueError: `padding` is neither.
   """
+  if padding not in ('reflect', 'zero'):
+    raise ValueError(f'{padding=} must be reflect or zero')
   rows, columns, features = 2 * x.shape[1], 2 * x.shape[2], kernel.shape[-1]
   merged = _merged_kernel(kernel)
   if padding == 'zero':  # a margin of 2 zeros around the upsampled map is a margin of 1 around the small one

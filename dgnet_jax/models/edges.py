@@ -32,7 +32,7 @@ def _gradients(gray: Array) -> tuple[Array, Array]:
 
 
 def _ridges(dx: Array, dy: Array, magnitude: Array) -> Array:
-  """Pixels above `LOW` whose magnitude is largest along the gradient, its direction rounded to 45 degrees.
+  """Returns the pixels above `LOW` whose magnitude is largest along the gradient, its direction rounded to 45 degrees.
 
   Args:
     dx: i32[N, H, W], derivative along columns.
@@ -63,7 +63,7 @@ def _ridges(dx: Array, dy: Array, magnitude: Array) -> Array:
 
 
 def _connected(ridges: Array, edges: Array) -> Array:
-  """Pixels of `ridges` that are 8-connected to `edges` through other ridges; all bool[N, H, W]."""
+  """Returns the pixels of `ridges` that are 8-connected to `edges` through other ridges; all bool[N, H, W]."""
 
   def grow(state: tuple[Array, Array]) -> tuple[Array, Array]:
     edges, _ = state

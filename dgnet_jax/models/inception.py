@@ -23,7 +23,7 @@ Layer = tuple[str, int, tuple[int, int], int, bool]
 
 
 def _layer(name: str, features: int, height: int, width: int | None = None, *, stride: int = 1) -> Layer:
-  """A convolution that is padded if its stride is 1."""
+  """Returns a convolution that is padded if its stride is 1."""
   return name, features, (height, width or height), stride, stride == 1
 
 
@@ -176,7 +176,7 @@ class Inception(nn.Module):
 
 
 def variable_shapes() -> dict[str, Any]:
-  """Shapes and dtypes of {'params', 'batch_stats'}."""
+  """Returns the shapes and dtypes of {'params', 'batch_stats'}."""
   image = jnp.zeros((1, MIN_SIZE, MIN_SIZE, 3))
   return dict(jax.eval_shape(Inception().init, jax.random.key(0), image))
 

@@ -74,7 +74,9 @@ class LayerNorm(nn.Module):
     wide = at_least_float32(x)
     centered = wide - wide.mean((1, 2, 3), keepdims=True)
     count = centered[0].size
-    deviation = jnp.sqrt(jnp.square(centered).sum((1, 2, 3), keepdims=True) / (count - 1))
+    variance = jnp.square(centered).sum((1, 2, 3), keepdims=True) / (count - 1)
+    is_zero = variance == 0  # a constant map: the gradient of the square root would be infinite
+    deviation = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, variance)))
     return (centered / (deviation + NORM_EPSILON)).astype(x.dtype) * scale.astype(x.dtype) + bias.astype(x.dtype)
 
 

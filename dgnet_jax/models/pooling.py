@@ -12,13 +12,13 @@ _WINDOW = (3, 3)
 
 
 def max_pool(x: Array, *, stride: int = 1, padding: int = 1) -> Array:
-  """Maxima over 3x3 windows of f[N, H, W, C]."""
+  """Computes the maxima over 3x3 windows of f[N, H, W, C]."""
   margins = ((padding, padding), (padding, padding))
   return cast(Array, nn.max_pool(x, _WINDOW, (stride, stride), margins))  # type: ignore[no-untyped-call]
 
 
 def average_pool(x: Array, *, stride: int = 1) -> Array:
-  """Means over 3x3 windows of f[N, H, W, C], padded by 1; the padding does not count."""
+  """Computes the means over 3x3 windows of f[N, H, W, C], padded by 1; the padding does not count."""
   margins = ((1, 1), (1, 1))
   pooled = nn.avg_pool(x, _WINDOW, (stride, stride), margins, count_include_pad=False)  # type: ignore[no-untyped-call]
   return cast(Array, pooled)
@@ -42,7 +42,7 @@ def stripe_pool(x: Array, num_stripes: int, kind: str) -> Array:
 
 
 def _global_max(x: Array) -> Array:
-  """The maximum of f[N, H, W, C] over height and width, f[N, C].
+  """Returns the maximum of f[N, H, W, C] over height and width, f[N, C].
 
   Gathered by index, because the gradient of `jnp.max` goes where x equals its maximum. XLA may recompute x for that
   comparison with other rounding, and the gradient of positions that no longer match is lost (8 % of it in a small

@@ -71,5 +71,5 @@ class BatchedFunction:
 
 
 def _on_host(outputs: Any, count: int) -> Any:
-  """The first `count` rows of every leaf."""
+  """Returns the first `count` rows of every leaf."""
   return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], outputs)

@@ -9,7 +9,7 @@ from dgnet_jax.types import Array, Params
 
 
 def embedding(networks: Networks, params: Params, batch_stats: Params, image: Array) -> Array:
-  """The re-id embedding [primary | fine-grained] of images, over both mirror views (release fact 41).
+  """Computes the re-id embedding [primary | fine-grained] of images, over both mirror views (release fact 41).
 
   In each view both halves are normalized; the views are added and the halves normalized again. Style normal has the
   primary half alone, style PCB one piece per part (the release's evaluation crashes there).
@@ -34,7 +34,7 @@ def embedding(networks: Networks, params: Params, batch_stats: Params, image: Ar
 
 
 def teacher_embedding(teacher: TeacherNetwork, params: Params, batch_stats: Params, image: Array) -> Array:
-  """The teacher's embedding of images: one piece, mirror views as in `embedding`.
+  """Computes the teacher's embedding of images: one piece, mirror views as in `embedding`.
 
   Args:
     teacher: the network.

@@ -42,7 +42,7 @@ def _missing(index: DatasetIndex, needs: Sequence[str]) -> str:
 
 
 def open_dataset(
-  data_config: DataConfig, workdir: str | pathlib.Path, *, needs: Sequence[str] = ('train',), verify: bool = False
+  data_config: DataConfig, workdir: str | pathlib.Path, *, needs: Sequence[str] = ('train',)
 ) -> DatasetIndex:
   """Reads the index of the configured data set.
 
@@ -50,11 +50,9 @@ def open_dataset(
     data_config: section `data` of a valid config.
     workdir: folder of the run.
     needs: splits that must exist.
-    verify: decode the images that no earlier start of this run has decoded, so that damaged ones are reported before
-      training starts. With loader memory the training images are left to the source, which decodes them anyway.
 
   Raises:
-    UserError: the data set is missing, empty or damaged, or has only one identity to train on.
+    UserError: the data set is missing or empty, or has only one identity to train on.
     MissingSplit: the data set is valid, but a required split is missing.
   """
   root = dataset_root(data_config, workdir)
@@ -68,10 +66,24 @@ def open_dataset(
     raise UserError(f'{index.root}: only one identity in the training split; re-identification needs at least two')
   if 'train' in needs and _missing(index, TEST_SPLITS):
     logger.warning(f'{_missing(index, TEST_SPLITS)}: the run can be trained but not evaluated')
-  if verify:
-    decoded_by_source = {'train'} if data_config.loader == 'memory' else set()
-    paths = [path for name, split in index.splits.items() if name not in decoded_by_source for path in split.paths]
-    cache_file = pathlib.Path(workdir) / 'verified_images.json'
-    verify_images(paths, threads=data_config.decode_threads, cache_file=cache_file)
   logger.info(f'data: {root}')
   return index
+
+
+def verify_dataset(index: DatasetIndex, data_config: DataConfig, workdir: str | pathlib.Path) -> None:
+  """Decodes the images that no earlier start of this run has decoded, so that damaged ones do not stop it later.
+
+  With loader memory the training images are left to the source, which decodes them anyway.
+
+  Args:
+    index: of the data set.
+    data_config: section `data` of the config.
+    workdir: folder of the run; keeps the list of verified images.
+
+  Raises:
+    UserError: images are unreadable; names them.
+  """
+  decoded_by_source = {'train'} if data_config.loader == 'memory' else set()
+  paths = [path for name, split in index.splits.items() if name not in decoded_by_source for path in split.paths]
+  cache_file = pathlib.Path(workdir) / 'verified_images.json'
+  verify_images(paths, threads=data_config.decode_threads, cache_file=cache_file)

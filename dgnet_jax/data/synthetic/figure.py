@@ -58,7 +58,7 @@ class View:
     return Joint(x * self.cos + z * self.sin, y + LOOK_DOWN * near, near)
 
   def half_width(self, width: float, depth: float) -> float:
-    """Half the visible width of an upright elliptic cylinder with these half axes."""
+    """Returns half the visible width of an upright elliptic cylinder with these half axes."""
     return math.hypot(width * self.cos, depth * self.sin)
 
   def girth(self, width: float, depth: float) -> float:

@@ -336,7 +336,7 @@ _Section = TypeVar('_Section')
 
 
 def _frozen(section: type[_Section], values: Mapping[str, Any]) -> _Section:
-  """A section from a mapping; lists become tuples and whole numbers floats where the field requires them."""
+  """Returns a section from a mapping; lists become tuples and whole numbers floats where the field requires them."""
   defaults = section()
   return section(**{name: _converted(getattr(defaults, name), value) for name, value in values.items()})
 

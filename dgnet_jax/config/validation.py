@@ -100,7 +100,7 @@ def problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def _type_problems(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
-  """Unknown, missing and wrongly typed fields."""
+  """Returns unknown, missing and wrongly typed fields."""
   wrong = {name: f'no such field{suggestion(name, list(defaults))}' for name in fields if name not in defaults}
   wrong |= {name: 'missing' for name in defaults if name not in fields}
   for name, reference in defaults.items():

@@ -82,7 +82,7 @@ def parse(command: Command, arguments: Sequence[str], prog: str = '') -> argpars
 
 
 def _unknown_arguments(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> list[str]:
-  """A line for each unknown argument, with similar flags and config fields."""
+  """Returns a line for each unknown argument, with similar flags and config fields."""
   known = [*dict.fromkeys(_flags(parser)), *(f'{PREFIX}{name}' for name, _ in leaves(default_config()))]
   problems = []
   for argument in unknown:

@@ -97,7 +97,7 @@ def _swap(options: argparse.Namespace) -> None:
 
 
 def _numbered(folder: str, names: Sequence[str]) -> list[pathlib.Path]:
-  """PNG files in a folder, numbered in their order."""
+  """Returns PNG files in a folder, numbered in their order."""
   digits = len(str(len(names) - 1))
   return [pathlib.Path(folder) / f'{i:0{digits}d}_{name}.png' for i, name in enumerate(names)]
 

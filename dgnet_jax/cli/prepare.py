@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _layout_and_root(text: str, layout: str = '') -> tuple[str, str]:
-  """The parts of LAYOUT=DATA; `layout` if there is none."""
+  """Returns the parts of LAYOUT=DATA; `layout` if there is none."""
   name, equals, root = text.partition('=')
   return (name, root) if equals and name in LAYOUTS else (layout, text)
 

@@ -51,7 +51,7 @@ Every config field can be set with --config.FIELD=VALUE. Images are written to W
 
 
 def _processes(text: str) -> dict[str, Any]:
-  """Arguments of jax.distributed.initialize from 'HOST:PORT,COUNT,INDEX'."""
+  """Returns the arguments of jax.distributed.initialize from 'HOST:PORT,COUNT,INDEX'."""
   try:
     address, count, index = text.split(',')
     host, port = address.rsplit(':', 1)

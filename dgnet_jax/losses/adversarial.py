@@ -40,7 +40,7 @@ def lsgan_discriminator_loss(real_scores: Scores, fake_scores: Scores) -> Array:
 
 
 def lsgan_generator_loss(fake_scores: Scores) -> Array:
-  """Twice the least-squares loss with target 1 for generated images (release fact 14).
+  """Computes twice the least-squares loss with target 1 for generated images (release fact 14).
 
   Args:
     fake_scores: f32[B, ...] per scale, on generated images.
@@ -178,7 +178,7 @@ def adversarial_losses(gan_type: str, batch_size: int) -> AdversarialLosses:
 def scores_and_penalty(
   score_fn: ScoreFn, image: Array, score_transform: Callable[[Array], Array] = _unchanged
 ) -> tuple[Array, Array]:
-  """A discriminator's scores, and the squared norm of their gradient with respect to each image.
+  """Computes a discriminator's scores, and the squared norm of their gradient with respect to each image.
 
   The penalty's gradient is exact, but needs no second backward pass: with g the image gradient held constant, the
   gradient of |g|^2 is that of 2 <g, d score / d image>, one forward-mode derivative of the scores. This is three times

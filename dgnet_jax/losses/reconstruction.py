@@ -8,7 +8,7 @@ from dgnet_jax.types import Array, at_least_float32
 
 
 def l1_error(prediction: Array, target: Array) -> Array:
-  """Mean absolute error of each example; no gradient reaches `target`.
+  """Computes the mean absolute error of each example; no gradient reaches `target`.
 
   Paper: eq. 1, 2 and 5 (self, same-identity and code reconstruction).
 

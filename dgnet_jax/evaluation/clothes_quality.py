@@ -15,7 +15,7 @@ MIN_CONTRAST = 3.0  # grey levels: the smallest root mean square of a pattern th
 
 
 def colour_error(image: Pixels, ground_truth: Pixels, garments: Mask) -> Doubles:
-  """Distance in CIELAB between the garments' mean colours and the true ones.
+  """Computes the distance in CIELAB between the garments' mean colours and the true ones.
 
   For each garment the Lab values (illuminant D65) of both images are averaged over the garment's pixels. The error is
   the Euclidean distance of the two means (dE of CIE 1976: 2 is barely visible, black and white are 100 apart),
@@ -102,7 +102,7 @@ def _check(image: Pixels, ground_truth: Pixels) -> None:
 
 
 def _residual(pixels: Doubles, plain: Doubles, light: Doubles) -> Doubles:
-  """f64[3 * P]: the P pixels f64[P, 3] without the part that a plain top explains."""
+  """Returns f64[3 * P]: the P pixels f64[P, 3] without the part that a plain top explains."""
   rest: Doubles = pixels - pixels.mean(axis=0)  # exactly zero for pixels of one colour
   for channel in range(3):
     looks = np.column_stack([plain[:, channel], light])

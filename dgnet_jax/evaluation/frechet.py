@@ -89,7 +89,7 @@ def _factor(covariance: Doubles) -> Doubles:
 
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
-  """The squared Frechet (2-Wasserstein) distance; with Inception's features, the FID.
+  """Computes the squared Frechet (2-Wasserstein) distance; with Inception's features, the FID.
 
   |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). With C1 = A A' and C2 = B B', the last trace is the sum of the singular
   values of A' B. That is real by construction and exact for singular covariances; a matrix root of the product is

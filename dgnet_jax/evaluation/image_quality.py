@@ -21,7 +21,7 @@ def _check(image: Pixels, ground_truth: Pixels) -> None:
 
 
 def psnr(image: Pixels, ground_truth: Pixels) -> Doubles:
-  """Peak signal-to-noise ratio of each image, over all its pixels and channels.
+  """Computes the peak signal-to-noise ratio of each image, over all its pixels and channels.
 
   Args:
     image: u8[N, H, W, C].
@@ -46,7 +46,7 @@ def psnr(image: Pixels, ground_truth: Pixels) -> Doubles:
 
 
 def ssim(image: Pixels, ground_truth: Pixels) -> Doubles:
-  """Structural similarity of each image (Wang et al., 2004) with a Gaussian window of sigma 1.5.
+  """Computes the structural similarity of each image (Wang et al., 2004) with a Gaussian window of sigma 1.5.
 
   Averaged over pixels and channels.
 

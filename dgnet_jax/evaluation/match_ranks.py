@@ -79,7 +79,7 @@ def match_ranks(
   *,
   mesh: jax.sharding.Mesh | None = None,
 ) -> npt.NDArray[np.int64]:
-  """Ranks of every query's matches by dot product, with junk removed.
+  """Computes the ranks of every query's matches by dot product, with junk removed.
 
   Negatives with the score of a match rank before it, so a constant embedding scores nothing.
 
@@ -212,7 +212,7 @@ def _compiled(mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
 
 
 def _rows_within(num_bytes: int, size: int) -> int:
-  """How many rows of `size` scores fit in `num_bytes`: a power of two, so that strips divide blocks."""
+  """Returns how many rows of `size` scores fit in `num_bytes`: a power of two, so that strips divide blocks."""
   return 1 << max(0, (num_bytes // (4 * max(size, 1))).bit_length() - 1)
 
 
@@ -231,7 +231,7 @@ def _padded(rows: np.ndarray, size: int) -> np.ndarray:
 
 
 def _gallery_part(features: Floats, index: np.ndarray, size: int) -> np.ndarray:
-  """f32[at least `size`, D]: the images at `index`, padded with NaN rows, whose scores are above none."""
+  """Returns f32[at least `size`, D]: the images at `index`, padded with NaN rows, whose scores are above none."""
   part = np.full((_round_up(max(size, len(index)), LANES), features.shape[1]), np.nan, np.float32)
   part[: len(index)] = features[index]
   return part

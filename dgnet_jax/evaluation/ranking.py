@@ -103,7 +103,7 @@ def rank_scores(
 
 
 def chance(query: Labels, gallery: Labels, *, protocol: str = 'release') -> RankingResult:
-  """Expected scores of a random order of the gallery, in closed form.
+  """Computes the expected scores of a random order of the gallery, in closed form.
 
   With n images that are not junk, m of them matches: an image at rank k is a match with probability m / n, and given
   that, each one before it with probability (m - 1) / (n - 1). This gives the mean precision.
@@ -169,7 +169,7 @@ def _check(images: Embeddings, name: str) -> None:
 
 
 def _result(ranks: np.ndarray, num_gallery: int, protocol: str) -> RankingResult:
-  """The result from ranks i64[Q, S] of `match_ranks`."""
+  """Returns the result from ranks i64[Q, S] of `match_ranks`."""
   count = (ranks >= 0).sum(axis=1)
   valid = count > 0
   first_match_counts = np.bincount(ranks[valid, 0], minlength=num_gallery)
@@ -178,7 +178,7 @@ def _result(ranks: np.ndarray, num_gallery: int, protocol: str) -> RankingResult
 
 
 def _average_precision(ranks: np.ndarray, protocol: str) -> npt.NDArray[np.float64]:
-  """f64[Q] from ranks i64[Q, S] (0 is best, ascending, -1 after the last); 0 without a match."""
+  """Returns f64[Q] from ranks i64[Q, S] (0 is best, ascending, -1 after the last); 0 without a match."""
   is_match = ranks >= 0
   index = np.arange(ranks.shape[1])
   precision = (index + 1) / (np.where(is_match, ranks, 0) + 1)
@@ -215,7 +215,7 @@ def _summary(
 
 
 def _expected_ap(num_ranked: int, num_matches: int, protocol: str) -> float:
-  """Mean average precision over all orders of a gallery with these counts."""
+  """Computes the mean average precision over all orders of a gallery with these counts."""
   n, m = int(num_ranked), int(num_matches)
   harmonic = float(np.sum(1.0 / np.arange(1, n + 1)))
   others = (m - 1) / (n - 1) if n > 1 else 0.0

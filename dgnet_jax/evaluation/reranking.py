@@ -75,7 +75,7 @@ class Reranker:
       yield np.arange(start, min(start + size, total))
 
   def _distances(self, rows: np.ndarray) -> npt.NDArray[np.float32]:
-    """Squared distances f32[R, Q + G] of the images at `rows` to all images."""
+    """Computes the squared distances f32[R, Q + G] of the images at `rows` to all images."""
     similarity = np.asarray(_similarity(self._features[rows], self._features))
     distances: npt.NDArray[np.float32] = np.maximum(self._squares[rows, None] + self._squares - 2 * similarity, 0)
     return distances
@@ -95,7 +95,7 @@ class Reranker:
     return nearest, np.maximum(farthest, np.finfo(np.float32).tiny)
 
   def _neighbour_weights(self, nearest: np.ndarray, k1: int) -> scipy.sparse.csr_array:
-    """Sparse f32[N, N]: each image's weights over its expanded k-reciprocal neighbours, summing to 1."""
+    """Returns the sparse f32[N, N]: each image's weights over its expanded k-reciprocal neighbours, summing to 1."""
     total, half = len(nearest), round(k1 / 2)
     neighbours = [set(_reciprocal(nearest, i, k1)) for i in range(total)]
     close_neighbours = [set(_reciprocal(nearest, i, half)) for i in range(total)]
@@ -113,7 +113,7 @@ class Reranker:
     return scipy.sparse.csr_array((np.concatenate(values), np.concatenate(columns), starts), shape=(total, total))
 
   def _overlap(self, query: int) -> npt.NDArray[np.float32]:
-    """f32[G]: sum over neighbours of the smaller of the query's and a gallery image's weight."""
+    """Returns f32[G]: sum over neighbours of the smaller of the query's and a gallery image's weight."""
     weights, gallery = self._query_weights[[query]], self._gallery_by_neighbour
     overlap = np.zeros(gallery.shape[0], np.float32)
     for neighbour, weight in zip(weights.indices, weights.data, strict=True):
@@ -123,7 +123,7 @@ class Reranker:
 
 
 def _reciprocal(nearest: np.ndarray, i: int, k: int) -> list[int]:
-  """The k-reciprocal neighbours of image i, itself included."""
+  """Returns the k-reciprocal neighbours of image i, itself included."""
   near = nearest[i, : k + 1]
   neighbours: list[int] = near[(nearest[near, : k + 1] == i).any(axis=1)].tolist()
   return neighbours

@@ -188,7 +188,7 @@ def summarize(folder: pathlib.Path, seeds: Sequence[int], *, with_ground_truth: 
 
 
 def _merge_leaves(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """One tree whose leaves are lists of the trees' leaves, with the names that all trees have."""
+  """Returns one tree whose leaves are lists of the trees' leaves, with the names that all trees have."""
   names = [name for name in trees[0] if all(tree.get(name) is not None for tree in trees)]
   return {
     name: _merge_leaves([tree[name] for tree in trees])
@@ -227,7 +227,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
 
 def _mean_and_deviation(values: Sequence[float], digits: int = 1, sign: str = '') -> str:
-  """Mean ± sample standard deviation."""
+  """Formats the mean ± sample standard deviation."""
   deviation = f' ± {np.std(values, ddof=1):.{digits}f}' if len(values) > 1 else ''
   return f'{np.mean(values):{sign}.{digits}f}{deviation}'
 

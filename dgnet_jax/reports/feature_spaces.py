@@ -54,7 +54,7 @@ class FeatureSpace:
   features: _FeatureFunction
 
   def gaussian(self, images: ImageSet) -> Gaussian:
-    """Mean and covariance of the features of at least two images, in bounded memory.
+    """Computes the mean and covariance of the features of at least two images, in bounded memory.
 
     Raises:
       UserError: features are not finite.
@@ -73,7 +73,7 @@ class FeatureSpace:
 
 
 def inception_space(path: str | pathlib.Path, batch_size: int) -> FeatureSpace:
-  """The feature space of FID: Inception-v3's 2048 pooled features, with images resized as in pytorch-fid.
+  """Returns the feature space of FID: Inception-v3's 2048 pooled features, with images resized as in pytorch-fid.
 
   Args:
     path: file of the weights (`interop.inception`).
@@ -97,7 +97,7 @@ def inception_space(path: str | pathlib.Path, batch_size: int) -> FeatureSpace:
 
 
 def run_spaces(workdir: str | pathlib.Path, names: Sequence[str], batch_size: int) -> dict[str, FeatureSpace]:
-  """The embeddings of a trained run as feature spaces, averaged over both mirror views as for ranking.
+  """Returns the embeddings of a trained run as feature spaces, averaged over both mirror views as for ranking.
 
   Args:
     workdir: the run's work folder.

@@ -135,7 +135,7 @@ def _ranked_sheet(model: Model, queries: ImageList, gallery: ImageList, rows: Se
 
 
 def image_label(split: Split, index: int) -> list[str]:
-  """Identity and camera of an image, a line of text each."""
+  """Returns the identity and camera of an image, a line of text each."""
   identity = int(split.identity[index])
   names = {DISTRACTOR: 'distractor', JUNK: 'junk'}
   return [names.get(identity, f'id {identity:04d}'), f'camera {split.camera[index]}']

@@ -150,7 +150,7 @@ class _TestImages:
     self.camera = np.concatenate([index.query.camera, index.gallery.camera])
 
   def read(self, index: Indices) -> Pixels:
-    """The images at `index`: u8[N, H, W, 3]."""
+    """Returns the images at `index`: u8[N, H, W, 3]."""
     return ImageFiles([self.paths[i] for i in index], self._size_hw)[:]
 
 
@@ -167,7 +167,7 @@ def _measure(images: Pixels, ground_truth: RenderedGroundTruth) -> Measures:
 
 
 def _sheet(rows: Mapping[str, Pixels], ground_truth: RenderedGroundTruth, measures: Measures) -> Pixels:
-  """The first cross images with patterned tops, and with plain ones, beside their donors."""
+  """Returns the first cross images with patterned tops, and with plain ones, beside their donors."""
   patterned, plain = np.flatnonzero(ground_truth.patterned), np.flatnonzero(~ground_truth.patterned)
   chosen = np.concatenate([patterned[:PATTERNED_COLUMNS], plain[:PLAIN_COLUMNS]])
   images = {name: row[chosen] for name, row in rows.items()} | {'ground truth': ground_truth.images[chosen]}
@@ -206,7 +206,7 @@ def _means(measures: Measures, mask: Mask) -> dict[str, float]:
 
 
 def feature_distances(*, real: Floats, generated: Floats, ground_truth: Floats) -> dict[str, float]:
-  """Frechet distances in a feature space, with two references.
+  """Computes Frechet distances in a feature space, with two references.
 
   Args:
     real: f[R, D], of real images.
@@ -243,7 +243,7 @@ def _gaussian(features: Floats) -> Gaussian:
 
 
 def _ssim_within(identity: npt.NDArray[np.integer], count: int, read: Callable[[Indices], Pixels]) -> float | None:
-  """Mean SSIM of `count` pairs of images of one identity; None if no identity has two images.
+  """Computes the mean SSIM of `count` pairs of images of one identity; None if no identity has two images.
 
   Args:
     identity: i[P], of each image.

@@ -49,14 +49,14 @@ class TableRow(NamedTuple):
 
 
 def alpha_of(reid: ReidConfig, evaluation: EvaluationConfig) -> float | None:
-  """The weight of the fine-grained half; None if the embedding has no halves."""
+  """Returns the weight of the fine-grained half; None if the embedding has no halves."""
   return evaluation.alpha if reid.style == 'AB' else None
 
 
 def table_rows(
   reid: ReidConfig, evaluation: EvaluationConfig, dgnet: SplitEmbeddings, teacher: SplitEmbeddings
 ) -> dict[str, TableRow]:
-  """The rows of every table: teacher and primary and, in style AB, fine_grained and both."""
+  """Returns the rows of every table: teacher and primary and, in style AB, fine_grained and both."""
   rows = {'teacher': TableRow(teacher, None)}
   if reid.style != 'AB':
     return rows | {'primary': TableRow(dgnet, None)}

@@ -24,7 +24,7 @@ PAIRS_PER_BATCH = 64
 
 
 def common_size(sets: Sequence[ImageSet], requested_hw: tuple[int, int] | None) -> tuple[int, int]:
-  """The height and width at which images are compared: the requested size, or that of the images of the last set.
+  """Returns the size at which images are compared: the requested height and width, or those of the last set's images.
 
   Raises:
     UserError: no size is requested and the last set has several, or the size is smaller than SSIM's window.
@@ -44,7 +44,7 @@ def has_identity_pairs(identity: npt.NDArray[np.integer] | None) -> bool:
 
 
 def _with_two_images(identity: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-  """The identities with at least two images, ascending."""
+  """Returns the identities with at least two images, ascending."""
   identities, counts = np.unique(identity[identity > DISTRACTOR], return_counts=True)
   repeated: npt.NDArray[np.integer] = identities[counts > 1]
   return repeated
@@ -79,7 +79,7 @@ def draw_identity_pairs(identity: npt.NDArray[np.integer], count: int, seed: int
 
 
 def ssim_within_identities(images: ImageSet, *, pairs: int, seed: int, size_hw: tuple[int, int]) -> dict[str, Any]:
-  """Mean SSIM of two images of one identity: the paper's measure of diversity.
+  """Computes the mean SSIM of two images of one identity: the paper's measure of diversity.
 
   Args:
     images: with known identities.
@@ -107,7 +107,7 @@ def ssim_within_identities(images: ImageSet, *, pairs: int, seed: int, size_hw: 
 
 
 def compare_same_names(real: ImageSet, generated: ImageSet, *, size_hw: tuple[int, int]) -> dict[str, Any]:
-  """SSIM and PSNR of the images that have the same name in both sets.
+  """Measures SSIM and PSNR of the images that have the same name in both sets.
 
   Args:
     real: the ground truth.
@@ -142,7 +142,7 @@ def _files(images: ImageSet, index: Indices, size_hw: tuple[int, int]) -> ImageF
 def _measure_pairs(
   first: ImageFiles, second: ImageFiles, measures: Mapping[str, Measure], label: str
 ) -> dict[str, Doubles]:
-  """Each measure f64[N] of N pairs, with few of them in memory at a time; `label` names the work in progress lines."""
+  """Computes measures f64[N] of N pairs, a few in memory at a time; `label` names the work in progress lines."""
 
   def measure(pair: tuple[Pixels, Pixels]) -> list[float]:
     return [float(function(pair[0][None], pair[1][None])[0]) for function in measures.values()]

@@ -77,7 +77,7 @@ def load_backbone(config: Config, network: Network, *, teacher: Teacher | None =
 
 
 def _variable_shapes(config: Config, network: Network) -> dict[str, Any]:
-  """Shapes of a network's variables {'params', 'batch_stats'}."""
+  """Returns the shapes of a network's variables {'params', 'batch_stats'}."""
   if network == 'reid':
     init = make_networks(config, NUM_IDENTITIES).init_reid
   else:

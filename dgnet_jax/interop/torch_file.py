@@ -108,7 +108,7 @@ def _entries(archive: zipfile.ZipFile, file_size: int) -> dict[str, zipfile.ZipI
 
 
 def _root(entries: dict[str, zipfile.ZipInfo]) -> str:
-  """The folder in the zip: 'archive/', or named after the file."""
+  """Returns the folder in the zip: 'archive/', or named after the file."""
   roots = [name.removesuffix('data.pkl') for name in entries if name.count('/') == 1 and name.endswith('/data.pkl')]
   if len(roots) != 1:
     raise Malformed('a zip that does not have exactly one data.pkl')

@@ -42,7 +42,7 @@ class Entry:
 
 
 def _conv(name: str, path: Path, *, activation: str = 'none', norm: str = 'none') -> list[Entry]:
-  """A convolution with the parameters of its activation and normalization."""
+  """Lists the arrays of a convolution with the parameters of its activation and normalization."""
   entries = [
     Entry(f'{name}.conv.weight', (*path, 'conv', 'kernel'), 'conv'),
     Entry(f'{name}.conv.bias', (*path, 'conv', 'bias'), 'vector'),

@@ -232,12 +232,12 @@ def release_settings(config: Config, num_identities: int, kept: Mapping[str, Any
 
 
 def _translated(values: Mapping[Any, Any], value: Any) -> Any:
-  """The counterpart of a value, or the value itself. 1 does not count as True."""
+  """Returns the counterpart of a value, or the value itself. 1 does not count as True."""
   return next((other for one, other in values.items() if type(one) is type(value) and one == value), value)
 
 
 def _number(value: Any) -> Any:
-  """The number in a string: YAML 1.1 reads 1e-4, which has no decimal point, as a string."""
+  """Returns the number in a string: YAML 1.1 reads 1e-4, which has no decimal point, as a string."""
   try:
     return float(value) if isinstance(value, str) else value
   except ValueError:
@@ -245,7 +245,7 @@ def _number(value: Any) -> Any:
 
 
 def _pick(fields: Mapping[str, Any], name: str) -> Any:
-  """A field, or one item of it if the name ends in an index."""
+  """Returns a field, or one item of it if the name ends in an index."""
   field, _, index = name.rpartition('.')
   return fields[field][int(index)] if index.isdigit() else fields[name]
 

@@ -92,7 +92,7 @@ def read_state(config: Config, workdir: pathlib.Path, step: int | None) -> tuple
 
 
 def _read_kept_arrays(workdir: pathlib.Path) -> KeptArrays:
-  """The arrays that only the release has, by network; empty if the run did not begin with an import."""
+  """Returns the arrays that only the release has, by network; empty if the run did not begin with an import."""
   path = workdir / KEPT_FOLDER / KEPT_ARRAYS
   if not path.exists():
     return {}
@@ -103,7 +103,7 @@ def _read_kept_arrays(workdir: pathlib.Path) -> KeptArrays:
 
 
 def _network_files(config: Config, state: TrainState, kept: KeptArrays) -> dict[str, Any]:
-  """The contents of gen_*.pt, dis_*.pt, id_*.pt and optimizer.pt by file name."""
+  """Returns the contents of gen_*.pt, dis_*.pt, id_*.pt and optimizer.pt by file name."""
   step = int(state.step)
   files: dict[str, Any] = {}
   optimizers: dict[str, Any] = {}
@@ -119,7 +119,7 @@ def _network_files(config: Config, state: TrainState, kept: KeptArrays) -> dict[
 def _teacher_state_dict(
   config: Config, num_identities: int, workdir: pathlib.Path, kept: KeptArrays
 ) -> dict[str, np.ndarray] | None:
-  """The first teacher's state dict; None if there is no teacher."""
+  """Returns the first teacher's state dict; None if there is no teacher."""
   folder, *others = teacher_folders(config.teacher, workdir)
   if others:
     logger.info(f'the release has one teacher; not exported: {", ".join(map(str, others))}')

@@ -77,7 +77,7 @@ def find_files(
 
 
 def _snapshot(folder: pathlib.Path, step: int | None) -> tuple[int, dict[str, pathlib.Path]]:
-  """The step of a snapshot, by default the newest, and its files of networks."""
+  """Returns the step of a snapshot, by default the newest, and its files of networks."""
   snapshots: dict[int, dict[str, pathlib.Path]] = {}
   for path in sorted(folder.iterdir()):
     if match := SNAPSHOT.fullmatch(path.name):

@@ -108,7 +108,7 @@ def _make_config(
   betas: tuple[float, float] | None,
   overrides: Mapping[str, str],
 ) -> Config:
-  """Our config from the settings, the shapes of the arrays, the optimizer's betas and the overrides.
+  """Returns our config from the settings, the shapes of the arrays, the optimizer's betas and the overrides.
 
   Raises:
     ConfigError: values are invalid, or the settings disagree with the shapes.
@@ -135,7 +135,7 @@ def _make_config(
 
 
 def _read_settings(paths: Mapping[str, pathlib.Path]) -> dict[str, Any]:
-  """The fields of our config in config.yaml and opts.yaml."""
+  """Returns the fields of our config in config.yaml and opts.yaml."""
   fields: dict[str, Any] = {}
   for name, convert in (('config', config_fields), ('opts', teacher_fields)):
     if name in paths:
@@ -168,7 +168,7 @@ def _load_networks(
   sources: Mapping[str, str],
   drop: Sequence[str],
 ) -> dict[str, Loaded]:
-  """Our variables of every network; raises one UserError for all networks that do not fit."""
+  """Returns our variables of every network; raises one UserError for all networks that do not fit."""
   loaded, errors = {}, []
   for network, state_dict in state_dicts.items():
     try:
@@ -188,7 +188,7 @@ def _read_moments(
   shapes: Mapping[str, Any],
   files: ReleaseFiles,
 ) -> tuple[dict[str, Moments], int]:
-  """The moments of the optimizers, and the number of iterations done."""
+  """Returns the moments of the optimizers, and the number of iterations done."""
   if optimizers is None:
     return {}, files.step
   moments = {

@@ -13,7 +13,7 @@ Fields = dict[str, Any]
 
 
 def _count(state_dict: StateDict, pattern: str) -> int:
-  """The number of different values of the pattern's group among all names."""
+  """Returns the number of different values of the pattern's group among all names."""
   return len({match[1] for name in state_dict if (match := re.match(pattern, name))})
 
 

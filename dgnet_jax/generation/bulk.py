@@ -105,7 +105,7 @@ class Plan:
     return names
 
   def rows(self) -> Iterator[tuple[str, ...]]:
-    """The rows of the manifest. The camera is that of the structure donor, whose background the image shows."""
+    """Returns the rows of the manifest. The camera is that of the structure donor, whose background the image shows."""
     index, appearances, structures = self.index, self.appearances, self.structures
     for name, (donor, structure) in zip(self.names, self.pairs.tolist(), strict=True):
       person, other = int(appearances.identity[donor]), int(structures.identity[structure])
@@ -121,7 +121,7 @@ class Plan:
       )
 
   def description(self, predictor: Predictor) -> dict[str, Any]:
-    """What all images of a set have in common, as JSON. The size of the set is not part of it: sets can grow."""
+    """Describes what all images of a set have in common, as JSON. The set's size is left out, because sets can grow."""
     networks = hashlib.sha256()
     for leaf in jax.tree.leaves((predictor.require_generator(), predictor.reid, predictor.reid_stats)):
       networks.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
@@ -177,7 +177,7 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
 
 
 def _process_share() -> tuple[int, int]:
-  """The first image of this process, and the distance from each of its images to the next."""
+  """Returns the first image of this process, and the distance from each of its images to the next."""
   return jax.process_index(), jax.process_count()
 
 

@@ -163,7 +163,7 @@ def make_app(service: PageService, host: str) -> Starlette:
 
 
 def _allowed_hosts(host: str) -> list[str]:
-  """The host names that requests may use."""
+  """Returns the host names that requests may use."""
   return ['localhost', '127.0.0.1', '::1', '[::1]', host] if is_loopback(host) else ['*']
 
 

@@ -47,7 +47,7 @@ def decode_upload(content: bytes, name: str) -> np.ndarray:
 
 
 def _num_pixels(content: bytes) -> float:
-  """The number of pixels in the file's header; 0 if it cannot be read, which the decoder reports."""
+  """Returns the number of pixels in the file's header; 0 if it cannot be read, which the decoder reports."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore', Image.DecompressionBombWarning)
@@ -131,7 +131,7 @@ class PageService:
     }
 
   def _name(self, path: str) -> str:
-    """The path within the gallery; visitors do not see the folders above it."""
+    """Returns the path within the gallery; visitors do not see the folders above it."""
     return printable(os.path.relpath(os.path.abspath(path), self._root))
 
 
@@ -146,7 +146,7 @@ def _thumbnail(path: str) -> str:
 
 
 def _data_uri(pixels: np.ndarray) -> str:
-  """u8[H, W, 3] as a PNG data URI."""
+  """Returns u8[H, W, 3] as a PNG data URI."""
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, format='PNG')
   return f'data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'

@@ -23,12 +23,12 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def text_width(text: str) -> int:
-  """The width of a line of text, in pixels."""
+  """Returns the width of a line of text, in pixels."""
   return int(np.ceil(_font().getlength(text)))
 
 
 def shortened(text: str, width: int) -> str:
-  """`text` with its middle replaced by an ellipsis if it is wider than `width` pixels."""
+  """Returns `text` with its middle replaced by an ellipsis if it is wider than `width` pixels."""
   kept, result = len(text), text
   while kept and text_width(result) > width:
     kept -= 1
@@ -37,7 +37,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def display_scale(height: int) -> int:
-  """The integer factor by which images of this height are enlarged on a sheet."""
+  """Returns the integer factor by which images of this height are enlarged on a sheet."""
   return max(1, round(DISPLAY_HEIGHT / height))
 
 
@@ -96,7 +96,7 @@ class Canvas:
     self._draw.text((x, y), text, fill=BLACK, font=_font())
 
   def pixels(self) -> Pixels:
-    """The sheet as u8[height, width, 3]."""
+    """Returns the sheet as u8[height, width, 3]."""
     return np.asarray(self._sheet)
 
 

@@ -67,7 +67,7 @@ def read_metrics(path: str | os.PathLike[str]) -> Series:
 
 
 def panels_of(series: Series) -> dict[str, list[str]]:
-  """Panel -> the names shown in it: the losses in groups, then weights and learning rates; no empty panels."""
+  """Maps panels to the names shown in them: losses in groups, then weights and learning rates; no empty panels."""
   losses = [name for name in series if name.startswith('loss/')]
   panels = {panel: [f'loss/{name}' for name in names if f'loss/{name}' in losses] for panel, names in PANELS.items()}
   listed = {name for names in panels.values() for name in names}
@@ -78,7 +78,7 @@ def panels_of(series: Series) -> dict[str, list[str]]:
 
 
 def smoothed(values: Values) -> Values:
-  """Running means f64[n] over a fiftieth of the curve, ignoring NaN; the windows are shorter at its ends."""
+  """Computes running means f64[n] over a fiftieth of the curve, ignoring NaN; the windows are shorter at its ends."""
   half = len(values) // SMOOTHING_WINDOWS // 2
   is_finite = np.isfinite(values)
   sums, counts = (np.concatenate([[0], np.cumsum(x)]) for x in (np.where(is_finite, values, 0), is_finite))

@@ -106,7 +106,7 @@ def _teacher_program(config: Config, people: int, batches: _RandomBatches, mesh:
 def _dgnet_program(
   config: Config, people: int, batches: _RandomBatches, mesh: jax.sharding.Mesh, start: int
 ) -> _Program:
-  """The step of the phase that begins at step `start`."""
+  """Returns the step of the phase that begins at step `start`."""
   context, batch_size = make_step_context(config, people), config.batch_size
   active = active_terms(config.ramps, start)
   needs_ground_truth = active.teaching and config.teaching.images == 'ground_truth'

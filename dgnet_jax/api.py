@@ -244,12 +244,12 @@ class Model:
     return images.resized(self.image_size_hw)
 
   def _repeated(self, images: ImageList, count: int) -> ImageSequence:
-    """The resized images; a single image `count` times, read once."""
+    """Returns the resized images; a single image `count` times, read once."""
     resized = self._resized(images)
     return resized if len(images) == count else ReorderedImages(resized[:], np.zeros(count, int))
 
   def _piece_weights(self, alpha: float | None) -> np.ndarray:
-    """The weight of each piece of the embedding: f32[pieces]."""
+    """Returns the weight of each piece of the embedding: f32[pieces]."""
     reid = self.config.reid
     if reid.style != 'AB':
       if alpha is not None:

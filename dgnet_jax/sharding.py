@@ -27,12 +27,12 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The sharding that splits an array's first axis over the mesh."""
+  """Returns the sharding that splits an array's first axis over the mesh."""
   return NamedSharding(mesh, PartitionSpec(DATA_AXIS))  # type: ignore[no-untyped-call]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding that puts a full copy of an array on every device."""
+  """Returns the sharding that puts a full copy of an array on every device."""
   return NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
 
 

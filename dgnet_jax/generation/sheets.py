@@ -110,7 +110,7 @@ def _regrouped(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]
 
 
 def _manifest_row(name: str, index: DatasetIndex, donors: Sequence[int]) -> list[str]:
-  """Returns an image's row of the manifest: its appearance donor and its structure donor, indices into the query split."""
+  """Returns an image's row of the manifest; `donors` are its appearance and structure donor in the query split."""
   row = [f'images/{name}']
   for donor in donors:
     row += [str(index.query.identity[donor]), os.path.relpath(index.query.paths[donor], index.root)]

@@ -151,7 +151,7 @@ class Networks:
     return _with_leading_axes(cast(AppearanceOutput, output), image.shape[:-3])
 
   def feature_map(self, params: Params, batch_stats: Params, image: Array) -> Array:
-    """Returns the re-id backbone's last feature map, before pooling, at test time: f[..., H, W, 3] -> f[..., h, w, C]."""
+    """Computes the re-id backbone's last feature map at test time: f[..., H, W, 3] -> f[..., h, w, C]."""
     flat = _flatten(enlarge(image, self.reid_scale), 3)
     _, state = self.appearance_encoder.apply(
       {'params': params, 'batch_stats': batch_stats},

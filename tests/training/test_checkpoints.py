@@ -104,13 +104,13 @@ class TestForm:
     checkpoints.save(10, make_state(10), wait=True)
     checkpoints.close()
     narrow = dataclasses.replace(config, reid=dataclasses.replace(config.reid, width=32))
-    with pytest.raises(UserError, match=r'params/kernel .*12, 5.*12, 7.*reid.width: 64 -> 32'):
+    with pytest.raises(UserError, match=r'params/kernel: .*12, 5.*12, 7.*reid.width: 64 -> 32'):
       Checkpoints(tmp_path, 3, narrow).restore(make_state(width=7))
 
   def test_array_missing_in_the_template_is_reported(self, folder):
     template = make_state()
     template.reid.batch_stats.clear()
-    with pytest.raises(UserError, match='reid/batch_stats/mean .* absent here'):
+    with pytest.raises(UserError, match='reid/batch_stats/mean: .* absent here'):
       Checkpoints(folder).restore(template)
 
   def test_part_is_restored(self, folder):

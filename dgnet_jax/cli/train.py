@@ -113,12 +113,12 @@ def _report_changes(config: Config, path: pathlib.Path) -> None:
 
 def _dispatch(mode: str, config: Config, workdir: pathlib.Path) -> None:
   if mode == 'teacher':
-    from dgnet_jax.data.dataset import open_dataset
     from dgnet_jax.interop.pretrained import check_pretrained
     from dgnet_jax.training.teacher_loop import train_teacher
+    from dgnet_jax.training.training_data import open_training_data
 
     check_pretrained(config, workdir)
-    train_teacher(config, open_dataset(config.data, workdir, verify=True), workdir)
+    train_teacher(config, open_training_data(config, workdir, teacher_only=True), workdir)
   if mode == 'train':
     from dgnet_jax.training.loop import train
 

@@ -8,7 +8,6 @@ import pathlib
 import jax
 
 from dgnet_jax.config.schema import Config
-from dgnet_jax.data.dataset import open_dataset
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.sources.base import Source
@@ -17,7 +16,6 @@ from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, with_cros
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.sharding import device_put_global, make_mesh, replicated
-from dgnet_jax.training.batch_sizes import check_batch_sizes
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
@@ -26,7 +24,7 @@ from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weig
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import Metrics, StepContext, make_step_context, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
-from dgnet_jax.training.teacher_store import is_trained
+from dgnet_jax.training.training_data import open_training_data
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher, TrainState
 
 logger = logging.getLogger(__name__)
@@ -62,8 +60,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   """
   workdir = pathlib.Path(workdir)
   check_pretrained(config, workdir)
-  index = open_dataset(config.data, workdir, verify=True)
-  _check_batch_sizes(config, index, workdir)
+  index = open_training_data(config, workdir)
   source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
   teachers = train_teacher(config, index, workdir, source=source)
   mesh, context = make_mesh(), make_step_context(config, index.num_identities)
@@ -86,13 +83,6 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
       state = run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
     logger.info(f'{config.num_steps} steps done; state in {checkpoints.folder}')
   return state
-
-
-def _check_batch_sizes(config: Config, index: DatasetIndex, workdir: pathlib.Path) -> None:
-  sizes = {'batch_size': config.batch_size}
-  if not config.teacher.checkpoint and not is_trained(workdir / 'teacher'):
-    sizes['teacher.batch_size'] = config.teacher.batch_size
-  check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
 
 
 def _initial_state(

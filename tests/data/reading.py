@@ -2,6 +2,7 @@
 
 import pytest
 
+from dgnet_jax.data.dataset import open_dataset, verify_dataset
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
 
@@ -12,3 +13,10 @@ def check_error(root, *words, layout='market1501', **fields):
     read_layout(root, layout, **fields)
   for word in words:
     assert word in str(error.value)
+
+
+def verified(data_config, workdir):
+  """Opens a data set and verifies its images; returns its index."""
+  index = open_dataset(data_config, workdir)
+  verify_dataset(index, data_config, workdir)
+  return index

@@ -7,6 +7,7 @@ from dgnet_jax.data import verification
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.errors import MissingSplit, UserError
 from tests.data.folders import write_image, write_market
+from tests.data.reading import verified
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def decoded(monkeypatch):
 
 
 def test_complete_dataset_logs_only_its_root(data_config, root, tmp_path, lines):
-  assert len(open_dataset(data_config, tmp_path / 'run', verify=True).train) == 6
+  assert len(verified(data_config, tmp_path / 'run').train) == 6
   assert lines == [f'data: {root}']
 
 
@@ -68,14 +69,14 @@ def test_single_training_identity_is_an_error(data_config, root, tmp_path):
 
 
 def test_second_start_verifies_no_image_again(data_config, tmp_path, decoded):
-  open_dataset(data_config, tmp_path / 'run', verify=True)
+  verified(data_config, tmp_path / 'run')
   assert len(decoded) == 12
-  open_dataset(data_config, tmp_path / 'run', verify=True)
+  verified(data_config, tmp_path / 'run')
   assert len(decoded) == 12
-  open_dataset(data_config, tmp_path / 'another run', verify=True)
+  verified(data_config, tmp_path / 'another run')
   assert len(decoded) == 24
 
 
 def test_loader_memory_leaves_training_images_to_the_source(root, tmp_path, decoded):
-  open_dataset(DataConfig(root=str(root), loader='memory'), tmp_path / 'run', verify=True)
+  verified(DataConfig(root=str(root), loader='memory'), tmp_path / 'run')
   assert len(decoded) == 6 and not any('bounding_box_train' in path for path in decoded)

@@ -18,6 +18,7 @@ from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.errors import UserError
 from tests.data.fakes import write_fake
 from tests.data.folders import write_images, write_market
+from tests.data.reading import verified
 from tests.data.sources.test_sources import make_config
 
 pytest.importorskip('tensorflow_datasets')
@@ -112,10 +113,10 @@ def test_records_can_be_scanned(prepared):
 def test_records_are_verified_before_training(prepared, tmp_path):
   copy = shutil.copytree(prepared[1], tmp_path / 'copy')
   data_config = DataConfig(layout='tfds', root=str(copy), loader='threads')
-  open_dataset(data_config, tmp_path / 'run', verify=True)
+  verified(data_config, tmp_path / 'run')
   next(copy.glob('*train*')).write_bytes(b'damaged')
   with pytest.raises(UserError, match='6 of 12 images are unusable'):
-    open_dataset(data_config, tmp_path / 'run', verify=True)
+    verified(data_config, tmp_path / 'run')
 
 
 def test_damaged_records_are_an_error(prepared, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from dgnet_jax.models.layers import ConvLayer, ResidualBlock
 from dgnet_jax.models.non_local import NonLocalBlock
-from dgnet_jax.models.norms import Activation, BatchStatisticsNorm, standardize
+from dgnet_jax.models.norms import Activation, BatchStatisticsNorm, LayerNorm, standardize
 
 RNG = np.random.default_rng(0)
 
@@ -70,3 +70,11 @@ def test_non_local_residual_block_applies_attention_to_the_sum():
   params['non_local']['scale'] = jnp.ones(1)
   attended = NonLocalBlock(jax.nn.initializers.zeros).apply({'params': params['non_local']}, plain)
   np.testing.assert_allclose(block.apply({'params': params}, x), attended, rtol=1e-12)
+
+
+def test_layer_norm_of_a_constant_map_has_a_finite_gradient():
+  norm = LayerNorm()
+  x = jnp.ones((1, 2, 2, 3))
+  params = norm.init(jax.random.key(0), x)
+  gradient = jax.grad(lambda x: (norm.apply(params, x) * jnp.arange(3)).sum())(x)
+  assert jnp.isfinite(gradient).all()

@@ -93,7 +93,7 @@ def _swap(options: argparse.Namespace) -> None:
   generated = _load(options).iter_swap(structure_from=structures, appearance_from=appearances)
   for path, image in zip(paths, generated, strict=True):
     save_image(path, image)
-  logger.info(f'{count} images: {options.out}')
+  logger.info(f'{count} image{"s" if count > 1 else ""}: {options.out}')
 
 
 def _numbered(folder: str, names: Sequence[str]) -> list[pathlib.Path]:

@@ -70,7 +70,7 @@ class ProgressLog:
     self._last_line = time.monotonic()
 
   def update(self, step: int) -> None:
-    """Logs a line after `step` steps if it is time for one."""
-    if time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+    """Logs a line after `step` steps if it is time for one. There is none for 0 steps, which have no rate."""
+    if step and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
       self._logger.info(f'{self._label}: {self._progress.line(step)}')
       self._last_line = time.monotonic()

@@ -86,4 +86,4 @@ def test_different_lengths_raise_at_the_call():
 def test_progress_is_logged(monkeypatch, lines):
   monkeypatch.setattr(progress, 'SECONDS_BETWEEN_LINES', -1.0)
   batched(lambda x: x, 4)(ROWS, label='embedding the gallery')
-  assert len(lines) == 3 and lines[-1].startswith('embedding the gallery: 8/11') and 'left' in lines[-1]
+  assert len(lines) == 2 and lines[-1].startswith('embedding the gallery: 8/11') and 'left' in lines[-1]

@@ -125,7 +125,7 @@ def test_progress_is_logged(market_paths, monkeypatch, lines):
   monkeypatch.setattr('dgnet_jax.utils.progress.SECONDS_BETWEEN_LINES', -1.0)
   lines.clear()
   verify(market_paths)
-  assert len(lines) == 12 and lines[-1].startswith('checking 12/12') and 'images/s' in lines[-1]
+  assert len(lines) == 12 and lines[-1].startswith('checking: 12/12') and 'images/s' in lines[-1]
 
 
 def test_resizing_is_antialiased(tmp_path):

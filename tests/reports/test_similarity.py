@@ -100,8 +100,8 @@ def test_common_size_is_requested_or_that_of_the_last_set(tmp_path):
 
 
 def test_progress_is_logged(tmp_path, monkeypatch, lines):
+  images = read(write(tmp_path, ['a1.png', 'a2.png']), IDENTITY_PATTERN)
   monkeypatch.setattr(progress, 'SECONDS_BETWEEN_LINES', -1.0)
   monkeypatch.setattr(similarity, 'PAIRS_PER_BATCH', 2)
-  images = read(write(tmp_path, ['a1.png', 'a2.png']), IDENTITY_PATTERN)
   ssim_within_identities(images, pairs=5, seed=0, size_hw=SIZE_HW)
   assert len(lines) == 3 and f'SSIM within identities of {tmp_path}: 4/5' in lines[1] and 'pairs/s' in lines[1]

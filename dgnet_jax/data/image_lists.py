@@ -92,7 +92,7 @@ def as_image_list(images: Any, name: str = 'images') -> ImageList:
   if not items:
     raise UserError(f'{name}: none given')
   paths = [item for item in items if isinstance(item, str)]
-  for_each_file(lambda i: verify_image(paths[i]), paths, threads=os.cpu_count() or 1, action=f'checking {name}:')
+  for_each_file(lambda i: verify_image(paths[i]), paths, threads=os.cpu_count() or 1, action=f'checking {name}')
   return ImageList(items)
 
 

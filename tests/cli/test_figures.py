@@ -101,7 +101,7 @@ def test_mistakes_are_reported(error_of, images, tmp_path):
   assert 'absent.jpg' in error_of('swap', out, '--structures', 'absent.jpg')
   assert "'0' must be a whole number of at least 1" in error_of('swap', out, '--count=0')
   assert 'as many --structures as --appearances' in error_of('pairs', out, '--structures', *images)
-  assert 'two --appearances and one' in error_of('interpolate', out, '--structures', *images)
+  assert 'one --structures and two --appearances' in error_of('interpolate', out, '--structures', *images)
   assert 'one image of --structures' in error_of('appearances', out, '--structures', *images)
   assert 'both --queries and --gallery' in error_of('ranked', out, '--queries', images[0])
   assert 'only fields of data' in error_of('swap', out, '--config.seed=1')

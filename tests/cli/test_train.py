@@ -43,7 +43,7 @@ def parts(monkeypatch):
     ('training.teacher_loop', 'train_teacher'),
     ('reports.evaluation', 'evaluate'),
     ('generation.generate', 'generate'),
-    ('data.dataset', 'open_dataset'),
+    ('training.training_data', 'open_training_data'),
     ('interop.pretrained', 'check_pretrained'),
   ):
     parts.replace(module, name)
@@ -102,7 +102,7 @@ class TestRun:
     ('mode', 'expected'),
     [
       ('train', ['train', 'evaluate', 'generate']),
-      ('teacher', ['check_pretrained', 'open_dataset', 'train_teacher']),
+      ('teacher', ['check_pretrained', 'open_training_data', 'train_teacher']),
       ('evaluate', ['evaluate']),
       ('generate', ['generate']),
     ],

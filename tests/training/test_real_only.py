@@ -87,6 +87,7 @@ def test_reid_learns_the_same_from_real_images_with_and_without_generator():
     assert largest_difference(getattr(before, name), getattr(joint, name)) > 0
 
 
+@pytest.mark.long
 def test_fine_head_learns_from_real_images_after_the_warm_up():
   before, after, metrics = one_step(False, FULL)
   assert set(metrics) == {'identity', 'positive_identity', 'fine_identity'}

@@ -104,6 +104,7 @@ def test_iteration_keeps_shapes_and_structure(options):
   assert ('fine_teaching' in metrics) == ('reid.style' not in options)
 
 
+@pytest.mark.long
 def test_discriminator_batch_norm_treats_streams_separately():
   config = tiny_config({'discriminator.norm': 'batch', 'discriminator.num_scales': 1})
   networks, losses = make_networks(config, NUM_IDENTITIES), adversarial_losses('nsgan', 3)
@@ -132,6 +133,7 @@ def test_edge_noise_depends_only_on_its_key():
   assert not np.allclose(noisy, encode(image, jax.random.key(3)))
 
 
+@pytest.mark.long
 def test_soft_labels_average_the_teachers_in_each_stream():
   config = tiny_config({})
   network = make_teacher_network(config, NUM_IDENTITIES)

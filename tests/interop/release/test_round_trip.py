@@ -101,6 +101,7 @@ KINDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_kind_of_network_returns(kind, tmp_path):
   settings, fields = KINDS[kind]
@@ -126,6 +127,7 @@ def test_every_kind_of_network_returns(kind, tmp_path):
   assert kind not in ('normal', 'PCB') or sizes['reid.style'] == kind
 
 
+@pytest.mark.long
 def test_release_sizes(parity_dir, tmp_path):
   """Names, shapes and numbers of the release's own configuration return through files and our trees."""
   recipe = goldens.load_recipe(parity_dir)

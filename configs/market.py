@@ -1,12 +1,12 @@
-"""The release's configuration, on a Market-1501 folder.
+"""The release's configuration, for Market-1501.
 
-python -m dgnet_jax.main --config=configs/market.py --workdir=runs/market --config.data.root=Market-1501-v15.09.15
+dgnet train --config=market --workdir=runs/market --config.data.root=Market-1501-v15.09.15
 
-The release starts both backbones from torchvision's ImageNet weights, and so should you. With such a file at hand (.pth
-or .safetensors), add --config.reid.pretrained=resnet50.pth --config.teacher.pretrained=resnet50.pth
+The release starts both backbones from torchvision's ImageNet weights, and so should you: download a file (.pth or
+.safetensors) and add --config.reid.pretrained=resnet50.pth --config.teacher.pretrained=resnet50.pth
 """
 
-from dgnet_jax.config import default_config
+from dgnet_jax.config.defaults import default_config
 
 
 def get_config():

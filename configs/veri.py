@@ -1,15 +1,15 @@
-"""Vehicles: the release's configuration on VeRi-776, with square pictures.
+"""Vehicles: the release's configuration for VeRi-776, with square images.
 
-python -m dgnet_jax.main --config=configs/veri.py --workdir=runs/veri --config.data.root=VeRi
+dgnet train --config=veri --workdir=runs/veri --config.data.root=VeRi
 
-Nothing is published to compare with, and no settings are known: DG-Net was made for people. Vehicles are as wide as
-they are high or wider, so pictures are 256x256 instead of 256x128, which doubles time and memory; --config.batch_size=4
-brings the memory back. The appearance code keeps its four horizontal stripes.
+There are no published results or settings, because DG-Net was made for people. Vehicles are at least as wide as they
+are high, so images are 256x256 instead of 256x128. That doubles time and memory; --config.batch_size=4 halves the
+memory again. The appearance code keeps its four horizontal stripes.
 
 As for Market-1501, add --config.reid.pretrained=resnet50.pth --config.teacher.pretrained=resnet50.pth
 """
 
-from dgnet_jax.config import default_config
+from dgnet_jax.config.defaults import default_config
 
 
 def get_config():

@@ -3,21 +3,29 @@
     model = dgnet_jax.load('runs/market')
     model.swap(structure_from='anna.jpg', appearance_from='ben.jpg')
 
-`dgnet_jax.api.Model` says what a model does. Nothing heavy is imported before `load` is asked for.
+`Model` (in `dgnet_jax.api`) documents what a model can do. JAX is imported when one of its names is first used;
+importing the package, and its exceptions, is cheap.
 """
 
 from typing import TYPE_CHECKING, Any
+
+from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, UserError
 
 if TYPE_CHECKING:
   from dgnet_jax.api import Gallery, Match, Model, load
 
 __version__ = '0.1.0'
-__all__ = ['Gallery', 'Match', 'Model', 'load']
+_FROM_API = ('Gallery', 'Match', 'Model', 'load')
+__all__ = ['ConfigError', 'Gallery', 'Interrupted', 'Match', 'MissingSplit', 'Model', 'UserError', 'load']
 
 
 def __getattr__(name: str) -> Any:
-  if name not in __all__:
+  if name not in _FROM_API:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   from dgnet_jax import api
 
   return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_FROM_API})

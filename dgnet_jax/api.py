@@ -1,41 +1,46 @@
-"""A trained network as a library: embeddings, swaps, interpolations and rankings of anybody's pictures.
+"""Trained networks as a library: embeddings, swaps, interpolations and rankings of arbitrary images.
 
-Neither a data set nor a teacher is needed, only a checkpoint. Everywhere a picture is a path, a PIL image or an array
-(`data.given.collect` says which), of any size; one or a list; a folder stands for its pictures, sorted by name. A file
-gives the numbers that evaluation gives it. The orientation that cameras note in their files is not applied, as in
-training: turn such pictures upright first.
+Only a checkpoint is needed, no data set and no teacher. Every argument that takes images takes one or a list of paths,
+PIL images and arrays (see `data.image_lists.as_image_list`) of any size; a folder stands for the images in it, sorted
+by name. A file gets the same embedding as in evaluation. The EXIF orientation of files is ignored, as in training:
+rotate such images first.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
-from typing import Any
 
-from ml_collections import ConfigDict
+import jax
 import numpy as np
+import PIL.Image
 
-from dgnet_jax import codes
-from dgnet_jax.checkpoints import Checkpoints
-from dgnet_jax.config import UserError
-from dgnet_jax.config_file import complete_config
-from dgnet_jax.data.given import Given, collect
-from dgnet_jax.data.photos import Chosen, Pixels
-from dgnet_jax.evaluation.ranking import FINE_ONLY
-from dgnet_jax.trained import Trained, restore_trained
+from dgnet_jax.config.loading import complete_config
+from dgnet_jax.config.schema import Config
+from dgnet_jax.data.image_lists import ImageList, as_image_list
+from dgnet_jax.data.lazy_images import ImageSequence, ReorderedImages
+from dgnet_jax.errors import UserError
+from dgnet_jax.evaluation.embeddings import FINE_ONLY
+from dgnet_jax.inference.loading import find_checkpoints, restore_predictor
+from dgnet_jax.inference.predictor import Codes, Predictor
+from dgnet_jax.training.checkpoints import Checkpoints
 
-Log = Callable[[str], None]
+BATCH_SIZE = 8  # small: a single image takes as long as a batch, which matters on a laptop
 
-BATCH_SIZE = 8  # one picture costs as much as a batch, which matters on a laptop
+ImageLike = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
+Images = ImageLike | Sequence[ImageLike] | ImageList
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-  """A gallery picture as a query's match.
+  """A gallery image as a match of a query.
 
-  path: '' where the picture came as an image or an array. score: -1 to 1, 1 for the same picture. index: in the
-  gallery.
+  Attributes:
+    path: path of the image; '' if it was a PIL image or an array.
+    score: similarity in [-1, 1]; 1 for the same image.
+    index: index of the image in the gallery.
   """
 
   path: str
@@ -45,9 +50,11 @@ class Match:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gallery:
-  """Pictures to search, embedded once for any number of rankings: what `Model.gallery` makes.
+  """Embedded images that can be searched any number of times, from `Model.gallery`.
 
-  paths: as in `Match`. embeddings: f32[N, D].
+  Attributes:
+    paths: one per image; '' if it was a PIL image or an array.
+    embeddings: f32[N, D].
   """
 
   paths: tuple[str, ...]
@@ -55,243 +62,236 @@ class Gallery:
 
 
 class Model:
-  """The networks of a checkpoint. What it makes depends on the pictures alone: nothing is drawn.
+  """The networks of a checkpoint. All results are deterministic functions of the images.
 
-  config: of the run. workdir: the run's folder. image_size_hw: of the pictures that it makes; those given are resized
-  to it. num_identities: people it was trained on. step: of the checkpoint.
-
-  Args:
-    trained: networks and parameters.
-    config: of the run.
-    workdir: of the run.
+  Attributes:
+    config: the run's config.
+    workdir: the run's work folder.
+    image_size_hw: height and width of generated images; input images are resized to it.
+    num_identities: number of training identities.
+    step: step of the checkpoint.
   """
 
-  def __init__(self, trained: Trained, config: ConfigDict, workdir: pathlib.Path) -> None:
-    self._trained = trained
+  def __init__(self, predictor: Predictor, config: Config, workdir: pathlib.Path) -> None:
+    """Wraps the networks of a run; `load` is the usual way to get a model."""
+    self._predictor = predictor
     self.config = config
     self.workdir = workdir
-    self.image_size_hw: tuple[int, int] = tuple(config.data.image_size_hw)
-    self.num_identities = trained.num_identities
-    self.step = trained.step
+    self.image_size_hw: tuple[int, int] = config.data.image_size_hw
+    self.num_identities = predictor.num_identities
+    self.step = predictor.step
 
   def __repr__(self) -> str:
     height, width = self.image_size_hw
-    return f'<DG-Net of {self.num_identities} people, step {self.step}, pictures {height}x{width}, {self.workdir}>'
+    return f'<DG-Net, {self.num_identities} identities, step {self.step}, images {height}x{width}, {self.workdir}>'
 
-  def embed(self, images: Any, *, log: Log | None = None) -> np.ndarray:
-    """Embeddings by which people are told apart.
-
-    Args:
-      images: one or more pictures.
-      log: takes progress lines when it takes long; likewise everywhere here.
-
-    Returns:
-      f32[N, D], also of one picture: the primary half, then the fine-grained one, each of length 1. Other styles of
-      re-id network have one piece, or one for each part.
-
-    Raises:
-      UserError: pictures cannot be read; names them. Likewise everywhere here.
-    """
-    return self._trained.embed(self._pixels(collect(images, log=log)), log=log)
-
-  def swap(self, *, structure_from: Any, appearance_from: Any, log: Log | None = None) -> np.ndarray:
-    """People in the clothes of others.
+  def embed(self, images: Images) -> np.ndarray:
+    """Embeds images for re-identification.
 
     Args:
-      structure_from: pictures that give pose, place and background.
-      appearance_from: as many that give the clothes; one serves all, in both arguments.
-      log: as of `embed`.
+      images: one or more images.
 
     Returns:
-      u8[N, H, W, 3], also of one pair.
+      f32[N, D], also for a single image: the primary half, then the fine-grained half, each of length 1. In style
+      normal there is one vector of length 1, in style PCB one for each part.
 
     Raises:
-      UserError: also when the numbers of pictures differ and neither is one.
+      UserError: some images cannot be read. Every method that takes images raises it.
     """
-    return np.stack(list(self.iter_swap(structure_from=structure_from, appearance_from=appearance_from, log=log)))
+    return self._predictor.embed(self._resized(as_image_list(images)))
 
-  def iter_swap(self, *, structure_from: Any, appearance_from: Any, log: Log | None = None) -> Iterator[np.ndarray]:
-    """Like `swap`, of any number of pictures in bounded memory: yields u8[H, W, 3]."""
-    structures, appearances = collect(structure_from, log=log), collect(appearance_from, log=log)
+  def swap(self, *, structure_from: Images, appearance_from: Images) -> np.ndarray:
+    """Generates people in the clothes of others.
+
+    Args:
+      structure_from: images that give pose, position and background.
+      appearance_from: images that give the clothes. The numbers of images must be equal, or one of them 1.
+
+    Returns:
+      u8[N, H, W, 3], also for a single pair.
+
+    Raises:
+      UserError: the numbers of images do not fit, or the run has no generator.
+    """
+    return np.stack(list(self.iter_swap(structure_from=structure_from, appearance_from=appearance_from)))
+
+  def iter_swap(self, *, structure_from: Images, appearance_from: Images) -> Iterator[np.ndarray]:
+    """Like `swap`, but yields the images u8[H, W, 3] one by one, in bounded memory.
+
+    Raises:
+      UserError: as in `swap`, raised at the call.
+    """
+    structures, appearances = as_image_list(structure_from), as_image_list(appearance_from)
     count = max(len(structures), len(appearances))
     if {len(structures), len(appearances)} - {1, count}:
       raise UserError(
-        f'{len(structures)} structures and {len(appearances)} appearances: as many of both, or one of either'
+        f'{len(structures)} structures and {len(appearances)} appearances: the numbers must be equal, or one of them 1'
       )
-    sources = [self._repeated(given, count) for given in (structures, appearances)]
-    for batch in self._trained.swap_pictures(*sources, log=log):
-      yield from batch
+    batches = self._predictor.swap_batches(
+      structure_from=self._repeated(structures, count), appearance_from=self._repeated(appearances, count)
+    )
+    return itertools.chain.from_iterable(batches)
 
-  def swap_grid(self, *, structure_from: Any, appearance_from: Any, log: Log | None = None) -> np.ndarray:
-    """Every appearance on every structure: u8[structures, appearances, H, W, 3]; arguments as of `swap`."""
-    structure, appearance = self.structure_code(structure_from), self.appearance_code(appearance_from)
-    row, column = np.divmod(np.arange(len(structure) * len(appearance)), len(appearance))
-    made = self._decode(Chosen(structure, row), Chosen(appearance, column), log)
-    return made.reshape(len(structure), len(appearance), *made.shape[1:])
-
-  def interpolate(
-    self, *, structure_from: Any, appearance_from: Any, steps: int = 8, log: Log | None = None
-  ) -> np.ndarray:
-    """The way from one picture's appearance or structure to another's, in equal steps of the code.
+  def swap_grid(self, *, structure_from: Images, appearance_from: Images) -> np.ndarray:
+    """Generates every structure with every appearance; every image is encoded once.
 
     Args:
-      structure_from: a picture, or two: from the first one's pose to the second's.
-      appearance_from: a picture, or two: from the first one's clothes to the second's. Two here, in `structure_from` or
-        in both.
-      steps: pictures in all, at least 2; the first and the last are the swaps with either end.
-      log: as of `embed`.
+      structure_from: N images.
+      appearance_from: M images.
+
+    Returns:
+      u8[N, M, H, W, 3].
+    """
+    structures, appearances = as_image_list(structure_from), as_image_list(appearance_from)
+    row, column = np.divmod(np.arange(len(structures) * len(appearances)), len(appearances))
+    images = self._predictor.decode(
+      _reordered(self.structure_code(structures), row), _reordered(self.appearance_code(appearances), column)
+    )
+    return images.reshape(len(structures), len(appearances), *images.shape[1:])
+
+  def interpolate(self, *, structure_from: Images, appearance_from: Images, steps: int = 8) -> np.ndarray:
+    """Interpolates between two appearances or two structures, linearly in their codes.
+
+    Args:
+      structure_from: one image, or two to interpolate between.
+      appearance_from: one image, or two to interpolate between. At least one of the arguments must have two.
+      steps: number of images, at least 2; the first and the last equal the swaps at either end.
 
     Returns:
       u8[steps, H, W, 3].
 
     Raises:
-      UserError: also when there are not one or two pictures, or one of both.
+      UserError: the number of images or of steps is not allowed, or the run has no generator.
     """
-    structures, appearances = collect(structure_from), collect(appearance_from)
+    structures, appearances = as_image_list(structure_from), as_image_list(appearance_from)
     counts = len(structures), len(appearances)
     if not set(counts) <= {1, 2} or counts == (1, 1) or steps < 2:
       raise UserError(
-        f'{counts[0]} structures, {counts[1]} appearances, {steps} steps: two pictures of either, one or '
-        'two of the other, and at least 2 steps'
+        f'cannot interpolate between {counts[0]} structures and {counts[1]} appearances in {steps} steps: give two '
+        'images for one of them, one or two for the other, and at least 2 steps'
       )
-    share = np.linspace(0, 1, steps, dtype=np.float32)
+    weight = np.linspace(0, 1, steps, dtype=np.float32)
     structure, appearance = self.structure_code(structures), self.appearance_code(appearances)
-    return self._decode(_between(structure, share), _between(appearance, share), log)
+    return self._predictor.decode(_interpolated(structure, weight), _interpolated(appearance, weight))
 
   def rank(
-    self, queries: Any, gallery: Any, *, alpha: float | None = None, count: int | None = None, log: Log | None = None
+    self, queries: Images, gallery: Images | Gallery, *, alpha: float | None = None, count: int | None = None
   ) -> list[list[Match]]:
-    """Searches pictures for people, the likest first.
+    """Ranks gallery images by their similarity to each query.
 
     Args:
-      queries: pictures of people to find.
-      gallery: pictures to search, commonly a folder; or what `gallery` made of them.
-      alpha: weight of the embedding's fine-grained half: 0 is the primary half alone, -1 the fine-grained alone; by
-        default the run's `evaluation.alpha`. Only style AB has two halves.
-      count: how many to give; all by default.
-      log: as of `embed`.
+      queries: images of people to find.
+      gallery: images to search, or the result of `gallery`.
+      alpha: weight of the fine-grained half of the embedding; 0 is the primary half alone, -1 the fine-grained half
+        alone. The default is the run's `evaluation.alpha`. Only style AB has two halves.
+      count: number of matches for each query; all by default.
 
     Returns:
-      A list of matches for each query, also of one query; those of equal score in the order of the gallery.
+      For each query its matches, the most similar first; ties keep the order of the gallery.
 
     Raises:
-      UserError: also when alpha or count make no sense.
+      UserError: alpha or count is not allowed.
     """
-    weights = self._weights(alpha)
+    weights = self._piece_weights(alpha)
     if count is not None and count < 1:
       raise UserError(f'{count=} must be at least 1')
-    queries = collect(queries, 'queries', log=log)
-    searched = gallery if isinstance(gallery, Gallery) else collect(gallery, 'gallery', log=log)
-    pieces = self._trained.embed(self._pixels(queries), log=log, what='embedding the queries')
-    pieces = pieces.reshape(len(queries), len(weights), -1) * (weights / weights.sum())[:, None]
-    searched = searched if isinstance(searched, Gallery) else self.gallery(searched, log=log)
-    found = []
-    for query in pieces.reshape(len(queries), -1):
-      scores = searched.embeddings @ query
+    query_images = as_image_list(queries, 'queries')
+    gallery = gallery if isinstance(gallery, Gallery) else as_image_list(gallery, 'gallery')  # both are verified first
+    features = self._predictor.embed(self._resized(query_images), label='embedding the queries')
+    pieces = features.reshape(len(query_images), len(weights), -1) * (weights / weights.sum())[:, None]
+    gallery = gallery if isinstance(gallery, Gallery) else self.gallery(gallery)
+    rankings = []
+    for query in pieces.reshape(len(query_images), -1):
+      scores = gallery.embeddings @ query
       order = np.argsort(-scores, kind='stable')[:count]
-      found.append([Match(searched.paths[i], float(scores[i]), int(i)) for i in order])
-    return found
+      rankings.append([Match(gallery.paths[i], float(scores[i]), int(i)) for i in order])
+    return rankings
 
-  def gallery(self, images: Any, *, log: Log | None = None) -> Gallery:
-    """Embeds pictures that `rank` is to search more than once."""
-    given = collect(images, 'gallery', log=log)
-    return Gallery(given.paths, self._trained.embed(self._pixels(given), log=log, what='embedding the gallery'))
+  def gallery(self, images: Images) -> Gallery:
+    """Embeds images once, so that `rank` can search them any number of times."""
+    image_list = as_image_list(images, 'gallery')
+    return Gallery(image_list.paths, self._predictor.embed(self._resized(image_list), label='embedding the gallery'))
 
-  def structure_code(self, images: Any) -> np.ndarray:
-    """What is kept of a picture that gives the structure: f32[N, h, w, C]."""
-    model = self._trained
-    return codes.structure_codes(
-      model.networks, model.generator, self._pixels(collect(images)), model.batch_size, model.mesh
-    )
+  def structure_code(self, images: Images) -> Codes:
+    """Encodes pose, position and background of images: f32[N, h, w, C]."""
+    return self._predictor.structure_codes(self._resized(as_image_list(images)))
 
-  def appearance_code(self, images: Any) -> np.ndarray:
-    """What is kept of a picture that gives the appearance: f32[N, F]."""
-    model = self._trained
-    return codes.appearance_codes(
-      model.networks, model.reid, model.reid_stats, self._pixels(collect(images)), model.batch_size, model.mesh
-    )
+  def appearance_code(self, images: Images) -> Codes:
+    """Encodes the clothes on images: f32[N, F]."""
+    return self._predictor.appearance_codes(self._resized(as_image_list(images)))
 
-  def decode(self, structure_code: np.ndarray, appearance_code: np.ndarray) -> np.ndarray:
-    """Pictures u8[N, H, W, 3] of codes f32[N, h, w, C] and f32[N, F]."""
-    return self._decode(np.asarray(structure_code), np.asarray(appearance_code), None)
+  def decode(self, structure_code: Codes, appearance_code: Codes) -> np.ndarray:
+    """Generates images from codes of equal number.
 
-  def activation(self, images: Any) -> np.ndarray:
-    """What the re-id network looks at: f32[N, h, w], the length of its last map's vectors at each place."""
-    model = self._trained
-    return codes.activation(
-      model.networks, model.reid, model.reid_stats, self._pixels(collect(images)), model.batch_size, model.mesh
-    )
+    Args:
+      structure_code: from `structure_code`.
+      appearance_code: from `appearance_code`.
 
-  def pixels(self, images: Any) -> np.ndarray:
-    """Pictures as the networks see them: u8[N, H, W, 3]."""
-    return self._pixels(collect(images))[:]
+    Returns:
+      u8[N, H, W, 3].
+    """
+    return self._predictor.decode(structure_code, appearance_code)
 
-  def _pixels(self, given: Given) -> Pixels:
-    return given.resized(self.image_size_hw)
+  def activation(self, images: Images) -> np.ndarray:
+    """Measures how strongly the re-id backbone responds at each position: f32[N, h, w], at least 0."""
+    return self._predictor.activation(self._resized(as_image_list(images)))
 
-  def _repeated(self, given: Given, count: int) -> Pixels:
-    """The pictures; a single one `count` times, read once."""
-    return self._pixels(given) if len(given) == count else Chosen(self._pixels(given)[:], np.zeros(count, int))
+  def pixels(self, images: Images) -> np.ndarray:
+    """Returns the images at the size of the networks' input: u8[N, H, W, 3]."""
+    return self._resized(as_image_list(images))[:]
 
-  def _decode(self, structure_code: Pixels, appearance_code: Pixels, log: Log | None) -> np.ndarray:
-    model = self._trained
-    batches = codes.decode(
-      model.networks, model.generator, structure_code, appearance_code, model.batch_size, model.mesh, log
-    )
-    return np.concatenate(list(batches))
+  def _resized(self, images: ImageList) -> ImageSequence:
+    return images.resized(self.image_size_hw)
 
-  def _weights(self, alpha: float | None) -> np.ndarray:
-    """f32[pieces], what each piece of the embedding counts for."""
+  def _repeated(self, images: ImageList, count: int) -> ImageSequence:
+    """Returns the resized images; a single image `count` times, read once."""
+    resized = self._resized(images)
+    return resized if len(images) == count else ReorderedImages(resized[:], np.zeros(count, int))
+
+  def _piece_weights(self, alpha: float | None) -> np.ndarray:
+    """Returns the weight of each piece of the embedding: f32[pieces]."""
     reid = self.config.reid
     if reid.style != 'AB':
       if alpha is not None:
-        raise UserError(f'{alpha=} weighs the fine-grained half, and style {reid.style} has none')
+        raise UserError(f'{alpha=} weights the fine-grained half, which style {reid.style} does not have')
       return np.ones(reid.num_parts if reid.style == 'PCB' else 1, np.float32)
     alpha = self.config.evaluation.alpha if alpha is None else alpha
     if alpha != FINE_ONLY and not 0 <= alpha < np.inf:
-      raise UserError(f'{alpha=} is neither a weight of at least 0 nor {FINE_ONLY:g} (the fine-grained half alone)')
+      raise UserError(f'{alpha=} must be at least 0, or {FINE_ONLY:g} for the fine-grained half alone')
     return np.array([0, 1] if alpha == FINE_ONLY else [1, alpha], np.float32)
 
 
-def _between(code: np.ndarray, share: np.ndarray) -> np.ndarray:
-  """f32[steps, ...] from the first to the last of one or two codes; exact at the ends."""
-  share = share.reshape(-1, *[1] * (code.ndim - 1))
-  return (1 - share) * code[0] + share * code[-1]
+def _reordered(codes: Codes, index: np.ndarray) -> Codes:
+  return jax.tree.map(lambda leaf: ReorderedImages(leaf, index), codes)
+
+
+def _interpolated(codes: Codes, weight: np.ndarray) -> Codes:
+  """Interpolates from the first to the last of one or two codes, exactly at the ends: f32[steps, ...]."""
+
+  def interpolated(leaf: np.ndarray) -> np.ndarray:
+    w = weight.reshape(-1, *[1] * (leaf.ndim - 1))
+    mixed: np.ndarray = (1 - w) * leaf[0] + w * leaf[-1]
+    return mixed
+
+  return jax.tree.map(interpolated, codes)
 
 
 def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model:
-  """The model of a training run, as it was saved; what it was trained on need not be there.
+  """Loads the model of a training run. The run's training data are not needed.
 
   Args:
-    path: a run's work folder (its newest whole checkpoint), or one of its checkpoints, `<workdir>/checkpoints/<step>`.
-    batch_size: pictures at a time. Every call is padded to it, so that each function is compiled once; accelerators
-      like more.
+    path: work folder of a run (its newest valid checkpoint), or one checkpoint, `<workdir>/checkpoints/<step>`.
+    batch_size: images per call of a network. Smaller inputs are padded to it, so that every function is compiled once;
+      accelerators prefer larger values.
 
   Raises:
-    UserError: it is neither, or it is damaged.
+    UserError: there is no checkpoint at `path`, or it is damaged.
   """
   if batch_size < 1:
     raise UserError(f'{batch_size=} must be at least 1')
   workdir, folder, step = find_checkpoints(path)
   with contextlib.closing(Checkpoints(folder)) as checkpoints:
     if checkpoints.latest_step() is None:
-      raise UserError(f'{folder}: no checkpoint in it')
+      raise UserError(f'{folder}: no checkpoint in this folder')
     config = complete_config(checkpoints.saved_config(step))
-    return Model(restore_trained(config, checkpoints, batch_size=batch_size, step=step), config, workdir)
-
-
-def find_checkpoints(path: str | os.PathLike[str]) -> tuple[pathlib.Path, pathlib.Path, int | None]:
-  """The work folder, its folder of checkpoints, and the step that `path` names; None is the newest.
-
-  Raises:
-    UserError: it names none of them.
-  """
-  path = pathlib.Path(path)
-  if (path / 'checkpoints').is_dir():
-    return path, path / 'checkpoints', None
-  if path.is_dir() and path.name == 'checkpoints':
-    return path.parent, path, None
-  if path.is_dir() and path.name.isdigit():
-    return path.absolute().parent.parent, path.absolute().parent, int(path.name)
-  what = 'no work folder of a run, and no checkpoint in one' if path.exists() else 'no such folder'
-  raise UserError(f'{path}: {what} (a run holds checkpoints/<step>)')
+    return Model(restore_predictor(config, checkpoints, batch_size=batch_size, step=step), config, workdir)

@@ -1,41 +1,58 @@
-"""The arrays that travel between rooms, with their shapes.
+"""Arrays and parameters that cross module boundaries, with their shapes.
 
-Axis names: B examples of a batch, 2 the two independently drawn streams (a swap is `x[:, ::-1]`), H and W pixels,
-K identities. Images are normalised with the ImageNet mean and deviation unless a name says pixels (uint8, 0..255).
+Axis names: B examples of a batch, 2 independently drawn streams (a swap is `x[:, ::-1]`), H rows and W columns of
+pixels, K identities. Images are normalized with ImageNet's mean and standard deviation unless a name says pixels
+(uint8, 0 to 255).
 """
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Params = Mapping[str, Any]
 
 
+def at_least_float32(x: Array) -> Array:
+  """Casts to float32 unless `x` is wider; sums and statistics in bfloat16 would lose too many digits."""
+  x = jnp.asarray(x)
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 @flax.struct.dataclass
 class PixelBatch:
-  """What a source yields, before augmentation.
+  """A batch as a data source yields it, before augmentation.
 
-  image: u8[B, 2, H, W, 3]. positive: u8[B, 2, H, W, 3], another photo of the same person (the image itself if there
-  is none). identity: i32[B, 2], class index in [0, K). true_cross: u8[B, 2, H, W, 3], the true cross pictures by
-  appearance donor; None where they are not wanted (`teaching.pictures`).
+  Attributes:
+    image: u8[B, 2, H, W, 3].
+    positive: u8[B, 2, H, W, 3], another image of the same identity, or the image itself if there is no other.
+    identity: i32[B, 2], class index in [0, K).
+    cross_ground_truth: u8[B, 2, H, W, 3], rendered ground truth of the cross images, indexed by appearance donor; None
+      unless `teaching.images` is ground_truth.
   """
 
   image: Array
   positive: Array
   identity: Array
-  true_cross: Array | None = None
+  cross_ground_truth: Array | None = None
 
 
 @flax.struct.dataclass
 class PairBatch:
-  """One step's input.
+  """The augmented input of one training step.
 
-  image, positive: f32[B, 2, H, W, 3]. erased_image, erased_positive: the same pictures after random erasing, f32[B,
-  2, rH, rW, 3] at the size that the re-id network sees (r times larger, `Networks.reid_scale`). identity: i32[B, 2].
-  true_cross: f32[B, 2, H, W, 3] or None.
+  Attributes:
+    image: f32[B, 2, H, W, 3].
+    positive: f32[B, 2, H, W, 3], another image of the same identity.
+    erased_image: f32[B, 2, rH, rW, 3], `image` after random erasing, at the re-id network's input size (r is
+      `Networks.reid_scale`).
+    erased_positive: f32[B, 2, rH, rW, 3], the same for `positive`.
+    identity: i32[B, 2], class index in [0, K).
+    cross_ground_truth: f32[B, 2, H, W, 3] or None, as in `PixelBatch`.
   """
 
   image: Array
@@ -43,16 +60,20 @@ class PairBatch:
   erased_image: Array
   erased_positive: Array
   identity: Array
-  true_cross: Array | None = None
+  cross_ground_truth: Array | None = None
 
 
 @flax.struct.dataclass
 class AppearanceOutput:
-  """What the appearance encoder says of images of any leading shape `...`.
+  """Outputs of the appearance encoder for images with leading axes `...`.
 
-  code: f32[..., parts * channels], channel-major (release fact 25). *_logits: f32[..., K]. *_feature: f32[..., D], the
-  head's bottleneck after its BatchNorm and before dropout; the test embedding is made of these. Style PCB has
-  primary_logits f32[..., parts, K] and primary_feature f32[..., parts, D]; only style AB has fine_*.
+  Attributes:
+    code: f32[..., parts * channels], the appearance code, channel-major (release fact 25).
+    primary_logits: f32[..., K]; style PCB: f32[..., parts, K].
+    fine_logits: f32[..., K]; None unless the style is AB.
+    primary_feature: f32[..., D], the primary head's bottleneck after BatchNorm and before dropout; style PCB:
+      f32[..., parts, D]. The features make up the test embedding.
+    fine_feature: f32[..., D], the same of the fine-grained head; None unless the style is AB.
   """
 
   code: Array
@@ -64,7 +85,7 @@ class AppearanceOutput:
 
 @flax.struct.dataclass
 class Teacher:
-  """A frozen teacher: an argument of the step, never part of the state."""
+  """Variables of a frozen teacher; an argument of the training step, not part of its state."""
 
   params: Params
   batch_stats: Params
@@ -72,7 +93,13 @@ class Teacher:
 
 @flax.struct.dataclass
 class NetworkState:
-  """One optimiser's networks. batch_stats is empty for networks without BatchNorm."""
+  """Variables that one optimizer updates.
+
+  Attributes:
+    params: trainable parameters.
+    batch_stats: running statistics of BatchNorm; empty for networks without BatchNorm.
+    opt_state: state of the optimizer.
+  """
 
   params: Params
   batch_stats: Params
@@ -81,10 +108,14 @@ class NetworkState:
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything a run needs to go on.
+  """Everything that a checkpoint needs to resume a run.
 
-  step: i32[], iterations done. generator.params has `structure_encoder` and `decoder`. rng: typed base key; what a
-  step draws comes from `fold_in(rng, step)`.
+  Attributes:
+    step: i32[], completed iterations.
+    generator: params are {'structure_encoder', 'decoder'}.
+    discriminator: params are {'scale_0', 'scale_1', ...}.
+    reid: the appearance encoder, which is also the re-id network.
+    rng: typed base key; step n draws from `fold_in(rng, n)`.
   """
 
   step: Array
@@ -94,10 +125,16 @@ class TrainState:
   rng: Array
 
 
-@flax.struct.dataclass
+@dataclasses.dataclass(frozen=True)
 class ActiveTerms:
-  """Which ramped terms have a weight above 0; static, so a step pays only for what counts."""
+  """The ramped loss terms with a weight above 0; a static argument, so that a step does not compute the others.
 
-  codes: bool = flax.struct.field(pytree_node=False, default=False)
-  cycle: bool = flax.struct.field(pytree_node=False, default=False)
-  teaching: bool = flax.struct.field(pytree_node=False, default=False)
+  Attributes:
+    codes: reconstruction of structure and appearance codes.
+    cycle: reconstruction of the original images from the codes of cross images.
+    teaching: re-id losses on generated images, and the fine-grained head.
+  """
+
+  codes: bool = False
+  cycle: bool = False
+  teaching: bool = False

@@ -1,5 +1,6 @@
 """What every test shares: JAX's settings, which must be made before it starts, and the folders of reference data."""
 
+import dataclasses
 import os
 import pathlib
 
@@ -20,15 +21,17 @@ if os.environ.get('JAX_COMPILATION_CACHE_DIR', str(CACHE)).startswith(str(CACHE)
 import jax  # noqa: E402 (after the settings above)
 import pytest  # noqa: E402
 
-from dgnet_jax.config_file import save_config  # noqa: E402
-from dgnet_jax.data.open import open_dataset  # noqa: E402
+from dgnet_jax.config.loading import save_config  # noqa: E402
+from dgnet_jax.data.dataset import open_dataset  # noqa: E402
 from tests.ledger import Ledger, table  # noqa: E402
-from tests.tiny_run import save_checkpoint, tiny_config  # noqa: E402
+from tests.log_lines import logged  # noqa: E402
+from tests.tiny_run import frozen, save_checkpoint, tiny_config  # noqa: E402
 
-# Files that take minutes, most of it compilation: begun first, so that no worker is left with one at the end.
+# Files that take longest, most of it compilation: started first, so that no worker is left with one at the end.
 LONGEST = (
-  *('parity/test_iterations.py', 'parity/test_step_variants.py', 'parity/test_variants.py', 'parity/test_precision.py'),
-  *('test_train.py', 'test_gradient_reach.py', 'test_variants.py', 'parity/test_forward.py', 'test_interruption.py'),
+  *('parity/test_iterations.py', 'parity/test_variants.py', 'parity/test_step_variants.py', 'parity/test_precision.py'),
+  *('training/test_loop.py', 'training/test_gradient_reach.py', 'training/test_variants.py', 'parity/test_forward.py'),
+  *('reports/test_evaluation.py', 'interop/release/test_importer.py', 'interop/release/test_optimizer.py'),
 )
 
 
@@ -68,14 +71,6 @@ def parity_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope='session')
-def long_parity_dir(parity_dir) -> pathlib.Path:
-  """`parity_dir` for the comparisons that take minutes each: only where the folder is named."""
-  if 'DGNET_PARITY_DIR' not in os.environ:
-    pytest.skip('takes minutes: name the folder of goldens by DGNET_PARITY_DIR (docs/parity.md)')
-  return parity_dir
-
-
-@pytest.fixture(scope='session')
 def shared_data_dir() -> pathlib.Path:
   """Folder with a few real crops: $DGNET_SHARED_DATA_DIR, else shared/data beside the repository."""
   default = REPO.parent / 'shared' / 'data'
@@ -86,12 +81,10 @@ def shared_data_dir() -> pathlib.Path:
 @pytest.fixture(scope='session')
 def tiny_run(tmp_path_factory):
   """The config, the folder and the data of a run with two checkpoints, 3 and 7, and no teacher. Not to be changed."""
-  config, workdir = tiny_config(), tmp_path_factory.mktemp('tiny_run')
-  index = open_dataset(config, workdir, log=lambda _: None)
+  config, workdir = frozen(tiny_config()), tmp_path_factory.mktemp('tiny_run')
+  index = open_dataset(config.data, workdir)
   for seed, step in enumerate((3, 7)):
-    seeded = config.copy_and_resolve_references()
-    seeded.seed = seed
-    save_checkpoint(seeded, workdir, index.num_identities, step)
+    save_checkpoint(dataclasses.replace(config, seed=seed), workdir, index.num_identities, step)
   save_config(config, workdir / 'config.json')
   return config, workdir, index
 
@@ -110,6 +103,13 @@ def pytest_terminal_summary(terminalreporter):
   if lines := table(report for report in everything if getattr(report, 'when', '') == 'teardown'):
     terminalreporter.section('parity with the release')
     terminalreporter.write_line('\n'.join(lines))
+
+
+@pytest.fixture
+def lines():
+  """The package's log messages during the test."""
+  with logged() as lines:
+    yield lines
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The library on people's own pictures: the numbers of evaluation, without its data."""
+"""The library on the user's own images: results equal those of evaluation, without its data."""
 
 import shutil
 import subprocess
@@ -9,20 +9,23 @@ from PIL import Image
 import pytest
 
 import dgnet_jax
-from dgnet_jax.api import find_checkpoints
-from dgnet_jax.checkpoints import Checkpoints
-from dgnet_jax.config import UserError
-from dgnet_jax.config_file import complete_config
-from dgnet_jax.data.photos import PhotoFiles
-from dgnet_jax.evaluation import ranking
-from dgnet_jax.trained import load_trained
+from dgnet_jax.api import Model
+from dgnet_jax.config.loading import complete_config
+from dgnet_jax.data.lazy_images import ImageFiles
+from dgnet_jax.errors import UserError
+from dgnet_jax.evaluation.embeddings import FINE_ONLY, Embeddings
+from dgnet_jax.evaluation.ranking import best_matches
+from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.training.checkpoints import Checkpoints
+from tests.inference.linear_networks import HEIGHT, WIDTH, NestedCodes, linear_predictor, random_images
+from tests.tiny_run import frozen, tiny_config
 
 SIZE = (32, 16)
 
 
 @pytest.fixture(scope='module')
 def model(tiny_run, tmp_path_factory):
-  """From a copy of the checkpoints alone: no data, no config.json, no teacher."""
+  """Loaded from a copy of the checkpoints alone: no data, no config.json, no teacher."""
   _, workdir, _ = tiny_run
   folder = tmp_path_factory.mktemp('copy') / 'run'
   shutil.copytree(workdir / 'checkpoints', folder / 'checkpoints')
@@ -30,16 +33,16 @@ def model(tiny_run, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def photos(tiny_run):
+def images(tiny_run):
   _, _, index = tiny_run
   return list(index.query.paths[::2][:5])
 
 
-def close(a, b):
+def assert_close(a, b):
   np.testing.assert_allclose(a.astype(int), b.astype(int), atol=1)
 
 
-def test_what_is_loaded(tiny_run, model):
+def test_load_takes_the_newest_checkpoint_or_the_named_one(tiny_run, model):
   _, workdir, _ = tiny_run
   assert (model.step, model.num_identities, model.image_size_hw) == (7, 4, SIZE)
   assert 'step 7' in repr(model)
@@ -48,116 +51,146 @@ def test_what_is_loaded(tiny_run, model):
   assert dgnet_jax.load(workdir / 'checkpoints').step == 7
 
 
-def test_embeddings_are_those_of_evaluation(tiny_run, model, photos):
+def test_embeddings_equal_those_of_evaluation(tiny_run, model, images):
   config, workdir, _ = tiny_run
-  expected = load_trained(config, workdir).embed(PhotoFiles(photos, SIZE))
-  np.testing.assert_allclose(model.embed(photos), expected, rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(model.embed(photos), model.embed(photos))
+  expected = load_predictor(config, workdir).embed(ImageFiles(images, SIZE))
+  np.testing.assert_allclose(model.embed(images), expected, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(model.embed(images), model.embed(images))
 
 
-def test_one_picture_in_every_form(model, photos):
-  expected = model.embed(photos)[:1]
-  with Image.open(photos[0]) as image:
+def test_an_image_is_a_path_a_pil_image_or_an_array(model, images):
+  expected = model.embed(images)[:1]
+  with Image.open(images[0]) as image:
     array = np.asarray(image)
-    for form in (photos[0], [photos[0]], image, array, array[None]):
+    for form in (images[0], [images[0]], image, array, array[None]):
       np.testing.assert_array_equal(model.embed(form), expected)
 
 
-def test_swap(tiny_run, model, photos):
+def test_swap_equals_that_of_the_predictor(tiny_run, model, images):
   config, workdir, _ = tiny_run
-  structures, appearances = PhotoFiles(photos[:3], SIZE), PhotoFiles(photos[2:], SIZE)
-  expected = next(load_trained(config, workdir).swap_pictures(structures, appearances))
-  made = model.swap(structure_from=photos[:3], appearance_from=photos[2:])
-  assert made.dtype == np.uint8
-  close(made, expected)
-  close(model.swap(structure_from=photos[1], appearance_from=photos[3]), expected[1:2])
+  structures, appearances = ImageFiles(images[:3], SIZE), ImageFiles(images[2:], SIZE)
+  expected = load_predictor(config, workdir).swap(structure_from=structures, appearance_from=appearances)
+  swapped = model.swap(structure_from=images[:3], appearance_from=images[2:])
+  assert swapped.dtype == np.uint8
+  assert_close(swapped, expected)
+  assert_close(model.swap(structure_from=images[1], appearance_from=images[3]), expected[1:2])
 
 
-def test_swap_grid_holds_every_swap(model, photos):
-  grid = model.swap_grid(structure_from=photos[:2], appearance_from=photos[2:])
+def test_iter_swap_yields_single_images(model, images):
+  expected = model.swap(structure_from=images[0], appearance_from=images[:3])
+  swaps = model.iter_swap(structure_from=images[0], appearance_from=images[:3])
+  np.testing.assert_array_equal(next(swaps), expected[0])
+  assert len(list(swaps)) == 2
+
+
+def test_iter_swap_raises_at_the_call(tiny_run, images):
+  model = dgnet_jax.load(tiny_run[1])
+  with pytest.raises(UserError, match='2 structures and 3 appearances'):
+    model.iter_swap(structure_from=images[:2], appearance_from=images[2:])
+  with pytest.raises(UserError, match=r'absent\.jpg'):
+    model.iter_swap(structure_from=images[0], appearance_from='absent.jpg')
+  without_generator = Model(linear_predictor(generator=None), model.config, model.workdir)
+  with pytest.raises(UserError, match='no generator'):
+    without_generator.iter_swap(structure_from=images[0], appearance_from=images[0])
+
+
+def test_swap_grid_contains_every_swap(model, images):
+  grid = model.swap_grid(structure_from=images[:2], appearance_from=images[2:])
   assert grid.shape == (2, 3, *SIZE, 3)
   for i in range(2):
-    close(grid[i], model.swap(structure_from=photos[i], appearance_from=photos[2:]))
+    assert_close(grid[i], model.swap(structure_from=images[i], appearance_from=images[2:]))
 
 
-def test_interpolation_ends_in_the_swaps(model, photos):
-  a, b, c = photos[:3]
+def test_interpolation_ends_at_the_swaps(model, images):
+  a, b, c = images[:3]
   clothes = model.interpolate(structure_from=a, appearance_from=[b, c], steps=5)
-  close(clothes[[0, -1]], model.swap(structure_from=a, appearance_from=[b, c]))
+  assert_close(clothes[[0, -1]], model.swap(structure_from=a, appearance_from=[b, c]))
   pose = model.interpolate(structure_from=[a, b], appearance_from=c, steps=4)
-  close(pose[[0, -1]], model.swap(structure_from=[a, b], appearance_from=c))
+  assert_close(pose[[0, -1]], model.swap(structure_from=[a, b], appearance_from=c))
   assert len(clothes) == 5 and len(pose) == 4
   code = model.appearance_code([b, c]).mean(axis=0, keepdims=True)
-  close(clothes[2], model.decode(model.structure_code(a), code)[0])
+  assert_close(clothes[2], model.decode(model.structure_code(a), code)[0])
 
 
-def test_rank_is_the_ranking_of_evaluation(tiny_run, model, photos):
+def test_codes_may_be_pytrees(tmp_path):
+  config = tiny_config()
+  config.data.image_size_hw = (HEIGHT, WIDTH)
+  model = Model(linear_predictor(networks=NestedCodes()), frozen(config), tmp_path)
+  structures, appearances = list(random_images(2)), list(random_images(3, seed=1))
+  grid = model.swap_grid(structure_from=structures, appearance_from=appearances)
+  for i in range(2):
+    assert_close(grid[i], model.swap(structure_from=structures[i], appearance_from=appearances))
+  frames = model.interpolate(structure_from=structures, appearance_from=appearances[0], steps=3)
+  assert_close(frames[[0, -1]], grid[:, 0])
+
+
+def test_ranking_equals_that_of_evaluation(tiny_run, model, images):
   config, _, index = tiny_run
-  queries, gallery = model.embed(photos), model.embed(list(index.gallery.paths))
-  nobody = np.full(len(photos), -2), np.full(len(photos), -2)  # no gallery picture is left out or right
-  strangers = np.zeros(len(gallery), int), np.zeros(len(gallery), int)
-  for alpha in (None, 0.0, ranking.FINE_ONLY, 2.0):
+  distractors = (np.zeros(len(paths), int) for paths in (images, index.gallery.paths))  # nothing is junk
+  query, gallery = (
+    Embeddings(model.embed(list(paths)), zeros, zeros)
+    for paths, zeros in zip((images, index.gallery.paths), distractors, strict=True)
+  )
+  for alpha in (None, 0.0, FINE_ONLY, 2.0):
     weight = config.evaluation.alpha if alpha is None else alpha
-    best = ranking.best_matches(queries, *nobody, gallery, *strangers, alpha=weight, count=6)
-    found = model.rank(photos, list(index.gallery.paths), alpha=alpha, count=6)
-    for matches, expected in zip(found, best, strict=True):
+    best = best_matches(query, gallery, alpha=weight, count=6)
+    rankings = model.rank(images, list(index.gallery.paths), alpha=alpha, count=6)
+    for matches, expected in zip(rankings, best, strict=True):
       assert [match.index for match in matches] == expected.tolist()
       assert [match.path for match in matches] == [index.gallery.paths[j] for j in expected]
 
 
-def test_the_same_picture_scores_one(model, photos):
-  (matches,) = model.rank(photos[1], photos)
-  assert (matches[0].path, matches[0].index) == (photos[1], 1) and len(matches) == len(photos)
+def test_the_same_image_scores_one(model, images):
+  (matches,) = model.rank(images[1], images)
+  assert (matches[0].path, matches[0].index) == (images[1], 1) and len(matches) == len(images)
   assert matches[0].score == pytest.approx(1, abs=1e-5)
   scores = [match.score for match in matches]
   assert scores == sorted(scores, reverse=True) and min(scores) >= -1
 
 
-def test_a_gallery_embedded_once_ranks_alike(model, photos):
-  gallery = model.gallery(photos[1:])
-  assert gallery.paths == tuple(photos[1:]) and gallery.embeddings.shape[0] == 4
+def test_an_embedded_gallery_gives_the_same_ranking(model, images):
+  gallery = model.gallery(images[1:])
+  assert gallery.paths == tuple(images[1:]) and gallery.embeddings.shape[0] == 4
   for alpha in (None, 0.0):
-    assert model.rank(photos[:2], gallery, alpha=alpha) == model.rank(photos[:2], photos[1:], alpha=alpha)
+    assert model.rank(images[:2], gallery, alpha=alpha) == model.rank(images[:2], images[1:], alpha=alpha)
 
 
-def test_activation_is_a_length_at_every_place(model, photos):
-  activation = model.activation(photos)
-  assert activation.shape[0] == len(photos) and activation.ndim == 3
+def test_activation_is_a_norm_at_each_position(model, images):
+  activation = model.activation(images)
+  assert activation.shape[0] == len(images) and activation.ndim == 3
   assert activation.min() >= 0 and activation.std() > 0
 
 
-def test_mistakes_are_told(tiny_run, model, photos, tmp_path):
+def test_mistakes_raise_user_errors(tiny_run, model, images, tmp_path):
   _, workdir, _ = tiny_run
-  with pytest.raises(UserError, match='absent.jpg'):
-    model.embed([photos[0], 'absent.jpg'])
-  with pytest.raises(UserError, match='2 structures and 3 appearances'):
-    model.swap(structure_from=photos[:2], appearance_from=photos[2:])
-  with pytest.raises(UserError, match='1 structures, 1 appearances'):
-    model.interpolate(structure_from=photos[0], appearance_from=photos[1])
+  with pytest.raises(UserError, match=r'absent\.jpg'):
+    model.embed([images[0], 'absent.jpg'])
+  with pytest.raises(UserError, match='1 structures and 1 appearances in 8 steps'):
+    model.interpolate(structure_from=images[0], appearance_from=images[1])
   with pytest.raises(UserError, match='alpha=-3'):
-    model.rank(photos[0], photos, alpha=-3)
+    model.rank(images[0], images, alpha=-3)
   with pytest.raises(UserError, match='count=0'):
-    model.rank(photos[0], photos, count=0)
+    model.rank(images[0], images, count=0)
   with pytest.raises(UserError, match='no such folder'):
     dgnet_jax.load(workdir / 'absent')
-  with pytest.raises(UserError, match='no work folder of a run'):
+  with pytest.raises(UserError, match='not a work folder or a checkpoint'):
     dgnet_jax.load(workdir / 'synthetic_data')
   (tmp_path / 'checkpoints' / '5').mkdir(parents=True)
   with pytest.raises(UserError, match='step 5 is damaged'):
     dgnet_jax.load(tmp_path / 'checkpoints' / '5')
 
 
-def test_other_styles_have_no_alpha(tiny_run, model, photos, monkeypatch):
-  config, _, _ = tiny_run
-  normal = config.copy_and_resolve_references()
-  normal.reid.style = 'normal'
-  monkeypatch.setattr(model, 'config', normal)
-  assert model.rank(photos[0], photos)[0][0].score == pytest.approx(2, abs=1e-5)  # two pieces taken for one
-  with pytest.raises(UserError, match='style normal has none'):
-    model.rank(photos[0], photos, alpha=0.5)
+def test_alpha_is_refused_for_styles_without_a_fine_grained_half(tiny_run, images):
+  model = dgnet_jax.load(tiny_run[1])
+  config = tiny_config()
+  config.reid.style = 'normal'
+  model.config = frozen(config)
+  assert model.rank(images[0], images)[0][0].score == pytest.approx(2, abs=1e-5)  # two halves, taken for one vector
+  with pytest.raises(UserError, match='style normal does not have'):
+    model.rank(images[0], images, alpha=0.5)
 
 
-def test_a_run_older_than_a_field(tiny_run):
+def test_configs_of_older_runs_are_completed(tiny_run):
   config, workdir, _ = tiny_run
   checkpoints = Checkpoints(workdir / 'checkpoints')
   saved = checkpoints.saved_config(3)
@@ -172,18 +205,23 @@ def test_a_run_older_than_a_field(tiny_run):
     complete_config(saved)
 
 
-def test_paths_of_checkpoints(tmp_path, monkeypatch):
-  (tmp_path / 'run' / 'checkpoints' / '12').mkdir(parents=True)
-  assert find_checkpoints(tmp_path / 'run') == (tmp_path / 'run', tmp_path / 'run' / 'checkpoints', None)
-  monkeypatch.chdir(tmp_path / 'run' / 'checkpoints')
-  assert find_checkpoints('12') == (tmp_path / 'run', tmp_path / 'run' / 'checkpoints', 12)
+def run_python(code):
+  result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  return result.stdout.strip()
 
 
-def test_the_package_is_light():
+def test_exceptions_are_importable_without_heavy_libraries():
   code = (
     'import sys, dgnet_jax\n'
+    'from dgnet_jax import ConfigError, Interrupted, MissingSplit, UserError\n'
+    'assert issubclass(ConfigError, UserError) and issubclass(MissingSplit, UserError)\n'
     'assert dgnet_jax.__version__ and not hasattr(dgnet_jax, "nothing")\n'
-    'print([m for m in ("jax", "numpy", "PIL", "ml_collections") if m in sys.modules])'
+    'assert {"load", "Model", "UserError"} <= set(dir(dgnet_jax))\n'
+    'print([m for m in ("jax", "numpy", "PIL", "ml_collections", "dgnet_jax.api") if m in sys.modules])'
   )
-  result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-  assert result.stdout.strip() == '[]'
+  assert run_python(code) == '[]'
+
+
+def test_all_public_names_are_importable():
+  for name in dgnet_jax.__all__:
+    assert getattr(dgnet_jax, name).__name__ == name

@@ -1,4 +1,4 @@
-"""Holds the floors: a file imports from lower floors, from its own folder on the same floor, or what is named here."""
+"""The import graph: a module imports only from lower layers and from its own folder, and there are no import cycles."""
 
 import ast
 import pathlib
@@ -6,101 +6,56 @@ import re
 
 import pytest
 
-from dgnet_jax import main
-from dgnet_jax.config import default_config
-from dgnet_jax.config_rules import leaves
+from dgnet_jax.cli.arguments import read_config
+from dgnet_jax.cli.command import parse
+from dgnet_jax.cli.main import COMMANDS
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.validation import leaves
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = REPO / 'dgnet_jax'
 
-FLOORS = (
-  (
-    *('types', 'config', 'config_rules', 'config_file', 'console', 'files', 'progress', 'interruption'),
-    'data.layouts',
-  ),
-  (
-    *('losses.*', 'schedules', 'evaluation.*', 'data.index', 'data.synthetic*', 'data.images', 'data.contents'),
-    'outputs',
-    *('models.layers', 'models.norms', 'models.non_local', 'models.convolutions', 'partitioning', 'compilation'),
-  ),
-  (
-    *('data.sampling', 'data.source', 'data.memory', 'data.pipeline', 'data.photos', 'data.readers.*'),
-    *('data.threads', 'data.remote'),
-    *('augment', 'models.resnet', 'models.inception'),
-    *(
-      'models.structure_encoder',
-      'models.decoder',
-      'models.discriminator',
-      'models.appearance_encoder',
-      'models.edges',
-    ),
-  ),
-  (
-    'data.read',
-    'data.picture_sets',
-    'data.open',
-    'data.check',
-    'data.given',
-    'data.prepare',
-    'data.tfds_builders',
-    'data.device_feed',
-    'models.factories',
-    'models.build',
-    'optimizers',
-  ),
-  ('train_state', 'objectives', 'teaching', 'inference', 'codes'),
-  (
-    *('train_step', 'teacher_step', 'checkpoints', 'metric_writer', 'interop.torch_*', 'interop.strict'),
-    *('interop.pretrained', 'interop.release_config', 'interop.release_files', 'interop.release_names'),
-    *('interop.release_optimizer', 'interop.release_sizes', 'interop.inception'),
-  ),
-  (
-    *('export_model', 'exported_example', 'feature_spaces', 'similarity_report'),
-    *('rendered_truth', 'truth_report'),
-    *('trained', 'ranking_report', 'swap_report', 'train', 'train_teacher', 'evaluate', 'generate', 'bulk'),
-    *('interop.release_import', 'interop.release_export'),
-  ),
-  ('main', 'api', 'ablation'),
-  ('page.*',),
-  ('cli', 'figures'),
+# From the bottom up. An entry is a module or a folder with all that is in it; the longest that fits a module counts.
+LAYERS = (
+  ('types', 'errors', 'data.layouts'),
+  ('utils',),
+  ('pixels', 'config', 'sharding'),
+  ('losses', 'models', 'evaluation', 'plots'),
+  ('data',),
+  ('interop',),
+  ('training',),
+  ('inference', 'interop.release'),
+  ('api',),
+  ('generation',),
+  ('reports', 'benchmarks'),
+  ('page', 'main', 'cli'),
 )
-# Within a floor and across folders.
-NEIGHBOURS = {
-  'config': {'config_rules'},
-  'console': {'config'},
-  'evaluation.match_ranks': {'partitioning'},
-  'config_rules': {'data.layouts'},
-  'config_file': {'config', 'config_rules'},
-  'train': {'rendered_truth', 'train_teacher'},
-  'swap_report': {'trained'},
-  'truth_report': {'rendered_truth', 'similarity_report', 'trained'},
-  'evaluate': {'ranking_report', 'swap_report', 'train_teacher', 'trained', 'truth_report'},
-  'codes': {'inference'},
-  'bulk': {'trained'},
-  'generate': {'bulk', 'trained'},
-  'export_model': {'trained'},
-  'feature_spaces': {'train_teacher', 'trained'},
-  'interop.release_import': {'train_teacher'},
-  'interop.release_export': {'train_teacher'},
-}
+# The entry points may use each other: the command line serves the page and starts the main job.
+ENTRY_POINTS = ('page', 'main', 'cli')
 
 
 def module_name(path):
   return '.'.join(path.relative_to(PACKAGE).with_suffix('').parts)
 
 
-FILES = {module_name(path): path for path in sorted(PACKAGE.rglob('*.py')) if path.name != '__init__.py'}
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob('*.py')) if path.name != '__init__.py'}
 
 
-def floor_of(module):
-  for number, patterns in enumerate(FLOORS):
-    if any(pathlib.PurePath(module).match(pattern) for pattern in patterns):
-      return number
-  raise AssertionError(f'{module} has no floor: give it one in {pathlib.Path(__file__).name}')
+def place_of(module):
+  """The number of a module's layer, and the entry of LAYERS that it belongs to."""
+  entries = [
+    (entry, number)
+    for number, layer in enumerate(LAYERS)
+    for entry in layer
+    if module == entry or module.startswith(f'{entry}.')
+  ]
+  assert entries, f'{module} is in no layer: add its folder to LAYERS in {pathlib.Path(__file__).name}'
+  entry, number = max(entries, key=lambda entry: len(entry[0]))
+  return number, entry
 
 
 def imports_of(path):
-  """(full name, whether at module level) of all that a file imports; `from a import b` counts as a and a.b."""
+  """(full name, whether at module level) of everything a file imports; `from a import b` counts as a and a.b."""
   tree = ast.parse(path.read_text())
   top = set(map(id, tree.body))
   for node in ast.walk(tree):
@@ -114,70 +69,88 @@ def imports_of(path):
     yield from ((name, id(node) in top) for name in names)
 
 
-def rooms_of(path):
-  """The modules of this package that a file imports."""
+def own_imports(path):
+  """The modules of this package that a file imports, anywhere in it."""
   names = {name.removeprefix('dgnet_jax.') for name, _ in imports_of(path)}
-  return names & FILES.keys()
+  return names & MODULES.keys()
 
 
-@pytest.mark.parametrize('module', FILES)
-def test_floors(module):
-  floor, folder = floor_of(module), module.rpartition('.')[0]
-  for room in rooms_of(FILES[module]):
-    same_folder = bool(folder) and room.rpartition('.')[0] == folder
-    allowed = same_folder or room in NEIGHBOURS.get(module, ())
-    assert floor_of(room) < floor or (floor_of(room) == floor and allowed), f'{module} imports {room}'
+@pytest.mark.parametrize('module', MODULES)
+def test_no_import_runs_upwards(module):
+  layer, entry = place_of(module)
+  for imported in own_imports(MODULES[module]):
+    other_layer, other_entry = place_of(imported)
+    allowed = other_layer < layer or other_entry == entry or {entry, other_entry} <= set(ENTRY_POINTS)
+    assert allowed, f'{module} imports {imported}'
 
 
-def test_no_file_imports_itself_in_a_round():
-  open_files, done = [], set()
+def test_no_import_cycle():
+  path, done = [], set()
 
   def visit(module):
-    assert module not in open_files, f'{" -> ".join([*open_files, module])}'
+    assert module not in path, f'{" -> ".join([*path, module])}'
     if module not in done:
-      open_files.append(module)
-      for room in rooms_of(FILES[module]):
-        visit(room)
-      open_files.pop()
+      path.append(module)
+      for imported in own_imports(MODULES[module]):
+        visit(imported)
+      path.pop()
       done.add(module)
 
-  for module in FILES:
+  for module in MODULES:
     visit(module)
 
 
-def test_neighbours_are_still_needed():
-  for module, rooms in NEIGHBOURS.items():
-    assert rooms <= rooms_of(FILES[module]), module
-
-
-@pytest.mark.parametrize('module', FILES)
-def test_big_libraries_stay_in_their_rooms(module):
-  for name, at_top in imports_of(FILES[module]):
+@pytest.mark.parametrize('module', MODULES)
+def test_large_libraries_stay_in_their_folders(module):
+  for name, at_top in imports_of(MODULES[module]):
     library = name.split('.')[0]
     assert not name.startswith('flax.linen') or module.startswith('models.'), f'{module} imports {name}'
     assert library != 'tensorflow' or (module.startswith('data.') and not at_top), f'{module} imports {name}'
     assert library != 'torch', f'{module} imports {name}'
 
 
-@pytest.mark.parametrize('module', FILES)
-def test_pickles_are_only_taken_apart(module):
-  """What `pickle` loads it may execute."""
-  for name, _ in imports_of(FILES[module]):
+@pytest.mark.parametrize('module', MODULES)
+def test_nothing_unpickles(module):
+  """Loading a pickle can execute code."""
+  for name, _ in imports_of(MODULES[module]):
     assert name.split('.')[0] not in ('pickle', '_pickle', 'dill', 'cloudpickle', 'marshal', 'shelve'), module
 
 
-@pytest.mark.parametrize('path', sorted((REPO / 'configs').glob('*.py')), ids=lambda path: path.name)
+def functions_of(path):
+  return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_at_most_seven_parameters(module):
+  for function in functions_of(MODULES[module]):
+    parameters = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    names = [parameter.arg for parameter in parameters if parameter.arg not in ('self', 'cls')]
+    assert len(names) <= 7, f'{module}.{function.name} takes {", ".join(names)}'
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_files_and_functions_stay_short(module):
+  lines = MODULES[module].read_text().splitlines()
+  assert len(lines) <= 350, f'{module}: {len(lines)} lines'
+  for function in functions_of(MODULES[module]):
+    length = function.end_lineno - function.lineno + 1
+    docstring = ast.get_docstring(function, clean=False) or ''
+    length -= docstring.count('\n') + 1 if docstring else 0
+    assert length <= 60, f'{module}.{function.name}: {length} lines'
+
+
+@pytest.mark.parametrize('path', sorted((REPO / 'configs').glob('[!_]*.py')), ids=lambda path: path.name)
 def test_configs_run_as_they_say(path, monkeypatch):
   monkeypatch.chdir(REPO)
-  command = re.search(r'^python -m dgnet_jax\.main (.*)$', ast.get_docstring(ast.parse(path.read_text())), re.MULTILINE)
-  assert command, 'the run command belongs on top'
-  options, _ = main.parse(command[1].split())
-  assert options.config == f'configs/{path.name}'
-  assert options.mode == 'train'
+  command = re.search(r'^dgnet train (.*)$', ast.get_docstring(ast.parse(path.read_text())), re.MULTILINE)
+  assert command, 'a config starts with its run command'
+  options = parse(COMMANDS['train'], command[1].split())
+  assert options.config == path.stem
+  read_config(options)  # validates it
 
 
 def test_every_field_is_read_somewhere():
-  readers = [path.read_text() for module, path in FILES.items() if not module.startswith('config')]
+  readers = [path.read_text() for module, path in MODULES.items() if not module.startswith('config.')]
   for name, _ in leaves(default_config()):
     word = re.compile(rf'[.\'"]{name.rsplit(".", 1)[-1]}\b')  # an attribute or a key
     assert any(word.search(text) for text in readers), f'nothing reads {name}'

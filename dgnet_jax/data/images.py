@@ -1,63 +1,62 @@
-"""Pictures as arrays: read, resize, check, normalise. No TensorFlow here."""
+"""Decoding and resizing of images with Pillow, and loops over many files."""
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
 import io
+import logging
 import os
-import time
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+import PIL
 from PIL import Image
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.contents import is_record, read_contents
-from dgnet_jax.data.index import DatasetIndex, name_some, printable
-from dgnet_jax.progress import Progress
+from dgnet_jax.data.image_bytes import is_record, read_bytes
+from dgnet_jax.data.index import printable, summarize
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.progress import ProgressLog
 
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])
-IMAGENET_STD = np.array([0.229, 0.224, 0.225])
-FORMATS = ('JPEG', 'PNG')  # what every loader reads alike
-PROGRESS_SECONDS = 5.0  # between two progress lines
+logger = logging.getLogger(__name__)
 
-Log = Callable[[str], None]
+
+FORMATS = ('JPEG', 'PNG')  # every source decodes these in the same way
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-  """8-bit RGB, pixel for pixel what TensorFlow makes of the same file.
+  """Converts to 8-bit RGB, pixel for pixel as TensorFlow decodes the same file.
 
   Transparency is dropped, CMYK is ink on white paper, 16 bits lose the lower 8, and an animation is its first frame.
   """
-  if image.mode.startswith('I'):  # 16 bits of grey, which `convert` would clip
+  if image.mode.startswith('I'):  # 16-bit gray, which `convert` would clip
     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-  image.info.pop('transparency', None)  # `convert` warns of it
+  image.info.pop('transparency', None)  # `convert` warns about it
   return image.convert('RGB')
 
 
 def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str]) -> Image.Image:
-  """Decodes a whole file.
+  """Decodes a JPEG or PNG file completely.
 
   Args:
     file: a path or an open file.
-    name: what to call it.
+    name: name of the image in error messages.
 
   Raises:
-    UserError: names the file and what is wrong with it.
+    UserError: the file cannot be read or decoded.
   """
   shown = printable(os.fspath(name))
   try:
     with Image.open(file, formats=FORMATS) as image:
       return _to_rgb(image)
-  except Image.UnidentifiedImageError:
-    raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} picture') from None
+  except PIL.UnidentifiedImageError:
+    raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} image') from None
   except OSError as error:
     raise UserError(f'{shown}: unreadable ({error.strerror or error})') from error
-  except Exception as error:  # Pillow's decoders raise what a damaged file makes them, SyntaxError among it
+  except Exception as error:  # damaged files make Pillow's decoders raise anything, even SyntaxError
     raise UserError(f'{shown}: unreadable ({str(error) or type(error).__name__})') from error
 
 
 def _open_rgb(path: str) -> Image.Image:
-  return decode_rgb(io.BytesIO(read_contents(path)) if is_record(path) else path, path)
+  return decode_rgb(io.BytesIO(read_bytes(path)) if is_record(path) else path, path)
 
 
 def _resized(image: Image.Image, image_size_hw: tuple[int, int]) -> np.ndarray:
@@ -66,92 +65,79 @@ def _resized(image: Image.Image, image_size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
-  """Reads a picture and resizes it as the release does: bicubic, antialiased when it shrinks.
+  """Reads an image and resizes it as the release does: bicubic, antialiased when it shrinks.
 
   Args:
-    path: a JPEG or PNG file, or a record of a prepared data set.
-    image_size_hw: height and width to resize to, pixels.
+    path: path of a JPEG or PNG file, or address of a record.
+    image_size_hw: height and width of the result, pixels.
 
   Returns:
     u8[H, W, 3], RGB.
 
   Raises:
-    UserError: the file is missing, unreadable or truncated; names it.
+    UserError: the file is missing, unreadable or truncated.
   """
   return _resized(_open_rgb(path), image_size_hw)
 
 
-def read_native(path: str) -> np.ndarray:
-  """A picture u8[H, W, 3] as it is, without resizing; raises as `read_image`."""
+def read_unresized(path: str) -> np.ndarray:
+  """Reads an image at its own size, u8[H, W, 3]; raises like `read_image`."""
   with _open_rgb(path) as image:
     return np.asarray(image)
 
 
-def decode_image(contents: bytes, name: str, image_size_hw: tuple[int, int]) -> np.ndarray:
-  """`read_image` of a file's bytes; `name` is what to call it."""
-  return _resized(decode_rgb(io.BytesIO(contents), name), image_size_hw)
+def decode_image(encoded: bytes, name: str, image_size_hw: tuple[int, int]) -> np.ndarray:
+  """Does what `read_image` does, from the bytes of a file; `name` is used in error messages."""
+  return _resized(decode_rgb(io.BytesIO(encoded), name), image_size_hw)
 
 
-def _neighbours(size: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """For each of `target` places along an axis of `size`: the one before, the one after, and the share of the latter."""
-  place = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
-  before = place.astype(np.int64)
-  return before, np.minimum(before + 1, size - 1), (place - before).astype(np.float32)
+def verify_image(path: str) -> None:
+  """Decodes an image completely and raises UserError if that fails."""
+  _open_rgb(path).close()
+
+
+def _bilinear_taps(size: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns for each of `target` positions along an axis the index before, the index after, and the latter's weight."""
+  position = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
+  before = position.astype(np.int64)
+  return before, np.minimum(before + 1, size - 1), (position - before).astype(np.float32)
 
 
 def resize_bilinear(image: np.ndarray, image_size_hw: tuple[int, int]) -> np.ndarray:
-  """Bilinear without antialiasing, centres of pixels at halves: torch's interpolate with align_corners=False.
+  """Resizes bilinearly without antialiasing, with pixel centers at halves.
+
+  The same as torch's `interpolate` with `align_corners=False`.
 
   Args:
     image: f32[H, W, C].
-    image_size_hw: height and width to resize to, pixels.
+    image_size_hw: height and width of the result, pixels.
 
   Returns:
     f32[H', W', C].
   """
   for axis, target in enumerate(image_size_hw):
-    before, after, share = _neighbours(image.shape[axis], target)
-    share = share.reshape(-1, 1, 1) if axis == 0 else share.reshape(-1, 1)
-    image = image.take(before, axis) * (1 - share) + image.take(after, axis) * share
+    before, after, weight = _bilinear_taps(image.shape[axis], target)
+    weight = weight.reshape(-1, 1, 1) if axis == 0 else weight.reshape(-1, 1)
+    image = image.take(before, axis) * (1 - weight) + image.take(after, axis) * weight
   return image
 
 
-def normalize(pixels: Any) -> Any:
-  """Pixels u8[..., 3] to f32[..., 3] with ImageNet's mean 0 and deviation 1; for numpy and JAX arrays."""
-  mean, std = IMAGENET_MEAN.astype(np.float32), IMAGENET_STD.astype(np.float32)
-  return (pixels.astype(np.float32) / np.float32(255) - mean) / std
-
-
-def denormalize(image: Any, *, truncate: bool = False) -> Any:
-  """Back from normalised f[..., 3] to pixels u8[..., 3], clipped to 0..255; for numpy and JAX arrays.
-
-  Args:
-    image: normalised, not NaN.
-    truncate: cut off the fraction as the release does, which darkens a quarter of the pixels by one (fact 40), instead
-      of rounding.
-  """
-  xp = image.__array_namespace__()
-  pixels = xp.clip((image * IMAGENET_STD + IMAGENET_MEAN) * 255, 0, 255)
-  return (xp.trunc(pixels) if truncate else xp.round(pixels)).astype(np.uint8)
-
-
 def find_problems(
-  function: Callable[[int], object], paths: Sequence[str], *, threads: int, what: str, log: Log
+  function: Callable[[int], object], paths: Sequence[str], *, threads: int, action: str
 ) -> dict[int, str]:
-  """Runs `function(i)` for the i-th path in threads, with a progress line now and then.
+  """Runs `function(i)` for every path in threads and logs the progress.
 
   Args:
-    function: raises UserError for a file that is no good.
-    paths: of the files.
-    threads: at a time.
-    what: what is being done, for the progress line.
-    log: takes the progress lines.
+    function: raises UserError if the i-th file is unusable.
+    paths: paths of the files.
+    threads: number of files processed at a time.
+    action: what is being done, for the progress line.
 
   Returns:
-    What is wrong with the files that are no good, in the order of the paths.
+    The error message of each unusable file by its index, in ascending order.
   """
 
-  def attempt(i: int) -> str:
+  def problem_with(i: int) -> str:
     try:
       function(i)
     except UserError as error:
@@ -159,45 +145,31 @@ def find_problems(
     return ''
 
   problems: dict[int, str] = {}
-  progress, last = Progress(len(paths), unit='pictures'), time.monotonic()
+  progress = ProgressLog(logger, action, len(paths), 'images')
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     try:
-      for i, problem in enumerate(pool.map(attempt, range(len(paths)))):
+      for i, problem in enumerate(pool.map(problem_with, range(len(paths)))):
         if problem:
           problems[i] = problem
-        if time.monotonic() - last > PROGRESS_SECONDS:
-          log(f'{what} {progress.line(i + 1)}')
-          last = time.monotonic()
+        progress.update(i + 1)
     except BaseException:
-      pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: do not work off what waits
+      pool.shutdown(wait=False, cancel_futures=True)  # on Ctrl-C, drop what is still queued
       raise
   return problems
 
 
-def for_each_file(
-  function: Callable[[int], object], paths: Sequence[str], *, threads: int, what: str, log: Log
-) -> None:
-  """As `find_problems`, when there should be none.
-
-  Raises:
-    UserError: the files that are no good, the first few named, once all were seen.
-  """
-  problems = find_problems(function, paths, threads=threads, what=what, log=log)
-  if problems:
-    named = name_some(sorted(problems.values()), separator='\n  ')
-    raise UserError(f'{len(problems)} of {len(paths)} pictures are unusable:\n  {named}')
-
-
-def verify_images(index: DatasetIndex, threads: int, *, log: Log = print) -> None:
-  """Decodes every file of every split once, so that a damaged one is found before training and not during it.
+def raise_problems(problems: Sequence[str], total: int) -> None:
+  """Raises UserError with the first few problems, if there are any.
 
   Args:
-    index: of the data set.
-    threads: pictures decoded at a time.
-    log: takes progress lines when it takes long.
-
-  Raises:
-    UserError: names the files that are missing, unreadable or truncated.
+    problems: an error message for each unusable image.
+    total: number of images that were examined.
   """
-  paths = [path for split in index.splits.values() for path in split.paths]
-  for_each_file(lambda i: _open_rgb(paths[i]).close(), paths, threads=threads, what='checking', log=log)
+  if problems:
+    listed = summarize(sorted(problems), separator='\n  ')
+    raise UserError(f'{len(problems)} of {total} images are unusable:\n  {listed}')
+
+
+def for_each_file(function: Callable[[int], object], paths: Sequence[str], *, threads: int, action: str) -> None:
+  """Does what `find_problems` does, and raises UserError at the end if any file is unusable."""
+  raise_problems(list(find_problems(function, paths, threads=threads, action=action).values()), len(paths))

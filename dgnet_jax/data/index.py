@@ -1,27 +1,29 @@
-"""Who is on which picture, seen by which camera: the form in which every data set is used."""
+"""Labelled images by split: the form in which every data set is used."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
+import logging
 from typing import NamedTuple
 
 import numpy as np
 
-from dgnet_jax.config import UserError
 from dgnet_jax.data.layouts import SPLITS
+from dgnet_jax.errors import UserError
 
-JUNK = -1  # a crop without a usable person: left out of every ranking
-DISTRACTOR = 0  # a person nobody asks for: stays in the gallery and never matches
-NOBODY = {'junk': JUNK, 'distractor': DISTRACTOR}  # what `Picture.identity` says of those that are no person
-PEOPLE_ONLY = ('train', 'query')  # splits from which nobody is left out
-MAX_NAMED = 5  # files named in one message; the rest are counted
-MAX_DIGITS = 9  # of a number that i32 holds
-
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
-class Picture(NamedTuple):
-  """A file as a reader finds it; identity and camera are names, `NOBODY` among the identities."""
+JUNK = -1  # a crop without a usable person: excluded from every ranking
+DISTRACTOR = 0  # a person who is in no query: stays in the gallery and never matches
+UNIDENTIFIED = {'junk': JUNK, 'distractor': DISTRACTOR}  # values of `LabeledImage.identity` that are not identities
+IDENTIFIED_SPLITS = ('train', 'query')  # splits from which unidentified images are dropped
+MAX_LISTED = 5  # names listed in one message; the rest are counted
+MAX_DIGITS = 9  # of a number that fits into an i32
+
+
+class LabeledImage(NamedTuple):
+  """An image file as a reader finds it. Identity and camera are names; the identity may be one of `UNIDENTIFIED`."""
 
   path: str
   identity: str
@@ -30,9 +32,12 @@ class Picture(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-  """The pictures of one part of a data set, sorted by path.
+  """The images of one split, sorted by path.
 
-  paths: of N files, ready to open. identity: i32[N], JUNK and DISTRACTOR included. camera: i32[N].
+  Attributes:
+    paths: N paths, ready to open.
+    identity: i32[N], including JUNK and DISTRACTOR.
+    camera: i32[N].
   """
 
   paths: tuple[str, ...]
@@ -49,16 +54,37 @@ class Split:
 
   @functools.cached_property
   def classes(self) -> np.ndarray:
-    """i32[N], the class of each picture."""
+    """i32[N], the class of each image."""
     return np.unique(self.identity, return_inverse=True)[1].astype(np.int32)
+
+  def one_per_identity(self, count: int | None = None) -> np.ndarray:
+    """Chooses one image of each of `count` identities, junk and distractors excluded, always the same ones.
+
+    Args:
+      count: at most this many identities, evenly spread over the sorted ones; None takes all.
+
+    Returns:
+      i64[at most count], indices into the split, in ascending order of identity.
+    """
+    identities, first = np.unique(self.identity, return_index=True)
+    first = first[identities > DISTRACTOR]
+    if count is None or count >= len(first):
+      return first
+    chosen: np.ndarray = first[np.linspace(0, len(first) - 1, count).round().astype(int)]
+    return chosen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DatasetIndex:
-  """A data set's pictures by purpose; a split that it does not have is empty.
+  """All images of a data set; a split that it lacks is empty.
 
-  name: its layout. root: the folder that all paths are in, or relative to. variant: which form of the data set it is,
-  '' where it has one only. identity_names and camera_names: what the files call each number.
+  Attributes:
+    name: layout of the data set.
+    root: folder that contains all images, or that their paths are relative to.
+    train, query, gallery, multi_query: the splits.
+    identity_names: name in the files of each identity number.
+    camera_names: name in the files of each camera number.
+    variant: form of the data set; '' if it has only one.
   """
 
   name: str
@@ -83,97 +109,98 @@ class DatasetIndex:
 
   @functools.cached_property
   def num_identities(self) -> int:
-    """People in the training split: the number of classes."""
+    """Number of training identities, which is the number of classes."""
     return len(self.train.class_of)
 
   @functools.cached_property
   def num_cameras(self) -> int:
-    """Different cameras over all splits."""
+    """Number of different cameras over all splits."""
     return len(np.unique(np.concatenate([split.camera for split in self.splits.values()])))
 
 
 def printable(name: str) -> str:
-  """`name` on one line, with escapes for what a terminal cannot show (line ends, bytes that are no text)."""
+  """Returns `name` on one line, with escapes for what a terminal cannot show (line breaks, undecodable bytes)."""
   return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in name)
 
 
-def name_some(names: Sequence[str], separator: str = ', ') -> str:
-  """The first few of `names` and how many more there are."""
-  more = [f'and {len(names) - MAX_NAMED} more'] if len(names) > MAX_NAMED else []
-  return separator.join([*map(printable, names[:MAX_NAMED]), *more])
+def summarize(names: Sequence[str], separator: str = ', ') -> str:
+  """Returns the first few of `names` and the number of the others."""
+  more = [f'and {len(names) - MAX_LISTED} more'] if len(names) > MAX_LISTED else []
+  return separator.join([*map(printable, names[:MAX_LISTED]), *more])
 
 
-def number_names(groups: Iterable[Iterable[str]], *, least: int = 1) -> dict[str, int]:
-  """Whole numbers for names: a group's own, where all its names are different numbers; else 1, 2, ... in sorted order.
+def assign_numbers(groups: Iterable[Iterable[str]], *, minimum: int = 1) -> dict[str, int]:
+  """Assigns a unique number to every name.
 
-  Groups are numbered one after the other, so a later one never changes the numbers of an earlier one.
+  A group whose names are all distinct integers keeps them; the names of any other group are numbered in sorted order.
+  Groups are numbered one after another, so a later group never changes the numbers of an earlier one.
 
   Args:
-    groups: names; one that was in an earlier group keeps its number.
-    least: the smallest number that a name may stand for.
+    groups: groups of names. A name that occurs in several groups keeps its first number.
+    minimum: the smallest integer that a name may keep.
   """
   numbers: dict[str, int] = {}
   for group in groups:
     new = sorted(set(group) - numbers.keys())
     own = {name: int(name) for name in new if name.isascii() and name.isdigit() and len(name) <= MAX_DIGITS}
-    taken = set(numbers.values())
-    free = {number for number in own.values() if number >= least and number not in taken}
-    if len(free) < len(new):
-      own = {name: number for number, name in enumerate(new, max(taken, default=0) + 1)}
+    used = set(numbers.values())
+    usable = {number for number in own.values() if number >= minimum and number not in used}
+    if len(usable) < len(new):
+      own = {name: number for number, name in enumerate(new, max(used, default=0) + 1)}
     numbers |= own
   return numbers
 
 
-def _people_only(root: str, split: str, pictures: Sequence[Picture], log: Log) -> Sequence[Picture]:
-  """Leaves junk and distractors out, and says so."""
-  nobody = [picture.path for picture in pictures if picture.identity in NOBODY]
-  if nobody:
-    log(f'warning: {root}, {split}: {len(nobody)} pictures of identity -1 or 0 left out ({name_some(nobody)})')
-  people = [picture for picture in pictures if picture.identity not in NOBODY]
-  if pictures and not people:
-    raise UserError(f'{root}, {split}: no pictures of a known person in it')
-  return people
+def _identified_only(root: str, split: str, images: Sequence[LabeledImage]) -> Sequence[LabeledImage]:
+  """Drops junk and distractors with a warning."""
+  dropped = [image.path for image in images if image.identity in UNIDENTIFIED]
+  if dropped:
+    logger.warning(f'{root}, {split}: dropped {len(dropped)} images of identity -1 or 0 ({summarize(dropped)})')
+  identified = [image for image in images if image.identity not in UNIDENTIFIED]
+  if images and not identified:
+    raise UserError(f'{root}, {split}: all images are junk or distractors')
+  return identified
 
 
 def make_index(
-  name: str, root: str, pictures: Mapping[str, Sequence[Picture]], *, variant: str = '', log: Log = print
+  name: str, root: str, images: Mapping[str, Sequence[LabeledImage]], *, variant: str = ''
 ) -> DatasetIndex:
-  """Numbers the names of identities and cameras (`number_names`), and sorts every split by path.
+  """Builds an index: numbers identities and cameras (`assign_numbers`) and sorts every split by path.
+
+  Junk and distractors stay in gallery and multi_query and are dropped from train and query. The numbers of the training
+  identities do not depend on the test splits.
 
   Args:
-    name: of the layout.
-    root: of the data set.
-    pictures: of every split that there is.
-    variant: of the data set.
-    log: takes warnings about what was left out.
-
-  Returns:
-    The index. Junk and distractors stay in gallery and multi_query; from train and query they are left out. The numbers
-    of training people do not depend on who is in the test splits.
+    name: layout of the data set.
+    root: folder of the data set.
+    images: the images of every split that exists.
+    variant: form of the data set.
 
   Raises:
-    UserError: a split has pictures, but of nobody who is known.
+    UserError: train or query has images, but only junk and distractors.
   """
-  kept = {split: list(pictures.get(split, ())) for split in SPLITS}
-  for split in PEOPLE_ONLY:
-    kept[split] = list(_people_only(root, split, kept[split], log))
-  groups = kept['train'], [picture for split in SPLITS[1:] for picture in kept[split]]
-  identities = number_names([p.identity for p in group if p.identity not in NOBODY] for group in groups)
-  cameras = number_names(([p.camera for p in group] for group in groups), least=0)
-  numbers = identities | NOBODY
+  kept = {split: list(images.get(split, ())) for split in SPLITS}
+  for split in IDENTIFIED_SPLITS:
+    kept[split] = list(_identified_only(root, split, kept[split]))
+  groups = kept['train'], [image for split in SPLITS[1:] for image in kept[split]]
+  identities = assign_numbers(
+    [image.identity for image in group if image.identity not in UNIDENTIFIED] for group in groups
+  )
+  cameras = assign_numbers(([image.camera for image in group] for group in groups), minimum=0)
+  identities |= UNIDENTIFIED
   splits = {}
-  for split, found in kept.items():
-    found.sort()
+  for split, rows in kept.items():
+    rows.sort()
     splits[split] = Split(
-      paths=tuple(p.path for p in found),
-      identity=np.array([numbers[p.identity] for p in found], np.int32),
-      camera=np.array([cameras[p.camera] for p in found], np.int32),
+      paths=tuple(image.path for image in rows),
+      identity=np.array([identities[image.identity] for image in rows], np.int32),
+      camera=np.array([cameras[image.camera] for image in rows], np.int32),
     )
   return DatasetIndex(
     name=name,
     root=root,
     **splits,
-    identity_names={number: identity for identity, number in numbers.items()},
+    identity_names={number: identity for identity, number in identities.items()},
     camera_names={number: camera for camera, number in cameras.items()},
     variant=variant,
   )

@@ -1,6 +1,6 @@
-"""The registry of data sets: how each lies on disk, what was published of it, and how one comes by it.
+"""The registry of data sets: folders and file names, published counts, and terms of use.
 
-A row is data alone, and nothing heavy is imported: a config is judged by these names before JAX starts.
+Rows hold only data and nothing heavy is imported here, so that a config is validated before JAX is imported.
 """
 
 from collections.abc import Mapping
@@ -8,12 +8,18 @@ import dataclasses
 
 SPLITS = ('train', 'query', 'gallery', 'multi_query')
 BOXES = ('detected', 'labeled')
-NUM_SYNTHETIC_CAMERAS = 6  # that see the built-in pedestrians
+NUM_SYNTHETIC_CAMERAS = 6  # of the built-in pedestrians
 
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-  """What was published of a split: pictures, and people where known. Not `verified`: told, not checked on the files."""
+  """The published size of a split.
+
+  Attributes:
+    images: number of images.
+    identities: number of identities; None if it was not published.
+    verified: False if the number was taken from a publication and not checked against the files.
+  """
 
   images: int
   identities: int | None = None
@@ -22,14 +28,20 @@ class Count:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """One data set.
+  """How one data set is stored.
 
-  name: of `config.data.layout`. title: for people. reader: a key of `data.read.READERS`. folders: where each split is,
-  the first of several that is there. example: a file's name. file_name: a pattern with the groups identity and camera
-  that a name must match, but for its extension. name_lists: files that name a split's pictures; they may be absent.
-  variants: folders of which the root holds several, `config.data.boxes` chooses. counts: published, by split or by
-  'split, variant'; 'gallery, without junk' counts what is ranked. num_cameras: published. note: what a person must know
-  before using it.
+  Attributes:
+    name: value of `config.data.layout`.
+    title: name in messages.
+    reader: a key of `data.registry.READERS`.
+    folders: candidate folders of each split; the first that exists is read.
+    example: the name of an image file.
+    file_name: regular expression for file names without extension, with the groups identity and camera.
+    name_lists: optional files that list the images of a split.
+    variants: subfolders of the root that hold alternative forms; `config.data.boxes` selects one.
+    counts: published sizes, by split or 'split, variant'. 'gallery, without junk' counts the images that are ranked.
+    num_cameras: published number of cameras.
+    note: terms of use and other facts that a user needs first.
   """
 
   name: str
@@ -45,11 +57,11 @@ class Layout:
   note: str = ''
 
   def count(self, split: str, variant: str = '') -> Count | None:
-    """What was published of a split."""
+    """Returns the published size of a split, or None."""
     return self.counts.get(f'{split}, {variant}', self.counts.get(split))
 
 
-LICENCE = 'Ask its authors for a copy; research use only.'
+LICENSE = 'Available from its authors on request; research use only.'
 MARKET1501_FOLDERS = {
   'train': ('bounding_box_train',),
   'query': ('query',),
@@ -71,7 +83,7 @@ MARKET1501 = Layout(
     'multi_query': Count(25_259, verified=False),
   },
   num_cameras=6,
-  note=LICENCE,
+  note=LICENSE,
 )
 DUKEMTMC = Layout(
   name='dukemtmc',
@@ -82,7 +94,7 @@ DUKEMTMC = Layout(
   file_name=r'(?P<identity>-?\d+)_c(?P<camera>\d)_f\d+',
   counts={'train': Count(16_522, 702), 'query': Count(2_228), 'gallery': Count(17_661)},
   num_cameras=8,
-  note='Withdrawn by its authors in 2019: neither it nor weights trained on it should be passed on.',
+  note='Withdrawn by its authors in 2019; do not redistribute it or weights trained on it.',
 )
 MSMT17 = Layout(
   name='msmt17',
@@ -102,7 +114,7 @@ MSMT17 = Layout(
     'gallery': Count(82_161),
   },
   num_cameras=15,
-  note='Needs a licence agreement with its authors.',
+  note='Requires a license agreement with its authors.',
 )
 CUHK03 = Layout(
   name='cuhk03',
@@ -121,7 +133,7 @@ CUHK03 = Layout(
     'gallery, labeled': Count(5_328, 700, verified=False),
   },
   num_cameras=2,
-  note=LICENCE,
+  note=LICENSE,
 )
 VERI776 = Layout(
   name='veri776',
@@ -133,7 +145,7 @@ VERI776 = Layout(
   name_lists={'train': 'name_train.txt', 'query': 'name_query.txt', 'gallery': 'name_test.txt'},
   counts={'train': Count(37_778, 576), 'query': Count(1_678), 'gallery': Count(11_579, 200)},
   num_cameras=20,
-  note=f'Vehicles. {LICENCE}',
+  note=f'Vehicles. {LICENSE}',
 )
 SYNTHETIC = dataclasses.replace(
   MARKET1501,
@@ -141,7 +153,7 @@ SYNTHETIC = dataclasses.replace(
   title='the built-in pedestrians',
   counts={},
   num_cameras=None,
-  note='Rendered on first use; free.',
+  note='Rendered on first use; no license needed.',
 )
 RELEASE = Layout(
   name='release',
@@ -179,7 +191,7 @@ PREPARED = Layout(
   example='market1501/1.0.0/market1501-train.array_record-00000-of-00001',
 )
 
-# In the order in which they are recognised: one that asks for more comes before one that asks for less.
+# In order of detection: stricter layouts come before those that match more folders.
 LAYOUTS = {
   row.name: row for row in (CSV, PREPARED, MSMT17, MARKET1501, DUKEMTMC, CUHK03, VERI776, SYNTHETIC, RELEASE, FOLDERS)
 }

@@ -1,32 +1,32 @@
-"""Data sets in other forms: the release's folders and back, a table with a validation part, several as one."""
+"""Conversion of data sets: to the release's folders and back, to a table with a validation part, several into one."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import itertools
+import logging
 import os
 import pathlib
 import re
 import shutil
-import time
 
 import numpy as np
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.contents import is_record, read_contents
-from dgnet_jax.data.index import NOBODY, DatasetIndex, Picture, Split, printable
+from dgnet_jax.data.image_bytes import is_record, read_bytes
+from dgnet_jax.data.index import UNIDENTIFIED, DatasetIndex, LabeledImage, Split, printable
 from dgnet_jax.data.layouts import LAYOUTS, SPLITS
 from dgnet_jax.data.readers.table import SUFFIX, write_table
-from dgnet_jax.files import whole_folder
-from dgnet_jax.progress import Progress
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.atomic_files import atomic_folder
+from dgnet_jax.utils.progress import ProgressLog
 
-Log = Callable[[str], None]
-PROGRESS_SECONDS = 5.0
+logger = logging.getLogger(__name__)
+
 RELEASE_FOLDERS = {'train': 'train_all', 'query': 'query', 'gallery': 'gallery', 'multi_query': 'multi-query'}
-MARKET1501_CAMERAS = 9  # its names have one digit for them
+MARKET1501_CAMERAS = 9  # its file names have one digit for the camera
 
 
 def _copy(source: str, target: pathlib.Path) -> None:
   if is_record(source):
-    target.write_bytes(read_contents(source))
+    target.write_bytes(read_bytes(source))
   else:
     shutil.copyfile(source, target)
 
@@ -39,209 +39,205 @@ def _symlink(source: str, target: pathlib.Path) -> None:
   target.symlink_to(os.path.abspath(source))
 
 
-PLACING: Mapping[str, Callable[[str, pathlib.Path], object]] = {
+METHODS: Mapping[str, Callable[[str, pathlib.Path], object]] = {
   'copy': _copy,
   'hardlink': _hard_link,
   'symlink': _symlink,
 }
 
 
-def pictures_of(split: Split, index: DatasetIndex) -> Iterator[Picture]:
-  """The pictures of a split under their names."""
+def _labeled_images(split: Split, index: DatasetIndex) -> Iterator[LabeledImage]:
+  """Yields the images of a split with the names of their identities and cameras."""
   for path, identity, camera in zip(split.paths, split.identity.tolist(), split.camera.tolist(), strict=True):
-    yield Picture(path, index.identity_names[identity], index.camera_names[camera])
+    yield LabeledImage(path, index.identity_names[identity], index.camera_names[camera])
 
 
 def _check_new(path: pathlib.Path) -> None:
   if path.exists() or path.is_symlink():
-    raise UserError(f'{path} is there already; name another, or remove it')
+    raise UserError(f'{path} already exists; name another, or remove it')
 
 
-def _place_all(files: Sequence[tuple[str, str]], out: pathlib.Path, how: str, log: Log) -> None:
-  """Puts (source, path below `out`) there, all or nothing.
+def _place_files(files: Sequence[tuple[str, str]], out: pathlib.Path, how: str) -> None:
+  """Places every (source, relative target) in the new folder `out`, which appears only when it is complete.
 
   Raises:
-    UserError: `out` is there, or a file cannot be placed; names it.
+    UserError: `out` exists, or a file cannot be placed.
   """
   _check_new(out)
-  place = PLACING[how]
-  progress, last = Progress(len(files), unit='files'), time.monotonic()
-  with whole_folder(out) as aside:
-    made: set[str] = set()
-    for done, (source, below) in enumerate(files, 1):
-      folder, _ = os.path.split(below)
-      if folder not in made:
-        (aside / folder).mkdir(parents=True, exist_ok=True)
-        made.add(folder)
+  place = METHODS[how]
+  progress = ProgressLog(logger, how, len(files), 'files')
+  with atomic_folder(out) as partial:
+    folders: set[str] = set()
+    for done, (source, target) in enumerate(files, 1):
+      folder, _ = os.path.split(target)
+      if folder not in folders:
+        (partial / folder).mkdir(parents=True, exist_ok=True)
+        folders.add(folder)
       try:
-        place(source, aside / below)
+        place(source, partial / target)
       except OSError as error:
         hint = '; --files=copy works everywhere' if how != 'copy' else ''
-        raise UserError(f'{printable(source)}: no {how} to {out} ({error.strerror}){hint}') from error
-      if time.monotonic() - last > PROGRESS_SECONDS:
-        log(f'{how} {progress.line(done)}')
-        last = time.monotonic()
-  log(f'{len(files)} files in {out}')
+        raise UserError(f'{printable(source)}: {how} to {out} failed ({error.strerror}){hint}') from error
+      progress.update(done)
+  logger.info(f'{len(files)} files in {out}')
 
 
-def _release_name(identity: int, camera: int, path: str) -> str:
-  """The file's own name where it tells its camera in the release's way, else that put before it."""
-  name = os.path.basename(path)
-  told = re.match(r'-?\d+_c(\d+)', name, re.ASCII)
-  return name if told and int(told[1]) == camera else f'{_folder_name(identity)}_c{camera}_{name}'
-
-
-def _folder_name(identity: int) -> str:
+def _identity_folder(identity: int) -> str:
   return f'{identity:04d}' if identity >= 0 else str(identity)
 
 
-def to_release(index: DatasetIndex, out: pathlib.Path, *, how: str, log: Log = print) -> None:
-  """Writes `out`/pytorch/{train_all, query, gallery, multi-query}/<identity>/<file>, a folder for each number.
+def _release_name(identity: int, camera: int, path: str) -> str:
+  """Returns the file's own name, with identity and camera before it unless it already contains the camera."""
+  name = os.path.basename(path)
+  match = re.match(r'-?\d+_c(\d+)', name, re.ASCII)
+  return name if match and int(match[1]) == camera else f'{_identity_folder(identity)}_c{camera}_{name}'
+
+
+def to_release(index: DatasetIndex, out: pathlib.Path, *, how: str) -> None:
+  """Writes `out`/pytorch/{train_all, query, gallery, multi-query}/<identity>/<file>.
 
   Args:
-    index: of any data set.
-    out: folder to make.
+    index: index of any data set.
+    out: folder to create.
     how: copy, hardlink or symlink.
-    log: takes lines for a person.
 
   Raises:
-    UserError: `out` is there, or a file cannot be placed; names it.
+    UserError: `out` exists, or a file cannot be placed.
   """
-  files, taken = [], set()
+  files, used = [], set()
   for split, folder in RELEASE_FOLDERS.items():
     part = index.splits[split]
     for path, identity, camera in zip(part.paths, part.identity.tolist(), part.camera.tolist(), strict=True):
-      below = f'pytorch/{folder}/{_folder_name(identity)}/{_release_name(identity, camera, path)}'
-      stem, suffix = os.path.splitext(below)
+      target = f'pytorch/{folder}/{_identity_folder(identity)}/{_release_name(identity, camera, path)}'
+      stem, suffix = os.path.splitext(target)
       number = 0
-      while below in taken:  # files of one name, from several folders
+      while target in used:  # files with the same name from several folders
         number += 1
-        below = f'{stem}_{number}{suffix}'
-      taken.add(below)
-      files.append((path, below))
-  _place_all(files, out, how, log)
+        target = f'{stem}_{number}{suffix}'
+      used.add(target)
+      files.append((path, target))
+  _place_files(files, out, how)
 
 
-def to_market1501(index: DatasetIndex, out: pathlib.Path, *, how: str, log: Log = print) -> None:
-  """Writes a data set in Market-1501's layout; files that have its names keep them.
+def to_market1501(index: DatasetIndex, out: pathlib.Path, *, how: str) -> None:
+  """Writes a data set in Market-1501's layout. Files that are named like Market-1501's keep their names.
 
   Args:
-    index: of the release's folders, or of any data set with at most nine cameras.
-    out: folder to make.
+    index: index of a data set with at most nine cameras.
+    out: folder to create.
     how: copy, hardlink or symlink.
-    log: takes lines for a person.
 
   Raises:
-    UserError: there are more cameras than the names can tell, `out` is there, or a file cannot be placed.
+    UserError: there are too many cameras, `out` exists, or a file cannot be placed.
   """
-  if max(index.camera_names, default=0) > MARKET1501_CAMERAS:
-    raise UserError(
-      f"{index.root}: cameras go to {max(index.camera_names)}, and Market-1501's names have one digit for them"
-    )
+  last_camera = max(index.camera_names, default=0)
+  if last_camera > MARKET1501_CAMERAS:
+    raise UserError(f"{index.root}: camera {last_camera} does not fit into Market-1501's names, which have one digit")
   files = []
   for split, part in index.splits.items():
     rows = list(zip(part.paths, part.identity.tolist(), part.camera.tolist(), strict=True))
-    own = [_market1501_name(path, identity, camera) for path, identity, camera in rows]
-    taken = set(own)
-    for (path, identity, camera), name in zip(rows, own, strict=True):
+    names = [_market1501_name(path, identity, camera) for path, identity, camera in rows]
+    used = set(names)
+    for (path, identity, camera), name in zip(rows, names, strict=True):
       if not name:
         suffix = os.path.splitext(path)[1].lower()
-        made = (f'{_folder_name(identity)}_c{camera}s1_{frame:06d}_00{suffix}' for frame in itertools.count())
-        name = next(name for name in made if name not in taken)
-        taken.add(name)
+        stem = f'{_identity_folder(identity)}_c{camera}s1'
+        candidates = (f'{stem}_{frame:06d}_00{suffix}' for frame in itertools.count())
+        name = next(candidate for candidate in candidates if candidate not in used)
+        used.add(name)
       files.append((path, f'{LAYOUTS["market1501"].folders[split][0]}/{name}'))
-  _place_all(files, out, how, log)
+  _place_files(files, out, how)
 
 
 def _market1501_name(path: str, identity: int, camera: int) -> str:
-  """The file's own name where it is one of Market-1501's and says the same, else ''."""
+  """Returns the file's own name if it is Market-1501's name for this identity and camera, else ''."""
   name = os.path.basename(path)
   match = re.fullmatch(LAYOUTS['market1501'].file_name, os.path.splitext(name)[0], re.ASCII)
-  said = (int(match['identity']), int(match['camera'])) if match else None
-  return name if said == (identity, camera) else ''
+  labels = (int(match['identity']), int(match['camera'])) if match else None
+  return name if labels == (identity, camera) else ''
 
 
-def split_validation(
-  index: DatasetIndex, out: pathlib.Path, *, val_identities: int, seed: int, log: Log = print
-) -> None:
-  """Writes a table in which some training people are kept out of training, as query and gallery.
+def _choose_identities(index: DatasetIndex, count: int, seed: int) -> set[int]:
+  """Draws `count` training identities; raises UserError unless at least two others remain."""
+  identities = np.array(list(index.train.class_of))
+  if not 0 < count <= len(identities) - 2:
+    raise UserError(
+      f'{index.root}: cannot hold out {count} of {len(identities)} training identities; at least 1 must be held out '
+      'and at least 2 must remain'
+    )
+  # Philox's raw numbers, unlike numpy's shuffles, are guaranteed never to change.
+  order = np.argsort(np.random.Philox(key=seed).random_raw(len(identities)), kind='stable')
+  return set(identities[order[:count]].tolist())
 
-  The queries are one picture of each of them by each camera, where at least two cameras saw the person; the gallery is
-  all their pictures. That a query is in the gallery too is harmless: the same person by the same camera never counts.
-  The test part of the data set is not in the table. Nothing is copied: paths lead to the data set.
+
+def split_validation(index: DatasetIndex, out: pathlib.Path, *, val_identities: int, seed: int) -> None:
+  """Writes a table that holds out some training identities as query and gallery.
+
+  The queries are one image per camera of each held-out identity that at least two cameras saw; the gallery is all
+  images of the held-out identities. Queries are therefore also in the gallery, which is harmless: matches by the
+  query's own camera never count. The test splits of the data set are not in the table. Nothing is copied: the table's
+  paths lead to the data set.
 
   Args:
-    index: of any data set.
+    index: index of any data set.
     out: the .csv file to write.
-    val_identities: people to keep out.
-    seed: which; the same seed and people give the same.
-    log: takes lines for a person.
+    val_identities: number of identities to hold out.
+    seed: selects the identities.
 
   Raises:
-    UserError: there are not as many people and two to train on, none of them was seen by two cameras, or `out` is there
-      or no .csv file.
+    UserError: fewer than two identities would remain, no held-out identity was seen by two cameras, or `out` exists or
+      is not a .csv file.
   """
   _check_table(out)
   train = index.train
-  people = np.array(list(train.class_of))
-  if not 0 < val_identities <= len(people) - 2:
-    raise UserError(
-      f'{index.root}: {val_identities} people for validation of {len(people)} in the training split; at least 1, and 2 '
-      'must be left to train on'
-    )
-  # Philox's raw numbers, unlike numpy's shuffles, never change.
-  order = np.argsort(np.random.Philox(key=seed).random_raw(len(people)), kind='stable')
-  held = set(people[order[:val_identities]].tolist())
-  seen_by: dict[int, set[int]] = {}
+  held_out = _choose_identities(index, val_identities, seed)
+  cameras_of: dict[int, set[int]] = {}
   for identity, camera in zip(train.identity.tolist(), train.camera.tolist(), strict=True):
-    seen_by.setdefault(identity, set()).add(camera)
-  pictures: dict[str, list[Picture]] = {'train': [], 'query': [], 'gallery': []}
-  asked = set()
-  for picture, identity in zip(pictures_of(train, index), train.identity.tolist(), strict=True):
-    pictures['gallery' if identity in held else 'train'].append(picture)
-    if identity in held and len(seen_by[identity]) > 1 and (identity, picture.camera) not in asked:
-      asked.add((identity, picture.camera))
-      pictures['query'].append(picture)
-  if not asked:
-    raise UserError(
-      f'{index.root}: none of the {val_identities} people was seen by two cameras, so none can be asked for'
-    )
-  write_table(out, pictures)
-  log(
-    f'{len(people) - val_identities} people to train on ({len(pictures["train"])} pictures), {val_identities} to '
-    f'validate with ({len(pictures["query"])} queries, {len(pictures["gallery"])} gallery pictures): {out}'
+    cameras_of.setdefault(identity, set()).add(camera)
+  images: dict[str, list[LabeledImage]] = {'train': [], 'query': [], 'gallery': []}
+  queried = set()
+  for image, identity in zip(_labeled_images(train, index), train.identity.tolist(), strict=True):
+    images['gallery' if identity in held_out else 'train'].append(image)
+    if identity in held_out and len(cameras_of[identity]) > 1 and (identity, image.camera) not in queried:
+      queried.add((identity, image.camera))
+      images['query'].append(image)
+  if not queried:
+    raise UserError(f'{index.root}: no query is possible, as each held-out identity was seen by a single camera')
+  write_table(out, images)
+  logger.info(
+    f'{index.num_identities - val_identities} identities for training ({len(images["train"])} images), '
+    f'{val_identities} for validation ({len(images["query"])} queries, {len(images["gallery"])} gallery images): {out}'
   )
 
 
 def _check_table(out: pathlib.Path) -> None:
   _check_new(out)
   if out.suffix.lower() != SUFFIX:
-    raise UserError(f'{out}: a table is called *{SUFFIX}')
+    raise UserError(f'{out}: the name of a table must end in {SUFFIX}')
 
 
-def merge(indices: Sequence[DatasetIndex], out: pathlib.Path, *, log: Log = print) -> None:
-  """Writes a table of several data sets whose people and cameras are all different; nothing is copied.
+def merge(indices: Sequence[DatasetIndex], out: pathlib.Path) -> None:
+  """Writes a table of several data sets that share no identities or cameras. Nothing is copied.
 
   Args:
-    indices: of the data sets. People and cameras get the layout's name before their own, the second data set of a
-      layout with '-2' after it.
+    indices: indices of the data sets. Their identities and cameras are prefixed with the layout's name, the second data
+      set of a layout with '-2' after it.
     out: the .csv file to write.
-    log: takes lines for a person.
 
   Raises:
-    UserError: `out` is there or no .csv file.
+    UserError: `out` exists or is not a .csv file.
   """
   _check_table(out)
-  pictures: dict[str, list[Picture]] = {split: [] for split in SPLITS}
+  images: dict[str, list[LabeledImage]] = {split: [] for split in SPLITS}
   used: dict[str, int] = {}
   for index in indices:
     used[index.name] = used.get(index.name, 0) + 1
     prefix = index.name if used[index.name] == 1 else f'{index.name}-{used[index.name]}'
     for name, split in index.splits.items():
-      for picture in pictures_of(split, index):
-        identity = picture.identity if picture.identity in NOBODY else f'{prefix} {picture.identity}'
-        pictures[name].append(Picture(picture.path, identity, f'{prefix} {picture.camera}'))
-    log(f'{prefix}: {len(index.train)} training pictures of {index.num_identities} people, {index.root}')
-  write_table(out, pictures)
-  people = {picture.identity for picture in pictures['train']}
-  log(f'{len(pictures["train"])} training pictures of {len(people)} people: {out}')
+      for image in _labeled_images(split, index):
+        identity = image.identity if image.identity in UNIDENTIFIED else f'{prefix} {image.identity}'
+        images[name].append(LabeledImage(image.path, identity, f'{prefix} {image.camera}'))
+    logger.info(f'{prefix}: {len(index.train)} training images of {index.num_identities} identities, {index.root}')
+  write_table(out, images)
+  identities = {image.identity for image in images['train']}
+  logger.info(f'{len(images["train"])} training images of {len(identities)} identities: {out}')

@@ -1,28 +1,30 @@
 """Prepared data sets on object storage (gs://, s3://): copied to this machine once, then read like any other."""
 
-from collections.abc import Callable
+import logging
 import pathlib
 from typing import Any
 
-from dgnet_jax.config import UserError
-from dgnet_jax.files import whole_file
-from dgnet_jax.progress import Progress
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.progress import Progress
+
+logger = logging.getLogger(__name__)
+
 
 CHUNK_BYTES = 16 * 2**20
 
 
 def is_remote(root: str) -> bool:
-  """Whether `root` names a place on object storage."""
+  """Returns True if `root` is on object storage."""
   return '://' in root
 
 
-def local_copy(root: str, cache: pathlib.Path, *, log: Callable[[str], None] = print) -> pathlib.Path:
-  """Copies the files of a folder, but for those that are here already at their full size.
+def local_copy(root: str, cache: pathlib.Path) -> pathlib.Path:
+  """Copies the files of a remote folder, except those that already exist at their full size.
 
   Args:
-    root: of a prepared data set, like gs://bucket/tfds/market1501/1.0.0.
-    cache: folder of such copies.
-    log: takes progress lines.
+    root: folder of a prepared data set, like gs://bucket/tfds/market1501/1.0.0.
+    cache: folder of all such copies.
 
   Returns:
     The folder of the copy, in `cache`.
@@ -30,36 +32,36 @@ def local_copy(root: str, cache: pathlib.Path, *, log: Callable[[str], None] = p
   Raises:
     UserError: the folder is empty or cannot be read, or the library for that storage is not installed.
   """
-  from etils import epath  # late: it looks for all kinds of storage
+  from etils import epath  # late: it probes for every kind of storage
 
   scheme, _, rest = root.partition('://')
   folder = cache / scheme / rest.strip('/')
   try:
     files = sorted((path for path in epath.Path(root).iterdir() if path.is_file()), key=lambda path: path.name)
     sizes = {path.name: path.stat().length for path in files}
-    missing = [path for path in files if not _is_here(folder / path.name, sizes[path.name])]
+    missing = [path for path in files if not _is_complete(folder / path.name, sizes[path.name])]
     total = sum(sizes[path.name] for path in missing)
     if missing:
-      log(f'copying {len(missing)} files, {total / 2**20:.0f} MiB, from {root} to {folder}')
-    progress, done = Progress(total // 2**20 or 1, unit='MiB'), 0
+      logger.info(f'copying {len(missing)} files, {total / 2**20:.0f} MiB, from {root} to {folder}')
+    progress, copied = Progress(total // 2**20 or 1, unit='MiB'), 0
     for path in missing:
-      done += _copy(path, folder / path.name)
-      log(f'copied {progress.line(done // 2**20)}')
+      copied += _copy(path, folder / path.name)
+      logger.info(f'copied {progress.line(copied // 2**20)}')
   except (OSError, ImportError, ValueError, RuntimeError) as error:
     raise UserError(f'{root}: cannot be read: {error}') from error
   if not files:
-    raise UserError(f'{root}: no files there')
+    raise UserError(f'{root}: no files in it')
   return folder
 
 
-def _is_here(path: pathlib.Path, size: int) -> bool:
+def _is_complete(path: pathlib.Path, size: int) -> bool:
   return path.is_file() and path.stat().st_size == size
 
 
 def _copy(source: Any, target: pathlib.Path) -> int:
-  """Copies a file whole or not at all; its size."""
+  """Copies a file (`epath.Path`) atomically and returns its size in bytes."""
   size = 0
-  with whole_file(target) as aside, source.open('rb') as theirs, aside.open('wb') as ours:
-    while chunk := theirs.read(CHUNK_BYTES):
-      size += ours.write(chunk)
+  with atomic_file(target) as partial, source.open('rb') as remote_file, partial.open('wb') as local_file:
+    while chunk := remote_file.read(CHUNK_BYTES):
+      size += local_file.write(chunk)
   return size

@@ -1,123 +1,128 @@
-"""Which pictures form batch N: a pure function of (seed, step), so that a resumed run needs no iterator state."""
+"""Which images form batch N: a pure function of (seed, step), so that a resumed run needs no iterator state."""
 
 from collections.abc import Mapping
 import functools
 
 import numpy as np
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 
-# What a random number is for; together with the seed, the epoch or step, and the stream it names a number for ever.
+# The purpose of a random number. With the seed, the epoch or step, and the stream it determines the number.
 _PAIR_ORDER, _POSITIVE, _SINGLE_ORDER = range(3)
 
 
-def _draws(seed: int, purpose: int, time: int, stream: int, count: int) -> np.ndarray:
-  """u64[count] from a counter-based generator; its raw numbers, unlike numpy's shuffles, never change."""
+def _random_numbers(seed: int, purpose: int, time: int, stream: int, count: int) -> np.ndarray:
+  """Returns u64[count] from a counter-based generator; its raw numbers, unlike numpy's shuffles, never change."""
   return np.random.Philox(key=[seed, purpose], counter=[0, time, stream, 0]).random_raw(count)
 
 
-def _order(seed: int, purpose: int, epoch: int, stream: int, count: int) -> np.ndarray:
-  """A permutation i64[count]."""
-  return np.argsort(_draws(seed, purpose, epoch, stream, count), kind='stable')
+def _permutation(seed: int, purpose: int, epoch: int, stream: int, count: int) -> np.ndarray:
+  """Returns a random permutation i64[count]."""
+  return np.argsort(_random_numbers(seed, purpose, epoch, stream, count), kind='stable')
 
 
 class _EpochSampler:
-  """Batches of shuffled epochs; the incomplete batch at an epoch's end is dropped, as in the release (fact 38)."""
+  """Batches of shuffled epochs. The incomplete batch at the end of an epoch is dropped (release fact 38)."""
 
   def __init__(
     self, classes: np.ndarray, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
   ) -> None:
-    """Args:
-      classes: i32[N], class of each picture in [0, K).
-      batch_size: pictures per batch over all processes.
-      seed: at least 0.
-      process_index: which of the equal runs of rows of the global batch to give.
-      process_count: how many such runs there are.
+    """Initializes the sampler.
+
+    Args:
+      classes: i32[N], class of each image in [0, K).
+      batch_size: images per batch over all processes.
+      seed: non-negative.
+      process_index: index of this process, which selects its contiguous rows of the global batch.
+      process_count: number of processes, which share a batch equally.
 
     Raises:
-      UserError: the batch does not divide among the processes.
+      UserError: the batch size is not divisible by the number of processes.
     """
     if batch_size % process_count:
-      raise UserError(f'a batch of {batch_size} does not divide among {process_count} processes')
+      raise UserError(f'a batch of {batch_size} is not divisible by {process_count} processes')
     self.classes = np.asarray(classes, np.int32)
     self.batch_size = batch_size
     self._seed = seed
     rows = batch_size // process_count
     self._rows = slice(process_index * rows, (process_index + 1) * rows)
-    # An epoch's order serves all its steps; a window of reading ahead may span the end of an epoch.
-    self._epoch_order = functools.lru_cache(maxsize=4)(functools.partial(_order, seed, count=len(self.classes)))
+    # An epoch's permutation serves all its steps; reading ahead may span two epochs, in two streams each.
+    self._epoch_order = functools.lru_cache(maxsize=4)(functools.partial(_permutation, seed, count=len(self.classes)))
 
   @property
   def steps_per_epoch(self) -> int:
-    """Batches in one pass over the pictures.
+    """Batches in one pass over the images.
 
     Raises:
-      UserError: there are fewer pictures than a batch takes.
+      UserError: there are fewer images than the batch size.
     """
     steps = len(self.classes) // self.batch_size
     if not steps:
-      raise UserError(f'{len(self.classes)} training pictures are fewer than a batch of {self.batch_size}')
+      raise UserError(f'{len(self.classes)} training images are fewer than a batch of {self.batch_size}')
     return steps
 
-  def _drawn(self, purpose: int, step: int, stream: int) -> np.ndarray:
+  def _global_batch(self, purpose: int, step: int, stream: int) -> np.ndarray:
+    """Returns the image indices i64[batch_size] of one stream over all processes."""
     epoch, position = divmod(step, self.steps_per_epoch)
     start = position * self.batch_size
-    return self._epoch_order(purpose=purpose, epoch=epoch, stream=stream)[start : start + self.batch_size]
+    order: np.ndarray = self._epoch_order(purpose=purpose, epoch=epoch, stream=stream)
+    return order[start : start + self.batch_size]
 
 
 class PairSampler(_EpochSampler):
-  """Two independently shuffled streams, and for each picture a positive: another one of the same person.
+  """Two independently shuffled streams of images, each with a positive: another image of the same identity.
 
-  The positive is uniform over the other pictures of the person, the picture itself where there is no other.
+  The positive is uniform over the other images of the identity; it is the image itself if there is no other.
   """
 
   def __init__(
     self, classes: np.ndarray, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
   ) -> None:
-    """As `_EpochSampler`."""
+    """Initializes the sampler; see `_EpochSampler`."""
     super().__init__(classes, batch_size, seed, process_index, process_count)
-    # Pictures ordered by person, where each person's run starts, its length, and each picture's place in it.
-    self._by_person = np.argsort(self.classes, kind='stable')
+    # Images sorted by identity, the start and length of each identity's run, and each image's rank in its run.
+    self._by_identity = np.argsort(self.classes, kind='stable')
     self._count = np.bincount(self.classes)
     self._start = np.cumsum(self._count) - self._count
-    self._place = np.empty(len(self.classes), np.int64)
-    self._place[self._by_person] = np.arange(len(self.classes)) - self._start[self.classes[self._by_person]]
+    self._rank = np.empty(len(self.classes), np.int64)
+    self._rank[self._by_identity] = np.arange(len(self.classes)) - self._start[self.classes[self._by_identity]]
 
   def _positive(self, image: np.ndarray, step: int, stream: int) -> np.ndarray:
-    draws = _draws(self._seed, _POSITIVE, step, stream, len(image))
-    person = self.classes[image]
-    others = (self._count[person] - 1).astype(np.uint64)
-    # A fraction of 2^32 times the number of others, in whole numbers.
-    place = ((draws >> np.uint64(32)) * others >> np.uint64(32)).astype(np.int64)
-    place += (place >= self._place[image]) & (others > 0)  # skips the picture itself
-    return self._by_person[self._start[person] + place]
+    random = _random_numbers(self._seed, _POSITIVE, step, stream, len(image))
+    identity = self.classes[image]
+    others = (self._count[identity] - 1).astype(np.uint64)
+    # The upper 32 random bits as a fraction of 2^32, times the number of others, in integer arithmetic.
+    rank = ((random >> np.uint64(32)) * others >> np.uint64(32)).astype(np.int64)
+    rank += (rank >= self._rank[image]) & (others > 0)  # skips the image itself
+    positive: np.ndarray = self._by_identity[self._start[identity] + rank]
+    return positive
 
   def batch(self, step: int) -> Mapping[str, np.ndarray]:
-    """This process's rows of batch `step`.
+    """Draws this process's rows of batch `step`.
 
     Returns:
-      image and positive: i64[B, 2], places in `classes`. identity: i32[B, 2], their classes.
+      image and positive: i64[B, 2], indices into `classes`. identity: i32[B, 2], their classes.
 
     Raises:
-      UserError: there are fewer pictures than a batch takes.
+      UserError: there are fewer images than the batch size.
     """
-    image = np.stack([self._drawn(_PAIR_ORDER, step, stream) for stream in (0, 1)], axis=1)
+    image = np.stack([self._global_batch(_PAIR_ORDER, step, stream) for stream in (0, 1)], axis=1)
     positive = np.stack([self._positive(image[:, stream], step, stream) for stream in (0, 1)], axis=1)
-    rows = {'image': image, 'positive': positive, 'identity': self.classes[image]}
-    return {name: value[self._rows] for name, value in rows.items()}
+    batch = {'image': image, 'positive': positive, 'identity': self.classes[image]}
+    return {name: value[self._rows] for name, value in batch.items()}
 
 
 class SingleSampler(_EpochSampler):
-  """One shuffled stream of single pictures, for training a plain classifier."""
+  """One shuffled stream of single images, for training a plain classifier."""
 
   def batch(self, step: int) -> Mapping[str, np.ndarray]:
-    """This process's rows of batch `step`.
+    """Draws this process's rows of batch `step`.
 
     Returns:
-      image: i64[B], places in `classes`. identity: i32[B], their classes.
+      image: i64[B], indices into `classes`. identity: i32[B], their classes.
 
     Raises:
-      UserError: there are fewer pictures than a batch takes.
+      UserError: there are fewer images than the batch size.
     """
-    image = self._drawn(_SINGLE_ORDER, step, 0)[self._rows]
+    image = self._global_batch(_SINGLE_ORDER, step, 0)[self._rows]
     return {'image': image, 'identity': self.classes[image]}

@@ -1,72 +1,169 @@
-"""At which ranks every query's matches lie in a gallery of any size.
+"""The ranks of every query's matches in a gallery of any size.
 
-No sort of the gallery is needed: the rank of a match is the number of pictures with a higher score. So scores are
-computed block by block on the devices, compared with those of the matches, and forgotten; memory is bounded by the
-block.
+The rank of a match is the number of gallery images with a higher score, so nothing is sorted: scores are computed in
+blocks on the devices, compared with those of the matches, and dropped. Memory is bounded by a block.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 import dataclasses
 import functools
-import time
+import logging
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 import numpy as np
+import numpy.typing as npt
 
-from dgnet_jax.partitioning import DATA_AXIS, batch_sharding, make_mesh, replicated
-from dgnet_jax.progress import Progress
+from dgnet_jax.evaluation.embeddings import Floats, Labels
+from dgnet_jax.sharding import batch_sharding, make_mesh, replicated
 from dgnet_jax.types import Array
+from dgnet_jax.utils.progress import ProgressLog
 
-SCORE_BLOCK_BYTES = 64 * 2**20  # scores held at a time, over all devices
-STRIP_BYTES = 5 * 2**19  # scores compared at a time, on a device
-PROGRESS_SECONDS = 10.0  # between progress lines
+logger = logging.getLogger(__name__)
+
+SCORE_BLOCK_BYTES = 64 * 2**20  # scores in memory at a time, over all devices
+STRIP_BYTES = 5 * 2**19  # scores compared at a time on one device
 MILLION = 10**6
-LANES = 128  # galleries are padded to a multiple of it, and rows of own scores to one of 8: few sizes are compiled
-
-Log = Callable[[str], None]
+# Galleries are padded to a multiple of LANES and each query's own images to one of ROWS, so that few shapes compile.
+LANES, ROWS = 128, 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Relations:
-  """Which gallery pictures count for which query.
+class Relevance:
+  """The gallery images that are matches, negatives and junk of each of Q queries.
 
-  Junk (identity -1) is in neither part. near: i64[N], gallery indices of the people that are asked for, a person's
-  pictures side by side; far: i64[F], of everybody else, who can only be wrong. columns: i64[Q, S], places in `near` of
-  each query's own person, matches first, padded with 0. match, junk: bool[Q, S], whether such a place is a match, or by
-  the same camera and so no part of the ranking.
+  queried: i64[N], gallery indices of the identities that queries have, sorted by identity. others: i64[F], gallery
+  indices of all others except junk (identity -1): negatives of every query. own: i64[Q, S], indices into `queried` of
+  each query's identity, matches first, padded with 0. is_match, is_junk: bool[Q, S]; an image in `own` is junk if it
+  has the query's camera, and padding is neither.
   """
 
-  near: np.ndarray
-  far: np.ndarray
-  columns: np.ndarray
-  match: np.ndarray
-  junk: np.ndarray
+  queried: npt.NDArray[np.int64]
+  others: npt.NDArray[np.int64]
+  own: npt.NDArray[np.int64]
+  is_match: npt.NDArray[np.bool_]
+  is_junk: npt.NDArray[np.bool_]
 
 
-def relate(
-  query_identity: np.ndarray, query_camera: np.ndarray, gallery_identity: np.ndarray, gallery_camera: np.ndarray
-) -> Relations:
-  """Relations from who is on which picture; arguments as of `ranking.rank`."""
-  wanted = np.isin(gallery_identity, query_identity) & (gallery_identity > 0)
-  near = np.flatnonzero(wanted)
-  near = near[np.argsort(gallery_identity[near], kind='stable')]
-  people = gallery_identity[near]
-  start, end = (np.searchsorted(people, query_identity, side) for side in ('left', 'right'))
-  width = -(-max(1, (end - start).max(initial=0)) // 8) * 8
-  columns = start[:, None] + np.arange(width)
-  own = columns < end[:, None]
-  columns = np.where(own, columns, 0)
-  same_camera = np.zeros_like(own)
-  if len(near):
-    same_camera = gallery_camera[near][columns] == query_camera[:, None]
-  far = np.flatnonzero(~wanted & (gallery_identity >= 0))
+def judge_relevance(query: Labels, gallery: Labels) -> Relevance:
+  """Sorts the gallery into matches, negatives and junk of each query."""
+  is_queried = np.isin(gallery.identity, query.identity) & (gallery.identity > 0)
+  queried = np.flatnonzero(is_queried)
+  queried = queried[np.argsort(gallery.identity[queried], kind='stable')]
+  identities = gallery.identity[queried]
+  start = np.searchsorted(identities, query.identity, 'left')
+  end = np.searchsorted(identities, query.identity, 'right')
+  width = _round_up(max(1, (end - start).max(initial=0)), ROWS)
+  own = start[:, None] + np.arange(width)
+  is_own = own < end[:, None]
+  own = np.where(is_own, own, 0)
+  same_camera = np.zeros_like(is_own)
+  if len(queried):
+    same_camera = gallery.camera[queried][own] == query.camera[:, None]
   # Matches first: only those are compared with the gallery.
-  order = np.argsort(same_camera + 2 * ~own, axis=1, kind='stable')
-  arranged = [np.take_along_axis(x, order, axis=1) for x in (columns, own & ~same_camera, own & same_camera)]
-  return Relations(near, far, *arranged)
+  order = np.argsort(same_camera + 2 * ~is_own, axis=1, kind='stable')
+  return Relevance(
+    queried=queried,
+    others=np.flatnonzero(~is_queried & (gallery.identity >= 0)),
+    own=np.take_along_axis(own, order, axis=1),
+    is_match=np.take_along_axis(is_own & ~same_camera, order, axis=1),
+    is_junk=np.take_along_axis(is_own & same_camera, order, axis=1),
+  )
+
+
+def match_ranks(
+  query_features: Floats,
+  gallery_features: Floats,
+  relevance: Relevance,
+  *,
+  mesh: jax.sharding.Mesh | None = None,
+) -> npt.NDArray[np.int64]:
+  """Computes the ranks of every query's matches by dot product, with junk removed.
+
+  Negatives with the score of a match rank before it, so a constant embedding scores nothing.
+
+  Args:
+    query_features: f32[Q, D].
+    gallery_features: f32[G, D].
+    relevance: from `judge_relevance`, for these queries and this gallery.
+    mesh: the devices that share the queries; by default those of this process.
+
+  Returns:
+    i64[Q, S], 0 is best, ascending; -1 after the last match.
+  """
+  mesh = mesh or make_mesh(jax.local_devices())
+  put, everywhere = functools.partial(jax.device_put, device=batch_sharding(mesh)), replicated(mesh)
+  compare_queried, compare_others = _compiled(mesh)
+  queries = np.asarray(query_features, np.float32)
+  # A block has queries with similar numbers of matches, because it makes as many comparisons as its longest row needs.
+  depth = relevance.is_match.sum(axis=1)
+  order = np.argsort(-depth, kind='stable')
+  num_queried, num_others = len(relevance.queried), len(relevance.others)
+  rows = mesh.size * min(
+    _rows_within(SCORE_BLOCK_BYTES // mesh.size, num_queried), 1 << (-(-len(queries) // mesh.size) - 1).bit_length()
+  )
+  columns = max(1, min(SCORE_BLOCK_BYTES // (4 * rows), num_others))
+
+  own_scores = np.zeros(relevance.own.shape, np.float32)
+  num_above = np.zeros(relevance.own.shape, np.int64)
+  num_pairs, compared = len(queries) * (num_queried + num_others), 0
+  progress = ProgressLog(logger, 'ranking', -(-num_pairs // MILLION), 'million pairs')
+  if num_queried:
+    gallery = jax.device_put(_gallery_part(gallery_features, relevance.queried, 0), everywhere)
+    for block in _slices(len(queries), rows):
+      i = order[block]
+      own = put(_padded(relevance.own[i].astype(np.int32), rows))
+      scores, counts = compare_queried(put(_padded(queries[i], rows)), gallery, own, int(depth[i[0]]))
+      own_scores[i], num_above[i] = np.asarray(scores)[: len(i)], np.asarray(counts)[: len(i)]
+      compared += len(i) * num_queried
+      progress.update(compared // MILLION)
+    del gallery
+  for part in _slices(num_others, columns):
+    gallery = jax.device_put(_gallery_part(gallery_features, relevance.others[part], columns), everywhere)
+    for block in _slices(len(queries), rows):
+      i = order[block]
+      own = put(_padded(own_scores[i], rows))
+      counts = compare_others(put(_padded(queries[i], rows)), gallery, own, int(depth[i[0]]))
+      num_above[i] += np.asarray(counts)[: len(i)]
+      compared += len(i) * (part.stop - part.start)
+      progress.update(compared // MILLION)
+  return _ranks(own_scores, num_above, relevance)
+
+
+def match_ranks_of_scores(
+  blocks: Iterable[tuple[np.ndarray, np.ndarray]], relevance: Relevance
+) -> npt.NDArray[np.int64]:
+  """Like `match_ranks`, for scores that are not dot products.
+
+  Args:
+    blocks: indices of queries i64[B] with their scores of the gallery f32[B, G]; every query once.
+    relevance: from `judge_relevance`, for these queries and this gallery.
+  """
+  own_scores = np.zeros(relevance.own.shape, np.float32)
+  num_above = np.zeros(relevance.own.shape, np.int64)
+  ranked = np.concatenate([relevance.queried, relevance.others])
+  for queries, scores in blocks:
+    kept = scores[:, ranked]
+    own_scores[queries] = np.take_along_axis(kept, relevance.own[queries], axis=1)
+    for i, row in zip(queries, kept, strict=True):
+      matches = np.flatnonzero(relevance.is_match[i])
+      num_above[i, matches] = [np.count_nonzero(row >= own_scores[i, column]) for column in matches]
+  return _ranks(own_scores, num_above, relevance)
+
+
+def _ranks(own_scores: np.ndarray, num_above: np.ndarray, relevance: Relevance) -> npt.NDArray[np.int64]:
+  """Ranks from the scores of each query's own images f32[Q, S] and the number of images that reach them i64[Q, S].
+
+  The own images among those are subtracted: junk does not count, and matches are ranked among themselves.
+  """
+  ranks = np.full(own_scores.shape, -1)
+  for i, (scores, counts) in enumerate(zip(own_scores, num_above, strict=True)):
+    own = np.sort(scores[relevance.is_match[i] | relevance.is_junk[i]])
+    matches = scores[relevance.is_match[i]]
+    num_negatives = counts[relevance.is_match[i]] - (len(own) - np.searchsorted(own, matches))
+    ranks[i, : len(matches)] = np.sort(num_negatives) + np.arange(len(matches))
+  return ranks
 
 
 def _scores(query: Array, gallery: Array) -> Array:
@@ -74,166 +171,67 @@ def _scores(query: Array, gallery: Array) -> Array:
 
 
 def _count_above(scores: Array, own: Array, depth: Array) -> Array:
-  """For each of the first `depth` columns of own [B, S] the scores [B, N] that are at least as high: i32[B, S].
+  """For each of the first `depth` columns of own [B, S], the number of scores [B, N] at least as high: i32[B, S].
 
-  Strip by strip: every column passes over the scores again, which is five times faster while they are in the cache.
+  Works in strips: every column reads the scores again, which is five times faster while they are in the cache.
   """
 
   def count_strip(strip: tuple[Array, Array]) -> Array:
     scores, own = strip
 
-    def count(column: Array, above: Array) -> Array:
-      return above.at[:, column].set((scores >= own[:, column][:, None]).sum(-1, dtype=jnp.int32))
+    def count_column(column: Array, above: Array) -> Array:
+      counts: Array = above.at[:, column].set((scores >= own[:, column][:, None]).sum(-1, dtype=jnp.int32))
+      return counts
 
-    return jax.lax.fori_loop(0, depth, count, jnp.zeros_like(own, jnp.int32))
+    above: Array = jax.lax.fori_loop(0, depth, count_column, jnp.zeros_like(own, jnp.int32))
+    return above
 
-  rows = _fitting(scores.shape[1], STRIP_BYTES)
+  rows = _rows_within(STRIP_BYTES, scores.shape[1])
   strips = jax.tree.map(lambda x: x.reshape(-1, min(rows, len(x)), x.shape[1]), (scores, own))
-  return jax.lax.map(count_strip, strips).reshape(own.shape)
+  counts: Array = jax.lax.map(count_strip, strips).reshape(own.shape)
+  return counts
 
 
-def _near(query: Array, gallery: Array, columns: Array, depth: Array) -> tuple[Array, Array]:
-  """Scores of each query's own person f32[B, S], and how many of all N reach each of them, itself included."""
+def _compare_queried(query: Array, gallery: Array, own: Array, depth: Array) -> tuple[Array, Array]:
+  """Scores of each query's own images f32[B, S], and how many of all N reach each of them, itself included."""
   scores = _scores(query, gallery)
-  own = jnp.take_along_axis(scores, columns, axis=1)
-  return own, _count_above(scores, own, depth)
+  own_scores = jnp.take_along_axis(scores, own, axis=1)
+  return own_scores, _count_above(scores, own_scores, depth)
 
 
-def _far(query: Array, gallery: Array, own: Array, depth: Array) -> Array:
-  return _count_above(_scores(query, gallery), own, depth)
+def _compare_others(query: Array, gallery: Array, own_scores: Array, depth: Array) -> Array:
+  return _count_above(_scores(query, gallery), own_scores, depth)
 
 
 @functools.cache
 def _compiled(mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
-  """`_near` and `_far` with the queries split over the devices; each goes through its own."""
-  split, whole = PartitionSpec(DATA_AXIS), PartitionSpec()
-  near = jax.shard_map(_near, mesh=mesh, in_specs=(split, whole, split, whole), out_specs=split)
-  far = jax.shard_map(_far, mesh=mesh, in_specs=(split, whole, split, whole), out_specs=split)
-  return jax.jit(near), jax.jit(far)
+  """`_compare_queried` and `_compare_others` with the queries split over the devices; no device waits for another."""
+  split, copied = batch_sharding(mesh).spec, replicated(mesh).spec
+  shard_map = functools.partial(jax.shard_map, mesh=mesh, in_specs=(split, copied, split, copied), out_specs=split)
+  return jax.jit(shard_map(_compare_queried)), jax.jit(shard_map(_compare_others))
 
 
-def _fitting(size: int, num_bytes: int) -> int:
-  """How many rows of `size` scores fit in `num_bytes`: a power of two, so that strips divide blocks."""
+def _rows_within(num_bytes: int, size: int) -> int:
+  """Returns how many rows of `size` scores fit in `num_bytes`: a power of two, so that strips divide blocks."""
   return 1 << max(0, (num_bytes // (4 * max(size, 1))).bit_length() - 1)
 
 
-def _runs(total: int, size: int) -> Iterator[slice]:
+def _round_up(count: int, multiple: int) -> int:
+  return -(-count // multiple) * multiple
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
   for start in range(0, total, size):
     yield slice(start, min(start + size, total))
 
 
 def _padded(rows: np.ndarray, size: int) -> np.ndarray:
-  missing = [(0, size - len(rows))] + [(0, 0)] * (rows.ndim - 1)
-  return np.pad(rows, missing) if size > len(rows) else rows
+  padding = [(0, size - len(rows))] + [(0, 0)] * (rows.ndim - 1)
+  return np.pad(rows, padding) if size > len(rows) else rows
 
 
-def _part_of_gallery(embedding: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
-  """f32[at least `size`, D]; the rows that fill it up are NaN and so reach no score."""
-  size = -(-max(size, len(index)) // LANES) * LANES
-  part = np.full((size, embedding.shape[1]), np.nan, np.float32)
-  part[: len(index)] = embedding[index]
+def _gallery_part(features: Floats, index: np.ndarray, size: int) -> np.ndarray:
+  """Returns f32[at least `size`, D]: the images at `index`, padded with NaN rows, whose scores are above none."""
+  part = np.full((_round_up(max(size, len(index)), LANES), features.shape[1]), np.nan, np.float32)
+  part[: len(index)] = features[index]
   return part
-
-
-def match_ranks(
-  query_embedding: np.ndarray,
-  gallery_embedding: np.ndarray,
-  relations: Relations,
-  *,
-  mesh: jax.sharding.Mesh | None = None,
-  log: Log | None = None,
-) -> np.ndarray:
-  """Ranks of every query's matches by dot product, junk removed.
-
-  Wrong pictures with the score of a match rank before it, so an embedding that says nothing earns nothing.
-
-  Args:
-    query_embedding: f32[Q, D].
-    gallery_embedding: f32[G, D].
-    relations: of `relate`.
-    mesh: whose devices share the queries; this process's by default.
-    log: takes progress lines when it takes long.
-
-  Returns:
-    i64[Q, S], 0 is best, ascending; -1 after the last match.
-  """
-  mesh = mesh or make_mesh(jax.local_devices())
-  split, everywhere = batch_sharding(mesh), replicated(mesh)
-  queries = np.asarray(query_embedding, np.float32)
-  # Queries with as many matches share a block: it compares as often as its longest row needs.
-  depth = relations.match.sum(axis=1)
-  order = np.argsort(-depth, kind='stable')
-  num_near, num_far = len(relations.near), len(relations.far)
-  rows = mesh.size * min(
-    _fitting(num_near, SCORE_BLOCK_BYTES // mesh.size), 1 << (-(-len(queries) // mesh.size) - 1).bit_length()
-  )
-  far_rows = max(1, min(SCORE_BLOCK_BYTES // (4 * rows), num_far))
-
-  own = np.zeros(relations.columns.shape, np.float32)
-  above = np.zeros(relations.columns.shape, np.int64)
-  total = len(queries) * (num_near + num_far)
-  progress, last = Progress(-(-total // MILLION), unit='million pairs'), time.monotonic()
-  done = 0
-
-  def told(block: slice, size: int) -> None:
-    nonlocal done, last
-    done += (block.stop - block.start) * size
-    if log and time.monotonic() - last > PROGRESS_SECONDS:
-      log(f'ranking: {progress.line(done // MILLION)}')
-      last = time.monotonic()
-
-  put, (near, far) = functools.partial(jax.device_put, device=split), _compiled(mesh)
-  if num_near:
-    gallery = jax.device_put(_part_of_gallery(gallery_embedding, relations.near, 0), everywhere)
-    for block in _runs(len(queries), rows):
-      i = order[block]
-      columns = put(_padded(relations.columns[i].astype(np.int32), rows))
-      scores, counts = near(put(_padded(queries[i], rows)), gallery, columns, int(depth[i[0]]))
-      own[i], above[i] = np.asarray(scores)[: len(i)], np.asarray(counts)[: len(i)]
-      told(block, num_near)
-    del gallery
-  for chunk in _runs(num_far, far_rows):
-    gallery = jax.device_put(_part_of_gallery(gallery_embedding, relations.far[chunk], far_rows), everywhere)
-    for block in _runs(len(queries), rows):
-      i = order[block]
-      counts = far(put(_padded(queries[i], rows)), gallery, put(_padded(own[i], rows)), int(depth[i[0]]))
-      above[i] += np.asarray(counts)[: len(i)]
-      told(block, chunk.stop - chunk.start)
-  return _ranks(own, above, relations)
-
-
-def match_ranks_of_scores(
-  blocks: Iterable[tuple[np.ndarray, np.ndarray]], relations: Relations, num_queries: int
-) -> np.ndarray:
-  """As `match_ranks`, for scores that are no dot products.
-
-  Args:
-    blocks: runs of queries i64[B] with their scores of the whole gallery f32[B, G].
-    relations: of `relate`.
-    num_queries: over all blocks.
-  """
-  own = np.zeros((num_queries, relations.columns.shape[1]), np.float32)
-  above = np.zeros(own.shape, np.int64)
-  ranked = np.concatenate([relations.near, relations.far])
-  for queries, scores in blocks:
-    kept = scores[:, ranked]
-    own[queries] = np.take_along_axis(kept, relations.columns[queries], axis=1)
-    for i, row in zip(queries, kept, strict=True):
-      there = np.flatnonzero(relations.match[i])
-      above[i, there] = [np.count_nonzero(row >= own[i, column]) for column in there]
-  return _ranks(own, above, relations)
-
-
-def _ranks(own: np.ndarray, above: np.ndarray, relations: Relations) -> np.ndarray:
-  """Ranks from the scores of each query's own person f32[Q, S] and the pictures that reach them i64[Q, S].
-
-  Of those, the person's own are taken off again: matches get the place among themselves instead, the others are junk.
-  """
-  ranks = np.full(own.shape, -1)
-  for i, (scores, counts) in enumerate(zip(own, above, strict=True)):
-    there = relations.match[i] | relations.junk[i]
-    mine = np.sort(scores[there])
-    match = scores[relations.match[i]]
-    wrong = counts[relations.match[i]] - (len(mine) - np.searchsorted(mine, match))
-    ranks[i, : len(match)] = np.sort(wrong) + np.arange(len(match))
-  return ranks

@@ -1,8 +1,9 @@
-"""ImageNet weights for the backbones: torchvision's ResNet-50 as .pth or .safetensors."""
+"""Loads ImageNet weights for the backbones: torchvision's ResNet-50 as .pth or .safetensors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+import logging
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +11,26 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from dgnet_jax.config import UserError
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.strict import check_state_dict, load_strictly
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_names import imagenet_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.types import Teacher
 
-FROM_TEACHER = 'teacher'  # in place of a path: the re-id network's backbone starts as the trained teacher's
-ANY_NUMBER_OF_PEOPLE = 2  # the backbone's shapes are the same for all
+logger = logging.getLogger(__name__)
+
+FROM_TEACHER = 'teacher'  # instead of a path: the re-id network's backbone starts as the trained teacher's
+NUM_IDENTITIES = 2  # any number: the shapes of a backbone do not depend on it
+Network = Literal['reid', 'teacher']
 
 
 def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """A bare state dict from a file of torch.save, or of safetensors if it is named .safetensors.
+  """Reads a state dict that torch.save wrote, or safetensors if the file is named .safetensors.
 
   Raises:
-    UserError: it is missing, damaged, or holds something else.
+    UserError: the file is missing or damaged, or holds something else.
   """
   path = pathlib.Path(path)
   if path.suffix != '.safetensors':
@@ -35,58 +40,64 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   try:
     return check_state_dict(safetensors.numpy.load_file(path), str(path))
   except (safetensors.SafetensorError, KeyError, ValueError) as error:
-    raise UserError(f'{path}: damaged, or no safetensors file ({error}); copy or download it again') from error
+    raise UserError(f'{path}: damaged, or not a safetensors file ({error}); download or copy it again') from error
 
 
-def load_backbone(
-  config: Any, network: str, *, teacher: Teacher | None = None, log: Callable[[str], None] = print
-) -> Mapping[str, Any] | None:
-  """Parameters and BatchNorm statistics for the backbone of a fresh network.
+def load_backbone(config: Config, network: Network, *, teacher: Teacher | None = None) -> Mapping[str, Any] | None:
+  """Loads the pretrained backbone of a new network.
 
   Args:
-    config: `reid.pretrained` or `teacher.pretrained` names the file, '' none; `reid.pretrained` may be 'teacher'.
+    config: `reid.pretrained` or `teacher.pretrained` is a path, or '' for none; `reid.pretrained` may be 'teacher'.
     network: reid or teacher.
-    teacher: whose backbone is copied with 'teacher'.
-    log: takes lines for a person.
+    teacher: required if `reid.pretrained` is 'teacher'.
 
   Returns:
-    {'params', 'batch_stats'} of the backbone alone; None where no file is named.
+    {'params', 'batch_stats'} of the backbone, or None if no file is configured.
 
   Raises:
-    UserError: the file is missing, damaged, or of another network; names the field, the file and every array.
+    UserError: the file is missing or damaged, or belongs to another network. The message names the field, the file and
+      every array that does not fit.
   """
-  path = config[network].pretrained
+  section = config.reid if network == 'reid' else config.teacher
+  path = section.pretrained
   if not path:
     return None
   if network == 'reid' and path == FROM_TEACHER:
     if teacher is None:
-      raise ValueError('reid.pretrained=teacher needs the teacher')
-    log("reid: backbone from the teacher's")
-    # A copy: the train step donates its state's buffers, and the teacher's must stay.
+      raise ValueError('reid.pretrained=teacher needs the argument `teacher`')
+    logger.info('reid: backbone copied from the teacher')
+    # A copy, because the train step donates the buffers of its state while the teacher stays in use.
     return {part: jax.tree.map(jnp.copy, getattr(teacher, part)['backbone']) for part in ('params', 'batch_stats')}
-  make = {'reid': make_networks, 'teacher': make_teacher_network}[network]
-  made: Any = make(config, ANY_NUMBER_OF_PEOPLE)
-  init = made.init_reid if network == 'reid' else made.init
-  params, batch_stats = jax.eval_shape(init, jax.random.key(0))
-  template = {'params': params, 'batch_stats': batch_stats}
-  entries = imagenet_entries(config[network].stage_sizes)
-  loaded = load_strictly(read_weights(path), entries, template, where=f'{network}.pretrained={path}', log=log)
-  log(f'{network}: backbone from {path}')
+  entries = imagenet_entries(section.stage_sizes)
+  loaded = load_strictly(
+    read_weights(path), entries, _variable_shapes(config, network), source=f'{network}.pretrained={path}'
+  )
+  logger.info(f'{network}: backbone from {path}')
   return {part: tree['backbone'] for part, tree in loaded.variables.items()}
 
 
-def check_pretrained(config: Any, workdir: str | pathlib.Path) -> None:
-  """Reads the pretrained weights of networks that a run is about to create: a mistake is told before work starts.
+def _variable_shapes(config: Config, network: Network) -> dict[str, Any]:
+  """Returns the shapes of a network's variables {'params', 'batch_stats'}."""
+  if network == 'reid':
+    init = make_networks(config, NUM_IDENTITIES).init_reid
+  else:
+    init = make_teacher_network(config, NUM_IDENTITIES).init
+  params, batch_stats = jax.eval_shape(init, jax.random.key(0))
+  return {'params': params, 'batch_stats': batch_stats}
+
+
+def check_pretrained(config: Config, workdir: str | pathlib.Path) -> None:
+  """Loads the pretrained weights that a run will need, so that mistakes are reported before it starts.
 
   Args:
-    config: validated.
-    workdir: of the run; what has begun in it needs them no more.
+    config: the run's config.
+    workdir: the run's work folder. Networks that already have a folder there need no pretrained weights.
 
   Raises:
-    UserError: as `load_backbone`.
+    UserError: as for `load_backbone`.
   """
   workdir = pathlib.Path(workdir)
   if config.reid.pretrained != FROM_TEACHER and not (workdir / 'checkpoints').is_dir():
-    load_backbone(config, 'reid', log=lambda line: None)
+    load_backbone(config, 'reid')
   if not config.teacher.checkpoint and not (workdir / 'teacher').is_dir():
-    load_backbone(config, 'teacher', log=lambda line: None)
+    load_backbone(config, 'teacher')

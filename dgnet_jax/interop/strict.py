@@ -1,21 +1,24 @@
-"""State dicts read strictly: every name and shape must be the one expected, or all that is wrong is told at once."""
+"""Converts state dicts strictly: every name and shape must be as expected, and all problems are reported at once."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import fnmatch
+import logging
 from typing import Any
 
 import numpy as np
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop.torch_names import Entry, from_torch, torch_shapes
+
+logger = logging.getLogger(__name__)
 
 StateDict = Mapping[str, np.ndarray]
 
 # Arrays of the release that nothing reads: counters of BatchNorm calls (its momentum is fixed), the ImageNet head,
-# which gets no gradient (release fact 20), AdaIN's running statistics, which never move (fact 20), and those of the
-# discriminator, which always normalises by the batch.
-WITHOUT_A_PLACE = (
+# which gets no gradient (release fact 20), AdaIN's running statistics, which never change (fact 20), and those of the
+# discriminator, which always normalizes with batch statistics.
+UNUSED_ARRAYS = (
   '*num_batches_tracked',
   'model.fc.weight',
   'model.fc.bias',
@@ -30,7 +33,13 @@ WITHOUT_A_PLACE = (
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """variables: ours, float32. extras: what the state dict has of `WITHOUT_A_PLACE`. order: all its names."""
+  """A converted state dict.
+
+  Attributes:
+    variables: ours, float32.
+    extras: its `UNUSED_ARRAYS`.
+    order: all its names.
+  """
 
   variables: dict[str, Any]
   extras: dict[str, np.ndarray]
@@ -41,19 +50,23 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
   return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def has_no_place(name: str) -> bool:
-  """Whether the release's array of this name is one that ours lack."""
-  return _matches(name, WITHOUT_A_PLACE)
+def is_unused(name: str) -> bool:
+  """Returns True if an array of this name in the release has no counterpart here."""
+  return _matches(name, UNUSED_ARRAYS)
 
 
-def check_state_dict(value: Any, where: str) -> dict[str, np.ndarray]:
-  """`value` if it is names with arrays.
+def check_state_dict(value: Any, source: str) -> dict[str, np.ndarray]:
+  """Returns `value` if it is a state dict.
+
+  Args:
+    value: content of a file.
+    source: the file, for messages.
 
   Raises:
     UserError: it is something else.
   """
   if not isinstance(value, dict) or not value or not all(isinstance(x, np.ndarray) for x in value.values()):
-    raise UserError(f'{where}: no state dict (names with arrays) is in it')
+    raise UserError(f'{source}: not a state dict (names with arrays)')
   return {str(name): array for name, array in value.items()}
 
 
@@ -62,53 +75,58 @@ def load_strictly(
   entries: Sequence[Entry],
   template: Mapping[str, Any],
   *,
-  where: str,
+  source: str,
   drop: Sequence[str] | None = (),
-  log: Callable[[str], None] = print,
 ) -> Loaded:
-  """Our variables from a state dict in which nothing is missing, unexpected or of another shape.
+  """Converts a state dict in which no array is missing, unexpected or of another shape.
 
   Args:
-    state_dict: of the release, or of torchvision.
-    entries: what is expected.
-    template: our variables, or their shapes.
-    where: the file, for messages.
-    drop: patterns of unexpected names that may be left out; each name left out is told. None: the person has no say.
-    log: takes lines for a person.
+    state_dict: state dict of the release or of torchvision.
+    entries: the expected arrays.
+    template: our variables or their shapes.
+    source: the file, for messages.
+    drop: patterns of unexpected arrays that may be dropped; they are logged. None if the user cannot choose them.
 
   Raises:
-    UserError: every missing, unexpected and mis-shaped name, and those that are no floating-point numbers.
+    UserError: arrays are missing, unexpected, of another shape, or not floating-point. The message lists all of them.
   """
   expected = torch_shapes(template, entries)
-  missing = [name for name in expected if name not in state_dict]
-  extra = [n for n in state_dict if n not in expected and not has_no_place(n)]
-  dropped = [name for name in extra if _matches(name, drop or ())]
-  extra = [name for name in extra if name not in dropped]
+  unexpected = [name for name in state_dict if name not in expected and not is_unused(name)]
+  dropped = [name for name in unexpected if _matches(name, drop or ())]
   present = {name: array for name, array in state_dict.items() if name in expected}
-  misshaped = [
-    f'{name} {list(array.shape)}, expected {list(expected[name])}'
-    for name, array in present.items()
-    if array.shape != expected[name]
-  ]
-  whole_numbers = [f'{name} is {array.dtype}' for name, array in present.items() if array.dtype.kind in 'iub']
-  way_out = '' if drop is None else ' (--drop-extra PATTERN leaves them out)'
-  problems = _listed('missing', missing) + _listed(f'unexpected{way_out}', extra)
-  problems += _listed('of another shape', misshaped) + _listed('no floating-point numbers', whole_numbers)
-  if problems:
-    raise UserError('\n  '.join([f'{where} does not fit:', *problems]))
+  advice = '' if drop is None else ' (--drop-extra PATTERN drops them)'
+  problems = {
+    'missing': [name for name in expected if name not in state_dict],
+    f'unexpected{advice}': [name for name in unexpected if name not in dropped],
+    'of another shape': [
+      f'{name} {list(array.shape)}, expected {list(expected[name])}'
+      for name, array in present.items()
+      if array.shape != expected[name]
+    ],
+    'not floating-point': [f'{name} is {array.dtype}' for name, array in present.items() if array.dtype.kind in 'iub'],
+  }
+  lines = [f'{len(names)} {problem}: {", ".join(names)}' for problem, names in problems.items() if names]
+  if lines:
+    raise UserError('\n  '.join([f'{source} does not fit:', *lines]))
   if dropped:
-    log(f'{where}: dropped as asked: {", ".join(dropped)}')
-    gammas = [float(np.abs(state_dict[name]).max()) for name in dropped if name.endswith('.gamma')]
-    if gammas:
-      effect = f'add up to {max(gammas):.3g} times their output: without them results differ'
-      log(f'{where}: {len(gammas)} non-local blocks dropped {effect if max(gammas) else "added nothing (gamma is 0)"}')
+    _log_dropped(state_dict, dropped, source)
   converted = sorted({str(array.dtype) for array in present.values() if array.dtype != np.float32})
   if converted:
-    log(f'{where}: {", ".join(converted)} converted to float32')
-  extras = {n: array for n, array in state_dict.items() if n not in expected and has_no_place(n)}
+    logger.info(f'{source}: {", ".join(converted)} converted to float32')
+  extras = {name: array for name, array in state_dict.items() if name not in expected and is_unused(name)}
   single = {name: array.astype(np.float32, copy=False) for name, array in present.items()}
   return Loaded(from_torch(single, entries), extras, tuple(state_dict))
 
 
-def _listed(what: str, names: Sequence[str]) -> list[str]:
-  return [f'{len(names)} {what}: {", ".join(names)}'] if names else []
+def _log_dropped(state_dict: StateDict, dropped: Sequence[str], source: str) -> None:
+  """Logs the dropped names, and how much dropped non-local blocks contributed."""
+  logger.info(f'{source}: dropped as requested: {", ".join(dropped)}')
+  gammas = [float(np.abs(state_dict[name]).max()) for name in dropped if name.endswith('.gamma')]
+  largest = max(gammas, default=0.0)
+  if largest:
+    logger.warning(
+      f'{source}: {len(gammas)} non-local blocks dropped that add up to {largest:.3g} times their output; results will '
+      'differ'
+    )
+  elif gammas:
+    logger.info(f'{source}: {len(gammas)} non-local blocks dropped that contribute nothing (gamma is 0)')

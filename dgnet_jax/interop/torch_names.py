@@ -1,8 +1,6 @@
-"""Where each array of the release's state dicts lives in our parameter trees, and how its axes turn.
+"""Maps the arrays of the release's state dicts to our parameter trees.
 
-A table row is (release name, our path, kind); kind says the layout: conv (out, in, kh, kw) <-> (kh, kw, in, out),
-linear (out, in) <-> (in, out), vector as it is. Paths of BatchNorm statistics begin with 'batch_stats', all others
-with 'params'.
+Paths of BatchNorm statistics begin with 'batch_stats', all other paths with 'params'.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,16 +9,32 @@ from typing import Any
 
 import numpy as np
 
+from dgnet_jax.config.schema import (
+  DecoderConfig,
+  DiscriminatorConfig,
+  GeneratorConfig,
+  ReidConfig,
+  StructureEncoderConfig,
+  TeacherConfig,
+)
+
 Path = tuple[str, ...]
 
+# Order of the axes by kind of array.
 _TO_OURS = {'conv': (2, 3, 1, 0), 'linear': (1, 0), 'vector': (0,)}
-_NORM_NAMES = {'layer': ('gamma', 'beta'), 'batch': ('weight', 'bias')}
 _TO_TORCH = {'conv': (3, 2, 0, 1), 'linear': (1, 0), 'vector': (0,)}
+_NORM_NAMES = {'layer': ('gamma', 'beta'), 'batch': ('weight', 'bias')}
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One array: its name in the release, its path in our tree, and its layout."""
+  """One array.
+
+  Attributes:
+    name: name in the state dict.
+    path: path in our variables.
+    kind: conv ([out, in, h, w] in the state dict, [h, w, in, out] here), linear ([out, in] and [in, out]) or vector.
+  """
 
   name: str
   path: Path
@@ -28,7 +42,7 @@ class Entry:
 
 
 def _conv(name: str, path: Path, *, activation: str = 'none', norm: str = 'none') -> list[Entry]:
-  """A convolution layer, with what its activation and its normalisation learn."""
+  """Lists the arrays of a convolution with the parameters of its activation and normalization."""
   entries = [
     Entry(f'{name}.conv.weight', (*path, 'conv', 'kernel'), 'conv'),
     Entry(f'{name}.conv.bias', (*path, 'conv', 'bias'), 'vector'),
@@ -70,21 +84,22 @@ def _batch_norm(name: str, path: Path) -> list[Entry]:
   ]
 
 
-def generator_entries(config: Any) -> list[Entry]:
-  """The release's `gen` for the sizes and kinds in `config`. AdaIN's unused running statistics have no place in ours.
+def generator_entries(
+  generator: GeneratorConfig, structure_encoder: StructureEncoderConfig, decoder: DecoderConfig
+) -> list[Entry]:
+  """Returns the arrays of the release's `gen`.
 
-  Nor has `generator.non_local_residual` a counterpart in the release's code.
+  AdaIN's unused running statistics have no counterpart here; `generator.non_local_residual` has none in the release.
   """
-  return _encoder_entries(config) + _decoder_entries(config)
+  return _encoder_entries(structure_encoder, generator.activation) + _decoder_entries(decoder, generator.activation)
 
 
-def _encoder_entries(config: Any) -> list[Entry]:
-  activation = config.generator.activation
+def _encoder_entries(config: StructureEncoderConfig, activation: str) -> list[Entry]:
   encoder: Path = ('params', 'structure_encoder')
   entries = []
   for i in range(4):
     entries += _conv(f'enc_content.model.{i}', (*encoder, f'down_{i}'), activation=activation)
-  for i in range(config.structure_encoder.num_res_blocks):
+  for i in range(config.num_res_blocks):
     entries += _residual(f'enc_content.model.4.model.{i}', (*encoder, f'block_{i}'), activation=activation)
   pyramid = (*encoder, 'pyramid')
   entries += _conv('enc_content.model.5.conv1', (*pyramid, 'point'))
@@ -94,11 +109,10 @@ def _encoder_entries(config: Any) -> list[Entry]:
   return entries + _conv('enc_content.model.5.fuse', (*pyramid, 'fuse'))
 
 
-def _decoder_entries(config: Any) -> list[Entry]:
-  activation, non_local = config.generator.activation, config.decoder.non_local
+def _decoder_entries(config: DecoderConfig, activation: str) -> list[Entry]:
   decoder: Path = ('params', 'decoder')
   entries = []
-  for i in range(config.decoder.num_res_blocks):
+  for i in range(config.num_res_blocks):
     entries += _residual(f'dec.model.1.model.{i}', (*decoder, f'block_{i}'), activation=activation)
     for ours, theirs in (('scale', 'w'), ('shift', 'b')):
       path = (*decoder, f'adain_{ours}_{i}')
@@ -106,44 +120,48 @@ def _decoder_entries(config: Any) -> list[Entry]:
         name = f'mlp_{theirs}{i + 1}.model.{j}'
         entries += _linear(f'{name}.fc', (*path, f'linear_{j}'))
         entries += _activation(name, (*path, f'activation_{j}'), activation if j < 2 else 'none')
-  if non_local:
+  if config.non_local:
     entries += _non_local('dec.model.2', (*decoder, 'non_local'))
-  # The release counts its layers, so a non-local block shifts those behind it.
+  # The release numbers its layers, so a non-local block shifts those after it.
   for layer, name in ((3, 'up_0'), (5, 'up_1')):
-    entries += _conv(f'dec.model.{layer + non_local}', (*decoder, name), activation=activation, norm='layer')
+    entries += _conv(f'dec.model.{layer + config.non_local}', (*decoder, name), activation=activation, norm='layer')
   for layer, name in ((6, 'refine_0'), (7, 'refine_1')):
-    entries += _conv(f'dec.model.{layer + non_local}', (*decoder, name), activation=activation)
-  return entries + _conv(f'dec.model.{8 + non_local}', (*decoder, 'to_rgb'))
+    entries += _conv(f'dec.model.{layer + config.non_local}', (*decoder, name), activation=activation)
+  return entries + _conv(f'dec.model.{8 + config.non_local}', (*decoder, 'to_rgb'))
 
 
-def discriminator_entries(config: Any) -> list[Entry]:
-  """The release's `dis` for the sizes and kinds in `config`. Running statistics of norm batch have no place in ours."""
-  settings = config.discriminator
-  kind = {'activation': settings.activation, 'norm': settings.norm}
+def discriminator_entries(config: DiscriminatorConfig) -> list[Entry]:
+  """Returns the arrays of the release's `dis`. The running statistics of norm batch have no counterpart here."""
+  if config.gan_type == 'wgan':
+    return _critic_entries(config.activation)
+  kind = {'activation': config.activation, 'norm': config.norm}
   entries = []
-  if settings.gan_type == 'wgan':
-    path: Path = ('params', 'scale_0')
-    for i in range(6):
-      entries += _conv(f'cnn.{i}', (*path, f'conv_{i}'), activation=settings.activation)
-    entries.append(Entry('cnn.6.weight', (*path, 'score', 'kernel'), 'conv'))
-    entries.append(Entry('cnn.6.bias', (*path, 'score', 'bias'), 'vector'))
-    return entries
-  for scale in range(settings.num_scales):
-    path = ('params', f'scale_{scale}')
+  for scale in range(config.num_scales):
+    path: Path = ('params', f'scale_{scale}')
     layer = 5
     for i in range(layer):
       entries += _conv(f'cnns.{scale}.{i}', (*path, f'conv_{i}'), **kind)
-    if settings.non_local > 1:
+    if config.non_local > 1:
       entries += _non_local(f'cnns.{scale}.{layer}', (*path, 'non_local_before'))
       layer += 1
-    for i in range(settings.num_res_blocks):
+    for i in range(config.num_res_blocks):
       entries += _residual(f'cnns.{scale}.{layer}', (*path, f'block_{i}'), **kind)
       layer += 1
-    if settings.non_local:
+    if config.non_local:
       entries += _non_local(f'cnns.{scale}.{layer}', (*path, 'non_local_after'))
       layer += 1
     entries.append(Entry(f'cnns.{scale}.{layer}.weight', (*path, 'score', 'conv', 'kernel'), 'conv'))
     entries.append(Entry(f'cnns.{scale}.{layer}.bias', (*path, 'score', 'conv', 'bias'), 'vector'))
+  return entries
+
+
+def _critic_entries(activation: str) -> list[Entry]:
+  path: Path = ('params', 'scale_0')
+  entries = []
+  for i in range(6):
+    entries += _conv(f'cnn.{i}', (*path, f'conv_{i}'), activation=activation)
+  entries.append(Entry('cnn.6.weight', (*path, 'score', 'kernel'), 'conv'))
+  entries.append(Entry('cnn.6.bias', (*path, 'score', 'bias'), 'vector'))
   return entries
 
 
@@ -169,32 +187,32 @@ def _head_entries(theirs: str, ours: str) -> list[Entry]:
   return entries + _linear(f'{theirs}.classifier.0', ('params', ours, 'classifier'))
 
 
-def reid_entries(config: Any) -> list[Entry]:
-  """The release's `id` for the style in `config`. Its unused `model.fc` and step counters have no place in ours."""
+def reid_entries(config: ReidConfig) -> list[Entry]:
+  """Returns the arrays of the release's `id`. The unused `model.fc` and the step counters have no counterpart here."""
   heads = {
     'AB': {'classifier1': 'primary_head', 'classifier2': 'fine_head'},
     'normal': {'classifier': 'primary_head'},
-    'PCB': {f'classifier{i}': f'part_head_{i}' for i in range(config.reid.num_parts)},
-  }[config.reid.style]
-  entries = _resnet_entries(config.reid.stage_sizes)
+    'PCB': {f'classifier{i}': f'part_head_{i}' for i in range(config.num_parts)},
+  }[config.style]
+  entries = _resnet_entries(config.stage_sizes)
   return entries + [entry for theirs, ours in heads.items() for entry in _head_entries(theirs, ours)]
 
 
 def imagenet_entries(stage_sizes: Iterable[int]) -> list[Entry]:
-  """torchvision's ResNet, whose names lack the release's prefix; its classifier `fc` has no place in ours."""
+  """Returns the arrays of torchvision's ResNet, whose names lack the release's prefix, without its classifier `fc`."""
   return [dataclasses.replace(e, name=e.name.removeprefix('model.')) for e in _resnet_entries(stage_sizes)]
 
 
-def teacher_entries(config: Any) -> list[Entry]:
-  """The release's teacher (a plain `ft_net`)."""
-  return _resnet_entries(config.teacher.stage_sizes) + _head_entries('classifier', 'head')
+def teacher_entries(config: TeacherConfig) -> list[Entry]:
+  """Returns the arrays of the release's teacher, a plain `ft_net`."""
+  return _resnet_entries(config.stage_sizes) + _head_entries('classifier', 'head')
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry]) -> dict[str, Any]:
-  """Our variables {'params': ..., 'batch_stats': ...} from a state dict of the release.
+  """Converts a state dict to our variables {'params', 'batch_stats'}.
 
   Raises:
-    KeyError: naming every array of `entries` that the state dict lacks.
+    KeyError: the state dict lacks arrays of `entries`. The message lists them.
   """
   entries = list(entries)
   missing = [entry.name for entry in entries if entry.name not in state_dict]
@@ -210,22 +228,30 @@ def from_torch(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry]) -
 
 
 def torch_shapes(variables: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
-  """The shapes that `entries` have in a state dict when ours are those of `variables` (arrays or their forms)."""
+  """Returns the shapes of `entries` in a state dict.
+
+  Args:
+    variables: ours; arrays or anything else with a shape.
+    entries: arrays to look up.
+  """
   shapes = {}
   for entry in entries:
-    node: Any = variables
-    for key in entry.path:
-      node = node[key]
-    shapes[entry.name] = tuple(node.shape[axis] for axis in _TO_TORCH[entry.kind])
+    shape = _leaf(variables, entry.path).shape
+    shapes[entry.name] = tuple(shape[axis] for axis in _TO_TORCH[entry.kind])
   return shapes
 
 
 def to_torch(variables: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, np.ndarray]:
-  """A state dict of the release from our variables; only what both have."""
+  """Converts our variables to a state dict that has the arrays of `entries`."""
   state_dict = {}
   for entry in entries:
-    node: Any = variables
-    for key in entry.path:
-      node = node[key]
-    state_dict[entry.name] = np.ascontiguousarray(np.transpose(np.asarray(node), _TO_TORCH[entry.kind]))
+    array = np.asarray(_leaf(variables, entry.path))
+    state_dict[entry.name] = np.ascontiguousarray(np.transpose(array, _TO_TORCH[entry.kind]))
   return state_dict
+
+
+def _leaf(variables: Mapping[str, Any], path: Path) -> Any:
+  node: Any = variables
+  for key in path:
+    node = node[key]
+  return node

@@ -1,8 +1,9 @@
-"""Reads the pickles inside torch's files without executing anything that they ask for.
+"""Interprets the pickles in PyTorch's files without executing anything that they name.
 
-Python's unpicklers call what a file names, and honour every opcode even where a subclass admits few names. So here
-`pickletools`, which runs nothing, splits the stream into opcodes, and the thirty that torch writes get a meaning on
-data alone: a name is looked up in a table and never imported, a tensor becomes a `TensorRef`. All else is refused.
+Written by hand because Python's unpicklers call whatever a file names, and interpret every opcode even if a subclass
+restricts the names. Here `pickletools`, which executes nothing, splits the stream into opcodes. Only the thirty opcodes
+that torch writes are interpreted, and only on data: a name is looked up in a table and never imported, and a tensor
+becomes a `TensorRef`. Everything else is rejected.
 """
 
 from collections.abc import Callable
@@ -16,10 +17,10 @@ import warnings
 import ml_dtypes
 import numpy as np
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 
 Stream = io.BytesIO | mmap.mmap
-MAX_OPCODES = 2_000_000  # the release's largest file has 20,000
+MAX_OPCODES = 2_000_000  # the largest file of the release has 20,000
 
 STORAGE_DTYPES = {
   'torch.DoubleStorage': np.dtype(np.float64),
@@ -36,12 +37,12 @@ STORAGE_DTYPES = {
 
 
 class Malformed(Exception):
-  """The bytes are no pickle of torch's; the message says why."""
+  """The bytes are not a pickle that torch writes. The message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StorageRef:
-  """A run of numbers elsewhere in the file."""
+  """A storage: `count` elements elsewhere in the file."""
 
   key: str
   dtype: np.dtype
@@ -50,7 +51,7 @@ class StorageRef:
 
 @dataclasses.dataclass(frozen=True)
 class TensorRef:
-  """A view of a storage, counted in elements; what the file claims, not yet checked against the storage."""
+  """A tensor as a view of a storage, in elements; not yet checked against the size of the storage."""
 
   storage: StorageRef
   offset: int
@@ -60,7 +61,7 @@ class TensorRef:
 
 @dataclasses.dataclass(frozen=True)
 class _Name:
-  """module.name as the file spells it; stands for a function or class of torch's that is never imported."""
+  """A function or class, 'module.name', that the file refers to. It is never imported."""
 
   path: str
 
@@ -71,7 +72,7 @@ def _is_sizes(value: Any) -> bool:
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorRef:
   if not isinstance(storage, StorageRef) or not _is_sizes((offset,)) or not _is_sizes(shape) or not _is_sizes(strides):
-    raise Malformed('a tensor without a storage, or of no possible shape')
+    raise Malformed('a tensor without a storage, or with an invalid shape')
   if len(shape) != len(strides):
     raise Malformed(f'a tensor of {len(shape)} axes with {len(strides)} strides')
   return TensorRef(storage, offset, shape, strides)
@@ -79,25 +80,22 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Ten
 
 def _parameter(data: Any, *_: Any) -> TensorRef:
   if not isinstance(data, TensorRef):
-    raise Malformed('a parameter that is no tensor')
+    raise Malformed('a parameter that is not a tensor')
   return data
 
 
 def _size(sizes: Any) -> tuple[int, ...]:
   if not _is_sizes(sizes):
-    raise Malformed('a size that is none')
-  return sizes
+    raise Malformed('an invalid size')
+  return tuple(sizes)
 
 
 def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
-  made: dict[Any, Any] = {}
-  for key, value in pairs:
-    made[_key(key)] = value
-  return made
+  return {_key(key): value for key, value in pairs}
 
 
 def _key(key: Any) -> Any:
-  # Numbers and texts only: the hash of nested tuples, each twice in the next, would take for ever.
+  # No tuples: the time to hash one that contains another twice, and so on, grows exponentially with its depth.
   if not isinstance(key, str | int):
     raise Malformed(f'a dictionary with a key that is a {type(key).__name__}')
   return key
@@ -114,27 +112,27 @@ CALLABLE: dict[str, Callable[..., Any]] = {
 
 
 class _Machine:
-  """The stack of a pickle, with the opcodes that torch's files consist of."""
+  """A pickle machine with the opcodes that torch writes."""
 
-  def __init__(self, where: str) -> None:
-    self._where = where
+  def __init__(self, source: str) -> None:
+    self._source = source
     self._stack: list[Any] = []
     self._marks: list[list[Any]] = []
     self._memo: dict[int, Any] = {}
     self.storages: dict[str, StorageRef] = {}
 
   def run(self, stream: Stream) -> Any:
-    """The object that the pickle at the stream's position describes."""
+    """Returns the object that the pickle at the stream's position describes."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(Any, stream))):
       if count > MAX_OPCODES:
-        raise Malformed(f'more than {MAX_OPCODES} instructions')
+        raise Malformed(f'more than {MAX_OPCODES} opcodes')
       if opcode.name == 'STOP':
         return self._stack.pop()
       handler = _HANDLERS.get(opcode.name)
       if handler is None:
-        raise Malformed(f'the instruction {opcode.name}, which torch does not write')
+        raise Malformed(f'the opcode {opcode.name}, which torch does not write')
       handler(self, argument)
-    raise Malformed('the end is missing')
+    raise Malformed('the opcode STOP is missing')
 
   def push(self, value: Any) -> None:
     self._stack.append(value)
@@ -166,12 +164,12 @@ class _Machine:
     self.push(self._memo[index])
 
   def name(self, path: str) -> None:
-    """Pushes a name of the table; refuses every other."""
+    """Pushes a name from the tables; rejects all others."""
     if path not in CALLABLE and path not in STORAGE_DTYPES:
       raise UserError(
-        f'{self._where}: refused, because it asks for {path[:100]!r}: only tensors, numbers, texts, lists and '
-        'dictionaries are read, and nothing of a file is ever executed. If you trust the file, load it where it was '
-        'made and save a state dict: torch.save(model.state_dict(), FILE).'
+        f'{self._source}: rejected because it refers to {path[:100]!r}. Only tensors, numbers, strings, lists and '
+        'dictionaries are read, and nothing in a file is executed. If you trust the file, load it where it was '
+        'created and save a state dict: torch.save(model.state_dict(), FILE).'
       )
     self.push(_Name(path))
 
@@ -182,24 +180,24 @@ class _Machine:
   def call(self, _: Any) -> None:
     arguments, function = self._stack.pop(), self._stack.pop()
     if not isinstance(function, _Name) or function.path not in CALLABLE or not isinstance(arguments, tuple):
-      raise Malformed('a call of what is no function')
+      raise Malformed('a call of something that is not a function')
     self.push(CALLABLE[function.path](*arguments))
 
   def build(self, _: Any) -> None:
     """Drops the attributes of an OrderedDict (module versions) or Parameter."""
     self._stack.pop()
     if not isinstance(self._stack[-1], dict | TensorRef):
-      raise Malformed('attributes of what has none')
+      raise Malformed('attributes of an object that has none')
 
   def storage(self, _: Any) -> None:
     identity = self._stack.pop()
     if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != 'storage':
-      raise Malformed('a reference to something that is no storage')
+      raise Malformed('a reference to something that is not a storage')
     _, kind, key, _, count, *view = identity
     if not isinstance(kind, _Name) or kind.path not in STORAGE_DTYPES or not isinstance(key, str):
       raise Malformed('a storage without a type or key')
     if not _is_sizes((count,)) or any(part is not None for part in view):
-      raise Malformed(f'the storage {key[:40]!r} is a view of another, or of no possible size')
+      raise Malformed(f'the storage {key[:40]!r} is a view of another, or has an invalid size')
     ref = StorageRef(key, STORAGE_DTYPES[kind.path], count)
     if self.storages.setdefault(key, ref) != ref:
       raise Malformed(f'the storage {key[:40]!r} has two types or sizes')
@@ -214,7 +212,7 @@ class _Machine:
 
   def _extend(self, items: list[Any]) -> None:
     if not isinstance(self._stack[-1], list):
-      raise Malformed('an element of what is no list')
+      raise Malformed('an element appended to something that is not a list')
     self._stack[-1].extend(items)
 
   def set_item(self, _: Any) -> None:
@@ -226,7 +224,7 @@ class _Machine:
 
   def _update(self, items: list[Any]) -> None:
     if not isinstance(self._stack[-1], dict):
-      raise Malformed('an entry of what is no dictionary')
+      raise Malformed('an entry set in something that is not a dictionary')
     for key, value in zip(items[::2], items[1::2], strict=True):
       self._stack[-1][_key(key)] = value
 
@@ -261,26 +259,26 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
 }
 
 
-def read_pickle(stream: Stream, where: str) -> tuple[Any, dict[str, StorageRef]]:
-  """One pickle from the stream's position; the stream then stands behind it.
+def read_pickle(stream: Stream, source: str) -> tuple[Any, dict[str, StorageRef]]:
+  """Interprets one pickle, and leaves the stream at its end.
 
   Args:
-    stream: of bytes that are at hand.
-    where: the file's name, for messages.
+    stream: a stream at the start of the pickle.
+    source: the file, for messages.
 
   Returns:
-    Dictionaries, lists, tuples, numbers, texts and `TensorRef`s, which may still contain themselves; and the storages
-    by key.
+    Dictionaries, lists, tuples, numbers, strings and `TensorRef`s, which may contain themselves; and the storages by
+    key.
 
   Raises:
-    UserError: the pickle names a class or function that is none of torch's few.
-    Malformed: it is none of torch's pickles.
+    UserError: the pickle refers to a class or function that is not in the tables.
+    Malformed: the bytes are not a pickle that torch writes.
   """
-  machine = _Machine(where)
+  machine = _Machine(source)
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore', DeprecationWarning)  # odd escapes in texts that are refused anyway
+      warnings.simplefilter('ignore', DeprecationWarning)  # invalid escapes in strings that are rejected anyway
       return machine.run(stream), machine.storages
   except (ValueError, IndexError, KeyError, TypeError, UnicodeError, OverflowError) as error:
-    # pickletools and the handlers meet anything here: ends of data, missing stack entries, wrong argument counts.
+    # Malformed input makes pickletools and the handlers raise these: truncated data, an empty stack, wrong arguments.
     raise Malformed(f'{type(error).__name__}: {error}') from error

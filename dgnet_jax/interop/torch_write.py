@@ -1,4 +1,7 @@
-"""Writes files that torch.load(weights_only=True) reads: the zip format of PyTorch 1.6 and later."""
+"""Writes files that torch.load(weights_only=True) reads: the zip format of PyTorch 1.6 and later.
+
+Written by hand because the only library that writes them is torch itself, which is not a dependency.
+"""
 
 from collections import OrderedDict
 import io
@@ -9,36 +12,36 @@ import zipfile
 
 import numpy as np
 
-from dgnet_jax.files import whole_file
 from dgnet_jax.interop.torch_pickle import STORAGE_DTYPES
+from dgnet_jax.utils.atomic_files import atomic_file
 
-ALIGNMENT = 64  # bytes; torch maps storages that begin at such an offset into memory
+ALIGNMENT = 64  # bytes; torch can map a storage into memory if it starts at a multiple of this
 LOCAL_HEADER_BYTES = 30  # of a zip entry, before its name
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal contents make equal files
+EPOCH = (1980, 1, 1, 0, 0, 0)  # time stamp of every entry, so that equal contents give equal files
 
 _STORAGES = {dtype: path.rpartition('.') for path, dtype in STORAGE_DTYPES.items()}
 
 
 def write_torch(path: str | os.PathLike[str], tree: Any) -> None:
-  """Writes `tree` as torch.save would; the file appears whole or not at all.
+  """Writes `tree` as torch.save would, atomically.
 
   Args:
-    path: of the file; missing folders are made.
-    tree: dictionaries (an OrderedDict stays one) with texts or whole numbers as keys, lists, tuples, numbers, texts,
-      None, and arrays of a dtype that torch's storages have.
+    path: the file to write; missing folders are created.
+    tree: dictionaries (an OrderedDict stays one) with string or int keys, lists, tuples, numbers, strings, None, and
+      arrays of a dtype that torch's storages have.
 
   Raises:
-    TypeError: something else is in it.
+    TypeError: `tree` has a value of another type.
   """
   pickler = _Pickler()
   pickle = pickler.dump(tree)
-  with whole_file(path) as aside, aside.open('wb') as file, zipfile.ZipFile(file, 'w') as archive:
+  with atomic_file(path) as temporary, temporary.open('wb') as file, zipfile.ZipFile(file, 'w') as archive:
 
     def add(name: str, content: bytes) -> None:
       entry = zipfile.ZipInfo(f'archive/{name}', EPOCH)
       begin = file.tell() + LOCAL_HEADER_BYTES + len(entry.filename) + 4
       padding = -begin % ALIGNMENT
-      entry.extra = struct.pack('<2sH', b'FB', padding) + bytes(padding)  # torch's own name for padding
+      entry.extra = struct.pack('<2sH', b'FB', padding) + bytes(padding)  # the field that torch pads with
       archive.writestr(entry, content)
 
     add('data.pkl', pickle)
@@ -49,14 +52,14 @@ def write_torch(path: str | os.PathLike[str], tree: Any) -> None:
 
 
 class _Pickler:
-  """Protocol 2, without a memo: every value is written out where it stands."""
+  """Writes protocol 2 without a memo: a value that occurs twice is written twice."""
 
   def __init__(self) -> None:
     self._out = io.BytesIO()
     self.arrays: list[np.ndarray] = []
 
   def dump(self, tree: Any) -> bytes:
-    """The pickle of `tree`; its arrays are then in `arrays`, by storage key."""
+    """Returns the pickle of `tree` and collects its arrays in `arrays`, in the order of their storage keys."""
     self._out.write(b'\x80\x02')
     self._add(tree)
     self._out.write(b'.')

@@ -1,7 +1,7 @@
-"""Discriminator against generator: three families of losses, and the gradient penalty.
+"""Adversarial losses, in three families, and the gradient penalty.
 
-Scores are sequences with one array per image scale, the first axis of each counting examples: f32[B], f32[B, h, w] or
-f32[B, h, w, 1]. Each example's loss is a mean over a map's pixels, summed over scales (release fact 14).
+Scores are a sequence with one array per image scale: f32[B], f32[B, h, w] or f32[B, h, w, 1]. An example's loss is the
+mean over a score map, summed over scales (release fact 14).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,149 +11,155 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.losses.checks import example_mean, example_sum, full_precision
-from dgnet_jax.types import Array
+from dgnet_jax.losses.reductions import mean_per_example, sum_per_example
+from dgnet_jax.types import Array, at_least_float32
 
 Scores = Sequence[Array]
 ScoreFn = Callable[[Array], Array]
 
 
 def lsgan_discriminator_loss(real_scores: Scores, fake_scores: Scores) -> Array:
-  """Least squares: real scores should be 1, fake ones 0.
+  """Least-squares loss with targets 1 for real and 0 for generated images.
 
-  Paper: eq. 7, in the release's least-squares form (fact 14).
+  Paper: eq. 7, in the release's least-squares form (release fact 14).
 
   Args:
-    real_scores: f32[B, ...] per scale, on real pictures.
-    fake_scores: f32[B, ...] per scale, on generated pictures that the caller has detached.
+    real_scores: f32[B, ...] per scale, on real images.
+    fake_scores: f32[B, ...] per scale, on generated images, which the caller has detached.
 
   Returns:
     f32[B].
 
   Raises:
-    ValueError: numbers of scales, or shapes, differ.
+    ValueError: the numbers of scales or the shapes differ.
   """
   _check_pairs(real_scores, fake_scores)
   return _over_scales(
-    lambda fake, real: example_mean(fake**2) + example_mean((real - 1) ** 2), fake_scores, real_scores
+    lambda fake, real: mean_per_example(fake**2) + mean_per_example((real - 1) ** 2), fake_scores, real_scores
   )
 
 
 def lsgan_generator_loss(fake_scores: Scores) -> Array:
-  """Least squares: fake scores should be 1. The release counts it twice (fact 14).
+  """Computes twice the least-squares loss with target 1 for generated images (release fact 14).
 
   Args:
-    fake_scores: f32[B, ...] per scale, on generated pictures.
+    fake_scores: f32[B, ...] per scale, on generated images.
 
   Returns:
     f32[B].
 
   Raises:
-    ValueError: there is no scale, or batch sizes differ.
+    ValueError: there are no scales, or the batch sizes differ.
   """
   _check_scores(fake_scores)
-  return _over_scales(lambda fake: 2 * example_mean((fake - 1) ** 2), fake_scores)
+  return _over_scales(lambda fake: 2 * mean_per_example((fake - 1) ** 2), fake_scores)
 
 
 def nonsaturating_discriminator_loss(real_scores: Scores, fake_scores: Scores) -> Array:
-  """Binary cross-entropy of sigmoid(score): real is 1, fake is 0 (the release's nsgan).
+  """Binary cross-entropy of sigmoid(score) with targets 1 for real and 0 for generated images (the release's nsgan).
 
   Args:
-    real_scores: f32[B, ...] per scale, on real pictures, before the sigmoid.
-    fake_scores: f32[B, ...] per scale, on generated pictures that the caller has detached.
+    real_scores: f32[B, ...] per scale, on real images, before the sigmoid.
+    fake_scores: f32[B, ...] per scale, on generated images, which the caller has detached.
 
   Returns:
     f32[B], in nats.
 
   Raises:
-    ValueError: numbers of scales, or shapes, differ.
+    ValueError: the numbers of scales or the shapes differ.
   """
   _check_pairs(real_scores, fake_scores)
   softplus = jax.nn.softplus
   return _over_scales(
-    lambda fake, real: example_mean(softplus(fake)) + example_mean(softplus(-real)), fake_scores, real_scores
+    lambda fake, real: mean_per_example(softplus(fake)) + mean_per_example(softplus(-real)), fake_scores, real_scores
   )
 
 
 def nonsaturating_generator_loss(fake_scores: Scores) -> Array:
-  """Binary cross-entropy of sigmoid(score): fake should pass for real.
+  """Binary cross-entropy of sigmoid(score) with target 1 for generated images.
 
   Args:
-    fake_scores: f32[B, ...] per scale, on generated pictures, before the sigmoid.
+    fake_scores: f32[B, ...] per scale, on generated images, before the sigmoid.
 
   Returns:
     f32[B], in nats.
 
   Raises:
-    ValueError: there is no scale, or batch sizes differ.
+    ValueError: there are no scales, or the batch sizes differ.
   """
   _check_scores(fake_scores)
-  return _over_scales(lambda fake: example_mean(jax.nn.softplus(-fake)), fake_scores)
+  return _over_scales(lambda fake: mean_per_example(jax.nn.softplus(-fake)), fake_scores)
 
 
 def wasserstein_discriminator_loss(real_scores: Scores, fake_scores: Scores, *, drift_weight: float = 0.001) -> Array:
-  """Fake minus real score, plus the squares of both, which keep scores from drifting off (release fact 15).
+  """Generated minus real score, plus a penalty on squared scores that keeps them from drifting (release fact 15).
 
   Args:
-    real_scores: f32[B, ...] per scale, on real pictures.
-    fake_scores: f32[B, ...] per scale, on generated pictures that the caller has detached.
-    drift_weight: of the sum of squares of an example's scores. The release also sums them over the batch: its number
-      is the batch mean at a weight of 0.001 * B.
+    real_scores: f32[B, ...] per scale, on real images.
+    fake_scores: f32[B, ...] per scale, on generated images, which the caller has detached.
+    drift_weight: weight of the sum of an example's squared scores. The release also sums over the batch, which equals
+      the batch mean with a weight of 0.001 * B.
 
   Returns:
     f32[B].
 
   Raises:
-    ValueError: numbers of scales, or shapes, differ.
+    ValueError: the numbers of scales or the shapes differ.
   """
   _check_pairs(real_scores, fake_scores)
 
   def at_scale(fake: Array, real: Array) -> Array:
-    drift = example_sum(fake**2) + example_sum(real**2)
-    return example_mean(fake) - example_mean(real) + drift_weight * drift
+    drift = sum_per_example(fake**2) + sum_per_example(real**2)
+    return mean_per_example(fake) - mean_per_example(real) + drift_weight * drift
 
   return _over_scales(at_scale, fake_scores, real_scores)
 
 
 def wasserstein_generator_loss(fake_scores: Scores, *, drift_weight: float = 0.001) -> Array:
-  """Minus the fake score, plus its square (release fact 15).
+  """Negative score of generated images, plus a penalty on squared scores (release fact 15).
 
   Args:
-    fake_scores: f32[B, ...] per scale, on generated pictures.
+    fake_scores: f32[B, ...] per scale, on generated images.
     drift_weight: as in `wasserstein_discriminator_loss`.
 
   Returns:
     f32[B].
 
   Raises:
-    ValueError: there is no scale, or batch sizes differ.
+    ValueError: there are no scales, or the batch sizes differ.
   """
   _check_scores(fake_scores)
-  return _over_scales(lambda fake: drift_weight * example_sum(fake**2) - example_mean(fake), fake_scores)
+  return _over_scales(lambda fake: drift_weight * sum_per_example(fake**2) - mean_per_example(fake), fake_scores)
 
 
-def unchanged(scores: Array) -> Array:
+def _unchanged(scores: Array) -> Array:
   return scores
 
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialLosses:
-  """One family: what either side minimises, and the function of the scores whose gradient is penalised."""
+  """One family of losses.
+
+  Attributes:
+    discriminator: maps scores of real and of generated images to f32[B].
+    generator: maps scores of generated images to f32[B].
+    score_transform: elementwise; the penalty is on the gradient of the transformed scores.
+  """
 
   discriminator: Callable[[Scores, Scores], Array]
   generator: Callable[[Scores], Array]
-  penalized: Callable[[Array], Array] = unchanged
+  score_transform: Callable[[Array], Array] = _unchanged
 
 
 def adversarial_losses(gan_type: str, batch_size: int) -> AdversarialLosses:
-  """The losses that the release calls lsgan, nsgan and wgan (facts 14 and 15).
+  """Returns the losses that the release calls lsgan, nsgan or wgan (release facts 14 and 15).
 
   Args:
     gan_type: lsgan, nsgan or wgan.
-    batch_size: examples that a loss is averaged over; the release's drift term is a sum over them.
+    batch_size: number of examples over which a loss is averaged; the release sums its drift term over them.
 
   Raises:
-    ValueError: unknown type.
+    ValueError: the type is unknown.
   """
   drift = 0.001 * batch_size
   match gan_type:
@@ -166,81 +172,83 @@ def adversarial_losses(gan_type: str, batch_size: int) -> AdversarialLosses:
         functools.partial(wasserstein_discriminator_loss, drift_weight=drift),
         functools.partial(wasserstein_generator_loss, drift_weight=drift),
       )
-  raise ValueError(f'{gan_type=}: want lsgan, nsgan or wgan')
+  raise ValueError(f'{gan_type=}: must be lsgan, nsgan or wgan')
 
 
 def scores_and_penalty(
-  score_fn: ScoreFn, image: Array, penalized: Callable[[Array], Array] = unchanged
+  score_fn: ScoreFn, image: Array, score_transform: Callable[[Array], Array] = _unchanged
 ) -> tuple[Array, Array]:
-  """A discriminator's scores, and the squared norm of their gradient with respect to each picture.
+  """Computes a discriminator's scores, and the squared norm of their gradient with respect to each image.
 
-  The penalty's own gradient is exact but is not found by differentiating a backward pass: with g the image gradient
-  held constant, the gradient of |g|^2 is that of 2 <g, d score / d image>, one forward-mode derivative of the scores.
-  That is three times cheaper. Call it scale by scale, so that no scale carries zeros for the others.
+  The penalty's gradient is exact, but needs no second backward pass: with g the image gradient held constant, the
+  gradient of |g|^2 is that of 2 <g, d score / d image>, one forward-mode derivative of the scores. This is three times
+  cheaper than differentiating twice in reverse. Call it separately for each scale, so that no scale computes zeros for
+  the others.
 
   Args:
-    score_fn: from f32[B, H, W, C] to f32[B, ...]; an example's scores must depend on its own picture alone, or else all
-      examples must be weighted alike.
-    image: f32[B, H, W, C], real pictures.
-    penalized: elementwise, of the scores; for nonsaturating losses the release differentiates sigmoid(score).
+    score_fn: maps f32[B, H, W, C] to f32[B, ...]. Either an example's scores depend on its own image alone, or the
+      caller weights all examples equally.
+    image: f32[B, H, W, C], real images.
+    score_transform: elementwise, applied to the scores before the gradient is taken (the release: sigmoid for
+      nonsaturating losses, otherwise the identity).
 
   Returns:
-    Scores f32[B, ...], and f32[B], the sum over H, W, C of (d sum(penalized(scores)) / d image)^2, unweighted.
+    Scores f32[B, ...]; and f32[B], the sum over H, W, C of (d sum(score_transform(scores)) / d image)^2, unweighted.
 
   Raises:
-    ValueError: the scores' first axis is not the batch.
+    ValueError: the scores' first axis is not the batch axis.
   """
 
-  def judged(x: Array) -> tuple[Array, Array]:
+  def transformed_and_scores(x: Array) -> tuple[Array, Array]:
     scores = score_fn(x)
-    return penalized(scores), scores
+    return score_transform(scores), scores
 
-  gradient = jax.lax.stop_gradient(jax.grad(lambda x: judged(x)[0].sum())(image))
-  _, tangent, scores = jax.jvp(judged, (image,), (gradient,), has_aux=True)
+  gradient = jax.lax.stop_gradient(jax.grad(lambda x: transformed_and_scores(x)[0].sum())(image))
+  _, tangent, scores = jax.jvp(transformed_and_scores, (image,), (gradient,), has_aux=True)
   if scores.shape[:1] != image.shape[:1]:
-    raise ValueError(f'{scores.shape=} {image.shape=}: want one score map per picture')
-  directional = example_sum(tangent)
-  # The value comes from the gradient; the second summand is 0 and only brings the derivative.
-  penalty = example_sum(full_precision(gradient) ** 2) + 2 * (directional - jax.lax.stop_gradient(directional))
+    raise ValueError(f'{scores.shape=} {image.shape=}: there must be one score map per image')
+  directional = sum_per_example(tangent)
+  # The first summand is the value, without a gradient; the second is 0 and has the gradient.
+  penalty = sum_per_example(at_least_float32(gradient) ** 2) + 2 * (directional - jax.lax.stop_gradient(directional))
   return scores, penalty
 
 
 def r1_penalty(
-  score_fn: ScoreFn | Sequence[ScoreFn], real_image: Array, penalized: Callable[[Array], Array] = unchanged
+  score_fn: ScoreFn | Sequence[ScoreFn], real_image: Array, score_transform: Callable[[Array], Array] = _unchanged
 ) -> Array:
-  """Squared gradient norm of a discriminator's scores on real pictures, summed over scales (release fact 15).
+  """Squared gradient norm of a discriminator's scores on real images, summed over scales (release fact 15).
 
   Args:
     score_fn: one function, or one per scale, as in `scores_and_penalty`.
     real_image: f32[B, H, W, C].
-    penalized: as in `scores_and_penalty`.
+    score_transform: as in `scores_and_penalty`.
 
   Returns:
-    f32[B], without a weight.
+    f32[B], unweighted.
 
   Raises:
-    ValueError: there is no function, or its scores' first axis is not the batch.
+    ValueError: there is no score function, or the scores' first axis is not the batch axis.
   """
   score_fns = [score_fn] if callable(score_fn) else list(score_fn)
   if not score_fns:
     raise ValueError('no score function')
-  return jnp.stack([scores_and_penalty(fn, real_image, penalized)[1] for fn in score_fns]).sum(axis=0)
+  return jnp.stack([scores_and_penalty(fn, real_image, score_transform)[1] for fn in score_fns]).sum(axis=0)
 
 
 def _check_scores(scores: Scores) -> None:
   if isinstance(scores, jax.Array):
-    raise ValueError(f'one array {scores.shape=}: want a sequence with one f32[B, ...] per scale')
+    raise ValueError(f'{scores.shape=}: must be a sequence of arrays, one f32[B, ...] per scale')
   shapes = [score.shape for score in scores]
   if not shapes or any(not shape or shape[0] != shapes[0][0] for shape in shapes):
-    raise ValueError(f'scores have {shapes=}: want one f32[B, ...] per scale')
+    raise ValueError(f'{shapes=}: must be one f32[B, ...] per scale')
 
 
 def _check_pairs(real_scores: Scores, fake_scores: Scores) -> None:
   _check_scores(real_scores)
   real_shapes, fake_shapes = [score.shape for score in real_scores], [score.shape for score in fake_scores]
   if real_shapes != fake_shapes:
-    raise ValueError(f'{real_shapes=} {fake_shapes=}: want the same')
+    raise ValueError(f'{real_shapes=} {fake_shapes=}: must be equal')
 
 
 def _over_scales(loss: Callable[..., Array], *scores: Scores) -> Array:
-  return jnp.stack([loss(*map(full_precision, at_scale)) for at_scale in zip(*scores, strict=True)]).sum(axis=0)
+  return jnp.stack([loss(*map(at_least_float32, at_scale)) for at_scale in zip(*scores, strict=True)]).sum(axis=0)

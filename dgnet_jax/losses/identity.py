@@ -1,16 +1,15 @@
-"""Naming the person in a picture."""
+"""Identification losses."""
 
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.losses.checks import full_precision
-from dgnet_jax.types import Array
+from dgnet_jax.types import Array, at_least_float32
 
 
 def identity_cross_entropy(logits: Array, identity: Array) -> Array:
-  """Cross-entropy of each example's identity.
+  """Cross-entropy between predicted and actual identity.
 
-  Paper: eq. 3 and 6 (identification of real and of generated pictures).
+  Paper: eq. 3 and 6 (identification of real and of generated images).
 
   Args:
     logits: f32[B, K], before softmax.
@@ -20,30 +19,32 @@ def identity_cross_entropy(logits: Array, identity: Array) -> Array:
     f32[B], in nats.
 
   Raises:
-    ValueError: the shapes do not fit, or the identities are no integers.
+    ValueError: the shapes do not match, or the identities are not integers.
   """
   if logits.ndim != 2 or identity.shape != logits.shape[:1]:
-    raise ValueError(f'{logits.shape=} {identity.shape=}: want f32[B, K] and i32[B]')
+    raise ValueError(f'{logits.shape=} {identity.shape=}: must be f32[B, K] and i32[B]')
   if not jnp.issubdtype(identity.dtype, jnp.integer):
-    raise ValueError(f'{identity.dtype=}: want integers')
-  log_probs = jax.nn.log_softmax(full_precision(logits))
+    raise ValueError(f'{identity.dtype=}: must be an integer type')
+  log_probs = jax.nn.log_softmax(at_least_float32(logits))
   return -jnp.take_along_axis(log_probs, identity[:, None], axis=1)[:, 0]
 
 
 def fine_grained_cross_entropy(logits: Array, structure_identity: Array) -> Array:
-  """Cross-entropy of naming a generated picture after its *structure* donor.
+  """Cross-entropy between the fine-grained head's prediction and the *structure* donor's identity.
 
-  What is left of a person once the clothes are another's (hair, build, bag) is what this head must learn to see.
+  A generated image shows its structure donor in another person's clothes. To recognize the donor, the head must learn
+  cues other than clothing: hair, build, bags.
+
   Paper: eq. 9; release fact 11.
 
   Args:
-    logits: f32[B, K] of the fine-grained head on generated pictures, before softmax.
-    structure_identity: i32[B], class index in [0, K) of the person who gave the structure.
+    logits: f32[B, K] of the fine-grained head on generated images, before softmax.
+    structure_identity: i32[B], class index in [0, K) of the structure donor.
 
   Returns:
     f32[B], in nats.
 
   Raises:
-    ValueError: the shapes do not fit, or the identities are no integers.
+    ValueError: the shapes do not match, or the identities are not integers.
   """
   return identity_cross_entropy(logits, structure_identity)

@@ -1,14 +1,14 @@
-"""How far a rebuilt picture or code is from what it should be."""
+"""Reconstruction error of images and codes."""
 
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.losses.checks import example_mean, full_precision
-from dgnet_jax.types import Array
+from dgnet_jax.losses.reductions import mean_per_example
+from dgnet_jax.types import Array, at_least_float32
 
 
 def l1_error(prediction: Array, target: Array) -> Array:
-  """Mean absolute error of each example; no gradient reaches `target`.
+  """Computes the mean absolute error of each example; no gradient reaches `target`.
 
   Paper: eq. 1, 2 and 5 (self, same-identity and code reconstruction).
 
@@ -23,5 +23,5 @@ def l1_error(prediction: Array, target: Array) -> Array:
     ValueError: the shapes differ, or there is no batch axis.
   """
   if prediction.shape != target.shape or not prediction.ndim:
-    raise ValueError(f'{prediction.shape=} {target.shape=}: want the same f32[B, ...]')
-  return example_mean(jnp.abs(full_precision(prediction) - full_precision(jax.lax.stop_gradient(target))))
+    raise ValueError(f'{prediction.shape=} {target.shape=}: must be equal and have a batch axis')
+  return mean_per_example(jnp.abs(at_least_float32(prediction) - at_least_float32(jax.lax.stop_gradient(target))))

@@ -1,4 +1,4 @@
-"""The weighted sum of named terms."""
+"""The weighted sum of named loss terms."""
 
 from collections.abc import Mapping
 
@@ -6,17 +6,17 @@ from dgnet_jax.types import Array
 
 
 def weighted_total(terms: Mapping[str, Array], weights: Mapping[str, Array | float]) -> Array:
-  """The sum of `weights[name] * terms[name]`; every term must be weighted and every weight used.
+  """Sums `weights[name] * terms[name]`; both must have the same names.
 
   Args:
-    terms: f32[B] (or any one shape) by name.
-    weights: f32[] by name.
+    terms: loss terms by name, f32[B] or any other common shape.
+    weights: weights by name, f32[].
 
   Returns:
-    Same shape as the terms.
+    An array of the terms' shape.
 
   Raises:
-    ValueError: there is no term, or the names differ; says which are without a partner.
+    ValueError: there are no terms, or a term has no weight, or a weight has no term.
   """
   if not terms:
     raise ValueError('no terms')

@@ -1,4 +1,4 @@
-"""G: a structure code and an appearance code to an image (paper section 3; release facts 25 to 29)."""
+"""G, the decoder: structure code and appearance code to image (paper section 3; release facts 25 to 29)."""
 
 from typing import Any
 
@@ -12,9 +12,10 @@ from dgnet_jax.types import Array
 
 
 class Mlp(nn.Module):
-  """Three linear layers with an activation between them (release fact 29).
+  """Three linear layers with activations in between (release fact 29).
 
-  norm: none, or instance: the hidden units of each example have zero mean and unit variance before the activation.
+  Attributes:
+    norm: none or instance, which normalizes the hidden units of each example before the activation.
   """
 
   width: int
@@ -35,8 +36,13 @@ class Mlp(nn.Module):
 class Decoder(nn.Module):
   """Structure code f[N, h, w, C] and appearance code f[N, F] -> image f[N, 4h, 4w, 3], unbounded.
 
-  The appearance code is cut in `num_res_blocks` equal runs, in its channel-major order; run j's two MLPs give block j
-  its AdaIN scales and shifts. block: basic, series or parallel. non_local: 1 is a block after the residual ones.
+  The appearance code is split into `num_res_blocks` equal slices, in its channel-major order; two MLPs map slice j to
+  the AdaIN scales and shifts of residual block j.
+
+  Attributes:
+    block: basic, series or parallel.
+    non_local: number of non-local blocks: 1 after the residual blocks.
+    non_local_residual: end every residual block with a non-local block.
   """
 
   num_res_blocks: int
@@ -51,22 +57,22 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(self, structure_code: Array, appearance_code: Array) -> Array:
-    form: dict[str, Any] = {'activation': self.activation, 'padding': self.padding, 'dtype': self.dtype}
+    layer_options: dict[str, Any] = {'activation': self.activation, 'padding': self.padding, 'dtype': self.dtype}
     x = structure_code
     channels = x.shape[-1]
     norm = {'basic': 'adaptive'}.get(self.block, self.block)
 
-    def adain(name: str, run: Array) -> Array:
-      return Mlp(self.mlp_width, 2 * channels, self.activation, self.mlp_norm, dtype=self.dtype, name=name)(run)
+    def adain_parameters(name: str, code: Array) -> Array:
+      return Mlp(self.mlp_width, 2 * channels, self.activation, self.mlp_norm, dtype=self.dtype, name=name)(code)
 
-    for i, run in enumerate(jnp.split(appearance_code, self.num_res_blocks, axis=-1)):
-      block = ResidualBlock(channels, norm=norm, non_local=self.non_local_residual, name=f'block_{i}', **form)
-      x = block(x, adain(f'adain_scale_{i}', run), adain(f'adain_shift_{i}', run))
+    for i, code in enumerate(jnp.split(appearance_code, self.num_res_blocks, axis=-1)):
+      block = ResidualBlock(channels, norm=norm, non_local=self.non_local_residual, name=f'block_{i}', **layer_options)
+      x = block(x, adain_parameters(f'adain_scale_{i}', code), adain_parameters(f'adain_shift_{i}', code))
     if self.non_local:
       x = NonLocalBlock(fan_in_normal, self.dtype, name='non_local')(x)
     for i in range(2):
       channels //= 2
-      x = ConvLayer(channels, 5, doubled=True, norm='layer', name=f'up_{i}', **form)(x)
+      x = ConvLayer(channels, 5, upsampled=True, norm='layer', name=f'up_{i}', **layer_options)(x)
     for i in range(2):
-      x = ConvLayer(channels, 3, name=f'refine_{i}', **form)(x)
-    return ConvLayer(3, 1, name='to_rgb', **(form | {'activation': 'none'}))(x)
+      x = ConvLayer(channels, 3, name=f'refine_{i}', **layer_options)(x)
+    return ConvLayer(3, 1, name='to_rgb', **(layer_options | {'activation': 'none'}))(x)

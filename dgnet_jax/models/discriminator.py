@@ -1,4 +1,4 @@
-"""D: one PatchGAN per image scale (paper section 3; release fact 30), or one critic of whole images for wgan."""
+"""D, the discriminator: one PatchGAN per image scale (paper section 3; release fact 30), or one critic for wgan."""
 
 from typing import Any
 
@@ -12,16 +12,12 @@ from dgnet_jax.types import Array
 patch_normal = nn.initializers.normal(0.02)  # release fact 34
 
 
-def halve(image: Array) -> Array:
-  """Average of 3x3 windows at stride 2; windows at the border count their own pixels only. f[N, H, W, C]."""
-  return nn.avg_pool(image, (3, 3), (2, 2), padding=((1, 1), (1, 1)), count_include_pad=False)
-
-
 class PatchDiscriminator(nn.Module):
   """Image f[N, H, W, 3] -> scores f[N, H/4, W/4].
 
-  norm: none (the release's), instance, layer or batch. non_local: 1 is a block after the residual ones, 2 another
-  before them.
+  Attributes:
+    norm: none (the release's default), instance, layer or batch.
+    non_local: number of non-local blocks: 1 after the residual blocks, 2 before them as well.
   """
 
   width: int
@@ -34,7 +30,7 @@ class PatchDiscriminator(nn.Module):
 
   @nn.compact
   def __call__(self, image: Array) -> Array:
-    form: dict[str, Any] = {
+    layer_options: dict[str, Any] = {
       'norm': self.norm,
       'activation': self.activation,
       'padding': self.padding,
@@ -43,11 +39,11 @@ class PatchDiscriminator(nn.Module):
     }
     x = image
     for i, (factor, kernel_size, stride) in enumerate(((1, 1, 1), (1, 3, 1), (1, 3, 2), (1, 3, 1), (2, 3, 2))):
-      x = ConvLayer(factor * self.width, kernel_size, stride, name=f'conv_{i}', **form)(x)
+      x = ConvLayer(factor * self.width, kernel_size, stride, name=f'conv_{i}', **layer_options)(x)
     if self.non_local > 1:
       x = NonLocalBlock(patch_normal, self.dtype, name='non_local_before')(x)
     for i in range(self.num_res_blocks):
-      x = ResidualBlock(2 * self.width, name=f'block_{i}', **form)(x)
+      x = ResidualBlock(2 * self.width, name=f'block_{i}', **layer_options)(x)
     if self.non_local:
       x = NonLocalBlock(patch_normal, self.dtype, name='non_local_after')(x)
     x = ConvLayer(1, 1, activation='none', kernel_init=patch_normal, dtype=self.dtype, name='score')(x)
@@ -55,7 +51,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class Critic(nn.Module):
-  """Image f[N, H, W, 3] -> one score f[N]: six halvings, and a weight for every place of the last map."""
+  """Image f[N, H, W, 3] -> one score f[N]: six layers of stride 2, and a linear layer over the last map."""
 
   width: int
   activation: str = 'leaky_relu'
@@ -68,8 +64,8 @@ class Critic(nn.Module):
     for i, factor in enumerate((1, 2, 4, 8, 16, 16)):
       layer = ConvLayer(
         factor * self.width,
-        4,
-        2,
+        kernel_size=4,
+        stride=2,
         activation=self.activation,
         padding=self.padding,
         kernel_init=patch_normal,

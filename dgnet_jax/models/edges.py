@@ -1,6 +1,6 @@
-"""Canny's edge detector (Canny, 1986) in whole numbers, equal to OpenCV's to the pixel, inside a jitted step.
+"""Canny's edge detector (Canny, 1986) in integer arithmetic; matches OpenCV's pixel for pixel, and can be jitted.
 
-It does not stand in front of the step because the cross images, which the step makes, are encoded again.
+It is not part of the input pipeline, because the training step also encodes the cross images that it generates.
 """
 
 import functools
@@ -8,23 +8,23 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.data.images import denormalize
+from dgnet_jax.pixels import denormalize
 from dgnet_jax.types import Array
 
-LOW, HIGH = 10, 200  # the release's thresholds, found by comparison with the goldens: units of |dx| + |dy|
+LOW, HIGH = 10, 200  # the release's thresholds of |dx| + |dy|, inferred from the goldens
 LUMA = (9798, 19235, 3735)  # red, green, blue of ITU-R BT.601, in units of 2^-15
 TANGENT = 13573  # tan(22.5 degrees), in units of 2^-15; tan(67.5 degrees) is 2 more
 
 
 def _shifted(x: Array, down: int, right: int) -> Array:
-  """`x[i + down, j + right]` of [N, H, W], 0 (or False) outside."""
+  """`x[:, i + down, j + right]` of [N, H, W] at every (i, j); 0 or False outside the image."""
   height, width = x.shape[1:]
   padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1)))
   return padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
 
 def _gradients(gray: Array) -> tuple[Array, Array]:
-  """Sobel derivatives along columns and along rows of i32[N, H, W], borders replicated."""
+  """Sobel derivatives (dx, dy) of i32[N, H, W], with replicated borders."""
   padded = jnp.pad(gray, ((0, 0), (1, 1), (1, 1)), mode='edge')
   smooth_rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
   smooth_columns = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
@@ -32,7 +32,16 @@ def _gradients(gray: Array) -> tuple[Array, Array]:
 
 
 def _ridges(dx: Array, dy: Array, magnitude: Array) -> Array:
-  """bool[N, H, W]: pixels above `LOW` whose magnitude is largest along their gradient, in eighths of a turn."""
+  """Returns the pixels above `LOW` whose magnitude is largest along the gradient, its direction rounded to 45 degrees.
+
+  Args:
+    dx: i32[N, H, W], derivative along columns.
+    dy: i32[N, H, W], derivative along rows.
+    magnitude: i32[N, H, W].
+
+  Returns:
+    bool[N, H, W].
+  """
   at = functools.partial(_shifted, magnitude)
   x, y = jnp.abs(dx) * TANGENT, jnp.abs(dy) << 15
   flat, steep = y < x, y > x + (jnp.abs(dx) << 16)
@@ -54,9 +63,9 @@ def _ridges(dx: Array, dy: Array, magnitude: Array) -> Array:
 
 
 def _connected(ridges: Array, edges: Array) -> Array:
-  """The ridges that touch `edges` through other ridges, diagonals included; bool[N, H, W]."""
+  """Returns the pixels of `ridges` that are 8-connected to `edges` through other ridges; all bool[N, H, W]."""
 
-  def grow(state):
+  def grow(state: tuple[Array, Array]) -> tuple[Array, Array]:
     edges, _ = state
     columns = edges | _shifted(edges, 0, -1) | _shifted(edges, 0, 1)
     grown = ridges & (columns | _shifted(columns, -1, 0) | _shifted(columns, 1, 0))
@@ -66,7 +75,7 @@ def _connected(ridges: Array, edges: Array) -> Array:
 
 
 def canny(gray: Array) -> Array:
-  """Edges bool[N, H, W] of grey pixels u8[N, H, W]."""
+  """Detects edges: gray pixels u8[N, H, W] -> bool[N, H, W]."""
   dx, dy = _gradients(gray.astype(jnp.int32))
   magnitude = jnp.abs(dx) + jnp.abs(dy)
   ridges = _ridges(dx, dy, magnitude)
@@ -74,10 +83,16 @@ def canny(gray: Array) -> Array:
 
 
 def to_edges(image: Array) -> Array:
-  """Edges of normalised images f[N, H, W, 3]: f[N, H, W, 1], 0.5 on an edge and -0.5 elsewhere; no gradient passes.
+  """Detects edges in normalized images; no gradient passes.
 
-  The release truncates pixels, so rounding decides whether those of a real picture are one lower (fact 40); in float32
-  a hundredth of the edges may differ for it.
+  The release truncates pixel values, so a pixel of a real image may come out one lower depending on rounding (release
+  fact 40). In float32 this changes about one edge in a hundred.
+
+  Args:
+    image: f[N, H, W, 3], normalized.
+
+  Returns:
+    f[N, H, W, 1], 0.5 on edges and -0.5 elsewhere.
   """
   pixels = denormalize(jax.lax.stop_gradient(image), truncate=True).astype(jnp.int32)
   gray = ((pixels * jnp.array(LUMA, jnp.int32)).sum(-1) + (1 << 14)) >> 15

@@ -1,7 +1,7 @@
-"""Inception-v3 (Szegedy et al., arXiv 1512.00567) as FID uses it: the graph of December 2015, as far as pool3.
+"""Inception-v3 (Szegedy et al., arXiv 1512.00567) as FID uses it: the graph of December 2015, up to pool3.
 
-Modules have torchvision's names, so a parameter's path is its name in a state dict. What differs from torchvision's
-network: averages over 3x3 windows leave the padding out of the count, and the last block pools by the maximum.
+Modules have torchvision's names, so that a parameter's path is its name in a state dict. The network differs from
+torchvision's in two ways: 3x3 averages do not count the padding, and the last block uses max pooling.
 """
 
 from typing import Any
@@ -10,24 +10,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dgnet_jax.models.pooling import average_pool, max_pool
 from dgnet_jax.types import Array
 
 NORM_EPSILON = 1e-3
-IMAGE_SIZE = 299  # pixels, height and width that the network was made for
-MIN_SIZE = 75  # pixels; the last block's map is 1x1
+IMAGE_SIZE = 299  # pixels, height and width that the network was designed for
+MIN_SIZE = 75  # pixels; at this size the last block's map is 1x1
 FEATURES = 2048
 
-# One convolution: name, channels, kernel (height, width), stride, and whether the map keeps its size at stride 1.
+# One convolution: name, channels, kernel (height, width), stride, and whether it is padded to keep the map's size.
 Layer = tuple[str, int, tuple[int, int], int, bool]
 
 
 def _layer(name: str, features: int, height: int, width: int | None = None, *, stride: int = 1) -> Layer:
-  """Padded at stride 1; not at stride 2."""
+  """Returns a convolution that is padded if its stride is 1."""
   return name, features, (height, width or height), stride, stride == 1
 
 
 class ConvNorm(nn.Module):
-  """Convolution without bias, BatchNorm by its running statistics, ReLU."""
+  """Convolution without bias, BatchNorm with running statistics, ReLU."""
 
   features: int
   kernel_size_hw: tuple[int, int]
@@ -43,14 +44,14 @@ class ConvNorm(nn.Module):
       strides=self.stride,
       padding=margins,
       use_bias=False,
-      precision=jax.lax.Precision.HIGHEST,  # accelerators would round to fewer bits, and distances with them
+      precision=jax.lax.Precision.HIGHEST,  # the lower default of accelerators would change the distances
       name='conv',
     )(x)
     return nn.relu(nn.BatchNorm(use_running_average=True, epsilon=NORM_EPSILON, name='bn')(x))
 
 
 def _chain(x: Array, *layers: Layer) -> Array:
-  """Layers one after the other, as children of the module that calls."""
+  """Applies layers in sequence, as children of the calling module."""
   for name, features, kernel_size_hw, stride, padded in layers:
     x = ConvNorm(features, kernel_size_hw, stride, padded, name=name)(x)
   return x
@@ -58,21 +59,6 @@ def _chain(x: Array, *layers: Layer) -> Array:
 
 def _joined(*branches: Array) -> Array:
   return jnp.concatenate(branches, axis=-1)
-
-
-def average_pool(x: Array) -> Array:
-  """Means over 3x3 windows around every place of f[N, H, W, C], of what is inside the map."""
-  return nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1)), count_include_pad=False)
-
-
-def max_pool(x: Array) -> Array:
-  """Maxima over 3x3 windows around every place of f[N, H, W, C]."""
-  return nn.max_pool(x, (3, 3), padding=((1, 1), (1, 1)))
-
-
-def _halve(x: Array) -> Array:
-  """Maxima over 3x3 windows within f[N, H, W, C], at every other place."""
-  return nn.max_pool(x, (3, 3), strides=(2, 2))
 
 
 class BlockA(nn.Module):
@@ -96,11 +82,13 @@ class BlockB(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     double = _layer('branch3x3dbl_1', 64, 1), _layer('branch3x3dbl_2', 96, 3), _layer('branch3x3dbl_3', 96, 3, stride=2)
-    return _joined(_chain(x, _layer('branch3x3', 384, 3, stride=2)), _chain(x, *double), _halve(x))
+    return _joined(
+      _chain(x, _layer('branch3x3', 384, 3, stride=2)), _chain(x, *double), max_pool(x, stride=2, padding=0)
+    )
 
 
 class BlockC(nn.Module):
-  """Mixed_6b to 6e: f[N, H, W, C] -> f[N, H, W, 768], with `width` channels between the long kernels."""
+  """Mixed_6b to 6e: f[N, H, W, C] -> f[N, H, W, 768], with `width` channels between the 1x7 and 7x1 kernels."""
 
   width: int
 
@@ -138,7 +126,7 @@ class BlockD(nn.Module):
       _layer('branch7x7x3_4', 192, 3, stride=2),
     )
     short = _layer('branch3x3_1', 192, 1), _layer('branch3x3_2', 320, 3, stride=2)
-    return _joined(_chain(x, *short), _chain(x, *long), _halve(x))
+    return _joined(_chain(x, *short), _chain(x, *long), max_pool(x, stride=2, padding=0))
 
 
 class BlockE(nn.Module):
@@ -162,7 +150,7 @@ class BlockE(nn.Module):
 
 
 class Inception(nn.Module):
-  """Images f[N, H, W, 3] in -1..1, at least `MIN_SIZE` high and wide -> features f[N, 2048], the layer pool3."""
+  """Images f[N, H, W, 3] in [-1, 1], at least `MIN_SIZE` high and wide -> features f[N, 2048] of the layer pool3."""
 
   @nn.compact
   def __call__(self, image: Array) -> Array:
@@ -172,8 +160,10 @@ class Inception(nn.Module):
       ('Conv2d_2a_3x3', 32, (3, 3), 1, False),
       _layer('Conv2d_2b_3x3', 64, 3),
     )
-    x = _chain(_halve(x), _layer('Conv2d_3b_1x1', 80, 1), ('Conv2d_4a_3x3', 192, (3, 3), 1, False))
-    x = _halve(x)
+    x = _chain(
+      max_pool(x, stride=2, padding=0), _layer('Conv2d_3b_1x1', 80, 1), ('Conv2d_4a_3x3', 192, (3, 3), 1, False)
+    )
+    x = max_pool(x, stride=2, padding=0)
     for letter, pool_features in zip('bcd', (32, 64, 64), strict=True):
       x = BlockA(pool_features, name=f'Mixed_5{letter}')(x)
     x = BlockB(name='Mixed_6a')(x)
@@ -185,19 +175,19 @@ class Inception(nn.Module):
     return x.mean((1, 2))
 
 
-def inception_form() -> dict[str, Any]:
-  """Shapes of {'params', 'batch_stats'}."""
+def variable_shapes() -> dict[str, Any]:
+  """Returns the shapes and dtypes of {'params', 'batch_stats'}."""
   image = jnp.zeros((1, MIN_SIZE, MIN_SIZE, 3))
   return dict(jax.eval_shape(Inception().init, jax.random.key(0), image))
 
 
 @jax.jit
 def inception_features(variables: dict[str, Any], image: Array) -> Array:
-  """Features of images.
+  """Computes the features of images.
 
   Args:
     variables: {'params', 'batch_stats'} of `Inception`.
-    image: f32[N, H, W, 3] in -1..1, `IMAGE_SIZE` high and wide for FID.
+    image: f32[N, H, W, 3] in [-1, 1], `IMAGE_SIZE` high and wide for FID.
 
   Returns:
     f32[N, 2048].

@@ -1,19 +1,18 @@
-"""Self-attention over a map's pixels (Zhang et al., SAGAN, arXiv 1805.08318), the release's non-local block."""
+"""The release's non-local block: self-attention over positions (Zhang et al., SAGAN, arXiv 1805.08318)."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.models.norms import widened
-from dgnet_jax.types import Array
+from dgnet_jax.types import Array, at_least_float32
 
-KEY_SHARE = 8  # queries and keys have so many times fewer channels than the map
+KEY_REDUCTION = 8  # the map has 8 times as many channels as queries and keys
 
 
 class NonLocalBlock(nn.Module):
-  """f[N, H, W, C] -> the same plus `scale` times what each pixel gathers from all; `scale` starts at 0.
+  """Adds `scale` times the attention output to f[N, H, W, C]; `scale` starts at 0.
 
-  Queries and keys are compared by their plain inner product.
+  Attention weights are the softmax of inner products of queries and keys, without scaling.
   """
 
   kernel_init: nn.initializers.Initializer
@@ -24,12 +23,12 @@ class NonLocalBlock(nn.Module):
     channels = x.shape[-1]
 
     def project(features: int, name: str) -> Array:
-      made = nn.Conv(features, (1, 1), kernel_init=self.kernel_init, dtype=self.dtype, name=name)(x)
-      return made.reshape(x.shape[0], -1, features)
+      projected = nn.Conv(features, (1, 1), kernel_init=self.kernel_init, dtype=self.dtype, name=name)(x)
+      return projected.reshape(x.shape[0], -1, features)
 
-    keys_width = max(channels // KEY_SHARE, 1)
-    query, key, value = project(keys_width, 'query'), project(keys_width, 'key'), project(channels, 'value')
-    weights = jax.nn.softmax(widened(jnp.einsum('nqc,nkc->nqk', query, key)))
-    gathered = jnp.einsum('nqk,nkc->nqc', weights.astype(value.dtype), value).reshape(x.shape)
+    key_size = max(channels // KEY_REDUCTION, 1)
+    query, key, value = project(key_size, 'query'), project(key_size, 'key'), project(channels, 'value')
+    weights = jax.nn.softmax(at_least_float32(jnp.einsum('nqc,nkc->nqk', query, key)))
+    attended = jnp.einsum('nqk,nkc->nqc', weights.astype(value.dtype), value).reshape(x.shape)
     scale = self.param('scale', nn.initializers.zeros, (1,))
-    return scale.astype(x.dtype) * gathered + x
+    return scale.astype(x.dtype) * attended + x

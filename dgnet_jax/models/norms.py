@@ -1,48 +1,54 @@
-"""Normalisations of maps [N, H, W, C] and the activations. Statistics are never computed in less than float32."""
+"""Normalization of maps f[N, H, W, C], and activations. Statistics are computed in float32 or wider."""
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.types import Array
+from dgnet_jax.types import Array, at_least_float32
 
 LEAKY_SLOPE = 0.2  # release fact 29
-PRELU_SLOPE = 0.25  # initial, one for all channels
+PRELU_SLOPE = 0.25  # initial value, shared by all channels
 NORM_EPSILON = 1e-5  # release facts 23, 28, 32
-ACTIVATIONS = {
-  'leaky_relu': lambda x: nn.leaky_relu(x, LEAKY_SLOPE),
-  'relu': nn.relu,
-  'selu': nn.selu,
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  'leaky_relu': lambda x: jax.nn.leaky_relu(x, LEAKY_SLOPE),
+  'relu': jax.nn.relu,
+  'selu': jax.nn.selu,
   'tanh': jnp.tanh,
   'none': lambda x: x,
 }
 
 
-def widened(x: Array) -> Array:
-  """At least float32, for statistics."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def standardize(x: Array, axes: tuple[int, ...]) -> Array:
-  """Zero mean and unit (biased) variance over `axes`."""
-  wide = widened(x)
-  centred = wide - wide.mean(axes, keepdims=True)
-  variance = jnp.square(centred).mean(axes, keepdims=True)
-  return (centred * jax.lax.rsqrt(variance + NORM_EPSILON)).astype(x.dtype)
+  """Normalizes to zero mean and unit (biased) variance over `axes`."""
+  wide = at_least_float32(x)
+  centered = wide - wide.mean(axes, keepdims=True)
+  variance = jnp.square(centered).mean(axes, keepdims=True)
+  return (centered * jax.lax.rsqrt(variance + NORM_EPSILON)).astype(x.dtype)
 
 
 def instance_norm(x: Array) -> Array:
-  """Zero mean and unit variance of each example's channels over height and width (release fact 23); [N, H, W, C]."""
+  """Normalizes each channel of each example over height and width (release fact 23)."""
   return standardize(x, (1, 2))
 
 
 def adaptive_instance_norm(x: Array, scale: Array, shift: Array) -> Array:
-  """AdaIN: `scale` * instance_norm(x) + `shift`, without a "1 +" (release fact 26); x [N, H, W, C], both [N, C]."""
+  """AdaIN: `scale * instance_norm(x) + shift`, without adding 1 to the scale (release fact 26).
+
+  Args:
+    x: f[N, H, W, C].
+    scale: f[N, C].
+    shift: f[N, C].
+
+  Returns:
+    f[N, H, W, C].
+  """
   return instance_norm(x) * scale[:, None, None, :].astype(x.dtype) + shift[:, None, None, :].astype(x.dtype)
 
 
 class Activation(nn.Module):
-  """One of `ACTIVATIONS`, or prelu: a leaky ReLU whose slope is learnt."""
+  """One of `ACTIVATIONS`, or prelu: a leaky ReLU with a trainable slope."""
 
   kind: str
 
@@ -55,22 +61,27 @@ class Activation(nn.Module):
 
 
 class LayerNorm(nn.Module):
-  """Each example over height, width and channels: unbiased deviation, epsilon outside the root (release fact 28)."""
+  """Normalizes each example over height, width and channels.
+
+  Uses the unbiased standard deviation, with epsilon added to it rather than to the variance (release fact 28).
+  """
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     uniform = nn.initializers.uniform(1.0)  # release fact 34
     scale = self.param('scale', uniform, x.shape[-1:])
     bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
-    wide = widened(x)
-    centred = wide - wide.mean((1, 2, 3), keepdims=True)
-    count = centred[0].size
-    deviation = jnp.sqrt(jnp.square(centred).sum((1, 2, 3), keepdims=True) / (count - 1))
-    return (centred / (deviation + NORM_EPSILON)).astype(x.dtype) * scale.astype(x.dtype) + bias.astype(x.dtype)
+    wide = at_least_float32(x)
+    centered = wide - wide.mean((1, 2, 3), keepdims=True)
+    count = centered[0].size
+    variance = jnp.square(centered).sum((1, 2, 3), keepdims=True) / (count - 1)
+    is_zero = variance == 0  # a constant map: the gradient of the square root would be infinite
+    deviation = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, variance)))
+    return (centered / (deviation + NORM_EPSILON)).astype(x.dtype) * scale.astype(x.dtype) + bias.astype(x.dtype)
 
 
 class BatchStatisticsNorm(nn.Module):
-  """BatchNorm that always uses the batch, as in a network that is never run but in training; nothing is remembered."""
+  """BatchNorm that always uses batch statistics and tracks none: the discriminator runs only in training."""
 
   @nn.compact
   def __call__(self, x: Array) -> Array:

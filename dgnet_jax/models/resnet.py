@@ -1,10 +1,12 @@
-"""ResNet of bottleneck blocks, as in torchvision: the stride sits in the 3x3 convolution (release fact 31)."""
+"""ResNet of bottleneck blocks as in torchvision: the stride is in the 3x3 convolution (release fact 31)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dgnet_jax.models.batch_norm import BatchNorm, BatchNormMode
 from dgnet_jax.models.convolutions import small_map_convolution
-from dgnet_jax.models.layers import BatchNorm, BatchNormMode, fan_out_normal
+from dgnet_jax.models.layers import fan_out_normal
+from dgnet_jax.models.pooling import max_pool
 from dgnet_jax.types import Array
 
 
@@ -17,30 +19,35 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, mode: BatchNormMode) -> Array:
-    def convolve(y, features, kernel_size, stride, name):
-      margin = (kernel_size - 1) // 2
+    def convolution(features: int, kernel_size: int, stride: int, name: str) -> nn.Conv:
       return nn.Conv(
         features,
         (kernel_size, kernel_size),
         strides=stride,
-        padding=margin,
+        padding=(kernel_size - 1) // 2,
         use_bias=False,
         kernel_init=fan_out_normal,
         conv_general_dilated_cls=lambda: small_map_convolution,
         dtype=self.dtype,
         name=name,
-      )(y)
+      )
 
-    y = nn.relu(BatchNorm(name='norm_0')(convolve(x, self.width, 1, 1, 'conv_0'), mode))
-    y = nn.relu(BatchNorm(name='norm_1')(convolve(y, self.width, 3, self.stride, 'conv_1'), mode))
-    y = BatchNorm(name='norm_2')(convolve(y, 4 * self.width, 1, 1, 'conv_2'), mode)
+    y = nn.relu(BatchNorm(name='norm_0')(convolution(self.width, 1, 1, 'conv_0')(x), mode))
+    y = nn.relu(BatchNorm(name='norm_1')(convolution(self.width, 3, self.stride, 'conv_1')(y), mode))
+    y = BatchNorm(name='norm_2')(convolution(4 * self.width, 1, 1, 'conv_2')(y), mode)
     if self.stride != 1 or x.shape[-1] != 4 * self.width:
-      x = BatchNorm(name='project_norm')(convolve(x, 4 * self.width, 1, self.stride, 'project'), mode)
+      x = BatchNorm(name='project_norm')(convolution(4 * self.width, 1, self.stride, 'project')(x), mode)
     return nn.relu(x + y)
 
 
 class ResNet(nn.Module):
-  """Image f[N, H, W, 3] -> map f[N, H/16, W/16, 32 * width] with last_stride 1, half that size with 2."""
+  """Image f[N, H, W, 3] -> features f[N, H/16, W/16, 32 * width] with four stages.
+
+  Attributes:
+    stage_sizes: number of blocks of each stage; every stage doubles the channels.
+    width: channels of the stem.
+    last_stride: stride of the last stage; 2 halves the features' height and width.
+  """
 
   stage_sizes: tuple[int, ...]
   width: int
@@ -60,7 +67,7 @@ class ResNet(nn.Module):
       name='stem',
     )(image)
     x = nn.relu(BatchNorm(name='stem_norm')(x, mode))
-    x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    x = max_pool(x, stride=2)
     last = len(self.stage_sizes) - 1
     for stage, num_blocks in enumerate(self.stage_sizes):
       first_stride = 1 if stage == 0 else self.last_stride if stage == last else 2

@@ -1,9 +1,10 @@
-"""Serves the page: one request at a time for the model, uploads in memory only, nothing from elsewhere."""
+"""Serves the page: one model request at a time, uploads in memory only, nothing loaded from other sites."""
 
 import asyncio
 from collections.abc import Callable
 import contextlib
 import ipaddress
+import logging
 import pathlib
 import re
 import socket
@@ -19,20 +20,20 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import uvicorn
 
-from dgnet_jax.config import UserError
-from dgnet_jax.page.answers import MAX_BYTES, Answer, Answers
+from dgnet_jax.errors import UserError
+from dgnet_jax.page.service import MAX_BYTES, JsonObject, PageService
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 STATIC = pathlib.Path(__file__).parent / 'static'
-# Browsers send this type to another site's server only after asking it, and this one does not agree: other pages in
-# the visitor's browser cannot make it work.
+# Browsers send this type across sites only after a preflight request, which this server does not grant: other pages in
+# the visitor's browser cannot use it.
 UPLOAD_TYPE = 'application/octet-stream'
-MAX_CONNECTIONS = 64  # a browser has up to 6; beyond it is told to come back
-SHUTDOWN_SECONDS = 3  # that requests are given to end after Ctrl-C
+MAX_CONNECTIONS = 64  # a browser opens up to 6; further requests get status 503
+SHUTDOWN_SECONDS = 3  # that running requests get to finish after Ctrl-C
 HEADERS = {
-  b'cache-control': b'no-store',  # no picture stays in a browser's cache on disk
-  # The browser itself sees to it that nothing is loaded from elsewhere.
+  b'cache-control': b'no-store',  # no image stays in the browser's cache on disk
+  # The browser enforces that nothing is loaded from other sites.
   b'content-security-policy': b"default-src 'none'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; "
   b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
   b'referrer-policy': b'no-referrer',
@@ -56,20 +57,24 @@ class _WithHeaders:
 
 
 def is_loopback(host: str) -> bool:
-  """Whether only this machine reaches a server at `host`."""
+  """Returns True if a server at `host` can be reached from this machine only."""
   with contextlib.suppress(ValueError):
     return ipaddress.ip_address(host).is_loopback
   return host == 'localhost'
 
 
 def listen(host: str, port: int) -> socket.socket:
-  """Takes the port before the long work starts; browsers that come early wait.
+  """Binds the port before the slow start-up, so that early browsers wait instead of failing.
+
+  Args:
+    host: name or address to listen at.
+    port: 0 is any free port.
 
   Raises:
-    UserError: the port is taken or forbidden, or the host is none of this machine's.
+    UserError: the port is in use or not permitted, or the host is not one of this machine's.
   """
   if not 0 <= port < 2**16:
-    raise UserError(f'{port=} must be 0 (any that is free) to {2**16 - 1}')
+    raise UserError(f'{port=} must be in [0, {2**16 - 1}]; 0 is any free port')
   try:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listening = socket.socket(family, kind, protocol)
@@ -81,65 +86,65 @@ def listen(host: str, port: int) -> socket.socket:
       listening.close()
       raise
   except OSError as error:
-    raise UserError(f'{host} port {port}: {error.strerror or error}; --host and --port choose others') from error
+    raise UserError(f'{host} port {port}: {error.strerror or error}; use --host and --port to choose others') from error
   return listening
 
 
 async def _upload(request: Request, limit: int) -> bytes:
-  """The body, given up as soon as it is too large.
+  """Reads the body, and stops as soon as it is too large.
 
   Raises:
-    UserError: it is larger than `limit` bytes, or of another type.
+    UserError: the body is larger than `limit` bytes, or has another content type.
   """
   if request.headers.get('content-type') != UPLOAD_TYPE:
-    raise UserError(f'pictures are sent as {UPLOAD_TYPE}')
-  contents = bytearray()
+    raise UserError(f'images must be sent as {UPLOAD_TYPE}')
+  content = bytearray()
   async for part in request.stream():
-    contents += part
-    if len(contents) > limit:
-      raise UserError(f'a picture may have {MAX_BYTES // 2**20} MiB; this is more')
-  return bytes(contents)
+    content += part
+    if len(content) > limit:
+      raise UserError(f'the upload is too large: an image may have at most {MAX_BYTES // 2**20} MiB')
+  return bytes(content)
 
 
 async def _pair(request: Request) -> tuple[bytes, bytes]:
-  """Two pictures behind one another, the first one's length in the address."""
-  contents = await _upload(request, 2 * MAX_BYTES)
+  """Reads two concatenated images; the query parameter `first` is the length of the first."""
+  content = await _upload(request, 2 * MAX_BYTES)
   length = request.query_params.get('first', '')
-  if not (re.fullmatch('[0-9]{1,9}', length) and int(length) <= len(contents)):
-    raise UserError(f'first={length[:20]!r} is not the number of bytes of the first of two pictures')
-  return contents[: int(length)], contents[int(length) :]
+  if not (re.fullmatch('[0-9]{1,9}', length) and int(length) <= len(content)):
+    raise UserError(f'first={length[:20]!r} is not the length in bytes of the first of two images')
+  return content[: int(length)], content[int(length) :]
 
 
-def make_app(answers: Answers, host: str) -> Starlette:
-  """The page as an ASGI application.
+def make_app(service: PageService, host: str) -> Starlette:
+  """Returns the page as an ASGI application.
 
   Args:
-    answers: to be asked, by one request at a time; those that wait are served in the order of their coming.
-    host: that is listened at. Where it is this machine's alone, requests that name another are refused: else a foreign
-      site could have its name resolved to this machine and read the gallery.
+    service: used by one request at a time, in order of arrival.
+    host: where the server listens. If it is this machine only, requests that name another host are refused; otherwise
+      another site could resolve its name to this machine and read the gallery.
   """
-  turn = asyncio.Lock()
+  lock = asyncio.Lock()
 
-  async def answer(request: Request, function: Callable[..., Answer], *arguments: object) -> JSONResponse:
-    async with turn:
-      if await request.is_disconnected():  # while it waited
+  async def respond(request: Request, function: Callable[..., JsonObject], *arguments: object) -> JSONResponse:
+    async with lock:
+      if await request.is_disconnected():  # while waiting for the lock
         raise ClientDisconnect
       return JSONResponse(await run_in_threadpool(function, *arguments))
 
   async def about(request: Request) -> JSONResponse:
-    return JSONResponse(answers.about())
+    return JSONResponse(service.about())
 
   async def swap(request: Request) -> JSONResponse:
-    return await answer(request, answers.swap, *await _pair(request))
+    return await respond(request, service.swap, *await _pair(request))
 
   async def interpolate(request: Request) -> JSONResponse:
-    return await answer(request, answers.interpolate, request.query_params.get('what', ''), *await _pair(request))
+    return await respond(request, service.interpolate, request.query_params.get('change', ''), *await _pair(request))
 
   async def rank(request: Request) -> JSONResponse:
-    return await answer(request, answers.rank, await _upload(request, MAX_BYTES))
+    return await respond(request, service.rank, await _upload(request, MAX_BYTES))
 
   async def refused(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({'error': str(error) or 'the browser has gone'}, status_code=400)
+    return JSONResponse({'error': str(error) or 'the browser disconnected'}, status_code=400)
 
   return Starlette(
     routes=[
@@ -151,21 +156,21 @@ def make_app(answers: Answers, host: str) -> Starlette:
     ],
     middleware=[
       Middleware(_WithHeaders),
-      Middleware(TrustedHostMiddleware, allowed_hosts=_names(host), www_redirect=False),
+      Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host), www_redirect=False),
     ],
     exception_handlers={UserError: refused, ClientDisconnect: refused},
   )
 
 
-def _names(host: str) -> list[str]:
-  """What requests may call this server."""
+def _allowed_hosts(host: str) -> list[str]:
+  """Returns the host names that requests may use."""
   return ['localhost', '127.0.0.1', '::1', '[::1]', host] if is_loopback(host) else ['*']
 
 
-def make_server(answers: Answers, host: str) -> uvicorn.Server:
-  """A server that keeps no list of requests."""
+def make_server(service: PageService, host: str) -> uvicorn.Server:
+  """Returns a server of the page, without an access log."""
   config = uvicorn.Config(
-    make_app(answers, host),
+    make_app(service, host),
     access_log=False,
     http='h11',
     lifespan='off',
@@ -181,18 +186,17 @@ def make_server(answers: Answers, host: str) -> uvicorn.Server:
   return uvicorn.Server(config)
 
 
-def serve(answers: Answers, listening: socket.socket, host: str, *, log: Log) -> None:
-  """Serves until Ctrl-C.
+def serve(service: PageService, listening: socket.socket, host: str) -> None:
+  """Serves the page until Ctrl-C.
 
   Args:
-    answers: to be asked.
+    service: computes the responses.
     listening: from `listen`.
-    host: as given to it.
-    log: takes the page's address.
+    host: the argument of `listen`.
   """
-  log('compiling')
-  answers.warm_up()
-  shown = f'[{host}]' if ':' in host else host
-  log(f'the page: http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)')
-  with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it once all is closed
-    make_server(answers, host).run(sockets=[listening])
+  logger.info('compiling')
+  service.warm_up()
+  url_host = f'[{host}]' if ':' in host else host
+  logger.info(f'serving the page at http://{url_host}:{listening.getsockname()[1]}/ (stop with Ctrl-C)')
+  with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it after it has closed everything
+    make_server(service, host).run(sockets=[listening])

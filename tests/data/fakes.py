@@ -1,12 +1,12 @@
-"""Data sets in every public layout with a few pictures, or as many as were published: one picture under many names."""
+"""Fake data sets in every public layout, small or of the published size (one image under many names)."""
 
 import itertools
 import os
 
-from tests.data.folders import write_picture
+from tests.data.folders import write_image
 
-SMALL = {'train': (6, 3), 'query': (2, 2), 'gallery': (5, 2)}  # pictures and people
-MOST_LINKS = 50_000  # to one file; file systems have a limit
+SMALL = {'train': (6, 3), 'query': (2, 2), 'gallery': (5, 2)}  # images and identities
+MAX_LINKS = 50_000  # to one file; file systems have a limit
 SUFFIX = {'cuhk03': '.png'}
 CAMERAS = {'dukemtmc': 8, 'msmt17': 15, 'cuhk03': 2, 'veri776': 20}
 FOLDERS = {
@@ -16,62 +16,61 @@ FOLDERS = {
   'veri776': ('image_train', 'image_query', 'image_test'),
 }
 NAMES = {
-  'market1501': '{person:04d}_c{camera}s1_{number:06d}_00',
-  'dukemtmc': '{person:04d}_c{camera}_f{number:07d}',
-  'cuhk03': '{person:04d}_c{camera}_{number}',
-  'veri776': '{person:04d}_c{camera:03d}_{number:08d}_0',
+  'market1501': '{identity:04d}_c{camera}s1_{number:06d}_00',
+  'dukemtmc': '{identity:04d}_c{camera}_f{number:07d}',
+  'cuhk03': '{identity:04d}_c{camera}_{number}',
+  'veri776': '{identity:04d}_c{camera:03d}_{number:08d}_0',
 }
 
 
-class Pictures:
-  """Files of one content each, or (`linked`) hard links to a single one, which make a full data set cheap."""
+class Images:
+  """Writes different images or, if `linked`, hard links to a single one, which makes a full-size data set cheap."""
 
   def __init__(self, folder, linked):
     self.folder, self.linked, self.number = folder, linked, itertools.count()
 
   def write(self, path):
-    """Puts a picture at `path`."""
+    """Writes an image at `path`."""
     number = next(self.number)
     if not self.linked:
-      write_picture(path, seed=number)
+      write_image(path, seed=number)
       return
-    source = self.folder / f'.source_{number // MOST_LINKS}{path.suffix}'
+    source = self.folder / f'.source_{number // MAX_LINKS}{path.suffix}'
     if not source.exists():
-      write_picture(source, seed=number)
+      write_image(source, seed=number)
     os.link(source, path)
 
 
-def people_and_cameras(images, people, num_cameras, start):
-  """The person and the camera of each picture: all people, and of each person as many cameras as may be."""
+def identities_and_cameras(images, identities, num_cameras, start):
+  """Yields identity and camera of each image; cycles through the identities, and each identity's cameras."""
   for i in range(images):
-    yield start + i % people, 1 + (i // people + i % people) % num_cameras
+    yield start + i % identities, 1 + (i // identities + i % identities) % num_cameras
 
 
-def write_flat(root, layout, counts, pictures):
-  """Market-1501's layout and those like it; queries are of gallery people, seen by another camera."""
+def write_flat(root, layout, counts, images):
+  """Writes Market-1501's layout or a similar one; queries show gallery identities by another camera."""
   for folder, split in zip(FOLDERS[layout], counts, strict=True):
     (root / folder).mkdir(parents=True)
     start = 1 if split == 'train' else 5001
-    rows = people_and_cameras(*counts[split], CAMERAS.get(layout, 6), start)
-    for number, (person, camera) in enumerate(rows):
+    rows = identities_and_cameras(*counts[split], CAMERAS.get(layout, 6), start)
+    for number, (identity, camera) in enumerate(rows):
       if split == 'query':
         camera = camera % CAMERAS.get(layout, 6) + 1
-      name = NAMES[layout].format(person=person, camera=camera, number=number)
-      pictures.write(root / folder / (name + SUFFIX.get(layout, '.jpg')))
+      name = NAMES[layout].format(identity=identity, camera=camera, number=number)
+      images.write(root / folder / (name + SUFFIX.get(layout, '.jpg')))
 
 
-def write_msmt17(root, counts, pictures, version=1):
-  """MSMT17, with a tenth of the training pictures in list_val; labels begin at 0 twice."""
+def write_msmt17(root, counts, images, version=1):
+  """Writes MSMT17, with a tenth of the training images in list_val; labels start at 0 in both parts."""
   folders = {1: ('train', 'test'), 2: ('mask_train_v2', 'mask_test_v2')}[version]
-  for split, (images, people) in counts.items():
+  for split, (count, identities) in counts.items():
     folder = root / folders[split != 'train']
     lists = {name: [] for name in (('list_train', 'list_val') if split == 'train' else (f'list_{split}',))}
-    for number, (label, camera) in enumerate(people_and_cameras(images, people, 15, 0)):
-      person = folder / f'{label:04d}'
-      person.mkdir(parents=True, exist_ok=True)
+    for number, (label, camera) in enumerate(identities_and_cameras(count, identities, 15, 0)):
+      (folder / f'{label:04d}').mkdir(parents=True, exist_ok=True)
       camera = camera % 15 + 1 if split == 'query' else camera
       name = f'{label:04d}_{number:06d}_{camera:02d}_0303{split}_{number}_0.jpg'
-      pictures.write(person / name)
+      images.write(folder / f'{label:04d}' / name)
       lists['list_val' if split == 'train' and number % 10 == 9 else next(iter(lists))].append(
         f'{label:04d}/{name} {label}\n'
       )
@@ -80,19 +79,19 @@ def write_msmt17(root, counts, pictures, version=1):
 
 
 def write_fake(root, layout, counts=None, *, linked=False, version=1):
-  """A data set at `root` (made) in one of the public layouts.
+  """Writes a data set in one of the public layouts and returns its root.
 
   Args:
-    root: folder.
-    layout: of the registry.
-    counts: pictures and people of train, query, gallery.
-    linked: all pictures are hard links to one.
-    version: of MSMT17.
+    root: folder to create.
+    layout: name of the layout.
+    counts: images and identities of train, query and gallery.
+    linked: make all images hard links to one.
+    version: version of MSMT17.
   """
   root.mkdir(parents=True, exist_ok=True)
-  pictures = Pictures(root, linked)
+  images = Images(root, linked)
   if layout == 'msmt17':
-    write_msmt17(root, counts or SMALL, pictures, version)
+    write_msmt17(root, counts or SMALL, images, version)
   else:
-    write_flat(root, layout, counts or SMALL, pictures)
+    write_flat(root, layout, counts or SMALL, images)
   return root

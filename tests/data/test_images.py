@@ -1,4 +1,4 @@
-"""Reading, resizing and normalising pictures, against the release's own."""
+"""Reading, resizing and normalising images, against the release's own."""
 
 import io
 
@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.images import denormalize, normalize, read_image, resize_bilinear, verify_images
-from dgnet_jax.data.read import read_layout
+from dgnet_jax.data.images import for_each_file, read_image, resize_bilinear, verify_image
+from dgnet_jax.data.registry import read_layout
+from dgnet_jax.errors import UserError
+from dgnet_jax.pixels import denormalize, normalize
 from tests.data.folders import TRAIN, write_market
 from tests.parity import goldens
 
@@ -22,11 +23,11 @@ def golden(parity_dir):
 
 
 @pytest.mark.parametrize('i', range(4))
-def test_release_preprocessing(golden, tmp_path, i, ledger):
+def test_preprocessing_agrees_with_the_release(golden, tmp_path, i, ledger):
   (tmp_path / 'x.jpg').write_bytes(golden[f'file{i}'].tobytes())
   resized = read_image(str(tmp_path / 'x.jpg'), (256, 128))
-  off = np.abs(resized.astype(int) - golden[f'resized{i}'])
-  ledger.check('preprocess: share of values off by more than 1/255 after resizing', np.mean(off > 1), 0.01)
+  difference = np.abs(resized.astype(int) - golden[f'resized{i}'])
+  ledger.check('preprocess: share of values off by more than 1/255 after resizing', np.mean(difference > 1), 0.01)
   normalized = normalize(golden[f'resized{i}'])
   assert normalized.dtype == np.float32
   error = goldens.relative_error(normalized, golden[f'out{i}'].transpose(1, 2, 0))
@@ -38,20 +39,20 @@ def test_release_preprocessing(golden, tmp_path, i, ledger):
   assert 0.15 < np.mean(truncated < golden[f'resized{i}']) < 0.3
 
 
-def test_every_value_survives_normalisation_in_both_libraries():
+def test_denormalize_inverts_normalize_for_every_value():
   pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(-1, 3)
   np.testing.assert_array_equal(denormalize(normalize(pixels)), pixels)
-  made = denormalize(normalize(jnp.asarray(pixels)))
-  assert made.dtype == np.uint8
-  np.testing.assert_array_equal(made, pixels)
+  recovered = denormalize(normalize(jnp.asarray(pixels)))
+  assert recovered.dtype == np.uint8
+  np.testing.assert_array_equal(recovered, pixels)
 
 
-def test_values_out_of_range_are_clipped():
+def test_denormalize_clips_to_the_range_of_pixels():
   np.testing.assert_array_equal(denormalize(np.array([[-9.0, 0.0, 9.0]])), [[0, 116, 255]])
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'P'])
-def test_modes_become_rgb(tmp_path, mode):
+def test_every_mode_becomes_rgb(tmp_path, mode):
   path = tmp_path / 'x.png'
   Image.new('RGB', (5, 6), (51, 51, 51)).convert(mode).save(path)
   np.testing.assert_array_equal(read_image(str(path), (8, 4)), np.full((8, 4, 3), 51))
@@ -77,7 +78,7 @@ def damaged_png():
 
 BROKEN = {
   'empty': (b'', 'not a readable'),
-  'text': (b'hello, I am no picture', 'not a readable'),
+  'text': (b'hello, not an image', 'not a readable'),
   'half': (jpeg()[:-600], 'truncated'),
   'header': (jpeg()[:100], 'no.jpg'),
   'gif': (gif(), 'not a readable'),
@@ -86,10 +87,10 @@ BROKEN = {
 
 
 @pytest.mark.parametrize('name', BROKEN)
-def test_unreadable_files_are_named(tmp_path, name):
-  contents, reason = BROKEN[name]
+def test_unreadable_file_is_named(tmp_path, name):
+  encoded, reason = BROKEN[name]
   path = tmp_path / 'no.jpg'
-  path.write_bytes(contents)
+  path.write_bytes(encoded)
   with pytest.raises(UserError, match=reason) as error:
     read_image(str(path), (8, 4))
   assert str(error.value).count(str(path)) == 1
@@ -101,25 +102,34 @@ def test_missing_file_is_named(tmp_path):
   assert str(error.value).count('no.jpg') == 1
 
 
-def test_verification_names_all_that_is_broken(tmp_path):
+@pytest.fixture
+def market_paths(tmp_path):
   index = read_layout(write_market(tmp_path))
-  verify_images(index, threads=2)
+  return [path for split in index.splits.values() for path in split.paths]
+
+
+def verify(paths):
+  for_each_file(lambda i: verify_image(paths[i]), paths, threads=2, action='checking')
+
+
+def test_every_unusable_file_is_listed(market_paths, tmp_path):
+  verify(market_paths)
   (tmp_path / 'bounding_box_train' / TRAIN[1]).write_bytes(jpeg()[:-600])
   (tmp_path / 'bounding_box_test' / '0000_c1s1_000151_00.jpg').write_bytes(b'')
   with pytest.raises(UserError, match='2 of 12') as error:
-    verify_images(index, threads=2)
+    verify(market_paths)
   assert TRAIN[1] in str(error.value) and '0000_c1s1_000151_00.jpg' in str(error.value)
 
 
-def test_verification_tells_how_far_it_is(tmp_path, monkeypatch):
-  monkeypatch.setattr('dgnet_jax.data.images.PROGRESS_SECONDS', -1.0)
-  lines = []
-  verify_images(read_layout(write_market(tmp_path)), threads=2, log=lines.append)
-  assert len(lines) == 12 and lines[-1].startswith('checking 12/12') and 'pictures/s' in lines[-1]
+def test_progress_is_logged(market_paths, monkeypatch, lines):
+  monkeypatch.setattr('dgnet_jax.utils.progress.SECONDS_BETWEEN_LINES', -1.0)
+  lines.clear()
+  verify(market_paths)
+  assert len(lines) == 12 and lines[-1].startswith('checking: 12/12') and 'images/s' in lines[-1]
 
 
 def test_resizing_is_antialiased(tmp_path):
-  # Lines one pixel wide vanish into grey when they are antialiased, and turn black or white when they are not.
+  # With antialiasing lines one pixel wide blend into grey; without, they become black or white.
   pixels = np.zeros((64, 32, 3), np.uint8)
   pixels[::2] = 255
   Image.fromarray(pixels).save(tmp_path / 'x.png')
@@ -128,19 +138,20 @@ def test_resizing_is_antialiased(tmp_path):
 
 
 def test_real_crops_are_readable(shared_data_dir):
-  verify_images(read_layout(shared_data_dir / 'market_mini'), threads=4)
+  index = read_layout(shared_data_dir / 'market_mini')
+  verify([path for split in index.splits.values() for path in split.paths])
 
 
 def test_bilinear_weights_by_hand():
   row = np.array([0.0, 1.0], np.float32).reshape(1, 2, 1)
   np.testing.assert_allclose(resize_bilinear(row, (1, 4))[0, :, 0], [0, 0.25, 0.75, 1])
   column = np.array([0.0, 10.0, 20.0, 30.0, 40.0, 50.0], np.float32).reshape(6, 1, 1)
-  np.testing.assert_allclose(resize_bilinear(column, (2, 1))[:, 0, 0], [10, 40])  # others are not looked at
+  np.testing.assert_allclose(resize_bilinear(column, (2, 1))[:, 0, 0], [10, 40])  # only the two nearest pixels count
   np.testing.assert_allclose(resize_bilinear(column, (3, 2))[:, :, 0], [[5, 5], [25, 25], [45, 45]])
 
 
 @pytest.mark.parametrize('size_hw', [(12, 9), (7, 30), (5, 4), (299, 299)])
-def test_bilinear_is_that_of_jax(size_hw):
+def test_bilinear_resizing_agrees_with_jax(size_hw):
   image = np.random.default_rng(0).uniform(size=(12, 9, 3)).astype(np.float32)
   expected = jax.image.resize(image, (*size_hw, 3), 'linear', antialias=False)
   actual = resize_bilinear(image, size_hw)

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from dgnet_jax.config import UserError
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
+from dgnet_jax.errors import UserError
 
-CLASSES = np.array([0, 2, 1, 0, 0, 2, 1, 0, 3, 2, 2], np.int32)  # person 3 has a single picture
+CLASSES = np.array([0, 2, 1, 0, 0, 2, 1, 0, 3, 2, 2], np.int32)  # identity 3 has a single image
 EXPECTED = {
   'image': [[4, 10], [9, 3], [3, 6], [5, 0]],
   'positive': [[7, 5], [10, 0], [4, 2], [1, 7]],
@@ -16,7 +16,7 @@ EXPECTED = {
 }  # of batch 7, seed 1
 
 
-def assert_same(a, b):
+def assert_equal(a, b):
   assert a.keys() == b.keys()
   for name in a:
     np.testing.assert_array_equal(a[name], b[name])
@@ -24,15 +24,15 @@ def assert_same(a, b):
 
 @st.composite
 def cases(draw):
-  people = draw(st.integers(1, 6))
-  classes = list(range(people)) + draw(st.lists(st.integers(0, people - 1), min_size=8, max_size=40))
+  count = draw(st.integers(1, 6))
+  classes = list(range(count)) + draw(st.lists(st.integers(0, count - 1), min_size=8, max_size=40))
   batch_size = 2 * draw(st.integers(1, 4))
   return np.array(draw(st.permutations(classes)), np.int32), batch_size, draw(st.integers(0, 2**63))
 
 
 @given(cases(), st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
-def test_every_batch_is_valid_and_repeatable(case, step):
+def test_every_batch_is_valid_and_reproducible(case, step):
   classes, batch_size, seed = case
   batch = PairSampler(classes, batch_size, seed).batch(step)
   assert {name: x.shape for name, x in batch.items()} == dict.fromkeys(
@@ -40,10 +40,10 @@ def test_every_batch_is_valid_and_repeatable(case, step):
   )
   np.testing.assert_array_equal(classes[batch['image']], batch['identity'])
   np.testing.assert_array_equal(classes[batch['positive']], batch['identity'])
-  alone = np.bincount(classes)[batch['identity']] == 1
-  np.testing.assert_array_equal(batch['image'] == batch['positive'], alone)
+  single = np.bincount(classes)[batch['identity']] == 1
+  np.testing.assert_array_equal(batch['image'] == batch['positive'], single)
   assert batch['identity'].dtype == np.int32
-  assert_same(batch, PairSampler(classes, batch_size, seed).batch(step))
+  assert_equal(batch, PairSampler(classes, batch_size, seed).batch(step))
 
 
 @pytest.mark.parametrize('sampler_class', [PairSampler, SingleSampler])
@@ -51,14 +51,14 @@ def test_every_batch_is_valid_and_repeatable(case, step):
 @settings(max_examples=30, deadline=None)
 def test_processes_share_a_batch(sampler_class, case, step):
   classes, batch_size, seed = case
-  whole = sampler_class(classes, batch_size, seed).batch(step)
+  complete = sampler_class(classes, batch_size, seed).batch(step)
   parts = [sampler_class(classes, batch_size, seed, process, 2).batch(step) for process in (0, 1)]
-  assert_same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
+  assert_equal(complete, {name: np.concatenate([part[name] for part in parts]) for name in complete})
 
 
 @given(cases(), st.integers(0, 5))
 @settings(max_examples=30, deadline=None)
-def test_an_epoch_shows_no_picture_twice_and_drops_the_rest(case, epoch):
+def test_an_epoch_repeats_no_image_and_drops_the_remainder(case, epoch):
   classes, batch_size, seed = case
   sampler = PairSampler(classes, batch_size, seed)
   assert sampler.steps_per_epoch == len(classes) // batch_size
@@ -77,7 +77,7 @@ def test_streams_epochs_seeds_and_purposes_differ():
   assert all(set(order) == set(range(64)) for order in orders)
 
 
-def test_positives_are_uniform_over_the_others():
+def test_positives_are_uniform_over_the_other_images():
   sampler = PairSampler(CLASSES, 11, seed=5)
   counts = np.zeros((11, 11))
   steps = 3000
@@ -91,19 +91,19 @@ def test_positives_are_uniform_over_the_others():
   assert np.all(counts[expected == 0] == 0)
 
 
-def test_numbers_never_change():
-  # A run is resumed by (seed, step) alone: another batch here would silently change every resumed run.
+def test_batches_of_a_seed_never_change():
+  # Runs resume by (seed, step) alone, so a different batch here would silently change every resumed run.
   batch = PairSampler(CLASSES, 4, seed=1).batch(7)
   np.testing.assert_array_equal(batch['image'], EXPECTED['image'])
   np.testing.assert_array_equal(batch['positive'], EXPECTED['positive'])
   np.testing.assert_array_equal(SingleSampler(CLASSES, 4, seed=1).batch(7)['image'], EXPECTED['single'])
 
 
-def test_too_few_pictures():
-  with pytest.raises(UserError, match='11 training pictures are fewer than a batch of 12'):
+def test_fewer_images_than_a_batch_is_an_error():
+  with pytest.raises(UserError, match='11 training images are fewer than a batch of 12'):
     PairSampler(CLASSES, 12, 0).batch(0)
 
 
-def test_batch_must_divide_among_processes():
-  with pytest.raises(UserError, match='a batch of 4 does not divide among 3 processes'):
+def test_batch_size_must_be_divisible_by_the_processes():
+  with pytest.raises(UserError, match='a batch of 4 is not divisible by 3 processes'):
     PairSampler(CLASSES, 4, 0, 0, 3)

@@ -1,4 +1,4 @@
-"""Rankings against the release's numbers and against a loop that follows the definition word by word."""
+"""Rankings against the release's numbers and against a direct implementation of the definition."""
 
 import itertools
 
@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from dgnet_jax.data.index import Split
 from dgnet_jax.evaluation import match_ranks, ranking
+from dgnet_jax.evaluation.embeddings import Embeddings, pool_multi_query, weighted
 from tests.parity import goldens
 
 
@@ -17,8 +19,8 @@ def golden(parity_dir):
     return dict(arrays)
 
 
-def parts(golden, name):
-  return golden[f'{name}_f'], golden[f'{name}_label'], golden[f'{name}_cam']
+def embeddings_of(golden, name):
+  return Embeddings(golden[f'{name}_f'], golden[f'{name}_label'], golden[f'{name}_cam'])
 
 
 def check_against_golden(ledger, result, golden, prefix):
@@ -32,53 +34,66 @@ def check_against_golden(ledger, result, golden, prefix):
 
 @pytest.mark.parametrize('block_bytes', [1, 5000, 2**20])
 @pytest.mark.parametrize('alpha', [0, 0.5, -1])
-def test_release_numbers(golden, alpha, block_bytes, monkeypatch, ledger):
+def test_rank_equals_the_release(golden, alpha, block_bytes, monkeypatch, ledger):
   monkeypatch.setattr(match_ranks, 'SCORE_BLOCK_BYTES', block_bytes)
-  result = ranking.rank(*parts(golden, 'query'), *parts(golden, 'gallery'), alpha=alpha)
+  result = ranking.rank(embeddings_of(golden, 'query'), embeddings_of(golden, 'gallery'), alpha=alpha)
   check_against_golden(ledger, result, golden, f'alpha_{alpha}')
 
 
-def test_release_multi_query(golden, ledger):
-  query, gallery = parts(golden, 'query'), parts(golden, 'gallery')
-  pooled = ranking.multi_query_embedding(*query, *parts(golden, 'mquery'))
-  result = ranking.rank(pooled, *query[1:], *gallery, alpha=0.5)
+def test_multi_query_equals_the_release(golden, ledger):
+  query, gallery = embeddings_of(golden, 'query'), embeddings_of(golden, 'gallery')
+  pooled = pool_multi_query(query, embeddings_of(golden, 'mquery'))
+  result = ranking.rank(pooled, gallery, alpha=0.5)
   check_against_golden(ledger, result, golden, 'multi')
 
 
-def test_multi_query_without_extra_pictures_keeps_the_query():
-  query = np.float32([[1, 0], [0, 1]])
-  extra = np.float32([[3, 1], [5, 1], [9, 9], [7, 7]])
-  pooled = ranking.multi_query_embedding(
-    query, np.array([1, 2]), np.array([1, 1]), extra, np.array([1, 1, 1, 2]), np.array([1, 1, 2, 2])
-  )
-  np.testing.assert_array_equal(pooled, [[4, 1], [0, 1]])
+def test_query_without_extra_images_keeps_its_features():
+  query = Embeddings(np.float32([[1, 0], [0, 1]]), np.array([1, 2]), np.array([1, 1]))
+  features = np.float32([[3, 1], [5, 1], [9, 9], [7, 7]])
+  extra = Embeddings(features, np.array([1, 1, 1, 2]), np.array([1, 1, 2, 2]))
+  pooled = pool_multi_query(query, extra)
+  np.testing.assert_array_equal(pooled.features, [[4, 1], [0, 1]])
+  assert pooled.identity.tolist() == [1, 2] and pooled.camera.tolist() == [1, 1]
 
 
-def loop(query, gallery, alpha, protocol):
-  """The definition, one picture at a time; equal scores put the wrong picture first."""
-  half = query[0].shape[1] // 2
-  curve, precisions, valid = np.zeros(len(gallery[1])), [], []
-  for embedding, identity, camera in zip(*query, strict=True):
+def test_selected_embeddings_keep_their_labels():
+  selected = Embeddings(np.eye(3), np.array([5, 6, 7]), np.array([1, 2, 3])).select(np.array([2, 0]))
+  assert len(selected) == 2 and selected.identity.tolist() == [7, 5] and selected.camera.tolist() == [3, 1]
+  np.testing.assert_array_equal(selected.features, [[0, 0, 1], [1, 0, 0]])
+
+
+def test_weighted_leaves_its_argument_unchanged():
+  query = Embeddings(np.ones((2, 4)), np.ones(2, int), np.ones(2, int))
+  np.testing.assert_array_equal(weighted(query, 0.25).features, [[1, 1, 0.25, 0.25]] * 2)
+  np.testing.assert_array_equal(weighted(query, -1).features, [[0, 0, 1, 1]] * 2)
+  assert weighted(query, None) is query and (query.features == 1).all()
+
+
+def rank_by_definition(query, gallery, alpha, protocol):
+  """One image at a time; among equal scores negatives come first."""
+  half = query.features.shape[1] // 2
+  curve, precisions, valid = np.zeros(len(gallery)), [], []
+  for features, identity, camera in zip(query.features, query.identity, query.camera, strict=True):
     if alpha == -1:
-      embedding = np.concatenate([0 * embedding[:half], embedding[half:]])
+      features = np.concatenate([0 * features[:half], features[half:]])
     elif alpha is not None:
-      embedding = np.concatenate([embedding[:half], alpha * embedding[half:]])
+      features = np.concatenate([features[:half], alpha * features[half:]])
     entries = []
-    for other, other_identity, other_camera in zip(*gallery, strict=True):
+    for other, other_identity, other_camera in zip(gallery.features, gallery.identity, gallery.camera, strict=True):
       if other_identity == -1 or (other_identity == identity != 0 and other_camera == camera):
         continue
-      entries.append((-float(embedding @ other), bool(other_identity == identity != 0)))
-    hits = [is_right for _, is_right in sorted(entries)]
-    area, found = 0.0, 0
+      entries.append((-float(features @ other), bool(other_identity == identity != 0)))
+    hits = [is_match for _, is_match in sorted(entries)]
+    area, num_found = 0.0, 0
     for position, hit in enumerate(hits):
       if hit:
-        before = found / position if position else 1.0
-        found += 1
-        precision = found / (position + 1)
+        before = num_found / position if position else 1.0
+        num_found += 1
+        precision = num_found / (position + 1)
         area += (before + precision) / 2 if protocol == 'release' else precision
-    valid.append(found > 0)
-    precisions.append(area / max(found, 1))
-    if found:
+    valid.append(num_found > 0)
+    precisions.append(area / max(num_found, 1))
+    if num_found:
       curve[hits.index(True) :] += 1
   count = len(valid) if protocol == 'release' else sum(valid)
   return curve / max(count, 1), sum(precisions) / max(count, 1), precisions, valid
@@ -86,29 +101,29 @@ def loop(query, gallery, alpha, protocol):
 
 @st.composite
 def searches(draw):
-  """Queries and a gallery with junk, distractors and many ties (embeddings of small integers)."""
+  """Queries and a gallery with junk, distractors and many ties (features are small integers)."""
 
-  def people(least_identity, size):
+  def images(least_identity, size):
     count = draw(st.integers(1, size))
     rows = st.lists(st.integers(-2, 2), min_size=4, max_size=4)
-    embedding = np.float32(draw(st.lists(rows, min_size=count, max_size=count)))
+    features = np.float32(draw(st.lists(rows, min_size=count, max_size=count)))
     identity = np.int32(draw(st.lists(st.integers(least_identity, 3), min_size=count, max_size=count)))
     camera = np.int32(draw(st.lists(st.integers(1, 3), min_size=count, max_size=count)))
-    return embedding, identity, camera
+    return Embeddings(features, identity, camera)
 
-  return people(1, 4), people(-1, 12)
+  return images(1, 4), images(-1, 12)
 
 
 @settings(deadline=None, max_examples=100)
 @given(searches(), st.sampled_from([0, 0.5, 2, -1, None]), st.sampled_from(ranking.PROTOCOLS))
-def test_equals_a_loop_over_the_definition(search, alpha, protocol):
+def test_rank_equals_the_definition(search, alpha, protocol):
   query, gallery = search
-  cmc, mean, precisions, valid = loop(query, gallery, alpha, protocol)
+  cmc, mean, precisions, valid = rank_by_definition(query, gallery, alpha, protocol)
   if protocol == 'standard' and not any(valid):
     with pytest.raises(ValueError, match='no query has a match'):
-      ranking.rank(*query, *gallery, alpha=alpha, protocol=protocol)
+      ranking.rank(query, gallery, alpha=alpha, protocol=protocol)
     return
-  result = ranking.rank(*query, *gallery, alpha=alpha, protocol=protocol)
+  result = ranking.rank(query, gallery, alpha=alpha, protocol=protocol)
   np.testing.assert_allclose(result.cmc, cmc, rtol=1e-6)
   np.testing.assert_allclose(result.per_query_ap, precisions, rtol=1e-12)
   np.testing.assert_array_equal(result.per_query_valid, valid)
@@ -117,41 +132,42 @@ def test_equals_a_loop_over_the_definition(search, alpha, protocol):
 
 @pytest.mark.parametrize('protocol', ranking.PROTOCOLS)
 def test_chance_is_the_mean_over_all_orders(protocol):
-  query_identity, query_camera = np.array([1, 2, 3]), np.array([1, 1, 1])  # person 3 has no match
-  gallery_identity, gallery_camera = np.array([1, 1, 0, -1, 2]), np.array([2, 3, 1, 1, 2])
-  expected = ranking.chance(query_identity, query_camera, gallery_identity, gallery_camera, protocol=protocol)
-  orders = [
-    ranking.rank(
-      np.ones((3, 1)),
-      query_identity,
-      query_camera,
-      np.float64(order)[:, None],
-      gallery_identity,
-      gallery_camera,
-      alpha=None,
-      protocol=protocol,
-    )
-    for order in itertools.permutations(range(5))
-  ]
+  query = Embeddings(np.ones((3, 1)), np.array([1, 2, 3]), np.array([1, 1, 1]))  # identity 3 has no match
+  identity, camera = np.array([1, 1, 0, -1, 2]), np.array([2, 3, 1, 1, 2])
+  galleries = [Embeddings(np.float64(order)[:, None], identity, camera) for order in itertools.permutations(range(5))]
+  orders = [ranking.rank(query, gallery, alpha=None, protocol=protocol) for gallery in galleries]
+  expected = ranking.chance(query, galleries[0], protocol=protocol)
   np.testing.assert_allclose(expected.cmc, np.mean([o.cmc for o in orders], axis=0), rtol=1e-5)
   np.testing.assert_allclose(expected.per_query_ap, np.mean([o.per_query_ap for o in orders], axis=0), rtol=1e-12)
   np.testing.assert_array_equal(expected.per_query_valid, orders[0].per_query_valid)
 
 
-def test_constant_embedding_earns_nothing():
-  gallery_identity = np.array([1, 2, 2, 2])
-  result = ranking.rank(
-    np.ones((1, 2)), np.array([1]), np.array([1]), np.ones((4, 2)), gallery_identity, np.array([2] * 4), alpha=0.5
-  )
+def test_chance_takes_the_splits_of_a_data_set():
+  query = Split(('a', 'b'), np.array([1, 2]), np.array([1, 1]))
+  gallery = Split(('c', 'd'), np.array([1, 2]), np.array([2, 2]))
+  assert ranking.chance(query, gallery).at(1) == 0.5
+
+
+def test_constant_embedding_scores_nothing():
+  query = Embeddings(np.ones((1, 2)), np.array([1]), np.array([1]))
+  result = ranking.rank(query, Embeddings(np.ones((4, 2)), np.array([1, 2, 2, 2]), np.full(4, 2)), alpha=0.5)
   assert result.at(1) == result.at(3) == 0 and result.at(4) == result.at(100) == 1
 
 
 def test_best_matches_agree_with_the_ranking(golden):
-  query, gallery = parts(golden, 'query'), parts(golden, 'gallery')
-  best = ranking.best_matches(*query, *gallery, alpha=0.5, count=1)
-  right = [gallery[1][b[0]] == identity for b, identity in zip(best, query[1], strict=True)]
-  assert np.float32(np.mean(right)) == golden['alpha_0.5/cmc'][0]
-  assert all(gallery[1][b[0]] != -1 for b in best)
+  query, gallery = embeddings_of(golden, 'query'), embeddings_of(golden, 'gallery')
+  best = ranking.best_matches(query, gallery, alpha=0.5, count=1)
+  correct = [gallery.identity[b[0]] == identity for b, identity in zip(best, query.identity, strict=True)]
+  assert np.float32(np.mean(correct)) == golden['alpha_0.5/cmc'][0]
+  assert all(gallery.identity[b[0]] != -1 for b in best)
+
+
+def test_best_matches_leave_out_junk():
+  query = Embeddings(np.ones((2, 2)), np.array([1, 0]), np.array([1, 1]))
+  features = np.arange(10.0).reshape(5, 2)
+  gallery = Embeddings(features, np.array([1, 0, 1, 2, -1]), np.array([2, 1, 1, 1, 2]))
+  best = ranking.best_matches(query, gallery, alpha=1, count=4)
+  assert [row.tolist() for row in best] == [[3, 1, 0], [3, 2, 1, 0]]  # a distractor matches nothing, itself included
 
 
 @pytest.mark.parametrize(
@@ -159,21 +175,16 @@ def test_best_matches_agree_with_the_ranking(golden):
   [
     ({'alpha': -0.5}, 'neither a weight'),
     ({'protocol': 'other'}, 'not one of'),
-    ({'query_embedding': np.ones((2, 3))}, 'has no halves'),
-    ({'query_embedding': np.ones((3, 4))}, 'queries'),
-    ({'gallery_embedding': np.full((2, 4), np.nan)}, 'gallery.*not finite'),
+    ({'query': np.ones((2, 3)), 'gallery': np.ones((2, 3))}, r'shape=\(2, 3\) is odd'),
+    ({'query': np.ones((2, 2))}, 'different numbers of features'),
+    ({'query': np.ones((3, 4))}, r'query: features.shape=\(3, 4\) identity.shape=\(2,\)'),
+    ({'gallery': np.ones((2, 4, 1))}, 'gallery: features.shape'),
+    ({'gallery': np.full((2, 4), np.nan)}, 'gallery.*not finite'),
   ],
 )
-def test_what_does_not_fit_is_named(change, message):
-  ones = np.ones(2, np.int32)
-  arguments = {
-    'query_embedding': np.ones((2, 4)),
-    'query_identity': ones,
-    'query_camera': ones,
-    'gallery_embedding': np.ones((2, 4)),
-    'gallery_identity': ones,
-    'gallery_camera': ones,
-    'alpha': 0.5,
-  }
+def test_rank_refuses_invalid_arguments(change, message):
+  arguments = {'query': np.ones((2, 4)), 'gallery': np.ones((2, 4)), 'alpha': 0.5} | change
+  for name in ('query', 'gallery'):
+    arguments[name] = Embeddings(arguments[name], np.ones(2, np.int32), np.ones(2, np.int32))
   with pytest.raises(ValueError, match=message):
-    ranking.rank(**(arguments | change))
+    ranking.rank(**arguments)

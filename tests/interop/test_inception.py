@@ -1,18 +1,18 @@
-"""Weights of FID's Inception-v3: names, shapes and layouts of a file with random numbers."""
+"""The weights of FID's Inception-v3: names, shapes and layouts, with random numbers."""
 
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from dgnet_jax.config import UserError
+from dgnet_jax.errors import UserError
 from dgnet_jax.interop import inception
 from dgnet_jax.interop.inception import load_inception
 from dgnet_jax.interop.torch_write import write_torch
-from dgnet_jax.models.inception import inception_form
-from tests.interop.synthetic_inception import inception_shapes, synthetic_inception
+from dgnet_jax.models.inception import variable_shapes
+from tests.interop.synthetic_inception import file_shapes, synthetic_inception
 
-# Some rows of torchvision's Inception3, by hand.
+# Some arrays of torchvision's Inception3, by hand.
 KNOWN = {
   'Conv2d_1a_3x3.conv.weight': (32, 3, 3, 3),
   'Conv2d_4a_3x3.conv.weight': (192, 80, 3, 3),
@@ -37,22 +37,22 @@ def state_dict():
   return synthetic_inception()
 
 
-def test_names_and_shapes():
-  shapes = inception_shapes()
+def test_names_and_shapes_by_hand():
+  shapes = file_shapes()
   assert {name: shapes[name] for name in KNOWN} == KNOWN
   assert sum(name.endswith('.conv.weight') for name in shapes) == 94
-  learnt = sum(int(np.prod(s)) for n, s in shapes.items() if n.endswith(('.weight', '.bias')))
-  assert learnt == PARAMETERS + 8 * 2049
+  trained = sum(int(np.prod(s)) for n, s in shapes.items() if n.endswith(('.weight', '.bias')))
+  assert trained == PARAMETERS + 8 * 2049
 
 
 @pytest.mark.parametrize('name', ['fid.pth', 'fid.safetensors'])
-def test_files(tmp_path, state_dict, name):
+def test_arrays_are_loaded_from_either_format(tmp_path, state_dict, name):
   if name.endswith('.pth'):
     write_torch(tmp_path / name, state_dict)
   else:
     safetensors.numpy.save_file(dict(state_dict), tmp_path / name)
   variables = load_inception(tmp_path / name)
-  form = inception_form()
+  form = variable_shapes()
   assert jax.tree.map(np.shape, variables) == jax.tree.map(lambda leaf: leaf.shape, form)
   layer = variables['params']['Mixed_6b']['branch7x7_2']
   expected = state_dict['Mixed_6b.branch7x7_2.conv.weight']
@@ -64,30 +64,32 @@ def test_files(tmp_path, state_dict, name):
 
 def load(monkeypatch, state_dict):
   monkeypatch.setattr(inception, 'read_weights', lambda path: state_dict)
-  return load_inception('fid.pth', log=lambda line: None)
+  return load_inception('fid.pth')
 
 
-def test_classifier_and_counters_may_be_absent(monkeypatch, state_dict):
+def test_classifier_and_counters_may_be_missing(monkeypatch, state_dict):
   bare = {n: x for n, x in state_dict.items() if not n.startswith('fc.') and not n.endswith('tracked')}
   assert len(bare) == 5 * 94
   assert 'fc' not in load(monkeypatch, bare)['params'] and 'fc' not in load(monkeypatch, state_dict)['params']
 
 
-def test_all_that_does_not_fit_is_told(monkeypatch, state_dict):
+def test_all_problems_are_reported(monkeypatch, state_dict):
   wrong = dict(state_dict)
   del wrong['Mixed_5b.branch1x1.conv.weight'], wrong['Mixed_7c.branch_pool.bn.running_var']
   wrong['Mixed_6a.branch3x3.conv.weight'] = np.zeros((384, 288, 1, 1), np.float32)
   wrong['Mixed_6a.branch3x3.bn.bias'] = np.zeros(384, np.int64)
   with pytest.raises(UserError) as error:
     load(monkeypatch, wrong)
-  text = str(error.value)
-  assert "fid.pth, read as the weights of FID's Inception-v3, does not fit" in text
-  assert '2 missing: ' in text and 'Mixed_5b.branch1x1.conv.weight' in text and 'branch_pool.bn.running_var' in text
-  assert 'Mixed_6a.branch3x3.conv.weight [384, 288, 1, 1], expected [384, 288, 3, 3]' in text
-  assert 'Mixed_6a.branch3x3.bn.bias is int64' in text
+  message = str(error.value)
+  assert "fid.pth, read as the weights of FID's Inception-v3, does not fit" in message
+  assert (
+    '2 missing: ' in message and 'Mixed_5b.branch1x1.conv.weight' in message and 'branch_pool.bn.running_var' in message
+  )
+  assert 'Mixed_6a.branch3x3.conv.weight [384, 288, 1, 1], expected [384, 288, 3, 3]' in message
+  assert 'Mixed_6a.branch3x3.bn.bias is int64' in message
 
 
-def test_torchvisions_own_weights_are_no_fid(monkeypatch, state_dict):
+def test_torchvisions_own_weights_are_rejected(monkeypatch, state_dict):
   own = state_dict | {
     'fc.weight': np.zeros((1000, 2048), np.float32),
     'fc.bias': np.zeros(1000, np.float32),
@@ -95,6 +97,6 @@ def test_torchvisions_own_weights_are_no_fid(monkeypatch, state_dict):
   }
   with pytest.raises(UserError) as error:
     load(monkeypatch, own)
-  text = str(error.value)
-  assert 'fc.weight [1000, 2048], expected [1008, 2048]' in text and 'fc.bias [1000], expected [1008]' in text
-  assert '1 unexpected: AuxLogits.conv0.conv.weight' in text and '--drop-extra' not in text
+  message = str(error.value)
+  assert 'fc.weight [1000, 2048], expected [1008, 2048]' in message and 'fc.bias [1000], expected [1008]' in message
+  assert '1 unexpected: AuxLogits.conv0.conv.weight' in message and '--drop-extra' not in message

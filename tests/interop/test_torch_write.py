@@ -1,4 +1,4 @@
-"""What is written is what is read back; that torch itself reads it is checked where torch is installed."""
+"""Written files are read back, by torch too where it is installed."""
 
 from collections import OrderedDict
 import pickletools
@@ -20,28 +20,28 @@ TREE = {
 }
 
 
-def assert_same(one, other):
-  if isinstance(one, np.ndarray):
-    assert one.dtype == other.dtype and one.shape == other.shape
-    np.testing.assert_array_equal(one, other)
-  elif isinstance(one, dict):
-    assert list(one) == list(other)
-    for key in one:
-      assert_same(one[key], other[key])
-  elif isinstance(one, list | tuple):
-    assert type(one) is type(other) and len(one) == len(other)
-    for x, y in zip(one, other, strict=True):
+def assert_same(actual, expected):
+  if isinstance(expected, np.ndarray):
+    assert actual.dtype == expected.dtype and actual.shape == expected.shape
+    np.testing.assert_array_equal(actual, expected)
+  elif isinstance(expected, dict):
+    assert list(actual) == list(expected)
+    for key in expected:
+      assert_same(actual[key], expected[key])
+  elif isinstance(expected, list | tuple):
+    assert type(actual) is type(expected) and len(actual) == len(expected)
+    for x, y in zip(actual, expected, strict=True):
       assert_same(x, y)
   else:
-    assert one == other and type(one) is type(other)
+    assert actual == expected and type(actual) is type(expected)
 
 
-def test_round_trip(tmp_path):
+def test_values_are_read_back(tmp_path):
   write_torch(tmp_path / 'file.pt', TREE)
-  assert_same(TREE, read_torch(tmp_path / 'file.pt'))
+  assert_same(read_torch(tmp_path / 'file.pt'), TREE)
 
 
-def test_torch_reads_it(tmp_path):
+def test_torch_reads_the_file(tmp_path):
   torch = pytest.importorskip('torch')
   write_torch(tmp_path / 'file.pt', TREE)
   content = torch.load(tmp_path / 'file.pt', weights_only=True)
@@ -49,8 +49,8 @@ def test_torch_reads_it(tmp_path):
   assert isinstance(content['a'], OrderedDict) and content[0] == TREE[0]
 
 
-def test_form(tmp_path):
-  """The entries that torch looks for, none compressed, its storages aligned; the pickle is of protocol 2."""
+def test_format(tmp_path):
+  """The zip has the entries that torch reads, uncompressed and aligned, and the pickle is of protocol 2."""
   write_torch(tmp_path / 'file.pt', TREE)
   with zipfile.ZipFile(tmp_path / 'file.pt') as archive, (tmp_path / 'file.pt').open('rb') as file:
     assert archive.read('archive/version') == b'3\n' and archive.read('archive/byteorder') == b'little'
@@ -63,14 +63,14 @@ def test_form(tmp_path):
       assert (entry.header_offset + 30 + name + extra) % ALIGNMENT == 0
 
 
-def test_equal_contents_make_equal_files(tmp_path):
+def test_equal_contents_give_equal_files(tmp_path):
   for name in ('one.pt', 'two.pt'):
     write_torch(tmp_path / name, TREE)
   assert (tmp_path / 'one.pt').read_bytes() == (tmp_path / 'two.pt').read_bytes()
 
 
 @pytest.mark.parametrize('value', [{'a': object()}, np.zeros(2, np.complex64), [b'bytes'], {1.5: 2, 'x': {3}}])
-def test_what_cannot_be_written(tmp_path, value):
+def test_other_types_are_rejected(tmp_path, value):
   with pytest.raises(TypeError, match='a torch file cannot hold'):
     write_torch(tmp_path / 'file.pt', value)
   assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Makes files of torch's form opcode by opcode."""
+"""Writes files in torch's format, opcode by opcode."""
 
 import pickle
 import zipfile
@@ -14,7 +14,7 @@ def assert_array(actual, expected):
 
 
 def binary(value):
-  """The pickle of a number, text, tuple or raw opcodes, without its frame."""
+  """The pickle of a number, string, tuple or raw opcodes, without its frame."""
   if isinstance(value, bytes):
     return value
   if isinstance(value, tuple):
@@ -32,7 +32,7 @@ def tensor(shape=(4,), strides=(1,), offset=0, *, of=None):
 
 
 def write_zip(path, content, *, files=None, compression=zipfile.ZIP_STORED):
-  """A zip of torch's form around a pickle; four float32 in storage 0."""
+  """Writes a zip in torch's format around a pickle; storage 0 has four float32."""
   with zipfile.ZipFile(path, 'w', compression) as archive:
     archive.writestr('archive/data.pkl', BEGIN + content + b'.')
     for name, data in ({'data/0': np.arange(4, dtype='<f4').tobytes()} | (files or {})).items():

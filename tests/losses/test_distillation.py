@@ -1,3 +1,5 @@
+"""The teacher's labels and the loss that distils them."""
+
 import jax
 import jax.numpy as jnp
 from jax.test_util import check_grads
@@ -14,7 +16,7 @@ class TestSoftLabelKl:
     expected = [0.5 * np.log(2) + 0.5 * np.log(2 / 3), 0.0, -np.log(0.9)]
     np.testing.assert_allclose(soft_label_kl(student, teacher), expected, atol=1e-7)
 
-  def test_only_the_student_learns(self):
+  def test_gradient_reaches_the_student_only(self):
     student, teacher = jnp.array([[0.3, -1.0, 2.0]]), jnp.array([[0.0, 0.2, 0.8]])
     to_student, to_teacher = jax.grad(lambda s, t: soft_label_kl(s, t).sum(), argnums=(0, 1))(student, teacher)
     np.testing.assert_allclose(to_student, jax.nn.softmax(student) - teacher, atol=1e-6)
@@ -31,7 +33,7 @@ class TestSoftLabelKl:
       loss(student, teacher)[:, 1], soft_label_kl(jnp.asarray(student[:, 1]), jnp.asarray(teacher[:, 1]))
     )
 
-  def test_shapes_are_named(self):
+  def test_wrong_shapes_are_reported(self):
     with pytest.raises(ValueError, match='student_logits.shape=.* teacher_probs.shape='):
       soft_label_kl(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
 
@@ -57,7 +59,7 @@ class TestTeacherSoftLabels:
 
   @pytest.mark.parametrize(('style', 'expected'), [('soft', [[0.35, 0.35, 0.3]]), ('donors', [[0.5, 0.5, 0]])])
   def test_several_teachers_are_averaged(self, style, expected):
-    """The second teacher says 0.5, 0.4, 0.1 of both views; the donors are the first two."""
+    """The second teacher predicts 0.5, 0.4, 0.1 for both views; the donors are the first two identities."""
     second = jnp.log(jnp.array([0.5, 0.4, 0.1]))
     both = [jnp.stack([logits[0], second])[None] for logits in (self.logits, self.mirrored)]
     first = {name: identity[:1] for name, identity in self.donors.items()}
@@ -70,9 +72,9 @@ class TestTeacherSoftLabels:
     assert not gradient.any()
 
   @pytest.mark.usefixtures('x64')
-  def test_release_styles(self, parity_dir):
+  def test_styles_equal_the_release(self, parity_dir):
     with np.load(parity_dir / 'predict_label.npz') as golden:
-      # With logits that are the logarithm of style 0, both softmaxes are style 0 itself.
+      # With the logarithm of style 0 as logits, both softmaxes equal style 0.
       logits = jnp.log(golden['style0_trainbn'])
       for number, style in enumerate(LABEL_STYLES):
         labels = teacher_soft_labels(
@@ -84,7 +86,7 @@ class TestTeacherSoftLabels:
         )
         np.testing.assert_allclose(labels, golden[f'style{number}_trainbn'], rtol=1e-12, atol=1e-15)
 
-  def test_errors_name_what_is_wrong(self):
+  def test_wrong_arguments_are_reported(self):
     with pytest.raises(ValueError, match="style='warm'.*'soft', 'argmax'"):
       teacher_soft_labels(self.logits, self.mirrored, style='warm')
     with pytest.raises(ValueError, match="'donors' needs appearance_identity"):

@@ -1,3 +1,5 @@
+"""Cross-entropy of identities."""
+
 import jax
 import jax.numpy as jnp
 from jax.test_util import check_grads
@@ -15,7 +17,7 @@ class TestCrossEntropy:
     logits = jnp.log(jnp.array([[1.0, 2.0, 5.0], [2.0, 2.0, 4.0]]))
     np.testing.assert_allclose(loss(logits, jnp.array([1, 2])), np.log([4.0, 2.0]), rtol=1e-6)
 
-  def test_large_logits_stay_finite(self, loss):
+  def test_large_logits_give_finite_losses(self, loss):
     np.testing.assert_allclose(loss(jnp.array([[1e4, 0.0]]), jnp.array([1])), [1e4])
 
   def test_jit_and_vmap(self, loss):
@@ -33,10 +35,10 @@ class TestCrossEntropy:
     assert loss(jnp.asarray(logits, 'bfloat16'), identity).dtype == 'float32'
 
   @pytest.mark.parametrize(('logits', 'identity'), [((2, 3), (3,)), ((2, 3), (2, 1)), ((2, 2, 3), (2,))])
-  def test_shapes_are_named(self, loss, logits, identity):
+  def test_wrong_shapes_are_reported(self, loss, logits, identity):
     with pytest.raises(ValueError, match='logits.shape=.* identity.shape='):
       loss(jnp.zeros(logits), jnp.zeros(identity, int))
 
-  def test_identities_are_integers(self, loss):
+  def test_identities_must_be_integers(self, loss):
     with pytest.raises(ValueError, match='float32'):
       loss(jnp.zeros((2, 3)), jnp.zeros(2))

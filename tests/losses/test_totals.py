@@ -1,3 +1,5 @@
+"""The weighted total of loss terms."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ def test_gradient_is_the_weight():
   np.testing.assert_allclose(gradient, [5.0, 5.0])
 
 
-def test_names_without_a_partner_are_told():
+def test_terms_and_weights_without_a_counterpart_are_reported():
   with pytest.raises(ValueError, match=r"without a weight: \['b'\]; weights without a term: \['c', 'd'\]"):
     weighted_total({'a': jnp.ones(2), 'b': jnp.ones(2)}, {'a': 1.0, 'c': 1.0, 'd': 1.0})
   with pytest.raises(ValueError, match='no terms'):

@@ -1,4 +1,6 @@
-"""Convolutions against their plain definitions, in float64."""
+"""Convolutions against their definitions, in float64, and their form on each platform."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,40 +11,38 @@ from dgnet_jax.models.convolutions import small_map_convolution, unpadded_convol
 
 
 @pytest.fixture(autouse=True)
-def _float64():
-  with jax.enable_x64(True):
-    yield
+def _float64(x64):
+  """Every test runs in float64."""
 
 
 def _random(*shape):
   return np.random.default_rng(0).normal(size=shape)
 
 
-def _doubled_and_convolved(x, kernel, padding='reflect'):
-  doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+def _upsample_then_convolve(x, kernel, padding='reflect'):
+  upsampled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
   mode = {'reflect': 'reflect', 'zero': 'constant'}[padding]
-  padded = jnp.pad(doubled, ((0, 0), (2, 2), (2, 2), (0, 0)), mode=mode)
-  dimensions = jax.lax.conv_dimension_numbers(padded.shape, kernel.shape, ('NHWC', 'HWIO', 'NHWC'))
-  return jax.lax.conv_general_dilated(padded, kernel, (1, 1), 'VALID', dimension_numbers=dimensions)
+  padded = jnp.pad(upsampled, ((0, 0), (2, 2), (2, 2), (0, 0)), mode=mode)
+  return jax.lax.conv_general_dilated(padded, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
 @pytest.mark.parametrize('padding', ['reflect', 'zero'])
 @pytest.mark.parametrize('size', [(2, 2), (2, 3), (5, 4), (16, 8)])
-def test_upsampled_convolution_is_doubling_padding_and_convolution(size, padding):
+def test_upsampled_convolution_equals_upsampling_padding_and_convolution(size, padding):
   x, kernel = _random(2, *size, 3), _random(5, 5, 3, 4)
   np.testing.assert_allclose(
-    upsampled_convolution(x, kernel, padding), _doubled_and_convolved(x, kernel, padding), rtol=1e-12, atol=1e-12
+    upsampled_convolution(x, kernel, padding), _upsample_then_convolve(x, kernel, padding), rtol=1e-12, atol=1e-12
   )
 
 
-def test_gradients_of_the_upsampled_convolution():
+def test_upsampled_convolution_has_the_same_gradients():
   x, kernel, weight = _random(2, 4, 3, 3), _random(5, 5, 3, 4), _random(2, 8, 6, 4)
 
   def gradients(convolution):
     return jax.grad(lambda x, kernel: (convolution(x, kernel) * weight).sum(), argnums=(0, 1))(x, kernel)
 
-  for ours, plain in zip(gradients(upsampled_convolution), gradients(_doubled_and_convolved), strict=True):
-    np.testing.assert_allclose(ours, plain, rtol=1e-12, atol=1e-12)
+  for actual, expected in zip(gradients(upsampled_convolution), gradients(_upsample_then_convolve), strict=True):
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(('stride', 'dilation'), [(1, 1), (2, 1), (1, 2), (2, 2)])
@@ -57,44 +57,142 @@ def test_unpadded_convolution_is_the_sum_over_taps(stride, dilation):
   np.testing.assert_allclose(unpadded_convolution(x, kernel, stride, dilation), expected, rtol=1e-12)
 
 
+def test_unpadded_convolution_has_the_gradients_of_a_convolution():
+  """First and second order: the gradient penalty differentiates convolutions twice."""
+  x, kernel, weight = _random(2, 6, 5, 3), _random(3, 3, 3, 4), _random(2, 4, 3, 4)
+
+  def derivatives(convolution):
+    def loss(x, kernel):
+      return (jnp.tanh(convolution(x, kernel)) * weight).sum()
+
+    def penalty(x, kernel):
+      return (jax.grad(loss)(x, kernel) ** 2).sum()
+
+    return jax.grad(loss, argnums=(0, 1))(x, kernel), jax.jit(jax.grad(penalty, argnums=(0, 1)))(x, kernel)
+
+  def plain(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+  jax.tree.map(
+    lambda actual, expected: np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-12),
+    derivatives(unpadded_convolution),
+    derivatives(plain),
+  )
+
+
 def _settings(x, kernel):
   return {'dimension_numbers': jax.lax.conv_dimension_numbers(x.shape, kernel.shape, ('NHWC', 'HWIO', 'NHWC'))}
 
 
 @pytest.mark.parametrize('stride', [(1, 1), (2, 2), (2, 1)])
 @pytest.mark.parametrize(('size', 'kernel_size'), [((4, 2), (3, 3)), ((1, 1), (3, 3)), ((2, 3), (3, 4))])
-def test_small_map_convolution_and_its_gradients(size, kernel_size, stride):
+def test_small_map_convolution_equals_a_convolution_with_its_gradients(size, kernel_size, stride):
   x, kernel = _random(2, *size, 3), _random(*kernel_size, 3, 4)
   margins = ((1, 1), (2, 0))
 
-  def outputs(convolution):
-    def total(x, kernel):
+  def gradients_and_output(convolution):
+    def loss(x, kernel):
       y = convolution(x, kernel, stride, margins, **_settings(x, kernel))
       return (y**2).sum(), y
 
-    return jax.grad(total, argnums=(0, 1), has_aux=True)(x, kernel)
+    return jax.grad(loss, argnums=(0, 1), has_aux=True)(x, kernel)
 
-  plain = outputs(jax.lax.conv_general_dilated)
   jax.tree.map(
-    lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12),
-    outputs(small_map_convolution),
-    plain,
+    lambda actual, expected: np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12),
+    gradients_and_output(small_map_convolution),
+    gradients_and_output(jax.lax.conv_general_dilated),
   )
 
 
-@pytest.mark.parametrize(('size', 'convolves'), [((4, 2), False), ((3, 3), True), ((1, 8), False)])
-def test_a_map_smaller_than_the_kernel_is_not_convolved_on_cpu(size, convolves):
-  x, kernel = _random(2, *size, 3), _random(3, 3, 3, 4)
-  program = jax.make_jaxpr(lambda x: small_map_convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), **_settings(x, kernel)))
-  assert ('conv_general_dilated' in str(program(x))) == (convolves or jax.default_backend() != 'cpu')
-
-
-@pytest.mark.parametrize('settings', [{'rhs_dilation': (2, 1)}, {'lhs_dilation': (1, 2)}, {'feature_group_count': 3}])
-def test_small_map_convolution_with_what_has_no_short_cut(settings):
+@pytest.mark.parametrize(
+  'settings',
+  [
+    {'rhs_dilation': (2, 1)},
+    {'lhs_dilation': (1, 2)},
+    {'feature_group_count': 3},
+    {'batch_group_count': 2},
+    {'preferred_element_type': np.dtype('float64')},
+  ],
+)
+def test_small_map_convolution_honours_other_settings(settings):
   x, kernel = _random(2, 3, 2, 3), _random(3, 3, 3 // settings.get('feature_group_count', 1), 6)
-  settings |= _settings(x, kernel)
+  x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+  settings = settings | _settings(x, kernel)
   margins = ((2, 2), (1, 1))
+  actual = small_map_convolution(x, kernel, (1, 1), margins, **settings)
+  expected = jax.lax.conv_general_dilated(x, kernel, (1, 1), margins, **settings)
+  assert actual.dtype == expected.dtype
+  np.testing.assert_array_equal(actual, expected)
+
+
+def test_small_map_convolution_takes_named_padding_and_other_layouts():
+  x, kernel = _random(2, 2, 2, 3), _random(3, 3, 3, 4)
+  actual = small_map_convolution(x, kernel, (1, 1), 'SAME', **_settings(x, kernel))
+  np.testing.assert_array_equal(actual, jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', **_settings(x, kernel)))
+  channels_first = np.moveaxis(x, -1, 1), kernel.transpose(3, 2, 0, 1)  # the default of lax
+  margins = ((1, 1), (1, 1))
   np.testing.assert_array_equal(
-    small_map_convolution(x, kernel, (1, 1), margins, **settings),
-    jax.lax.conv_general_dilated(x, kernel, (1, 1), margins, **settings),
+    small_map_convolution(*channels_first, (1, 1), margins),
+    jax.lax.conv_general_dilated(*channels_first, (1, 1), margins),
   )
+
+
+def test_small_map_convolution_passes_precision_to_the_matrix_product():
+  x, kernel = _random(2, 2, 2, 3), _random(3, 3, 3, 4)
+
+  def convolve(x):
+    return small_map_convolution(
+      x, kernel, (1, 1), ((1, 1), (1, 1)), **_settings(x, kernel), precision=jax.lax.Precision.HIGHEST
+    )
+
+  text = _program(convolve, x, platforms=['cpu'])
+  assert re.search(r'dot_general.*precision = \[HIGHEST, HIGHEST\]', text)
+
+
+def _program(function, *inputs, platforms):
+  """StableHLO of a function, lowered for other platforms than this host's as well."""
+  return jax.export.export(jax.jit(function), platforms=platforms)(*inputs).mlir_module()
+
+
+def _output_widths(program):
+  """The width of every convolution's output f64[N, h, w, O]."""
+  return [int(width) for width in re.findall(r'stablehlo\.convolution.*-> tensor<\d+x\d+x(\d+)x\d+xf64>', program)]
+
+
+class TestPlatforms:
+  """The form for CPU is chosen for the platform that a program runs on, not for the host that traces it."""
+
+  def unpadded(self, x):
+    return unpadded_convolution(x, _random(3, 3, 3, 4))
+
+  def small(self, x):
+    kernel = _random(3, 3, 3, 4)
+    return small_map_convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), **_settings(x, kernel))
+
+  def test_unpadded_convolution_has_a_spare_column_on_cpu_only(self):
+    for platform, width in {'cpu': 4, 'cuda': 3, 'tpu': 3}.items():
+      assert _output_widths(_program(self.unpadded, _random(2, 6, 5, 3), platforms=[platform])) == [width]
+
+  @pytest.mark.parametrize(('size', 'is_small'), [((4, 2), True), ((1, 8), True), ((3, 3), False)])
+  def test_a_map_smaller_than_the_kernel_is_a_matrix_product_on_cpu_only(self, size, is_small):
+    x = _random(2, *size, 3)
+    cpu, cuda = (_program(self.small, x, platforms=[platform]) for platform in ('cpu', 'cuda'))
+    assert ('stablehlo.dot_general' in cpu, 'stablehlo.convolution' in cpu) == (is_small, not is_small)
+    assert 'stablehlo.dot_general' not in cuda and 'stablehlo.convolution' in cuda
+
+  def test_a_program_for_several_platforms_has_both_forms(self):
+    unpadded = _program(self.unpadded, _random(2, 6, 5, 3), platforms=['cpu', 'cuda'])
+    assert set(_output_widths(unpadded)) == {3, 4}
+    small = _program(self.small, _random(2, 4, 2, 3), platforms=['cpu', 'cuda'])
+    assert 'stablehlo.dot_general' in small and 'stablehlo.convolution' in small
+
+  @pytest.mark.parametrize('name', ['unpadded', 'small'])
+  def test_a_program_for_several_platforms_computes_the_same(self, name):
+    function, x = getattr(self, name), _random(2, 4, 4, 3)[:, :, : 2 if name == 'small' else 4]
+    exported = jax.export.export(jax.jit(function), platforms=['cpu', 'cuda'])(x)
+    np.testing.assert_array_equal(exported.call(x), function(x))
+
+  def test_only_the_form_of_one_platform_is_compiled(self):
+    x = _random(2, 4, 2, 3)
+    compiled = jax.jit(jax.grad(lambda x: (self.small(x) ** 2).sum())).lower(x).compile().as_text()
+    assert 'conditional(' not in compiled and 'convolution(' not in compiled

@@ -1,4 +1,4 @@
-"""Canny's edges against OpenCV's of the release, and by hand."""
+"""Canny's edges against those of the release, which are OpenCV's, and by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ from tests.parity import goldens
 
 @pytest.fixture(autouse=True)
 def _float64(x64):
-  """Float64 for every test here."""
+  """Every test runs in float64."""
 
 
-def test_release_edges(parity_dir, ledger):
+def test_edges_equal_the_release(parity_dir, ledger):
   arrays = goldens.load_npz(parity_dir, 'preprocess')
   names = sorted(name for name in arrays if name.startswith('edge'))
   images = np.stack([goldens.nhwc(arrays[name.replace('edge', 'out')]) for name in names])
@@ -24,7 +24,7 @@ def test_release_edges(parity_dir, ledger):
   ledger.check('preprocess: edge input', error, 0)
 
 
-def test_a_step_has_one_edge_and_a_flat_picture_none():
+def test_a_step_has_one_edge_and_a_constant_image_has_none():
   gray = np.zeros((2, 8, 9), np.uint8)
   gray[1, :, 5:] = 100
   edges = np.asarray(canny(jnp.asarray(gray)))
@@ -32,8 +32,8 @@ def test_a_step_has_one_edge_and_a_flat_picture_none():
   np.testing.assert_array_equal(edges[1], np.arange(9)[None] == np.full((8, 1), 4))
 
 
-def test_weak_edges_count_only_when_they_touch_strong_ones():
-  """A step that fades from strong to weak, and a weak one far from it."""
+def test_weak_edges_count_only_if_connected_to_strong_ones():
+  """One step fades from strong to weak; another, far from it, is weak throughout."""
   gray = np.full((1, 12, 24), 100, np.uint8)
   gray[0, :, 6:12] = np.linspace(180, 120, 12)[:, None].astype(np.uint8)
   gray[0, :, 18:] = 120
@@ -42,6 +42,6 @@ def test_weak_edges_count_only_when_they_touch_strong_ones():
   assert not edges[:, 14:].any()
 
 
-def test_no_gradient_reaches_the_picture():
+def test_no_gradient_reaches_the_image():
   image = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 8, 3)))
   assert not jax.grad(lambda x: to_edges(x).sum())(image).any()

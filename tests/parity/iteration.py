@@ -1,24 +1,25 @@
-"""Runs the goldens' iterations: their state, batches and draws through our jitted step, results under their names."""
+"""Runs the goldens' iterations with our jitted step; results have the release's names."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgnet_jax import config_file
-from dgnet_jax.config_rules import leaves
+from dgnet_jax.config.validation import leaves
 from dgnet_jax.interop import torch_names
+from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
-from dgnet_jax.objectives import Draws
-from dgnet_jax.optimizers import adam_slots, make_optimizers, momentum_slots
-from dgnet_jax.schedules import active_terms, learning_rates, loss_weights
-from dgnet_jax.train_step import update
+from dgnet_jax.training.forward import Draws
+from dgnet_jax.training.optimizers import adam_state, make_optimizers, momentum_buffers
+from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
+from dgnet_jax.training.step import StepContext, update
 from dgnet_jax.types import NetworkState, Teacher, TrainState
 from tests.parity import goldens
 
 NETWORKS = {'gen': 'generator', 'dis': 'discriminator', 'id': 'reid'}
-# Our terms f[2] and the release's attributes for stream a and b.
+# Our terms f[2], and the release's attributes for streams a and b.
 PER_STREAM = {
   'adversarial': 'loss_gen_adv_{}',
   'self_reconstruction': 'loss_gen_recon_x_{}',
@@ -31,7 +32,7 @@ PER_STREAM = {
 
 
 def initial_state(folder, config, meta, optimizers, num_identities):
-  """TrainState and teachers as the golden run began."""
+  """TrainState and teachers at the start of a golden run."""
   parts = {}
   for theirs, ours in NETWORKS.items():
     variables = goldens.variables_of(folder, theirs, config, meta['master_seed'], num_identities)
@@ -43,7 +44,7 @@ def initial_state(folder, config, meta, optimizers, num_identities):
 
 
 def golden_losses(metrics, weights):
-  """Our metrics under the release's names."""
+  """Our metrics by the release's names."""
   value = {name: np.asarray(term) for name, term in metrics.items()}
   zero = np.zeros(2)
   losses = {}
@@ -63,27 +64,44 @@ def golden_losses(metrics, weights):
   return {name: float(loss) for name, loss in losses.items()}
 
 
-def check_losses(ledger, what, losses, expected, rtol):
-  """Every named loss; the release's unused VGG loss is no part of ours."""
+def check_losses(ledger, quantity, losses, expected, rtol):
+  """Compares every loss but the release's unused VGG loss."""
   expected = {name: value for name, value in expected.items() if 'vgg' not in name}
   assert losses.keys() == expected.keys()
   for name, value in expected.items():
-    ledger.check(what, abs(losses[name] - value) / max(abs(value), 1e-300), rtol, name)
+    ledger.check(quantity, abs(losses[name] - value) / max(abs(value), 1e-300), rtol, name)
 
 
-def check_fingerprints(ledger, what, recipe, actual, expected, *, rtol, noise=0.0):
-  """Every expected fingerprint [norm, dot] against ours, relative to its norm; `noise` is a norm that is rounding."""
+def check_fingerprints(ledger, quantity, fingerprint, actual, expected, *, rtol, noise=0.0):
+  """Compares fingerprints [norm, dot], relative to the expected norm plus `noise`.
+
+  Args:
+    ledger: takes the errors.
+    quantity: row of the ledger.
+    fingerprint: the recipe's function of name and array.
+    actual: our arrays by name.
+    expected: fingerprints by name; names without a counterpart are skipped.
+    rtol: bound of the relative error.
+    noise: size of norms that are rounding error only.
+
+  Returns:
+    The number of fingerprints compared.
+  """
   checked = 0
   for name, pair in expected.items():
     if name not in actual or pair is None:
       continue
-    off = np.abs(np.subtract(recipe.fingerprint(name, actual[name]), pair)).max()
-    ledger.check(what, off / max(pair[0] + noise, 1e-300), rtol, name)
+    difference = np.abs(np.subtract(fingerprint(name, actual[name]), pair)).max()
+    ledger.check(quantity, difference / max(pair[0] + noise, 1e-300), rtol, name)
     checked += 1
   return checked
 
 
-# Arguments of the compiled iteration; a compilation takes a minute, and the goldens differ in these.
+def weights_at(config, step):
+  return loss_weights(config.weights, config.ramps, config.teaching, step)
+
+
+# Fields in which the goldens differ: arguments of the compiled iteration, because a compilation takes a minute.
 SCHEDULE = tuple(
   f'optimizer.{name}'
   for name in (
@@ -98,73 +116,79 @@ SCHEDULE = tuple(
 _COMPILED = {}
 
 
+def with_field(section, name, value):
+  """A copy of a config with one field, named with dots, replaced; the value may be traced."""
+  first, _, rest = name.partition('.')
+  return dataclasses.replace(section, **{first: with_field(getattr(section, first), rest, value) if rest else value})
+
+
 def compiled_update(config, num_identities):
-  """The jitted iteration; goldens that differ only in seeds, draws and schedules share one compilation."""
-  found = dict(leaves(config))
-  schedule = {name: found.pop(name) for name in SCHEDULE}
-  key = num_identities, *sorted(found.items())
+  """The jitted iteration; goldens that differ only in seeds, draws and schedules share a compilation."""
+  fields = dict(leaves(config.to_dict()))
+  schedule = {name: fields.pop(name) for name in SCHEDULE}
+  key = num_identities, *sorted(fields.items())
   if key not in _COMPILED:
     networks, teacher_network = make_networks(config, num_identities), make_teacher_network(config, num_identities)
 
     def step(schedule, state, teachers, batch, draws, active):
-      traced = config.copy_and_resolve_references()
+      traced = config
       for name, value in schedule.items():
-        config_file.set_field(traced, name, value)
-      optimizers = make_optimizers(traced)
-      return update(networks, teacher_network, optimizers, traced, state, teachers, batch, draws, active)
+        traced = with_field(traced, name, value)
+      context = StepContext(networks, teacher_network, make_optimizers(traced.optimizer), traced)
+      return update(context, state, teachers, batch, draws, active)
 
     _COMPILED[key] = jax.jit(step, static_argnums=5)
   return functools.partial(_COMPILED[key], schedule)
 
 
 class Run:
-  """A golden run, ours beside theirs, one iteration at a time."""
+  """A golden run, and ours with the same weights and inputs, one iteration at a time."""
 
   def __init__(self, folder, name, *, compute_dtype='float32'):
     self.name, self.golden = name, goldens.load_json(folder, name)
     self.recipe = goldens.load_recipe(folder)
     self.meta = self.golden['meta']
     self.classes = self.meta['hyperparameters']['ID_class']
-    self.config = goldens.config_of(self.meta)
-    self.config.compute_dtype = compute_dtype
-    optimizers = make_optimizers(self.config)
-    self.after, self._teachers = initial_state(folder, self.config, self.meta, optimizers, self.classes)
+    self.config = goldens.config_of(self.meta, compute_dtype=compute_dtype)
+    optimizers = make_optimizers(self.config.optimizer)
+    self.state, self._teachers = initial_state(folder, self.config, self.meta, optimizers, self.classes)
 
   def advance(self, number):
-    """Iteration `number` of the run, from 0; returns metrics and gradients."""
+    """Runs iteration `number`, from 0; returns metrics and gradients."""
     step = self.meta['iteration0'] + number
     batch = goldens.pair_batch(self.recipe, self.meta, number)
     draws = Draws(jnp.asarray(self.meta['rand'][number] <= self.config.structure_encoder_update_prob))
     run = compiled_update(self.config, self.classes)
-    self.after, metrics, gradients = run(self.after, self._teachers, batch, draws, active_terms(self.config, step))
+    active = active_terms(self.config.ramps, step)
+    self.state, metrics, gradients = run(self.state, self._teachers, batch, draws, active)
     return metrics, gradients
 
   def losses(self, metrics, number):
-    return golden_losses(metrics, loss_weights(self.config, self.meta['iteration0'] + number))
+    return golden_losses(metrics, weights_at(self.config, self.meta['iteration0'] + number))
 
-  def ours(self, network, tree, collection='params'):
-    """Our tree under the release's names."""
-    entries = [e for e in goldens.ENTRIES[network](self.config) if e.path[0] == collection]
+  def named(self, network, tree, collection='params'):
+    """The arrays of one of our trees by the release's names."""
+    entries = [e for e in network_entries(network, self.config) if e.path[0] == collection]
     return torch_names.to_torch({collection: jax.device_get(tree)}, entries)
 
   def params(self, network):
-    return self.ours(network, getattr(self.after, NETWORKS[network]).params)
+    return self.named(network, getattr(self.state, NETWORKS[network]).params)
 
   def running_statistics(self):
-    return self.ours('id', self.after.reid.batch_stats, 'batch_stats')
+    return self.named('id', self.state.reid.batch_stats, 'batch_stats')
 
   def slots(self, network):
-    """The optimiser's slots by the release's names of slot and parameter."""
-    state = getattr(self.after, NETWORKS[network]).opt_state
+    """The optimizer's slots by the release's names of slot and parameter."""
+    state = getattr(self.state, NETWORKS[network]).opt_state
     if network == 'id':
-      return {'momentum_buffer': self.ours(network, momentum_slots(state))}
-    first, second = adam_slots(state)
-    return {'exp_avg': self.ours(network, first), 'exp_avg_sq': self.ours(network, second)}
+      return {'momentum_buffer': self.named(network, momentum_buffers(state))}
+    adam = adam_state(state)
+    return {'exp_avg': self.named(network, adam.mu), 'exp_avg_sq': self.named(network, adam.nu)}
 
 
 def check_weights_and_rates(config, step, golden):
-  """Ramped weights before and after the step, and all learning rates at it."""
-  weights = loss_weights(config, step)
+  """Compares the ramped weights before and after a step, and its learning rates."""
+  weights = weights_at(config, step)
   for ours, theirs in (
     ('structure_code', 'recon_s_w'),
     ('appearance_code', 'recon_f_w'),
@@ -173,7 +197,7 @@ def check_weights_and_rates(config, step, golden):
   ):
     np.testing.assert_allclose(weights.before[ours], golden['weights_before'][theirs])
     np.testing.assert_allclose(weights.after[ours], golden['weights_after'][theirs])
-  rates = learning_rates(config, step)
+  rates = learning_rates(config.optimizer, step)
   multiplier = config.optimizer.head_multiplier
   np.testing.assert_allclose([rates['generator']], golden['lr']['gen'])
   np.testing.assert_allclose([rates['discriminator']], golden['lr']['dis'])

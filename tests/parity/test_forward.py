@@ -1,19 +1,20 @@
-"""Every network's forward pass against the release, float64."""
+"""Every network's forward pass against the release, in float64."""
 
 import jax
 import numpy as np
 import pytest
 
 from dgnet_jax.interop import torch_names
+from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
-from dgnet_jax.models.layers import enlarge
+from dgnet_jax.pixels import enlarge
 from tests.parity import goldens
 
 RTOL = 1e-8
 
 
 class Case:
-  """One golden forward pass with our networks and its inputs."""
+  """A golden forward pass: our networks, its weights and inputs, and the expected outputs."""
 
   def __init__(self, folder, name):
     self.folder, self.name = folder, name
@@ -37,14 +38,14 @@ class Case:
     ledger.check(f'{self.name}: {network}', error, RTOL, key)
 
   def check_statistics(self, ledger, network, batch_stats):
-    """BatchNorm's running statistics after one training forward: arrays in the small case, fingerprints in the full.
+    """Compares BatchNorm's running statistics after a training pass: arrays in the small case, else fingerprints.
 
-    The file counts the forwards that its statistics have seen; where it counts none, they are the starting ones.
+    If the golden's counter of batches is 0, its statistics are the initial ones.
     """
     counter = 'model.bn1.num_batches_tracked'
     if self.arrays.get(f'{network}_trainbuf/{counter}') == 0:
       batch_stats = self.variables(network)['batch_stats']
-    entries = [e for e in goldens.ENTRIES[network](self.config) if e.path[0] == 'batch_stats']
+    entries = [e for e in network_entries(network, self.config) if e.path[0] == 'batch_stats']
     ours = torch_names.to_torch({'batch_stats': jax.device_get(batch_stats)}, entries)
     assert ours
     fingerprints = self.traces[network].get('trainbuf', {})
@@ -53,11 +54,11 @@ class Case:
         self.check(ledger, network, f'{network}_trainbuf/{name}', value)
       else:
         norm, dot = fingerprints[name][-2:]
-        off = np.abs(np.subtract(self.recipe.fingerprint(name, value), [norm, dot])).max()
-        ledger.check(f'{self.name}: {network}', off / norm, RTOL, name)
+        difference = np.abs(np.subtract(self.recipe.fingerprint(name, value), [norm, dot])).max()
+        ledger.check(f'{self.name}: {network}', difference / norm, RTOL, name)
 
 
-@pytest.fixture(scope='module', params=['forward_small', 'forward_full'])
+@pytest.fixture(scope='module', params=['forward_small', pytest.param('forward_full', marks=pytest.mark.long)])
 def case(request, parity_dir):
   return Case(parity_dir, request.param)
 
@@ -96,9 +97,9 @@ class TestForward:
     variables = case.variables('teacher')
     apply = jax.jit(case.teacher.apply, static_argnames='norm')
     image = enlarge(case.image, case.teacher.reid_scale)
-    output, same = apply(variables['params'], variables['batch_stats'], image)
+    output, unchanged = apply(variables['params'], variables['batch_stats'], image)
     case.check(ledger, 'teacher', 'teacher_eval_p0', output.logits)
-    jax.tree.map(np.testing.assert_array_equal, same, variables['batch_stats'])
+    jax.tree.map(np.testing.assert_array_equal, unchanged, variables['batch_stats'])
     output, statistics = apply(variables['params'], variables['batch_stats'], image[:, None], norm='batch')
     case.check(ledger, 'teacher', 'teacher_train_p0', output.logits[:, 0])
     case.check_statistics(ledger, 'teacher', statistics)

@@ -1,11 +1,12 @@
-"""Our arrays have the release's names and shapes, for every kind of network that it saves."""
+"""Our arrays have the release's names and shapes, for every network that the release saves."""
 
 import pytest
 
 from tests.parity import goldens
 
-# Fields in ours, and arrays of the release that have no place in ours.
+# Buffers that the release saves and some of our networks do not have.
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')
+# By name in shapes.json: the network, and the fields of its config.
 KINDS = {
   'gen': ('gen', {}),
   'gen_dec_series': ('gen', {'decoder.block': 'series'}),
@@ -32,10 +33,7 @@ KINDS = {
 def test_names_and_shapes(parity_dir, name):
   network, fields = KINDS[name]
   theirs = goldens.load_json(parity_dir, 'shapes')[name]
-  config = goldens.default_config()
-  for field, value in fields.items():
-    section, leaf = field.split('.')
-    config[section][leaf] = value
+  config = goldens.config_with(fields)
   num_identities = next((x[0] for key, x in theirs.items() if key.endswith('classifier.0.weight')), 1)
   ours = goldens.our_shapes(network, config, num_identities)
   assert {key: list(shape) for key, shape in ours.items()} == {key: theirs[key] for key in ours}

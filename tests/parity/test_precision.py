@@ -1,6 +1,6 @@
-"""How far float32, and bfloat16 convolutions, are from the release's float64 after one iteration of the full phase.
+"""Errors of float32, and of bfloat16 convolutions, relative to the release's float64 after one iteration of all terms.
 
-docs/precision.md shows the figures and says what they mean.
+docs/precision.md lists the errors and discusses them.
 """
 
 import jax
@@ -9,9 +9,11 @@ import pytest
 
 from tests.parity.iteration import NETWORKS, Run
 
+pytestmark = pytest.mark.long
+
 GOLDEN = 'step_phase2'
-# Largest relative error of a loss; for each network the distance of all gradients, and of all parameters after the
-# step, relative to their norm.
+# The largest relative error of a loss; and for each network the distance of all gradients, and of all parameters after
+# the step, relative to their norm.
 BOUNDS = {
   'float32': {
     'losses': 1e-4,
@@ -20,46 +22,47 @@ BOUNDS = {
   },
   'bfloat16': {
     'losses': 0.1,
-    'gradients': {'dis': 0.4, 'id': 0.8},  # the generator's is noise (docs/precision.md); a bound below 1 cannot hold
+    'gradients': {'dis': 0.4, 'id': 0.8},  # the generator's are noise (docs/precision.md)
     'parameters': {'gen': 2e-2, 'dis': 2e-3, 'id': 2e-2},
   },
 }
 
 
 @pytest.fixture(scope='module', params=BOUNDS)
-def run(request, long_parity_dir):
+def run(request, parity_dir):
   """The iteration with parameters, inputs and accumulation in float32."""
-  run = Run(long_parity_dir, GOLDEN, compute_dtype=request.param)
+  run = Run(parity_dir, GOLDEN, compute_dtype=request.param)
   run.metrics, run.gradients = run.advance(0)
   assert {leaf.dtype for leaf in jax.tree.leaves(run.gradients)} == {np.dtype('float32')}
   return run
 
 
 def distance(recipe, ours, expected):
-  """L2 distance of arrays from fingerprinted ones, relative to their norm.
+  """Estimates the L2 distance of arrays from fingerprinted ones, relative to their norm.
 
-  A probe's product with a difference is a normal number of the difference's norm (the goldens' README), so the sum of
-  squares over some hundred arrays estimates that of the distances.
+  The inner product of a difference with a fingerprint's probe is normally distributed, with the difference's norm as
+  standard deviation (the goldens' README). The squares of these products, summed over hundreds of arrays, estimate the
+  squared distance.
   """
   named = [name for name in ours if expected.get(name)]
   dots = [recipe.fingerprint(name, np.asarray(ours[name], np.float64))[1] - expected[name][1] for name in named]
-  off = sum(dot**2 for dot in dots)
-  return float(np.sqrt(off / sum(expected[name][0] ** 2 for name in named)))
+  squared = sum(dot**2 for dot in dots)
+  return float(np.sqrt(squared / sum(expected[name][0] ** 2 for name in named)))
 
 
 def test_losses(run, ledger):
   losses, bound = run.losses(run.metrics, 0), BOUNDS[run.config.compute_dtype]['losses']
   for name, value in run.golden['losses'].items():
     if value:
-      what = f'precision {run.config.compute_dtype}: losses'
-      ledger.check(what, abs(losses[name] - value) / abs(value), bound, name)
+      quantity = f'precision {run.config.compute_dtype}: losses'
+      ledger.check(quantity, abs(losses[name] - value) / abs(value), bound, name)
 
 
 @pytest.mark.parametrize('network', NETWORKS)
 def test_gradients(run, network, ledger):
-  ours, dtype = run.ours(network, run.gradients[NETWORKS[network]]), run.config.compute_dtype
+  ours, dtype = run.named(network, run.gradients[NETWORKS[network]]), run.config.compute_dtype
   if network not in BOUNDS[dtype]['gradients']:
-    pytest.skip(f'{dtype} has no bound for the gradients of {network}: docs/precision.md says why')
+    pytest.skip(f'{dtype} has no bound for the gradients of {network}, see docs/precision.md')
   error = distance(run.recipe, ours, run.golden['grads'][network])
   ledger.check(f'precision {dtype}: gradients of {network}', error, BOUNDS[dtype]['gradients'][network])
 

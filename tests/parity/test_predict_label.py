@@ -1,4 +1,4 @@
-"""The teacher's labels of pictures against the release's, float64: five styles, both normalisations."""
+"""The teacher's labels against the release's, in float64: five styles, both normalisations."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from dgnet_jax.interop import torch_names
+from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.losses.distillation import LABEL_STYLES
 from dgnet_jax.models.build import make_teacher_network
-from dgnet_jax.models.layers import enlarge
-from dgnet_jax.teaching import soft_labels
+from dgnet_jax.pixels import enlarge
+from dgnet_jax.training.soft_labels import soft_labels
 from dgnet_jax.types import Teacher
 from tests.parity import goldens
 
@@ -17,13 +18,13 @@ RTOL = 1e-8
 
 
 class Case:
-  """The teacher and the pictures of the golden."""
+  """The golden's teacher and images."""
 
   def __init__(self, folder):
     self.arrays, self.meta = goldens.load_npz(folder, 'predict_label'), goldens.load_json(folder, 'predict_label')
-    self.config = goldens.default_config()
     size = self.meta['height'], self.meta['width']
-    self.config.data.image_size_hw, self.config.teacher.last_stride = size, self.meta['teacher_stride']
+    fields = {'data.image_size_hw': size, 'teacher.last_stride': self.meta['teacher_stride']}
+    self.config = goldens.config_with(fields)
     self.network = make_teacher_network(self.config, self.meta['ID_class'])
     recipe = goldens.load_recipe(folder)
     self.image = goldens.images(recipe, (self.meta['batch'], 3, *size), self.meta['image_seed'])
@@ -34,7 +35,7 @@ class Case:
     )
 
   def labels(self, norm):
-    """Our labels in the order of the styles; stream 0 has the golden's appearance and structure donors."""
+    """Our labels in the order of the styles, for stream 0, which has the golden's appearance and structure donors."""
     streams = np.stack([self.image] * 2, axis=1)
 
     @jax.jit
@@ -66,13 +67,13 @@ class TestPredictLabel:
         checked += 1
     assert checked == sum(key.endswith(theirs) and '/' not in key for key in case.arrays)
 
-  def test_running_statistics_move(self, case, ledger):
-    """Two forwards for a label, of the picture and of its mirror image (fact 13)."""
-    seen = enlarge(case.image, case.network.reid_scale)
-    views = np.stack([seen, np.flip(seen, axis=2)], axis=1)
+  def test_batch_norm_updates_the_running_statistics(self, case, ledger):
+    """A label takes two forward passes, of the image and of its mirror image (release fact 13)."""
+    enlarged = enlarge(case.image, case.network.reid_scale)
+    views = np.stack([enlarged, np.flip(enlarged, axis=2)], axis=1)
     apply = jax.jit(case.network.apply, static_argnames='norm')
     _, statistics = apply(case.teacher.params, case.teacher.batch_stats, views, norm='batch')
-    entries = [e for e in goldens.ENTRIES['teacher'](case.config) if e.path[0] == 'batch_stats']
+    entries = [e for e in network_entries('teacher', case.config) if e.path[0] == 'batch_stats']
     ours = torch_names.to_torch({'batch_stats': jax.device_get(statistics)}, entries)
     for name, value in ours.items():
       expected = case.arrays[f'teacher_buf_after_style0_trainbn/{name}']

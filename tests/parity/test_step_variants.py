@@ -1,41 +1,44 @@
-"""Whole iterations with other architectures and losses than the released configuration's, float64."""
+"""Training iterations with architectures and losses other than the released configuration's, in float64."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.objectives import Draws
-from dgnet_jax.optimizers import make_optimizers
-from dgnet_jax.schedules import active_terms, loss_weights
+from dgnet_jax.training.forward import Draws
+from dgnet_jax.training.optimizers import make_optimizers
+from dgnet_jax.training.schedules import active_terms
 from tests.parity import goldens
-from tests.parity.iteration import NETWORKS, compiled_update, golden_losses, initial_state
+from tests.parity.iteration import NETWORKS, compiled_update, golden_losses, initial_state, weights_at
 from tests.parity.variants import each
 
 STEPS = ('normal', 'normal_norm_id', 'PCB', 'edge', 'nsgan_parallel_nonlocal', 'series_mlpin_avg_stride2')
-# Most cross pictures of this golden have no edge. The code of an empty picture is 0 up to rounding, and the decoder's
-# normalisations make 0.7 of 1e-16 (measured): what is decoded from such codes is noise, and so is its gradient.
+# Most cross images of this golden have no edges. The code of an empty image is 0 up to rounding errors, which the
+# decoder's normalisations amplify from 1e-16 to 0.7 (measured): images decoded from such codes, and gradients through
+# them, are noise.
 NOISY_CYCLE = {'step/edge'}
 
 
 def without_cycle(losses, weight):
-  """The losses without the cycle's, also in the total."""
+  """The losses without the cycle loss, which is taken out of the total as well."""
   cycle = [f'loss_gen_cycrecon_x_{stream}' for stream in 'ab']
   total = losses['loss_gen_total'] - weight * sum(losses[name] for name in cycle)
   return {name: loss for name, loss in losses.items() if name not in cycle} | {'loss_gen_total': total}
 
 
-@pytest.mark.usefixtures('float64', 'long_parity_dir')
+@pytest.mark.long
+@pytest.mark.usefixtures('float64')
 class TestStep:
   @each('step', STEPS)
   def test_losses_and_gradients(self, variant):
     golden, meta, config = variant.golden, variant.meta, variant.config
     step = meta['iteration0']
-    state, teachers = initial_state(variant.folder, config, meta, make_optimizers(config), variant.num_identities)
+    optimizers = make_optimizers(config.optimizer)
+    state, teachers = initial_state(variant.folder, config, meta, optimizers, variant.num_identities)
     batch = goldens.pair_batch(variant.recipe, meta, 0)
     draws = Draws(jnp.asarray(meta['rand'][0] <= config.structure_encoder_update_prob))
     update = compiled_update(config, variant.num_identities)
-    _, metrics, gradients = update(state, teachers, batch, draws, active_terms(config, step))
-    weights = loss_weights(config, step)
+    _, metrics, gradients = update(state, teachers, batch, draws, active_terms(config.ramps, step))
+    weights = weights_at(config, step)
     losses, expected = golden_losses(metrics, weights), golden['losses']
     if variant.name in NOISY_CYCLE:
       losses, expected = (without_cycle(x, weights.terms['cycle']) for x in (losses, expected))

@@ -1,13 +1,14 @@
-"""Other architectures and losses than the released configuration's against the release, float64."""
+"""Architectures and losses other than the released configuration's, against the release, in float64."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.config import ConfigError, validate
+from dgnet_jax.config.validation import validate
+from dgnet_jax.errors import ConfigError
 from dgnet_jax.losses.adversarial import adversarial_losses, scores_and_penalty
-from dgnet_jax.models.layers import enlarge
+from dgnet_jax.pixels import enlarge
 from tests.parity import goldens
 from tests.parity.test_step_variants import STEPS
 from tests.parity.variants import each
@@ -21,10 +22,10 @@ DISCRIMINATORS = ('lsgan', 'nsgan', 'non_local1', 'non_local2', 'norm_in', 'norm
 REID = ('AB_stride1_max', 'AB_stride1_avg', 'AB_stride2_max', 'AB_stride2_avg', 'AB_norm_true', 'PCB_dropout0') + (
   *('ft_net_norm0_max', 'ft_net_norm0_avg', 'ft_net_norm1_max', 'ft_net_norm1_avg'),
 )
-NOT_OURS = {'id/ft_net_dense', 'id/ft_net_middle'}  # classifiers without an appearance code: teachers at most
+NOT_OURS = {'id/ft_net_dense', 'id/ft_net_middle'}  # classifiers without an appearance code
 
 
-def test_every_variant_is_named(parity_dir):
+def test_every_variant_is_covered(parity_dir):
   tested = {
     f'{kind}/{name}'
     for kind, names in (('gen', GENERATORS), ('dis', DISCRIMINATORS), ('id', REID), ('step', STEPS))
@@ -42,7 +43,7 @@ def test_every_variant_is_named(parity_dir):
     ('discriminator.norm', 'spectral'),
   ],
 )
-def test_what_crashes_in_the_release_is_refused(field, value):
+def test_options_that_crash_the_release_are_rejected(field, value):
   config = goldens.default_config()
   section, leaf = field.split('.')
   config[section][leaf] = value
@@ -50,11 +51,12 @@ def test_what_crashes_in_the_release_is_refused(field, value):
     validate(config)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('float64')
 class TestGenerator:
   @each('gen', GENERATORS)
   def test_forward_and_gradients(self, variant):
-    """With gradients where more differs than a pointwise function: compiling them takes most of the time."""
+    """Compares gradients unless only a pointwise function differs: compiling them takes most of the time."""
     golden, recipe = variant.golden, variant.recipe
     params = jax.tree.map(jnp.asarray, variant.variables('gen')['params'])
     seed = variant.meta['master_seed']
@@ -63,19 +65,20 @@ class TestGenerator:
 
     def objective(params, image, code, probe):
       structure = variant.networks.encode_structure(params, image)
-      made = variant.networks.decode(params, structure, code)
-      return (made * probe).sum(), (structure, made)
+      image = variant.networks.decode(params, structure, code)
+      return (image * probe).sum(), (structure, image)
 
     with_gradients = variant.name.removeprefix('gen/') in GENERATORS_WITH_GRADIENTS
     function = jax.value_and_grad(objective, has_aux=True) if with_gradients else lambda *x: (objective(*x), None)
-    (_, (structure, made)), gradients = jax.jit(function)(params, variant.image(50), code, probe)
+    (_, (structure, image)), gradients = jax.jit(function)(params, variant.image(50), code, probe)
     variant.check('s', goldens.nchw(structure), golden['s'])
-    variant.check('y', goldens.nchw(made), golden['y'])
+    variant.check('y', goldens.nchw(image), golden['y'])
     if with_gradients:
       expected = golden['grad_of_sum_y_times_yprobe']
       assert variant.check_gradients('gen', gradients, expected).keys() == expected.keys()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('float64')
 class TestDiscriminator:
   @each('dis', DISCRIMINATORS)
@@ -88,28 +91,29 @@ class TestDiscriminator:
 
     def objective(params, fake, real):
       fake_scores = networks.discriminate(params, fake)
-      judged = [scores_and_penalty(score_fn, real, losses.penalized) for score_fn in networks.score_fns(params)]
-      penalty = settings.r1_weight * sum(penalty for _, penalty in judged).mean()
-      real_scores = [scores for scores, _ in judged]
+      by_scale = [scores_and_penalty(score_fn, real, losses.score_transform) for score_fn in networks.score_fns(params)]
+      penalty = settings.r1_weight * sum(penalty for _, penalty in by_scale).mean()
+      real_scores = [scores for scores, _ in by_scale]
       return losses.discriminator(real_scores, fake_scores).mean() + penalty, (penalty, real_scores)
 
     def generator_objective(fake, params):
       return losses.generator(networks.discriminate(params, fake)).mean()
 
-    def everything(params, fake, real):
-      own = jax.value_and_grad(objective, has_aux=True)(params, fake, real)
-      return own, jax.value_and_grad(generator_objective)(fake, params)
+    def both_objectives(params, fake, real):
+      discriminator = jax.value_and_grad(objective, has_aux=True)(params, fake, real)
+      return discriminator, jax.value_and_grad(generator_objective)(fake, params)
 
-    ((loss, (penalty, scores)), gradients), (generator_loss, to_fake) = jax.jit(everything)(params, fake, real)
+    ((loss, (penalty, scores)), gradients), (generator_loss, to_fake) = jax.jit(both_objectives)(params, fake, real)
     variant.check('dis_loss', loss, golden['dis_loss'])
     variant.check('reg', penalty, golden['reg'])
     assert [np.size(score) for score in scores] == [np.prod(shape) for shape in golden['out_shapes']]
     expected = golden['dis_loss_grads']
     assert variant.check_gradients('dis', gradients, expected).keys() == expected.keys()
     variant.check('gen_loss', generator_loss, golden['gen_loss'])
-    variant.check('gradient of the picture', np.linalg.norm(to_fake), golden['gen_loss_grad_fake'][0])
+    variant.check('gradient of the image', np.linalg.norm(to_fake), golden['gen_loss_grad_fake'][0])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('float64')
 class TestReid:
   @each('id', REID)
@@ -134,4 +138,4 @@ class TestReid:
       assert list(ours[key].shape) == value['shape']
       variant.check_fingerprint(key, ours[key], value['fp'])
       if 'value' in value:
-        variant.note(goldens.relative_error(ours[key], value['value']), key)
+        variant.check_error(goldens.relative_error(ours[key], value['value']), key)

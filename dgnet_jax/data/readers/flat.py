@@ -1,103 +1,105 @@
-"""A folder for each split, identity and camera in the file's name: Market-1501 and those that followed it."""
+"""A folder for each split, identity and camera in the file name: Market-1501 and the data sets that followed it."""
 
 import os
 import pathlib
 import re
-from typing import Any
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.index import DISTRACTOR, JUNK, NOBODY, Picture, name_some
+from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.data.index import UNIDENTIFIED, LabeledImage, summarize
 from dgnet_jax.data.layouts import Layout
-from dgnet_jax.data.readers.listing import Found, Log, first_folder, list_pictures, tell_strays
+from dgnet_jax.data.readers.listing import ReadImages, first_folder, list_images, warn_about_skipped
+from dgnet_jax.errors import UserError
 
-SAMPLE = 20  # names looked at to recognise a layout
-NOBODY_NAMES = {number: name for name, number in NOBODY.items()}
+SAMPLE = 20  # file names inspected to detect a layout
+UNIDENTIFIED_NAMES = {number: name for name, number in UNIDENTIFIED.items()}
 
 
-def _match(layout: Layout, name: str) -> re.Match[str] | None:
+def match_name(layout: Layout, name: str) -> re.Match[str] | None:
+  """Matches a file name, without its extension, against the layout's pattern."""
   return re.fullmatch(layout.file_name, os.path.splitext(name)[0], re.ASCII)
 
 
-def _picture(folder: pathlib.Path, match: re.Match[str], name: str) -> Picture:
-  identity = int(match['identity'])
-  called = NOBODY_NAMES.get(identity, f'{identity:04d}')
-  return Picture(os.path.join(folder, name), called, str(int(match['camera'])))
+def _labeled(folder: pathlib.Path, match: re.Match[str], name: str) -> LabeledImage:
+  number = int(match['identity'])
+  identity = UNIDENTIFIED_NAMES.get(number, f'{number:04d}')
+  return LabeledImage(os.path.join(folder, name), identity, str(int(match['camera'])))
 
 
-def _listed(path: pathlib.Path, folder: pathlib.Path, there: list[str]) -> list[str]:
-  """The names that a list has; all of `there` when there is no list.
+def _select_listed(path: pathlib.Path, folder: pathlib.Path, names: list[str]) -> list[str]:
+  """Returns the file names that the list at `path` contains; all of them if there is no list.
 
   Raises:
-    UserError: the list cannot be read, or names files that are not there.
+    UserError: the list cannot be read, or names files that do not exist.
   """
   try:
     lines = path.read_text(encoding='utf-8', errors='surrogateescape').splitlines()
   except FileNotFoundError:
-    return there
+    return names
   except OSError as error:
     raise UserError(f'{path}: cannot be read ({error.strerror})') from error
-  wanted = {line.strip() for line in lines} - {''}
-  missing = sorted(wanted - set(there))
+  listed = {line.strip() for line in lines} - {''}
+  missing = sorted(listed - set(names))
   if missing:
-    raise UserError(f'{path}: {len(missing)} of {len(wanted)} pictures are not in {folder}: {name_some(missing)}')
-  return [name for name in there if name in wanted]
+    raise UserError(f'{path}: {len(missing)} of {len(listed)} images are not in {folder}: {summarize(missing)}')
+  return [name for name in names if name in listed]
 
 
-def _read_folder(layout: Layout, split: str, folder: pathlib.Path, log: Log) -> list[Picture]:
-  """One split.
+def _read_folder(layout: Layout, split: str, folder: pathlib.Path) -> list[LabeledImage]:
+  """Reads one split.
 
   Raises:
-    UserError: a name does not match, or there is no picture; names the folder and the files.
+    UserError: a file name does not match, or there are no images.
   """
-  names, stray = list_pictures(folder)
+  names, skipped = list_images(folder)
   if split in layout.name_lists:
-    listed = _listed(folder.parent / layout.name_lists[split], folder, names)
-    stray, names = stray + sorted(set(names) - set(listed)), listed
-  tell_strays(folder, stray, log)
+    listed = _select_listed(folder.parent / layout.name_lists[split], folder, names)
+    skipped, names = skipped + sorted(set(names) - set(listed)), listed
+  warn_about_skipped(folder, skipped)
   if not names:
-    raise UserError(f'{folder}: no pictures in it')
-  matches = {name: _match(layout, name) for name in names}
-  wrong = [name for name, match in matches.items() if match is None or int(match['identity']) < min(JUNK, DISTRACTOR)]
+    raise UserError(f'{folder}: no images in it')
+  matches = {name: match_name(layout, name) for name in names}
+  lowest = min(UNIDENTIFIED.values())
+  wrong = [name for name, match in matches.items() if match is None or int(match['identity']) < lowest]
   if wrong:
     raise UserError(
-      f'{folder}: {len(wrong)} of {len(names)} file names are not like {layout.example}: {name_some(wrong)}. '
+      f'{folder}: {len(wrong)} of {len(names)} file names are not like {layout.example}: {summarize(wrong)}. '
       'Rename or remove them.'
     )
-  return [_picture(folder, match, name) for name, match in matches.items() if match is not None]
+  return [_labeled(folder, match, name) for name, match in matches.items() if match is not None]
 
 
 def _base(layout: Layout, root: pathlib.Path, variant: str) -> tuple[pathlib.Path, str]:
-  """The folder that holds the splits, and its variant: `root` may be that of one variant."""
+  """Returns the folder that contains the splits, and its variant; `root` may be the folder of one variant."""
   if not layout.variants:
     return root, ''
   return (root, root.name) if root.name in layout.variants else (root / variant, variant)
 
 
-def read(layout: Layout, root: pathlib.Path, data_config: Any, log: Log) -> Found:
-  """Reads the splits that are there; opens no picture.
+def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadImages:
+  """Reads the splits that exist, without opening any image.
 
   Raises:
-    UserError: none is there, one is empty, or a name does not match; names the folder and the files.
+    UserError: there are no splits, a split is empty, or a file name does not match.
   """
   base, variant = _base(layout, root, data_config.boxes)
-  pictures = {}
+  images = {}
   for split, names in layout.folders.items():
     folder = first_folder(base, names)
     if folder is not None:
-      pictures[split] = _read_folder(layout, split, folder, log)
-  if not pictures:
-    wanted = ', '.join(name for names in layout.folders.values() for name in names)
-    raise UserError(f'{base}: none of the folders that {layout.title} has: {wanted}')
-  return Found(pictures, base, variant)
+      images[split] = _read_folder(layout, split, folder)
+  if not images:
+    expected = ', '.join(name for names in layout.folders.values() for name in names)
+    raise UserError(f'{base}: none of the folders of {layout.title} exists: {expected}')
+  return ReadImages(images, base, variant)
 
 
-def recognise(layout: Layout, root: pathlib.Path) -> bool:
-  """Whether a folder of the layout is there and most of its first names are of its kind."""
+def matches(layout: Layout, root: pathlib.Path) -> bool:
+  """Returns True if a folder of the layout exists and most of its first file names match."""
   bases = [root] if root.name in layout.variants or not layout.variants else [root / name for name in layout.variants]
   for base in bases:
-    folders = [first_folder(base, names) for names in layout.folders.values()]
-    for folder in folders:
-      names = list_pictures(folder)[0][:SAMPLE] if folder is not None else []
+    for candidates in layout.folders.values():
+      folder = first_folder(base, candidates)
+      names = list_images(folder)[0][:SAMPLE] if folder is not None else []
       if names:
-        return 2 * sum(_match(layout, name) is not None for name in names) > len(names)
+        return 2 * sum(match_name(layout, name) is not None for name in names) > len(names)
   return False

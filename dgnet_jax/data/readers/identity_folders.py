@@ -1,22 +1,27 @@
-"""A folder for each identity: the release's own form of a data set, and anybody's own pictures."""
+"""A folder for each identity: the release's form of a data set, and the user's own images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import logging
 import os
 import pathlib
 import re
-from typing import Any
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.index import Picture, name_some
+from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.data.index import LabeledImage, summarize
 from dgnet_jax.data.layouts import Layout
-from dgnet_jax.data.readers.listing import Found, Log, first_folder, list_folders, list_pictures, tell_strays
+from dgnet_jax.data.readers.listing import ReadImages, first_folder, list_folders, list_images, warn_about_skipped
+from dgnet_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
 
 RELEASE_FOLDER = 'pytorch'  # in which the release keeps the splits
-QUERY_CAMERA, OTHER_CAMERA = 'query', 'others'  # where no pattern tells cameras
-MANY = 50  # folders looked at to recognise a layout
+QUERY_CAMERA, OTHER_CAMERA = 'query', 'others'  # camera names if cameras are unknown
+SAMPLE = 50  # identities inspected to detect a layout
 
 
-def _camera_of(pattern: str, split: str, name: str) -> str | None:
+def _camera(pattern: str, split: str, name: str) -> str | None:
+  """Returns the camera in a file name; None or '' if it has none."""
   if not pattern:
     return QUERY_CAMERA if split == 'query' else OTHER_CAMERA
   match = re.search(pattern, name)
@@ -24,97 +29,101 @@ def _camera_of(pattern: str, split: str, name: str) -> str | None:
   return str(int(camera)) if camera and camera.isascii() and camera.isdigit() else camera
 
 
-def _read_split(split: str, folder: pathlib.Path, pattern: str, log: Log) -> list[Picture]:
-  """One split.
+def _read_split(split: str, folder: pathlib.Path, pattern: str) -> list[LabeledImage]:
+  """Reads one split.
 
   Raises:
-    UserError: a file's name does not tell its camera, or there is no picture; names the folder and the files.
+    UserError: a file name has no camera, or there are no images.
   """
-  people, stray = list_folders(folder)
-  found, unknown, empty = [], [], []
-  for person in people:
-    names, others = list_pictures(folder / person)
-    stray += [os.path.join(person, name) for name in others]
-    empty += [] if names else [person]
+  identities, skipped = list_folders(folder)
+  images, without_camera, empty = [], [], []
+  for identity in identities:
+    names, others = list_images(folder / identity)
+    skipped += [os.path.join(identity, name) for name in others]
+    if not names:
+      empty.append(identity)
     for name in names:
-      camera = _camera_of(pattern, split, name)
-      if not camera:
-        unknown.append(os.path.join(person, name))
+      camera = _camera(pattern, split, name)
+      if camera:
+        images.append(LabeledImage(os.path.join(folder, identity, name), identity, camera))
       else:
-        found.append(Picture(os.path.join(folder, person, name), person, camera))
-  tell_strays(folder, stray, log)
+        without_camera.append(os.path.join(identity, name))
+  warn_about_skipped(folder, skipped)
   if empty:
-    log(f'warning: {folder}: {len(empty)} folders without pictures ({name_some(empty)})')
-  if unknown:
+    logger.warning(f'{folder}: {len(empty)} folders without images ({summarize(empty)})')
+  if without_camera:
     raise UserError(
-      f'{folder}: {len(unknown)} of {len(unknown) + len(found)} file names do not tell their camera by {pattern}: '
-      f'{name_some(unknown)}. Rename or remove them, or set data.camera_pattern.'
+      f'{folder}: no camera in {len(without_camera)} of {len(without_camera) + len(images)} file names, by the pattern '
+      f'{pattern}: {summarize(without_camera)}. Rename or remove them, or set data.camera_pattern.'
     )
-  if not found:
-    raise UserError(f'{folder}: no pictures in it; it should hold a folder for each identity')
-  return found
+  if not images:
+    raise UserError(f'{folder}: no images in it; it should contain a folder for each identity')
+  return images
 
 
-def name_nobody(pictures: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
-  """Tells junk and distractors from people by their names.
+def mark_unidentified(images: Mapping[str, list[LabeledImage]]) -> dict[str, list[LabeledImage]]:
+  """Replaces the identities of junk and distractors by 'junk' and 'distractor'.
 
-  -1 is junk. 0 (0000) is a distractor where neither train nor query knows it; else it is a person, as in MSMT17, whose
-  labels begin at 0.
+  -1 is junk. 0 (0000) is a distractor if it is in neither train nor query; otherwise it is an identity, as in MSMT17,
+  whose labels start at 0.
   """
-  known = {p.identity for split in ('train', 'query') for p in pictures.get(split, ())}
+  known = {image.identity for split in ('train', 'query') for image in images.get(split, ())}
 
-  def called(identity: str) -> str:
+  def marked(identity: str) -> str:
     if identity == '-1':
       return 'junk'
     return 'distractor' if not identity.strip('0') and identity not in known else identity
 
-  return {split: [p._replace(identity=called(p.identity)) for p in found] for split, found in pictures.items()}
+  return {split: [image._replace(identity=marked(image.identity)) for image in rows] for split, rows in images.items()}
 
 
-def _folders(layout: Layout, root: pathlib.Path, train_with_val: bool) -> dict[str, list[pathlib.Path]]:
-  """The folders of every split that is there. The release's train_all is train and val together."""
+def _base(layout: Layout, root: pathlib.Path) -> pathlib.Path:
+  """Returns the folder that contains the splits."""
+  return root / RELEASE_FOLDER if layout.name == 'release' and (root / RELEASE_FOLDER).is_dir() else root
+
+
+def _folders(layout: Layout, base: pathlib.Path, train_with_val: bool) -> dict[str, list[pathlib.Path]]:
+  """Returns the folders of every split that exists. The release's train_all is train and val together."""
   names: dict[str, Sequence[str]] = dict(layout.folders)
   if layout.name == 'release' and not train_with_val:
     names['train'] = ('train',)
-  found = {split: first_folder(root, folders) for split, folders in names.items()}
-  paths = {split: [folder] for split, folder in found.items() if folder is not None}
+  first = {split: first_folder(base, folders) for split, folders in names.items()}
+  paths = {split: [folder] for split, folder in first.items() if folder is not None}
   if layout.name == 'release' and train_with_val and 'train' in paths and paths['train'][0].name == 'train':
-    paths['train'] += [root / 'val'] if (root / 'val').is_dir() else []
+    paths['train'] += [base / 'val'] if (base / 'val').is_dir() else []
   return paths
 
 
-def read(layout: Layout, root: pathlib.Path, data_config: Any, log: Log) -> Found:
-  """Reads the splits that are there; opens no picture.
+def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadImages:
+  """Reads the splits that exist, without opening any image.
 
   Raises:
-    UserError: none is there, one is empty, or a name does not tell its camera; names the folder and the files.
+    UserError: there are no splits, a split is empty, or a file name has no camera.
   """
-  base = root / RELEASE_FOLDER if layout.name == 'release' and (root / RELEASE_FOLDER).is_dir() else root
+  base = _base(layout, root)
   pattern = layout.file_name or data_config.camera_pattern
   paths = _folders(layout, base, data_config.train_with_val)
   if not paths:
-    wanted = ', '.join(name for names in layout.folders.values() for name in names)
-    raise UserError(f'{base}: none of the folders {wanted}, each with a folder for each identity')
+    expected = ', '.join(name for names in layout.folders.values() for name in names)
+    raise UserError(f'{base}: none of the folders {expected} exists; each contains a folder for each identity')
   if not pattern:
-    log(
-      "warning: data.camera_pattern is not set: queries count as seen by another camera than all else's, so every "
-      'gallery picture of a person is a match'
+    logger.warning(
+      'data.camera_pattern is not set, so cameras are unknown and every gallery image of a query identity is a match'
     )
-  pictures = {
-    split: [p for folder in folders for p in _read_split(split, folder, pattern, log)]
+  images = {
+    split: [image for folder in folders for image in _read_split(split, folder, pattern)]
     for split, folders in paths.items()
   }
-  return Found(name_nobody(pictures), base)
+  return ReadImages(mark_unidentified(images), base)
 
 
-def recognise(layout: Layout, root: pathlib.Path) -> bool:
-  """Whether a split with a folder for each identity is there, and in the release's form names tell the camera."""
-  base = root / RELEASE_FOLDER if layout.name == 'release' and (root / RELEASE_FOLDER).is_dir() else root
+def matches(layout: Layout, root: pathlib.Path) -> bool:
+  """Returns True if a split contains folders with images, whose names are like the release's for its layout."""
   names = []
-  for folders in _folders(layout, base, True).values():
-    for person in list_folders(folders[0])[0][:MANY]:
-      names += list_pictures(folders[0] / person)[0][:1]
+  for folders in _folders(layout, _base(layout, root), True).values():
+    for identity in list_folders(folders[0])[0][:SAMPLE]:
+      names += list_images(folders[0] / identity)[0][:1]
   if layout.name != 'release':
     return bool(names)
-  # Identity and camera, as in 0002_c1...: what others call their files does not look like it by chance.
+  # Identity and camera, as in 0002_c1...: users' own file names rarely look like this by chance.
   return bool(names) and all(re.match(r'-?\d+_c\d', name, re.ASCII) for name in names)

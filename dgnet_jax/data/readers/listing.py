@@ -1,34 +1,41 @@
-"""What all readers share: what lies in a folder, and what one of them gives."""
+"""What all readers share: listing folders, and the result of a reader."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import logging
 import os
 import pathlib
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.index import Picture, name_some, printable
+from dgnet_jax.data.index import LabeledImage, printable, summarize
+from dgnet_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm')
 
-Log = Callable[[str], None]
-
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-  """A data set's pictures by split, the folder that they are in, and the variant (`DatasetIndex`)."""
+class ReadImages:
+  """What a reader returns.
 
-  pictures: Mapping[str, Sequence[Picture]]
+  Attributes:
+    images: the images of every split that exists.
+    root, variant: as in `DatasetIndex`.
+  """
+
+  images: Mapping[str, Sequence[LabeledImage]]
   root: pathlib.Path
   variant: str = ''
 
 
-def _is_picture(entry: os.DirEntry[str]) -> bool:
+def _is_image(entry: os.DirEntry[str]) -> bool:
   if entry.name.startswith('.') or not entry.name.lower().endswith(IMAGE_SUFFIXES):
     return False
   try:
-    # A link to nothing is a picture that cannot be read: it is named when it is, and not skipped with a shrug.
+    # A dangling link counts as an image, so that it is reported as unreadable instead of being skipped.
     return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
-  except OSError:  # a link that leads to itself
+  except OSError:  # a link to itself
     return True
 
 
@@ -39,36 +46,36 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return False
 
 
-def _list(folder: pathlib.Path, wanted: Callable[[os.DirEntry[str]], bool]) -> tuple[list[str], list[str]]:
-  """Sorted names in `folder` that are wanted, and the others.
+def _partition(folder: pathlib.Path, is_wanted: Callable[[os.DirEntry[str]], bool]) -> tuple[list[str], list[str]]:
+  """Returns the sorted names in `folder` that are wanted, and the others.
 
   Raises:
     UserError: the folder cannot be read.
   """
   try:
     with os.scandir(folder) as entries:
-      names = sorted((entry.name, wanted(entry)) for entry in entries)
+      names = sorted((entry.name, is_wanted(entry)) for entry in entries)
   except OSError as error:
     raise UserError(f'{printable(str(folder))}: cannot be read ({error.strerror})') from error
-  return [name for name, is_wanted in names if is_wanted], [name for name, is_wanted in names if not is_wanted]
+  return [name for name, wanted in names if wanted], [name for name, wanted in names if not wanted]
 
 
-def list_pictures(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-  """Sorted names of the pictures in `folder`, and of all else; raises UserError if it cannot be read."""
-  return _list(folder, _is_picture)
+def list_images(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+  """Returns the sorted names of the images in `folder`, and of everything else; raises UserError if unreadable."""
+  return _partition(folder, _is_image)
 
 
 def list_folders(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-  """Sorted names of the folders in `folder`, and of all else; raises UserError if it cannot be read."""
-  return _list(folder, _is_folder)
+  """Returns the sorted names of the folders in `folder`, and of everything else; raises UserError if unreadable."""
+  return _partition(folder, _is_folder)
 
 
-def tell_strays(folder: pathlib.Path, stray: Sequence[str], log: Log) -> None:
-  """Counts what was skipped."""
-  if stray:
-    log(f'warning: {folder}: {len(stray)} entries that are no pictures skipped ({name_some(stray)})')
+def warn_about_skipped(folder: pathlib.Path, names: Sequence[str]) -> None:
+  """Logs how many entries of `folder` were skipped, if any."""
+  if names:
+    logger.warning(f'{folder}: skipped {len(names)} entries that are not images ({summarize(names)})')
 
 
 def first_folder(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
-  """The first of these folders that is there."""
+  """Returns the first of these folders of `root` that exists."""
   return next((root / name for name in names if (root / name).is_dir()), None)

@@ -4,21 +4,22 @@ import json
 import pathlib
 from typing import Any
 
-from dgnet_jax.config import UserError
-from dgnet_jax.data.contents import record_address
-from dgnet_jax.data.index import Picture
+from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.data.image_bytes import record_address
+from dgnet_jax.data.index import LabeledImage
 from dgnet_jax.data.layouts import SPLITS, Layout
-from dgnet_jax.data.readers.listing import Found, Log
+from dgnet_jax.data.readers.listing import ReadImages
+from dgnet_jax.errors import UserError
 
-METADATA = 'metadata.json'  # TFDS's name for what a builder says beyond its features
-SPLIT_METADATA = ('path', 'identity', 'camera')  # for each split, lists of equal length
+METADATA = 'metadata.json'  # TFDS's file for a builder's own metadata
+COLUMNS = ('path', 'identity', 'camera')  # for each split, lists of equal length
 
 
-def read(layout: Layout, root: pathlib.Path, data_config: Any, log: Log) -> Found:
-  """Reads who is on which record; opens no record, and needs no TensorFlow.
+def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadImages:
+  """Reads the labels of all records, without opening any record or importing TensorFlow.
 
   Raises:
-    UserError: it is no folder that our builders prepared, or one of an interrupted preparation.
+    UserError: the folder was not prepared by this package's builders, or the preparation was interrupted.
   """
   path = root / METADATA
   try:
@@ -27,23 +28,23 @@ def read(layout: Layout, root: pathlib.Path, data_config: Any, log: Log) -> Foun
     raise UserError(
       f'{path}: cannot be read ({error}); data.root must be the folder of a version, like market1501/1.0.0'
     ) from error
-  pictures = {}
+  images = {}
   for split in SPLITS:
     table = metadata.get(split) if isinstance(metadata, dict) else None
     if table is None:
       continue
-    columns: list[Any] = [table.get(name) for name in SPLIT_METADATA] if isinstance(table, dict) else []
+    columns: list[Any] = [table.get(name) for name in COLUMNS] if isinstance(table, dict) else []
     if not columns or not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
       raise UserError(f'{path}: {split}: not written by the builders of dgnet_jax; prepare the data set again')
-    pictures[split] = [
-      Picture(record_address(root, split, place, name), identity, camera)
-      for place, (name, identity, camera) in enumerate(zip(*columns, strict=True))
+    images[split] = [
+      LabeledImage(record_address(root, split, position, name), identity, camera)
+      for position, (name, identity, camera) in enumerate(zip(*columns, strict=True))
     ]
-  if not pictures:
+  if not images:
     raise UserError(f'{path}: no split of {", ".join(SPLITS)}: not written by the builders of dgnet_jax')
-  return Found(pictures, root)
+  return ReadImages(images, root)
 
 
-def recognise(layout: Layout, root: pathlib.Path) -> bool:
-  """Whether TFDS's files are there."""
+def matches(layout: Layout, root: pathlib.Path) -> bool:
+  """Returns True if the files of a prepared data set exist."""
   return (root / METADATA).is_file() and (root / 'features.json').is_file()

@@ -2,33 +2,33 @@
 
 const TYPES = ['image/jpeg', 'image/png'];
 const files = {first: null, second: null, query: null};
-let limit = Infinity;  // bytes of a picture
-let frames = [];  // from A to B
-let swapped = false;  // the pictures of both swaps belong to A and B
+let maxBytes = Infinity;  // of an image
+let frames = [];  // of the interpolation from A to B
+let swapsShown = false;  // both swaps of the current A and B are shown
 
 const byId = (id) => document.getElementById(id);
 
-/** Shows what is wrong; '' takes it away. */
-function say(text) {
+/** Shows an error message; '' hides it. */
+function showError(text) {
   byId('message').textContent = text;
   byId('message').hidden = !text;
 }
 
-/** An element with text, which is never taken for markup. */
+/** Creates an element with text, which is never parsed as markup. */
 function element(tag, className, text) {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
+  const created = document.createElement(tag);
+  created.className = className;
+  created.textContent = text;
+  return created;
 }
 
-function show(id, source) {
+function showImage(id, source) {
   byId(id).src = source;
   byId(id).hidden = false;
 }
 
-/** Sends pictures and returns the answer; throws an Error with a message for people. */
-async function ask(address, body, signal) {
+/** Sends images and returns the response; throws an Error whose message is for the user. */
+async function request(address, body, signal) {
   const options = {signal};
   if (body) Object.assign(options, {method: 'POST', body, headers: {'Content-Type': 'application/octet-stream'}});
   let response;
@@ -36,157 +36,160 @@ async function ask(address, body, signal) {
     response = await fetch(address, options);
   } catch (error) {
     if (error.name === 'AbortError') throw error;
-    throw new Error('The server does not answer. Is it still running?');
+    throw new Error('No response from the server. Is it still running?');
   }
-  if (response.status === 503) throw new Error('Too many are asking at once. Try again in a moment.');
-  const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(answer.error || 'That went wrong; the terminal of the server says why.');
-  return answer;
+  if (response.status === 503) throw new Error('The server is busy. Try again in a moment.');
+  const result = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(result.error || 'The server failed. See the error in its terminal.');
+  return result;
 }
 
-/** Runs a section's jobs: a new one ends the one before, whose answer nobody waits for. */
+/** Returns a function that runs a section's jobs; a new job cancels the running one. */
 function worker(section) {
   const status = byId(`${section}-status`);
   let running = null;
   return async (job) => {
     running?.abort();
-    const mine = running = new AbortController();
+    const current = running = new AbortController();
     byId(section).classList.add('working');
     status.textContent = 'Working …';
     const start = performance.now();
     try {
-      await job(mine.signal);
-      if (mine === running) status.textContent = `Done in ${((performance.now() - start) / 1000).toFixed(1)} s.`;
+      await job(current.signal);
+      if (current === running) status.textContent = `Done in ${((performance.now() - start) / 1000).toFixed(1)} s.`;
     } catch (error) {
-      if (mine !== running) return;
+      if (current !== running) return;
       status.textContent = '';
-      forget(section);
-      say(error.message);
+      clearResults(section);
+      showError(error.message);
     } finally {
-      if (mine === running) byId(section).classList.remove('working');
+      if (current === running) byId(section).classList.remove('working');
     }
   };
 }
 
-/** Takes away what belongs to earlier pictures. */
-function forget(section) {
-  for (const picture of byId(section).querySelectorAll('.frame img')) picture.hidden = true;
+/** Hides the results of earlier images. */
+function clearResults(section) {
+  for (const image of byId(section).querySelectorAll('.frame img')) image.hidden = true;
   if (section === 'search') byId('matches').replaceChildren();
-  else [frames, swapped, byId('slider').disabled] = [[], false, true];
+  else [frames, swapsShown, byId('slider').disabled] = [[], false, true];
 }
 
 const clothesWorker = worker('clothes');
 const searchWorker = worker('search');
-const what = () => document.querySelector('input[name=what]:checked').value;
-const people = () => [new Blob([files.first, files.second]), `first=${files.first.size}`];
+const change = () => document.querySelector('input[name=change]:checked').value;
+/** The request body and the query parameter of images A and B. */
+const pair = () => [new Blob([files.first, files.second]), `first=${files.first.size}`];
 
-function slide() {
+/** Shows the frame that the slider points to. */
+function showFrame() {
   if (!frames.length) return;
   const step = byId('slider').value;
-  show('between', frames[step]);
-  byId('between-caption').textContent = `A, ${Math.round(100 * step / (frames.length - 1))} % B's ${what()}`;
+  showImage('frame', frames[step]);
+  byId('frame-caption').textContent = `A, ${Math.round(100 * step / (frames.length - 1))} % B's ${change()}`;
 }
 
-async function findBetween(signal) {
-  const [body, length] = people();
-  frames = (await ask(`interpolate?what=${what()}&${length}`, body, signal)).frames;
+async function interpolate(signal) {
+  const [body, length] = pair();
+  frames = (await request(`interpolate?change=${change()}&${length}`, body, signal)).frames;
   byId('slider').max = frames.length - 1;
   byId('slider').disabled = false;
-  slide();
+  showFrame();
 }
 
 async function swap(signal) {
-  swapped = false;
-  const [body, length] = people();
-  const made = await ask(`swap?${length}`, body, signal);
-  show('swapped-first', made.first);
-  show('swapped-second', made.second);
-  swapped = true;
-  await findBetween(signal);
+  swapsShown = false;
+  const [body, length] = pair();
+  const swaps = await request(`swap?${length}`, body, signal);
+  showImage('swapped-first', swaps.first);
+  showImage('swapped-second', swaps.second);
+  swapsShown = true;
+  await interpolate(signal);
 }
 
 async function search(signal) {
-  const {matches} = await ask('rank', files.query, signal);
+  const {matches} = await request('rank', files.query, signal);
   byId('matches').replaceChildren(...matches.map((match, i) => {
     const item = element('li', '', '');
-    const picture = element('img', '', '');
-    picture.src = match.picture;
-    picture.alt = match.name;
+    const image = element('img', '', '');
+    image.src = match.image;
+    image.alt = match.name;
     const score = element('div', 'score', '');
     score.append(element('b', '', i + 1), element('span', '', match.score.toFixed(3)));
-    item.append(picture, score, element('div', 'name', match.name));
+    item.append(image, score, element('div', 'name', match.name));
     item.title = match.name;
     return item;
   }));
 }
 
-/** What is wrong with a file as far as can be told before it is sent; '' if nothing. */
-function problem(file) {
-  if (file.type && !TYPES.includes(file.type)) return `${file.name}: not a JPEG or PNG picture`;
+/** Returns the problem with a file that can be found before it is sent, or ''. */
+function findProblem(file) {
+  if (file.type && !TYPES.includes(file.type)) return `${file.name}: not a JPEG or PNG image`;
   const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-  return file.size > limit ? `${file.name}: ${mebibytes(file.size)}; ${mebibytes(limit)} are allowed` : '';
+  return file.size > maxBytes ? `${file.name}: ${mebibytes(file.size)}; at most ${mebibytes(maxBytes)} are allowed` : '';
 }
 
-/** Makes a label a place for one picture; `taken` is called when there is a new one. */
-function makeDrop(id, letter, words, taken) {
-  const drop = byId(id);
+/** Turns a label into a drop zone for one image; `onImage` is called for every new one. */
+function makeDropZone(id, letter, invitation, onImage) {
+  const zone = byId(id);
   const input = element('input', '', '');
-  Object.assign(input, {type: 'file', accept: TYPES.join(), ariaLabel: `${letter} ${words}`.trim()});
+  Object.assign(input, {type: 'file', accept: TYPES.join(), ariaLabel: `${letter} ${invitation}`.trim()});
   const target = element('span', 'target', '');
-  const invitation = element('span', '', words);
-  invitation.prepend(element('b', '', letter));
-  const picture = element('img', '', '');
-  picture.hidden = true;
+  const prompt = element('span', '', invitation);
+  prompt.prepend(element('b', '', letter));
+  const image = element('img', '', '');
+  image.hidden = true;
   const name = element('span', 'name', letter || 'Query');
-  target.append(invitation, picture);
-  drop.append(input, target, name);
+  target.append(prompt, image);
+  zone.append(input, target, name);
 
-  function take(file) {
+  function accept(file) {
     input.value = '';  // so that the same file can be chosen again
     if (!file) return;
-    const wrong = problem(file);
-    say(wrong);
-    if (wrong) return;
+    const problem = findProblem(file);
+    showError(problem);
+    if (problem) return;
     files[id] = file;
-    URL.revokeObjectURL(picture.src);
-    picture.src = URL.createObjectURL(file);
-    picture.alt = file.name;
-    picture.hidden = false;
-    invitation.hidden = true;
+    URL.revokeObjectURL(image.src);
+    image.src = URL.createObjectURL(file);
+    image.alt = file.name;
+    image.hidden = false;
+    prompt.hidden = true;
     name.textContent = letter ? `${letter}: ${file.name}` : file.name;
-    drop.title = file.name;
-    drop.classList.add('full');
-    taken();
+    zone.title = file.name;
+    zone.classList.add('full');
+    onImage();
   }
 
-  input.addEventListener('change', () => take(input.files[0]));
+  input.addEventListener('change', () => accept(input.files[0]));
   for (const kind of ['dragenter', 'dragover', 'dragleave', 'drop']) {
-    drop.addEventListener(kind, (event) => {
+    zone.addEventListener(kind, (event) => {
       event.preventDefault();
-      drop.classList.toggle('over', kind === 'dragenter' || kind === 'dragover');
-      if (kind === 'drop') take(event.dataTransfer.files[0]);
+      zone.classList.toggle('over', kind === 'dragenter' || kind === 'dragover');
+      if (kind === 'drop') accept(event.dataTransfer.files[0]);
     });
   }
 }
 
-const ifBoth = (work) => () => { if (files.first && files.second) work(); };
-makeDrop('first', 'A', 'drop a picture, or click', ifBoth(() => clothesWorker(swap)));
-makeDrop('second', 'B', 'drop a picture, or click', ifBoth(() => clothesWorker(swap)));
-makeDrop('query', '', 'drop a picture, or click', () => searchWorker(search));
-byId('slider').addEventListener('input', slide);
-for (const radio of document.getElementsByName('what')) {
-  radio.addEventListener('change', ifBoth(() => clothesWorker(swapped ? findBetween : swap)));
+/** Returns a function that starts a job once both A and B have been chosen. */
+const withBoth = (start) => () => { if (files.first && files.second) start(); };
+makeDropZone('first', 'A', 'drop an image, or click', withBoth(() => clothesWorker(swap)));
+makeDropZone('second', 'B', 'drop an image, or click', withBoth(() => clothesWorker(swap)));
+makeDropZone('query', '', 'drop an image, or click', () => searchWorker(search));
+byId('slider').addEventListener('input', showFrame);
+for (const radio of document.getElementsByName('change')) {
+  radio.addEventListener('change', withBoth(() => clothesWorker(swapsShown ? interpolate : swap)));
 }
-// Beside a place for it, a picture would replace the page.
+// An image dropped beside a drop zone would replace the page.
 for (const kind of ['dragover', 'drop']) window.addEventListener(kind, (event) => event.preventDefault());
 
-ask('about').then((about) => {
-  limit = about.max_bytes;
+request('about').then((about) => {
+  maxBytes = about.max_bytes;
   byId('about').textContent = about.model;
   byId('search-row').hidden = about.num_gallery === null;
   byId('search-hint').textContent = about.num_gallery === null
-    ? 'To search pictures for a person, start the page with --gallery FOLDER.'
-    : `A picture of a person; the likest of ${about.num_gallery.toLocaleString('en')} pictures are shown, `
-      + 'a score of 1 being the same picture.';
+    ? 'To search images for a person, start the page with --gallery FOLDER.'
+    : `An image of a person finds the most similar of ${about.num_gallery.toLocaleString('en')} gallery images. `
+      + 'The same image scores 1.';
   document.body.dataset.ready = 'yes';
-}).catch((error) => say(error.message));
+}).catch((error) => showError(error.message));

@@ -1,0 +1,79 @@
+"""Arguments that several commands have."""
+
+import argparse
+from collections.abc import Callable
+import pathlib
+
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.loading import SAVED_CONFIG, apply_overrides, load_config
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import ConfigError
+
+CONFIG_HELP = (
+  f'a config by name (like synthetic or market) or path; default: {SAVED_CONFIG} of the work folder. '
+  'dgnet_jax/config/schema.py documents the fields'
+)
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+  """Returns an argparse type: whole numbers from `minimum` upwards."""
+
+  def parse(text: str) -> int:
+    if not text.isdecimal() or int(text) < minimum:
+      raise argparse.ArgumentTypeError(f'{text!r} must be a whole number of at least {minimum}')
+    return int(text)
+
+  return parse
+
+
+positive = at_least(1)
+
+
+def size_hw(text: str) -> tuple[int, int]:
+  """An argparse type: HEIGHTxWIDTH."""
+  height, x, width = text.partition('x')
+  if not (x and height.isdecimal() and width.isdecimal()):
+    raise argparse.ArgumentTypeError(f'{text!r} must be HEIGHTxWIDTH, like 256x128')
+  return int(height), int(width)
+
+
+def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
+  parser.add_argument(
+    '--batch-size', type=positive, default=default, help='images processed at a time (default: %(default)s)'
+  )
+
+
+def read_config(options: argparse.Namespace) -> Config:
+  """Reads the config of a command with `--config` and `--workdir`, and applies the overrides.
+
+  Returns:
+    The config that `--config` names, else the one that the work folder's run was started with.
+
+  Raises:
+    UserError: there is no config, or it cannot be read.
+    ConfigError: lists everything that is wrong with the command line and the config.
+  """
+  name = options.config
+  if not name:
+    name = pathlib.Path(options.workdir) / SAVED_CONFIG
+    if not name.is_file():
+      problem = f'--config: name a config, like --config=synthetic; there is no {SAVED_CONFIG} in {options.workdir}'
+      raise ConfigError([*options.problems, problem])
+  return load_config(name, options.overrides, options.problems)
+
+
+def data_fields(options: argparse.Namespace) -> dict[str, object]:
+  """Returns the fields of the section `data` that the command line sets, by their names in it.
+
+  Raises:
+    ConfigError: lists everything that is wrong with the command line.
+  """
+  config = default_config()
+  problems = [*options.problems]
+  # Names that are not fields of `data` have been reported already.
+  overrides = {name: text for name, text in options.overrides.items() if name.startswith('data.')}
+  problems += apply_overrides(config, overrides)
+  if problems:
+    raise ConfigError(problems)
+  names = [name.removeprefix('data.') for name in overrides]
+  return {name: config.data[name] for name in names}

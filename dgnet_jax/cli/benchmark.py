@@ -1,0 +1,94 @@
+"""`dgnet benchmark`: speed, as ratios to a reference that runs in turns with it."""
+
+import argparse
+import os
+
+from dgnet_jax.cli.arguments import at_least, positive
+from dgnet_jax.cli.command import Command, check_no_problems
+from dgnet_jax.errors import ConfigError
+
+DETAILS = """ranking  CMC and mAP of a test set of Market-1501's size, compared with the bare matrix product
+         of queries and gallery, and with a full sort per query (NumPy).
+input    Training batches from each data source, compared with one thread that reads, decodes
+         and resizes the same images.
+step     A step of the teacher and of each phase of DG-Net on random images, compared with the
+         same program compiled with XLA's default options (dgnet_jax/training/xla_options.py).
+         On a GPU or TPU both are the same.
+
+Prints medians and their ratios. The alternatives take turns, so that other load on the machine affects them equally.
+"""
+EPILOG = """examples:
+  dgnet benchmark ranking
+  dgnet benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
+  dgnet benchmark input --root=Market-1501-v15.09.15
+  dgnet benchmark step --config=synthetic
+
+`step` takes --config.FIELD=VALUE for every config field.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parts = parser.add_subparsers(dest='part', required=True, metavar='PART')
+  ranking = parts.add_parser('ranking', help='CMC and mAP of a test set', allow_abbrev=False)
+  ranking.add_argument('--queries', type=positive, default=3368, help='query images (default: %(default)s)')
+  ranking.add_argument('--gallery', type=positive, default=19732, help='gallery images (default: %(default)s)')
+  ranking.add_argument('--people', type=positive, default=750, help='identities (default: %(default)s)')
+  ranking.add_argument('--distractors', type=at_least(0), default=2798, help='in the gallery (default: %(default)s)')
+  ranking.add_argument('--junk', type=at_least(0), default=3819, help='in the gallery (default: %(default)s)')
+  ranking.add_argument('--size', type=positive, default=1024, help='dimensions of an embedding (default: %(default)s)')
+  reading = parts.add_parser('input', help='training batches', allow_abbrev=False)
+  reading.add_argument('--root', required=True, help='folder of a data set')
+  reading.add_argument('--layout', default='', help='layout of the data set (default: detected)')
+  reading.add_argument('--loaders', default='tfdata,threads,memory', help='loaders to compare (default: %(default)s)')
+  reading.add_argument('--threads', type=positive, default=os.cpu_count() or 1, help='threads that decode')
+  reading.add_argument('--batches', type=positive, default=20, help='batches in a turn (default: %(default)s)')
+  step = parts.add_parser('step', help='training steps', allow_abbrev=False)
+  step.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
+  step.add_argument('--people', type=positive, default=64, help='identities (default: %(default)s)')
+  step.add_argument('--steps', type=positive, default=5, help='steps in a turn (default: %(default)s)')
+  for part in parts.choices.values():
+    part.add_argument('--rounds', type=positive, default=5, help='turns that count (default: %(default)s)')
+
+
+def run(options: argparse.Namespace) -> None:
+  if options.part == 'step':
+    from dgnet_jax.config.loading import load_config
+
+    config = load_config(options.config, options.overrides, options.problems)
+    from dgnet_jax.benchmarks.steps import benchmark_steps
+
+    print(options.config)
+    benchmark_steps(config, people=options.people, steps=options.steps, rounds=options.rounds)
+    return
+  check_no_problems(options)
+  if options.overrides:
+    raise ConfigError([f'{name}: only for step' for name in options.overrides])
+  if options.part == 'ranking':
+    from dgnet_jax.benchmarks.ranking import RankingSize, benchmark_ranking
+
+    size = RankingSize(
+      options.queries, options.gallery, options.people, options.distractors, options.junk, options.size
+    )
+    benchmark_ranking(size, rounds=options.rounds)
+    return
+  from dgnet_jax.benchmarks.input import benchmark_input
+
+  benchmark_input(
+    options.root,
+    layout=options.layout,
+    loaders=options.loaders.split(','),
+    threads=options.threads,
+    batches=options.batches,
+    rounds=options.rounds,
+  )
+
+
+COMMAND = Command(
+  name='benchmark',
+  summary='measure speed, as ratios to a reference',
+  details=DETAILS,
+  epilog=EPILOG,
+  add_arguments=add_arguments,
+  run=run,
+  fields='all',
+)

@@ -1,0 +1,72 @@
+"""The `dgnet` command: lists the commands, and runs one."""
+
+import argparse
+from collections.abc import Sequence
+import sys
+
+import dgnet_jax
+from dgnet_jax.cli import ablation, benchmark, check_data, convert, export, figures, model, prepare, quality, train
+from dgnet_jax.cli.command import execute
+from dgnet_jax.config.validation import suggestion
+
+COMMANDS = {
+  command.name: command
+  for command in (
+    *train.COMMANDS,
+    *(check_data.COMMAND, prepare.COMMAND),
+    *model.COMMANDS,
+    *(figures.COMMAND, quality.COMMAND, ablation.COMMAND, benchmark.COMMAND),
+    *(convert.COMMAND, export.COMMAND),
+  )
+}
+GROUPS = {
+  'train and evaluate': ('train', 'teacher', 'evaluate', 'generate'),
+  'data sets': ('check-data', 'prepare'),
+  'a trained model on your images': ('embed', 'rank', 'swap', 'interpolate', 'page'),
+  'results': ('figures', 'quality', 'ablation', 'benchmark'),
+  'other formats': ('convert', 'export'),
+}
+EPILOG = """examples:
+  dgnet train --config=synthetic --workdir=runs/synthetic
+  dgnet swap runs/synthetic --structure=anna.jpg --appearance=ben.jpg --out=anna_in_bens_clothes.png
+
+`dgnet COMMAND --help` shows the arguments of a command, and examples.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+  lines = []
+  for title, names in GROUPS.items():
+    lines += [f'{title}:', *(f'  {name:<12}{COMMANDS[name].summary}' for name in names), '']
+  parser = argparse.ArgumentParser(
+    prog='dgnet',
+    usage='dgnet COMMAND ...',
+    description='Person re-identification and person image generation, trained jointly (DG-Net).',
+    epilog='\n'.join([*lines, EPILOG]),
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument('--version', action='version', version=f'dgnet_jax {dgnet_jax.__version__}')
+  parser.add_argument('command', metavar='COMMAND', help='see below')
+  return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Runs a command.
+
+  Args:
+    arguments: without the program's name; those of the process by default.
+
+  Raises:
+    SystemExit: with status 2 after a user error, 130 after an interruption.
+  """
+  arguments = sys.argv[1:] if arguments is None else arguments
+  parser = _parser()
+  name = parser.parse_args(arguments[:1]).command
+  if name not in COMMANDS:
+    parser.error(f'{name!r} is not a command{suggestion(name, list(COMMANDS))}')
+  execute(COMMANDS[name], arguments[1:])
+
+
+if __name__ == '__main__':
+  main()

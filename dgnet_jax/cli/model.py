@@ -1,0 +1,260 @@
+"""`dgnet embed`, `swap`, `interpolate`, `rank` and `page`: a trained model on any images, without a data set."""
+
+import argparse
+from collections.abc import Sequence
+import csv
+import importlib.util
+import logging
+import pathlib
+from typing import TYPE_CHECKING
+
+from dgnet_jax.cli.arguments import add_batch_size, at_least, positive
+from dgnet_jax.cli.command import Command
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.extras import install_command
+
+if TYPE_CHECKING:
+  from dgnet_jax.api import Model
+
+logger = logging.getLogger(__name__)
+
+DETAILS = """RUN is the work folder of a run, or one of its checkpoints, RUN/checkpoints/STEP. IMAGE is a JPEG or
+PNG file of any size, preferably of one upright person from head to foot; a folder stands for the
+images in it.
+"""
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('run', metavar='RUN', help='work folder or checkpoint')
+  add_batch_size(parser, 8)
+
+
+def _load(options: argparse.Namespace) -> 'Model':
+  from dgnet_jax.api import load
+
+  model = load(options.run, batch_size=options.batch_size)
+  logger.info(str(model))
+  return model
+
+
+def _check_run(options: argparse.Namespace) -> None:
+  """Raises UserError if there is no such run, before JAX is imported."""
+  if not pathlib.Path(options.run).exists():
+    raise UserError(f'{options.run}: no such folder (RUN)')
+
+
+def _add_embed(parser: argparse.ArgumentParser) -> None:
+  _add_run(parser)
+  parser.add_argument('images', metavar='IMAGE', nargs='+')
+  parser.add_argument('--out', required=True, metavar='FILE', help='.npz or .parquet')
+
+
+def _embed(options: argparse.Namespace) -> None:
+  _check_run(options)
+  from dgnet_jax.data.image_lists import as_image_list
+  from dgnet_jax.utils.writers import EMBEDDINGS, check_output, save_embeddings
+
+  check_output(options.out, EMBEDDINGS)
+  images = as_image_list(options.images)
+  embeddings = _load(options).embed(images)
+  path = save_embeddings(options.out, images.paths, embeddings)
+  logger.info(f'{len(images)} embeddings of {embeddings.shape[1]} numbers: {path}')
+
+
+def _add_structure_and_appearance(parser: argparse.ArgumentParser) -> None:
+  _add_run(parser)
+  parser.add_argument(
+    '--structure', required=True, metavar='IMAGE', nargs='+', help='gives pose, position and background'
+  )
+  parser.add_argument('--appearance', required=True, metavar='IMAGE', nargs='+', help='gives the clothes')
+  parser.add_argument('--out', required=True, metavar='PATH', help='a file or a folder')
+
+
+def _swap(options: argparse.Namespace) -> None:
+  _check_run(options)
+  from dgnet_jax.data.image_lists import as_image_list
+  from dgnet_jax.utils.writers import IMAGES, check_output, save_image
+
+  structures = as_image_list(options.structure, 'structures')
+  appearances = as_image_list(options.appearance, 'appearances')
+  count = max(len(structures), len(appearances))
+  if pathlib.Path(options.out).suffix:
+    check_output(options.out, IMAGES)
+    if count > 1:
+      raise UserError(f'{options.out}: {count} images do not fit into one file; name a folder')
+    paths = [pathlib.Path(options.out)]
+  else:
+    stems = [
+      [pathlib.Path(images.paths[i % len(images)]).stem for i in range(count)] for images in (structures, appearances)
+    ]
+    paths = _numbered(
+      options.out, [f'{appearance}_in_{structure}' for structure, appearance in zip(*stems, strict=True)]
+    )
+  generated = _load(options).iter_swap(structure_from=structures, appearance_from=appearances)
+  for path, image in zip(paths, generated, strict=True):
+    save_image(path, image)
+  logger.info(f'{count} image{"s" if count > 1 else ""}: {options.out}')
+
+
+def _numbered(folder: str, names: Sequence[str]) -> list[pathlib.Path]:
+  """Returns PNG files in a folder, numbered in their order."""
+  digits = len(str(len(names) - 1))
+  return [pathlib.Path(folder) / f'{i:0{digits}d}_{name}.png' for i, name in enumerate(names)]
+
+
+def _add_interpolate(parser: argparse.ArgumentParser) -> None:
+  _add_structure_and_appearance(parser)
+  parser.add_argument('--steps', type=at_least(2), default=8, help='number of images (default: %(default)s)')
+
+
+def _interpolate(options: argparse.Namespace) -> None:
+  _check_run(options)
+  import numpy as np
+
+  from dgnet_jax.data.image_lists import as_image_list
+  from dgnet_jax.utils.writers import ANIMATIONS, IMAGES, check_output, save_animation, save_image
+
+  suffix = pathlib.Path(options.out).suffix.lower()
+  if suffix:
+    check_output(options.out, ANIMATIONS + IMAGES)
+  structures = as_image_list(options.structure, 'structures')
+  appearances = as_image_list(options.appearance, 'appearances')
+  frames = _load(options).interpolate(structure_from=structures, appearance_from=appearances, steps=options.steps)
+  if suffix in ANIMATIONS:
+    save_animation(options.out, frames)
+  elif suffix:
+    save_image(options.out, np.concatenate(list(frames), axis=1))
+  else:
+    for path, frame in zip(_numbered(options.out, ['step'] * len(frames)), frames, strict=True):
+      save_image(path, frame)
+  logger.info(f'{len(frames)} images: {options.out}')
+
+
+def _add_rank(parser: argparse.ArgumentParser) -> None:
+  _add_run(parser)
+  parser.add_argument('queries', metavar='IMAGE', nargs='+', help='people to find')
+  parser.add_argument('--gallery', required=True, metavar='IMAGE', nargs='+', help='images to search')
+  parser.add_argument('--alpha', type=float, help="weight of the fine-grained half (default: the run's)")
+  parser.add_argument('--count', type=positive, default=10, help='images per query (default: %(default)s)')
+  parser.add_argument('--out', metavar='FILE.csv', help='write a table instead of printing')
+
+
+def _rank(options: argparse.Namespace) -> None:
+  _check_run(options)
+  from dgnet_jax.data.image_lists import as_image_list
+  from dgnet_jax.utils.atomic_files import atomic_file
+  from dgnet_jax.utils.writers import check_output
+
+  if options.out:
+    check_output(options.out, ('.csv',))
+  queries, gallery = as_image_list(options.queries, 'queries'), as_image_list(options.gallery, 'gallery')
+  rankings = _load(options).rank(queries, gallery, alpha=options.alpha, count=options.count)
+  if not options.out:
+    for name, matches in zip(queries.names, rankings, strict=True):
+      print(name)
+      for rank, match in enumerate(matches, 1):
+        print(f'{rank:>6}  {match.score:7.4f}  {match.path}')
+    return
+  with atomic_file(options.out) as temporary, temporary.open('w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(('query', 'rank', 'score', 'path'))
+    for name, matches in zip(queries.names, rankings, strict=True):
+      writer.writerows((name, rank, f'{match.score:.6f}', match.path) for rank, match in enumerate(matches, 1))
+  logger.info(f'rankings: {options.out}')
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+  _add_run(parser)
+  parser.add_argument('--gallery', metavar='IMAGE', nargs='+', help='images to search, usually a folder')
+  parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s, this machine)')
+  parser.add_argument(
+    '--port', type=at_least(0), default=7860, help='port to listen at; 0 is any free port (default: %(default)s)'
+  )
+
+
+def _page(options: argparse.Namespace) -> None:
+  _check_run(options)
+  missing = [name for name in ('starlette', 'uvicorn') if importlib.util.find_spec(name) is None]
+  if missing:
+    raise UserError(f'the page needs {" and ".join(missing)}: {install_command("page")}')
+  from dgnet_jax.data.image_lists import as_image_list
+  from dgnet_jax.page.server import is_loopback, listen, serve
+  from dgnet_jax.page.service import PageService
+
+  with listen(options.host, options.port) as listening:
+    if not is_loopback(options.host):
+      logger.warning(f'--host={options.host}: anyone who can reach this machine can use the page and see the gallery')
+    gallery = as_image_list(options.gallery, 'gallery') if options.gallery else None
+    serve(PageService(_load(options), gallery), listening, options.host)
+
+
+COMMANDS = (
+  Command(
+    name='embed',
+    summary='embed images for re-identification',
+    details=DETAILS,
+    epilog="""examples:
+  dgnet embed runs/market images/ --out=images.npz
+  dgnet embed runs/market a.jpg b.jpg --out=embeddings.parquet
+
+The file has the columns path and embedding. The dot product of two embeddings is the similarity of the people.
+""",
+    add_arguments=_add_embed,
+    run=_embed,
+  ),
+  Command(
+    name='swap',
+    summary='generate people in the clothes of others',
+    details=DETAILS,
+    epilog="""examples:
+  dgnet swap runs/market --structure=anna.jpg --appearance=ben.jpg --out=anna_in_bens_clothes.png
+  dgnet swap runs/market --structure=anna.jpg --appearance clothes/ --out=anna_dressed_up/
+
+The numbers of structures and appearances must be equal, or one of them 1. Several images are written to a folder.
+""",
+    add_arguments=_add_structure_and_appearance,
+    run=_swap,
+  ),
+  Command(
+    name='interpolate',
+    summary='generate images between two appearances or structures',
+    details=DETAILS,
+    epilog="""examples:
+  dgnet interpolate runs/market --structure=anna.jpg --appearance ben.jpg cleo.jpg --out=clothes.gif
+  dgnet interpolate runs/market --structure anna.jpg ben.jpg --appearance=anna.jpg --steps=5 --out=pose.png
+
+Takes two appearances, two structures, or both, and goes from the first to the second. A .gif is an animation, a .png
+or .jpg a strip; any other name is a folder of images.
+""",
+    add_arguments=_add_interpolate,
+    run=_interpolate,
+  ),
+  Command(
+    name='rank',
+    summary='search images for a person',
+    details=DETAILS,
+    epilog="""examples:
+  dgnet rank runs/market anna.jpg --gallery images/
+  dgnet rank runs/market anna.jpg ben.jpg --gallery images/ --count=100 --out=ranking.csv
+
+A score of 1 is the same image. Without --out, rank, score and path are printed.
+""",
+    add_arguments=_add_rank,
+    run=_rank,
+  ),
+  Command(
+    name='page',
+    summary='swap and search on a page in the browser',
+    details=DETAILS,
+    epilog="""examples:
+  dgnet page runs/market
+  dgnet page runs/market --gallery images/ --port=8080
+
+Open the printed address in a browser on this machine. Uploads (JPEG or PNG) stay in memory until they are answered, and
+are stored nowhere; the page loads nothing from and sends nothing to other servers. With --host=0.0.0.0 every machine of
+the network can use it.
+""",
+    add_arguments=_add_page,
+    run=_page,
+  ),
+)

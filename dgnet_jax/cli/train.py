@@ -1,0 +1,151 @@
+"""`dgnet train`, `teacher`, `evaluate` and `generate`: the jobs that work on a work folder."""
+
+import argparse
+import functools
+import logging
+import pathlib
+from typing import Any
+
+from dgnet_jax.cli.arguments import CONFIG_HELP, read_config
+from dgnet_jax.cli.command import Command
+from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import MissingSplit, UserError
+from dgnet_jax.utils.console import logged_to
+
+logger = logging.getLogger(__name__)
+
+MODES = {
+  'train': 'train the teacher and DG-Net, evaluate, and generate image sheets',
+  'teacher': 'train only the teacher',
+  'evaluate': 'measure rank-1/5/10 and mAP of a trained run, with ranked lists',
+  'generate': 'generate images with a trained run',
+}
+EPILOGS = {
+  'train': """examples:
+  dgnet train --config=synthetic --workdir=runs/synthetic
+  dgnet train --config=market --workdir=runs/market --config.data.root=Market-1501-v15.09.15 --config.batch_size=4
+  dgnet train --workdir=runs/market                            # resumes, with the config of the work folder
+
+Every config field can be set with --config.FIELD=VALUE. An interrupted run resumes where it stopped.
+""",
+  'teacher': """examples:
+  dgnet teacher --config=market --workdir=runs/market --config.data.root=Market-1501-v15.09.15
+
+Every config field can be set with --config.FIELD=VALUE. `dgnet train` trains a missing teacher first.
+""",
+  'evaluate': """examples:
+  dgnet evaluate --workdir=runs/market
+  dgnet evaluate --workdir=runs/market --config.evaluation.rerank=True
+  dgnet evaluate --workdir=runs/market --config.data.layout=dukemtmc --config.data.root=DukeMTMC-reID
+
+Every config field can be set with --config.FIELD=VALUE. Results are written to WORKDIR/evaluation.
+""",
+  'generate': """examples:
+  dgnet generate --workdir=runs/market
+  dgnet generate --workdir=runs/market --config.generation.plan=images --config.generation.num_images=10000
+
+Every config field can be set with --config.FIELD=VALUE. Images are written to WORKDIR/generated.
+""",
+}
+
+
+def _processes(text: str) -> dict[str, Any]:
+  """Returns the arguments of jax.distributed.initialize from 'HOST:PORT,COUNT,INDEX'."""
+  try:
+    address, count, index = text.split(',')
+    host, port = address.rsplit(':', 1)
+    valid = bool(host) and 0 < int(port) < 2**16 and 0 <= int(index) < int(count)
+  except ValueError:
+    valid = False
+  if not valid:
+    raise argparse.ArgumentTypeError(f'{text!r} must be HOST:PORT,COUNT,INDEX, like 10.0.0.1:1234,2,0')
+  return {'coordinator_address': address, 'num_processes': int(count), 'process_id': int(index)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the arguments that all four commands have."""
+  parser.add_argument('--config', metavar='CONFIG', help=CONFIG_HELP)
+  parser.add_argument('--workdir', required=True, metavar='FOLDER', help='work folder: everything is written there')
+  parser.add_argument(
+    '--distributed',
+    nargs='?',
+    const={},
+    default=None,
+    type=_processes,
+    metavar='HOST:PORT,COUNT,INDEX',
+    help='run as one of several processes with the same work folder, on a shared file system. Without a value they '
+    'find each other (TPU pods, Slurm, Open MPI); otherwise give the address at which the first one listens, the '
+    'number of processes, and the index of this one, from 0',
+  )
+
+
+def run(mode: str, options: argparse.Namespace) -> None:
+  """Runs a job.
+
+  Args:
+    mode: a key of `MODES`.
+    options: `config`, `workdir`, `distributed`, `overrides` and `problems`.
+  """
+  config = read_config(options)  # validate before importing JAX
+  import jax
+
+  if options.distributed is not None:
+    try:
+      jax.distributed.initialize(**options.distributed)
+    except (ValueError, RuntimeError) as error:
+      raise UserError(f'--distributed: the processes cannot find each other ({error})') from error
+  process, workdir = jax.process_index(), pathlib.Path(options.workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  with logged_to(workdir / (f'log.{process}.txt' if process else 'log.txt')):
+    logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
+    _report_changes(config, workdir / SAVED_CONFIG)
+    if mode in ('train', 'teacher') and process == 0:
+      save_config(config, workdir / SAVED_CONFIG)
+    _dispatch(mode, config, workdir)
+
+
+def _report_changes(config: Config, path: pathlib.Path) -> None:
+  """Logs how the config differs from the one that the folder was made with."""
+  for change in changed_fields(path, config):
+    logger.info(f'config differs from the last run here: {change}')
+
+
+def _dispatch(mode: str, config: Config, workdir: pathlib.Path) -> None:
+  if mode == 'teacher':
+    from dgnet_jax.interop.pretrained import check_pretrained
+    from dgnet_jax.training.teacher_loop import train_teacher
+    from dgnet_jax.training.training_data import open_training_data
+
+    check_pretrained(config, workdir)
+    train_teacher(config, open_training_data(config, workdir, teacher_only=True), workdir)
+  if mode == 'train':
+    from dgnet_jax.training.loop import train
+
+    train(config, workdir)
+  try:
+    if mode in ('train', 'evaluate'):
+      from dgnet_jax.reports.evaluation import evaluate
+
+      evaluate(config, workdir)
+    if mode == 'generate' or (mode == 'train' and config.joint):
+      from dgnet_jax.generation.generate import generate
+
+      generate(config, workdir)
+  except MissingSplit as error:
+    if mode != 'train':
+      raise
+    logger.warning(f'nothing to evaluate: {error}')  # training, the job, is done
+
+
+COMMANDS = tuple(
+  Command(
+    name=mode,
+    summary=summary,
+    epilog=EPILOGS[mode],
+    add_arguments=add_arguments,
+    run=functools.partial(run, mode),
+    fields='all',
+  )
+  for mode, summary in MODES.items()
+)

@@ -1,0 +1,270 @@
+"""Which values the fields of a configuration may have, alone and together."""
+
+from collections.abc import Callable
+import re
+
+from dgnet_jax.config.schema import Config
+from dgnet_jax.data.layouts import BOXES, LAYOUTS, NUM_SYNTHETIC_CAMERAS, SPLITS
+
+ACTIVATIONS = ('leaky_relu', 'relu', 'prelu', 'selu', 'tanh')
+CHOICES: dict[str, tuple[str | int, ...]] = {
+  'compute_dtype': ('float32', 'bfloat16'),
+  'data.layout': tuple(LAYOUTS),
+  'data.boxes': BOXES,
+  'data.loader': ('tfdata', 'threads', 'memory'),
+  'structure_encoder.input': ('gray', 'edge'),
+  'generator.activation': ACTIVATIONS,
+  'generator.padding': ('reflect', 'zero'),
+  'decoder.mlp_norm': ('none', 'instance'),
+  'decoder.block': ('basic', 'series', 'parallel'),
+  'decoder.non_local': (0, 1),
+  'discriminator.gan_type': ('lsgan', 'nsgan', 'wgan'),
+  'discriminator.norm': ('none', 'instance', 'layer', 'batch'),
+  'discriminator.activation': ACTIVATIONS,
+  'discriminator.padding': ('reflect', 'zero'),
+  'discriminator.non_local': (0, 1, 2),
+  'optimizer.schedule': ('multistep', 'step', 'constant'),
+  'reid.style': ('AB', 'normal', 'PCB'),
+  'reid.last_stride': (1, 2),
+  'reid.pool': ('max', 'avg'),
+  'reid.input_scale': (0, 1, 2),
+  'evaluation.protocol': ('release', 'standard'),
+  'teaching.label_style': ('soft', 'argmax', 'appearance', 'uniform', 'donors'),
+  'teaching.images': ('generated', 'ground_truth'),
+  'teaching.teacher_norm': ('batch', 'running'),
+  'generation.plan': ('sheets', 'images', 'identities'),
+  'generation.appearance_split': SPLITS,
+  'generation.structure_split': SPLITS,
+  'generation.format': ('jpeg', 'png'),
+  'teacher.last_stride': (1, 2),
+  'teacher.pool': ('avg', 'max'),
+}
+# Values that the release names, and why they are not offered.
+REFUSED = {
+  ('decoder.block', 'slim'): 'the release crashes on it, with AdaIN parameters for twice the channels',
+  ('decoder.mlp_norm', 'batch'): 'the release crashes on it',
+  ('decoder.mlp_norm', 'layer'): 'the release crashes on it',
+  ('discriminator.norm', 'spectral'): 'the release crashes on it, because it does not define it',
+}
+# All numbers must be at least 0; these must be above 0.
+POSITIVE = {
+  *('num_steps', 'data.image_size_hw', 'data.prefetch_batches', 'data.decode_threads'),
+  'data.synthetic.image_size_hw',
+  *('structure_encoder.width', 'structure_encoder.dilations', 'decoder.num_res_blocks', 'decoder.mlp_width'),
+  *('discriminator.width', 'discriminator.num_scales'),
+  *('reid.stage_sizes', 'reid.width', 'reid.num_parts', 'reid.head_width'),
+  *('optimizer.generator_learning_rate', 'optimizer.discriminator_learning_rate', 'optimizer.reid_learning_rate'),
+  *('optimizer.decay_steps', 'optimizer.gan_decay', 'optimizer.reid_decay'),
+  *('teacher.stage_sizes', 'teacher.width', 'teacher.head_width', 'teacher.num_epochs', 'teacher.learning_rate'),
+  *('log.progress_every_steps', 'log.images_every_steps', 'log.checkpoint_every_steps', 'log.keep_checkpoints'),
+  *('generation.per_appearance', 'generation.jpeg_quality'),
+  *('evaluation.reranking.k1', 'evaluation.reranking.k2'),
+  *('evaluation.batch_size', 'evaluation.num_swaps', 'evaluation.num_ranked_queries'),
+}
+# BatchNorm's variance needs two examples, identification and cross images two identities, a positive two images, and
+# the covariance of generated images two of them.
+AT_LEAST_TWO = {
+  *('batch_size', 'teacher.batch_size', 'evaluation.num_ground_truth_pairs'),
+  *('data.synthetic.num_train_identities', 'data.synthetic.num_test_identities', 'data.synthetic.images_per_identity'),
+}
+# These and all fields whose name ends in `_prob` must be in [0, 1].
+FRACTIONS = {'evaluation.reranking.weight'}
+CRITIC_PIXELS = 64  # six halvings, after the last of which reflect padding needs 2 pixels
+
+Rule = Callable[[Config], str]
+# Rules for combinations of fields: the fields or sections that a rule reads, and the rule, which returns what is wrong
+# or ''. A problem is reported for the first field.
+COMBINATIONS: list[tuple[tuple[str, ...], Rule]] = []
+
+
+def _rule(*fields: str) -> Callable[[Rule], Rule]:
+  """Registers a rule that reads `fields`."""
+
+  def register(rule: Rule) -> Rule:
+    COMBINATIONS.append((fields, rule))
+    return rule
+
+  return register
+
+
+@_rule('joint', 'reid.style', 'reid.detach_code')
+def _can_train_without_generator(config: Config) -> str:
+  if config.joint or (config.reid.style == 'AB' and config.reid.detach_code):
+    return ''
+  return 'False needs reid.style AB and reid.detach_code: otherwise the generator trains the code'
+
+
+@_rule('teaching.images', 'data.layout', 'joint')
+def _ground_truth_is_available(config: Config) -> str:
+  if config.teaching.images == 'generated' or (config.data.layout == 'synthetic' and not config.joint):
+    return ''
+  return 'ground_truth needs data.layout synthetic, which can render it, and joint False, which generates no images'
+
+
+@_rule('data.image_size_hw')
+def _image_size_divides(config: Config) -> str:
+  height, width = config.data.image_size_hw
+  return f'{(height, width)} must be multiples of 4: the generator halves twice' if height % 4 or width % 4 else ''
+
+
+@_rule('structure_encoder.dilations', 'data.image_size_hw')
+def _dilations_fit(config: Config) -> str:
+  largest, quarter = max(config.structure_encoder.dilations), min(config.data.image_size_hw) // 4
+  if largest < quarter:
+    return ''
+  return f'{largest} must be below a quarter of height and width, here {quarter}, for reflect padding'
+
+
+@_rule('discriminator.num_scales', 'discriminator.gan_type', 'data.image_size_hw')
+def _smallest_scale_fits(config: Config) -> str:
+  scales = config.discriminator.num_scales
+  if config.discriminator.gan_type == 'wgan':
+    return ''
+  # Halved between scales and twice within one, rounding up; a 3x3 reflect padding needs two pixels.
+  if -(-min(config.data.image_size_hw) // 2 ** (scales + 1)) >= 2:
+    return ''
+  return f'{scales} leave less than a 2x2 map of images of {config.data.image_size_hw}'
+
+
+@_rule('discriminator.gan_type', 'data.image_size_hw')
+def _images_fit_critic(config: Config) -> str:
+  size = config.data.image_size_hw
+  if config.discriminator.gan_type != 'wgan' or min(size) >= CRITIC_PIXELS:
+    return ''
+  return f'wgan halves images six times: {size} must be at least {CRITIC_PIXELS} high and wide'
+
+
+@_rule('reid.normalize_code', 'reid.style')
+def _code_can_be_normalized(config: Config) -> str:
+  if config.reid.normalize_code and config.reid.style != 'normal':
+    return f'True needs style normal; the release ignores norm_id in style {config.reid.style}'
+  return ''
+
+
+@_rule('reid.style', 'ramps.teaching')
+def _teacher_has_a_student(config: Config) -> str:
+  ramp = config.ramps.teaching
+  if config.reid.style == 'PCB' and (ramp.initial or ramp.maximum):
+    return 'PCB has no head that learns from a teacher: set ramps.teaching.initial and ramps.teaching.maximum to 0'
+  return ''
+
+
+@_rule('decoder.num_res_blocks', 'reid.num_parts', 'reid.width', 'reid.stage_sizes')
+def _blocks_divide_code(config: Config) -> str:
+  reid, blocks = config.reid, config.decoder.num_res_blocks
+  code_size = reid.num_parts * 4 * reid.width * 2 ** (len(reid.stage_sizes) - 1)
+  if code_size % blocks == 0:
+    return ''
+  return f'{blocks} must divide the appearance code: num_parts x 4 x width x 2 per later stage of reid = {code_size}'
+
+
+@_rule('reid.num_parts', 'reid.stage_sizes', 'reid.last_stride', 'reid.input_scale', 'data.image_size_hw')
+def _stripes_fit(config: Config) -> str:
+  reid, height = config.reid, config.data.image_size_hw[0]
+  rows = height * (reid.input_scale or (2 if height <= 128 else 1))  # release fact 21
+  later = len(reid.stage_sizes) - 1
+  for stride in [2, 2] + [2] * max(later - 1, 0) + [reid.last_stride] * min(later, 1):
+    rows = -(-rows // stride)
+  return f'{reid.num_parts} stripes do not fit a last map of {rows} rows' if rows < reid.num_parts else ''
+
+
+@_rule('reid.batch_norm_group', 'batch_size')
+def _groups_fill_batch(config: Config) -> str:
+  group, batch = config.reid.batch_norm_group, config.batch_size
+  if group != 1 and (group == 0 or group >= batch or batch % group == 0):
+    return ''
+  return f'{group} must be 0, at least batch_size ({batch}), or a divisor of it above 1'
+
+
+@_rule('optimizer.adam_betas')
+def _betas_are_valid(config: Config) -> str:
+  betas = config.optimizer.adam_betas
+  return '' if len(betas) == 2 and max(betas) < 1 else f'{betas} must be two numbers in [0, 1)'
+
+
+@_rule('teacher.warmup_epochs', 'teacher.decay_epoch', 'teacher.num_epochs')
+def _teacher_epochs_are_ordered(config: Config) -> str:
+  teacher = config.teacher
+  if teacher.warmup_epochs < min(teacher.decay_epoch, teacher.num_epochs):
+    return ''
+  return (
+    f'{teacher.warmup_epochs} must be below decay_epoch ({teacher.decay_epoch}) and num_epochs ({teacher.num_epochs})'
+  )
+
+
+@_rule('ramps')
+def _ramps_rise(config: Config) -> str:
+  falling = [name for name, ramp in config.ramps.by_name().items() if ramp.initial > ramp.maximum]
+  return f'initial is above maximum in {", ".join(falling)}' if falling else ''
+
+
+@_rule('reid.pretrained', 'reid.stage_sizes', 'reid.width', 'teacher.stage_sizes', 'teacher.width')
+def _backbones_are_equal(config: Config) -> str:
+  reid, teacher = config.reid, config.teacher
+  if reid.pretrained != 'teacher' or (reid.stage_sizes, reid.width) == (teacher.stage_sizes, teacher.width):
+    return ''
+  return "'teacher' needs the same stage_sizes and width in reid and teacher"
+
+
+@_rule('data.camera_pattern', 'data.layout')
+def _camera_pattern_is_valid(config: Config) -> str:
+  pattern, layout = config.data.camera_pattern, config.data.layout
+  if not pattern:
+    return ''
+  try:
+    groups = re.compile(pattern).groupindex
+  except re.error as error:
+    return f'{pattern!r} is not a regular expression ({error})'
+  if 'camera' not in groups:
+    return f'{pattern!r} has no group named camera, like cam(?P<camera>\\d+)'
+  if layout == 'folders':
+    return ''
+  return f"only layout folders reads it; leave it '' for {layout}, whose file names have the camera"
+
+
+@_rule('data.loader', 'data.layout')
+def _loader_reads_records(config: Config) -> str:
+  if config.data.layout != 'tfds' or config.data.loader != 'tfdata':
+    return ''
+  return 'tfdata reads files; use threads or memory for the records of layout tfds'
+
+
+@_rule('data.root', 'data.layout')
+def _remote_data_is_prepared(config: Config) -> str:
+  if '://' not in config.data.root or config.data.layout == 'tfds':
+    return ''
+  return 'only prepared data sets (data.layout=tfds) are read from object storage'
+
+
+@_rule('data.root', 'data.layout')
+def _root_is_set(config: Config) -> str:
+  if config.data.root or config.data.layout == 'synthetic':
+    return ''
+  return 'name the folder of the data set: --config.data.root=FOLDER'
+
+
+@_rule('data.synthetic.cameras_per_identity')
+def _cameras_are_ordered(config: Config) -> str:
+  cameras = config.data.synthetic.cameras_per_identity
+  if len(cameras) == 2 and 2 <= cameras[0] <= cameras[1] <= NUM_SYNTHETIC_CAMERAS:
+    return ''
+  return f'{cameras} must be the fewest and the most cameras of an identity, from 2 to {NUM_SYNTHETIC_CAMERAS}'
+
+
+@_rule('evaluation.reranking.k2', 'evaluation.reranking.k1')
+def _neighbours_are_ordered(config: Config) -> str:
+  reranking = config.evaluation.reranking
+  return '' if reranking.k2 <= reranking.k1 else f'{reranking.k2} must be at most k1 ({reranking.k1})'
+
+
+@_rule('generation.jpeg_quality')
+def _jpeg_quality_is_valid(config: Config) -> str:
+  quality = config.generation.jpeg_quality
+  return f'{quality} must be at most 100' if quality > 100 else ''
+
+
+@_rule('generation.num_images', 'generation.per_appearance')
+def _number_of_images_is_unique(config: Config) -> str:
+  if not config.generation.num_images or config.generation.per_appearance == 1:
+    return ''
+  return f'must be 0, or per_appearance ({config.generation.per_appearance}) 1: both set the number of images'

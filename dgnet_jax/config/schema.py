@@ -1,0 +1,349 @@
+"""Every setting: its type, its default (the release's value) and what it does. One frozen dataclass per section.
+
+Config files and command-line overrides work on an `ml_collections.ConfigDict` with the same fields
+(`config.defaults.default_config`); everything else takes the section that it reads. Nothing heavy is imported here, so
+that a config can be validated before JAX is imported.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, TypeVar
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticDataConfig:
+  """The built-in pedestrians (data.layout = 'synthetic')."""
+
+  seed: int = 0  # all people and images are a function of this seed and the sizes below
+  num_train_identities: int = 64  # identities in bounding_box_train
+  num_test_identities: int = 32  # other identities, in query and bounding_box_test
+  images_per_identity: int = 16  # images of each identity, spread over its cameras
+  # Fewest and most of the six cameras that see an identity; never more than one per two images, never fewer than two.
+  cameras_per_identity: tuple[int, int] = (4, 6)
+  num_distractors: int = 32  # gallery images of people who are in no query (identity 0000)
+  num_junk: int = 16  # gallery crops without a usable person (identity -1)
+  image_size_hw: tuple[int, int] = (128, 64)  # height and width of the files, pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """The data set and how it is read."""
+
+  # A layout of dgnet_jax/data/layouts.py: market1501, dukemtmc, msmt17, cuhk03, veri776, tfds, synthetic (rendered on
+  # first use), release (the release's folders), folders (one folder per identity) or csv (a table).
+  layout: str = 'market1501'
+  root: str = ''  # folder of the data set; layout csv: the file; layout synthetic: '' means <workdir>/synthetic_data
+  boxes: str = 'detected'  # bounding boxes: detected or labeled; layout cuhk03 only
+  train_with_val: bool = True  # also train on the validation split; layouts msmt17 and release only
+  # Regular expression with a group `camera`, searched in file names: cam(?P<camera>\d+). With '' cameras are unknown,
+  # and every gallery image of a query's identity is a match. Layout folders only.
+  camera_pattern: str = ''
+  # tfdata (decode while training), threads (the same batches without TensorFlow) or memory (decode once, keep all).
+  loader: str = 'tfdata'
+  cache_mib: int = 2048  # loader threads: MiB of encoded files to keep in memory
+  image_size_hw: tuple[int, int] = (256, 128)  # height and width of training images, pixels
+  prefetch_batches: int = 4  # batches decoded in advance; loaders tfdata and threads
+  decode_threads: int = 8  # images decoded in parallel
+  synthetic: SyntheticDataConfig = SyntheticDataConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+  """Random augmentation of training images."""
+
+  flip_prob: float = 0.5  # probability of a horizontal flip, independent for image and positive
+  crop_padding: int = 10  # pixels of edge replication on each side before the random crop
+  random_erasing_prob: float = 0.5  # probability of random erasing in the re-id network's copy (release: erasing_p)
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorConfig:
+  """What the structure encoder and the decoder have in common."""
+
+  activation: str = 'leaky_relu'  # leaky_relu (slope 0.2), relu, prelu, selu or tanh
+  padding: str = 'reflect'  # reflect or zero
+  non_local_residual: bool = False  # a non-local block at the end of every residual block
+
+
+@dataclasses.dataclass(frozen=True)
+class StructureEncoderConfig:
+  """E_s, the structure encoder."""
+
+  input: str = 'gray'  # gray (mean of the channels) or edge (Canny; passes no gradient to the image)
+  # Standard deviation of the noise added to edges (-0.5, 0.5) in training; no golden covers it.
+  edge_noise: float = 0.1
+  width: int = 16  # channels of the first layer; the structure code has 8 times as many
+  num_res_blocks: int = 4  # residual blocks at a quarter of the image size
+  dilations: tuple[int, ...] = (3, 6, 9)  # ASPP; the largest must be below a quarter of height and width
+  tanh: bool = False  # bound the structure code to (-1, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+  """G, the decoder."""
+
+  num_res_blocks: int = 4  # AdaIN residual blocks; each takes its own slice of the appearance code
+  mlp_width: int = 512  # hidden units of the MLPs that predict the AdaIN parameters
+  mlp_norm: str = 'none'  # none or instance: normalizes the hidden units of each example
+  # Residual blocks: basic (AdaIN of the convolution), or AdaIN as an adapter whose output is added to the convolution
+  # before an instance norm: series (applied to the convolution) or parallel (applied to the layer's input).
+  block: str = 'basic'
+  non_local: int = 0  # non-local blocks: 1 after the residual blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscriminatorConfig:
+  """D, the discriminator."""
+
+  # lsgan, nsgan (cross-entropy) or wgan (one critic of the full image, 64x64 or larger; of the fields below it
+  # reads only width, activation, padding and r1_weight).
+  gan_type: str = 'lsgan'
+  width: int = 32  # channels of the first layers; doubled after the last stride
+  num_scales: int = 3  # image sizes judged: full, half, quarter
+  num_res_blocks: int = 4  # residual blocks per scale
+  norm: str = 'none'  # none, instance, layer or batch (always with batch statistics)
+  activation: str = 'leaky_relu'  # as generator.activation
+  padding: str = 'reflect'  # reflect or zero
+  non_local: int = 0  # non-local blocks: 1 after the residual blocks, 2 before them as well
+  r1_weight: float = 0.01  # weight of the squared gradient norm on real images (release: LAMBDA)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReidConfig:
+  """E_a, the re-id backbone, which is also the appearance encoder, with its heads."""
+
+  # AB (primary and fine-grained head, code detached), normal (primary head; the generator's losses train the code; in
+  # the release with last_stride 2) or PCB (one head per part, code as in normal; in the release with pool avg and
+  # head_width 256).
+  style: str = 'AB'
+  # Style AB: stop the generator's gradients at the appearance code; False lets them through, as the paper reads.
+  detach_code: bool = True
+  normalize_code: bool = False  # divide the code by its norm (release: norm_id); style normal only
+  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck blocks per stage; the default is ResNet-50
+  # Initial weights: a torchvision ResNet (.pth or .safetensors), 'teacher' (the teacher's backbone), or '' for random.
+  pretrained: str = ''
+  width: int = 64  # channels of the stem; the last stage has 32 times as many
+  last_stride: int = 1  # stride of the last stage (release: ID_stride)
+  pool: str = 'max'  # max or avg: pooling of the stripes and of the heads' input
+  num_parts: int = 4  # horizontal stripes in the appearance code
+  head_width: int = 512  # units of each head's bottleneck, half of the embedding
+  primary_dropout: float = 0.5  # before the primary classifier (the release's PCB has 1, so it learns nothing)
+  fine_dropout: float = 0.75  # before the fine-grained classifier; style AB only
+  input_scale: int = 0  # upsampling of the re-id input; 0 is the release's rule: 2 up to height 128, else 1
+  batch_norm_group: int = 8  # images that share BatchNorm statistics within one call; 0: the whole batch
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """The three optimizers and their learning rates."""
+
+  generator_learning_rate: float = 1e-4  # Adam; structure encoder and decoder
+  discriminator_learning_rate: float = 1e-4  # Adam
+  adam_betas: tuple[float, float] = (0.0, 0.999)  # of both Adam optimizers (release: beta1, beta2)
+  reid_learning_rate: float = 0.002  # SGD with Nesterov momentum; backbone (release: lr2)
+  head_multiplier: float = 10.0  # learning rate of the heads relative to the backbone's
+  reid_momentum: float = 0.9  # of the re-id network and the teacher
+  weight_decay: float = 5e-4  # added to the gradient of every parameter (coupled)
+  # multistep (drops at decay_steps and at 1.5 and 1.75 times it), step (drops at every multiple of decay_steps) or
+  # constant (release: lr_policy, whose `constant` crashes there).
+  schedule: str = 'multistep'
+  decay_steps: int = 60_000  # the first drop (release: step_size)
+  gan_decay: float = 0.1  # factor of both Adam rates at each drop (release: gamma)
+  reid_decay: float = 0.1  # factor of the SGD rates at each drop (release: gamma2)
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsConfig:
+  """Constant loss weights, named as the terms in training/objectives.py."""
+
+  adversarial: float = 1.0  # both sides of the adversarial loss (release: gan_w)
+  self_reconstruction: float = 5.0  # L1, from the codes of the same image (release: recon_x_w)
+  positive_reconstruction: float = 5.0  # L1, with the appearance code of the positive (release: recon_xp_w)
+  cross_identity: float = 0.5  # identification of cross images by their appearance donor (release: recon_id_w)
+  identity: float = 1.0  # identification of real images (release: id_w)
+  positive_identity: float = 1.0  # identification of their positives (release: pid_w)
+
+
+@dataclasses.dataclass(frozen=True)
+class RampConfig:
+  """A weight that grows from `initial` by `per_step` in every step after `start_step`, up to `maximum`."""
+
+  initial: float = 0.0  # weight up to `start_step`; a term with weight 0 is not computed
+  start_step: int = 30_000  # last step with the initial weight (release: warm_iter, warm_teacher_iter)
+  per_step: float = 0.0005  # growth per step (release: warm_scale)
+  maximum: float = 1.0  # the weight stops growing here (release: max_w, max_cyc_w, max_teacher_w)
+
+
+@dataclasses.dataclass(frozen=True)
+class RampsConfig:
+  """Loss weights that start after the warm-up."""
+
+  structure_code: RampConfig = RampConfig()  # L1 of the structure codes of cross images
+  appearance_code: RampConfig = RampConfig()  # L1 of their appearance codes
+  cycle: RampConfig = RampConfig(maximum=2.0)  # L1 of images decoded from the codes of cross images
+  teaching: RampConfig = RampConfig(maximum=2.0)  # re-id losses on cross images, and the fine-grained head
+
+  def by_name(self) -> dict[str, RampConfig]:
+    """Returns every ramp by the name of its weight."""
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TeachingConfig:
+  """What the re-id network learns from generated images."""
+
+  primary: float = 1.0  # weight of KL(teacher, student) within the teaching weight (release: T_w)
+  # Weight of the fine-grained head's cross-entropy within the teaching weight: the structure donor on generated images,
+  # the image's identity on real ones (release: B_w). Style AB only.
+  fine_grained: float = 0.2
+  # Multiplies that weight on real images, together with weights.identity; 1 in the release. Above 1, real images, in
+  # which clothes identify a person, count for more than cross images, in which clothes mislead.
+  fine_on_real: float = 1.0
+  # Target of the primary head on cross images: soft (the teacher's probabilities), argmax (its most likely identity),
+  # appearance (the appearance donor), uniform, or donors (soft, restricted to the two donors).
+  label_style: str = 'soft'
+  # generated, or ground_truth: the rendered ground truth of the cross images, which a perfect generator would produce
+  # (built-in pedestrians with joint=False only).
+  images: str = 'generated'
+  teacher_norm: str = 'batch'  # batch (batch statistics; release: train_bn) or running
+  teacher_dropout: bool = False  # the release leaves it on by accident after it first saves images
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+  """The teacher: a plain re-id network, trained first on the same identities."""
+
+  # Folder of a trained teacher, or several separated by commas, whose soft labels are averaged (evaluation reports the
+  # first). '' means <workdir>/teacher, trained first if absent.
+  checkpoint: str = ''
+  pretrained: str = ''  # initial weights: a torchvision ResNet (.pth or .safetensors), or '' for random
+  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck blocks per stage; the default is ResNet-50
+  width: int = 64  # channels of the stem
+  last_stride: int = 2  # stride of the last stage (release: stride)
+  pool: str = 'avg'  # avg or max
+  head_width: int = 512  # units of the head's bottleneck, the size of the embedding
+  dropout: float = 0.5  # before the classifier (release: droprate)
+  batch_size: int = 32  # images per step, over all devices
+  num_epochs: int = 60  # passes over the training images
+  warmup_epochs: int = 5  # the learning rate grows linearly from a tenth
+  decay_epoch: int = 40  # the learning rate drops to a tenth here
+  learning_rate: float = 0.05  # SGD with Nesterov momentum; the head's
+  backbone_multiplier: float = 0.1  # learning rate of the backbone relative to the head's
+  random_erasing_prob: float = 0.0  # probability of random erasing
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+  """How often a run reports and saves."""
+
+  progress_every_steps: int = 10  # progress line and metrics
+  images_every_steps: int = 5_000  # image grid
+  checkpoint_every_steps: int = 10_000  # a checkpoint is also saved at the end and on interruption
+  keep_checkpoints: int = 3  # the newest ones; older checkpoints are deleted
+
+
+@dataclasses.dataclass(frozen=True)
+class RerankingConfig:
+  """k-reciprocal re-ranking (Zhong et al., arXiv 1701.08398)."""
+
+  k1: int = 20  # neighbours that may be reciprocal
+  k2: int = 6  # neighbours whose weights are averaged
+  weight: float = 0.3  # weight of the original distance, in [0, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+  """What `dgnet evaluate` measures."""
+
+  batch_size: int = 64  # images embedded at a time
+  # release (trapezoidal precision, averaged over all queries) or standard (rectangular precision, averaged over the
+  # queries with a match, as fast-reid and torchreid do).
+  protocol: str = 'release'
+  alpha: float = 0.5  # weight of the query's fine-grained half in `both`
+  alpha_steps: int = 0  # weights between 0 and 1 to compare in a table and a plot; 0 skips the comparison
+  verification: bool = False  # TPR at FPR 1e-4, 1e-3 and 1e-2 over all pairs, and ROC curves
+  rerank: bool = False  # also report k-reciprocal re-ranking
+  reranking: RerankingConfig = RerankingConfig()
+  num_swaps: int = 8  # people on each side of the swap sheet
+  num_ranked_queries: int = 8  # queries on the ranked-list sheet
+  num_ground_truth_pairs: int = 512  # built-in pedestrians: images of each kind compared with the ground truth
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationConfig:
+  """What `dgnet generate` makes."""
+
+  # sheets (every query identity in the structure of evaluation.num_swaps others, and sheets to look at), images (every
+  # image of a split in random structures of other people) or identities (the same for every identity of a split,
+  # starting from random images of it). Plan sheets reads none of the fields below.
+  plan: str = 'sheets'
+  appearance_split: str = 'train'  # train, query, gallery or multi_query: appearance donors
+  structure_split: str = 'train'  # as appearance_split: structure donors
+  per_appearance: int = 1  # images to generate for each appearance image or identity
+  num_images: int = 0  # or this many in total, cycling through the donors as often as needed; 0: per_appearance each
+  format: str = 'jpeg'  # jpeg or png
+  jpeg_quality: int = 95  # 1 to 100
+  seed: int = 0  # image i is a function of this seed and i
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """All settings of a run."""
+
+  seed: int = 0  # all randomness is a function of (seed, step)
+  batch_size: int = 8  # images per stream and step, over all devices; a step sees 4 times as many images
+  num_steps: int = 100_000  # length of the run
+  # False trains the re-id network alone on real images, with everything else unchanged: the baseline of joint learning
+  # (`dgnet ablation`). Style AB only; see also teaching.images.
+  joint: bool = True
+  compute_dtype: str = 'float32'  # float32 or bfloat16: what convolutions compute in; parameters stay float32
+  # Probability that a step trains the structure encoder on generated images (release: use_encoder_again).
+  structure_encoder_update_prob: float = 0.5
+  data: DataConfig = DataConfig()
+  augment: AugmentConfig = AugmentConfig()
+  generator: GeneratorConfig = GeneratorConfig()
+  structure_encoder: StructureEncoderConfig = StructureEncoderConfig()
+  decoder: DecoderConfig = DecoderConfig()
+  discriminator: DiscriminatorConfig = DiscriminatorConfig()
+  reid: ReidConfig = ReidConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
+  weights: WeightsConfig = WeightsConfig()
+  ramps: RampsConfig = RampsConfig()
+  teaching: TeachingConfig = TeachingConfig()
+  teacher: TeacherConfig = TeacherConfig()
+  log: LogConfig = LogConfig()
+  evaluation: EvaluationConfig = EvaluationConfig()
+  generation: GenerationConfig = GenerationConfig()
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns nested dictionaries with the same fields."""
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_mapping(cls, values: Mapping[str, Any]) -> 'Config':
+    """Freezes a validated ConfigDict or nested dictionary.
+
+    Args:
+      values: exactly the fields of this class, at every depth.
+
+    Raises:
+      TypeError: a field is unknown. Validate first for a message that helps the user.
+    """
+    return _frozen(cls, values)
+
+
+_Section = TypeVar('_Section')
+
+
+def _frozen(section: type[_Section], values: Mapping[str, Any]) -> _Section:
+  """Returns a section from a mapping; lists become tuples and whole numbers floats where the field requires them."""
+  defaults = section()
+  return section(**{name: _converted(getattr(defaults, name), value) for name, value in values.items()})
+
+
+def _converted(default: Any, value: Any) -> Any:
+  if dataclasses.is_dataclass(default):
+    return _frozen(type(default), value)
+  if isinstance(default, tuple):
+    return tuple(type(default[0])(item) for item in value)
+  return type(default)(value)

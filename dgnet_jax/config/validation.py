@@ -1,0 +1,133 @@
+"""Validates a configuration and freezes it. All problems are found at once, as lines '<field>: <what is wrong>'."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import difflib
+import math
+from typing import Any
+
+from dgnet_jax.config.rules import AT_LEAST_TWO, CHOICES, COMBINATIONS, FRACTIONS, POSITIVE, REFUSED
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import ConfigError
+
+
+def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """Yields the dotted name and the value of every field that is not a section."""
+  for name, value in config.items():
+    if hasattr(value, 'items'):
+      yield from leaves(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
+
+
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Inverts `leaves`: makes nested dictionaries of fields with dotted names."""
+  values: dict[str, Any] = {}
+  for name, value in fields.items():
+    *sections, last = name.split('.')
+    section = values
+    for part in sections:
+      section = section.setdefault(part, {})
+    section[last] = value
+  return values
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+  """Returns '; did you mean ...?' for a misspelled or misplaced field, or '' if no known name is similar."""
+  last = name.rsplit('.', 1)[-1]
+  similar = [field for field in known if field.rsplit('.', 1)[-1] == last]
+  similar = similar or difflib.get_close_matches(name, known, n=2, cutoff=0.75)
+  if not similar:
+    ends = {field.rsplit('.', 1)[-1]: field for field in known}
+    similar = [ends[end] for end in difflib.get_close_matches(last, list(ends), n=2, cutoff=0.75)]
+  return f'; did you mean {" or ".join(similar[:3])}?' if similar else ''
+
+
+def is_like(value: Any, reference: Any) -> bool:
+  """Returns True if `value` has a type that is accepted where the default is `reference`.
+
+  Whole numbers are accepted for floats, and lists for tuples.
+  """
+  if isinstance(reference, tuple):
+    return isinstance(value, tuple | list) and all(is_like(item, reference[0]) for item in value)
+  if isinstance(reference, float):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+  return type(value) is type(reference)
+
+
+def type_name(reference: Any) -> str:
+  """Describes the values that a field with the default `reference` accepts."""
+  if isinstance(reference, tuple):
+    numbers = 'numbers' if isinstance(reference[0], float) else 'whole numbers'
+    return f'{numbers} like {",".join(map(str, reference))}'
+  return {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a string'}[type(reference)]
+
+
+def validate(config: Mapping[str, Any], earlier_problems: Sequence[str] = ()) -> Config:
+  """Checks types, ranges and combinations, and freezes the configuration. Reads no file.
+
+  Args:
+    config: a ConfigDict or nested dictionary with the fields of `Config`.
+    earlier_problems: lines to report together with those of `config`.
+
+  Returns:
+    The same values, frozen and typed.
+
+  Raises:
+    ConfigError: lists the earlier problems and every unknown or missing field, wrong type, value out of range and
+      invalid combination. A combination is skipped if one of its fields is invalid by itself.
+  """
+  lines = [*earlier_problems, *problems(config)]
+  if lines:
+    raise ConfigError(lines)
+  return Config.from_mapping(config)
+
+
+def problems(config: Mapping[str, Any]) -> list[str]:
+  """Returns everything that is wrong with a ConfigDict or nested dictionary, as lines '<field>: <what is wrong>'."""
+  fields, defaults = dict(leaves(config)), dict(leaves(Config().to_dict()))
+  wrong = _type_problems(fields, defaults)
+  for name, value in fields.items():
+    if name not in wrong and (problem := _range_problem(name, value)):
+      wrong[name] = problem
+  valid = {name: default if name in wrong else fields[name] for name, default in defaults.items()}
+  frozen = Config.from_mapping(nested(valid))
+  for read, rule in COMBINATIONS:
+    # A rule that reads an invalid field would judge its default.
+    if not any(name == field or name.startswith(f'{field}.') for name in wrong for field in read):
+      if problem := rule(frozen):
+        wrong[read[0]] = problem
+  return [f'{name}: {problem}' for name, problem in wrong.items()]
+
+
+def _type_problems(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
+  """Returns unknown, missing and wrongly typed fields."""
+  wrong = {name: f'no such field{suggestion(name, list(defaults))}' for name in fields if name not in defaults}
+  wrong |= {name: 'missing' for name in defaults if name not in fields}
+  for name, reference in defaults.items():
+    if name in fields and not is_like(fields[name], reference):
+      wrong[name] = f'{fields[name]!r} is not {type_name(reference)}'
+    elif name in fields and name.endswith('_hw') and len(fields[name]) != 2:
+      wrong[name] = f'{fields[name]!r} is not (height, width)'
+  return wrong
+
+
+def _range_problem(name: str, value: Any) -> str:
+  """Returns what is wrong with a well-typed value by itself, or ''."""
+  if name in CHOICES and value not in CHOICES[name]:
+    reason = REFUSED.get((name, value))
+    return f'{value!r} must be one of {", ".join(map(str, CHOICES[name]))}{f": {reason}" if reason else ""}'
+  if isinstance(value, bool | str):
+    return ''
+  numbers = value if isinstance(value, tuple | list) else (value,)
+  if not numbers:
+    return 'must not be empty'
+  if not all(math.isfinite(number) for number in numbers):
+    return f'{value} must be finite'
+  minimum = 2 if name in AT_LEAST_TWO else 0
+  if min(numbers) < minimum or (name in POSITIVE and min(numbers) == 0):
+    return f'{value} must be {"above 0" if name in POSITIVE else f"at least {minimum}"}'
+  if (name.endswith('_prob') or name in FRACTIONS) and value > 1:
+    return f'{value} must be in [0, 1]'
+  if name.endswith(('dropout', 'momentum')) and value >= 1:
+    return f'{value} must be below 1'
+  return ''

@@ -1,0 +1,89 @@
+"""From a config to a DatasetIndex. The built-in pedestrians are rendered on first use."""
+
+from collections.abc import Sequence
+import logging
+import pathlib
+
+from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.data.layouts import LAYOUTS
+from dgnet_jax.data.registry import read_dataset
+from dgnet_jax.data.remote import is_remote, local_copy
+from dgnet_jax.data.synthetic.dataset import write_dataset
+from dgnet_jax.data.verification import verify_images
+from dgnet_jax.errors import MissingSplit, UserError
+
+logger = logging.getLogger(__name__)
+
+
+TEST_SPLITS = ('query', 'gallery')  # required by an evaluation
+
+
+def dataset_root(data_config: DataConfig, workdir: str | pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the data set.
+
+  This is `data_config.root`, or its copy in `workdir` if it is on object storage. The default for the built-in
+  pedestrians is a folder in `workdir`.
+  """
+  if is_remote(data_config.root):
+    return local_copy(data_config.root, pathlib.Path(workdir) / 'data_cache')
+  return pathlib.Path(data_config.root) if data_config.root else pathlib.Path(workdir) / 'synthetic_data'
+
+
+def _missing(index: DatasetIndex, needs: Sequence[str]) -> str:
+  """Describes the required splits that are missing and where they should be; '' if there are none."""
+  folders = LAYOUTS[index.name].folders
+  missing = [
+    f'{split} (folder {" or ".join(folders[split])})' if split in folders else split
+    for split in needs
+    if not len(index.splits[split])
+  ]
+  return f'{index.root} has no images of {", ".join(missing)}' if missing else ''
+
+
+def open_dataset(
+  data_config: DataConfig, workdir: str | pathlib.Path, *, needs: Sequence[str] = ('train',)
+) -> DatasetIndex:
+  """Reads the index of the configured data set.
+
+  Args:
+    data_config: section `data` of a valid config.
+    workdir: folder of the run.
+    needs: splits that must exist.
+
+  Raises:
+    UserError: the data set is missing or empty, or has only one identity to train on.
+    MissingSplit: the data set is valid, but a required split is missing.
+  """
+  root = dataset_root(data_config, workdir)
+  if data_config.layout == 'synthetic':
+    write_dataset(root, data_config.synthetic)
+  index = read_dataset(data_config, root)
+  missing = _missing(index, needs)
+  if missing:
+    raise MissingSplit(missing)
+  if 'train' in needs and index.num_identities < 2:
+    raise UserError(f'{index.root}: only one identity in the training split; re-identification needs at least two')
+  if 'train' in needs and _missing(index, TEST_SPLITS):
+    logger.warning(f'{_missing(index, TEST_SPLITS)}: the run can be trained but not evaluated')
+  logger.info(f'data: {root}')
+  return index
+
+
+def verify_dataset(index: DatasetIndex, data_config: DataConfig, workdir: str | pathlib.Path) -> None:
+  """Decodes the images that no earlier start of this run has decoded, so that damaged ones do not stop it later.
+
+  With loader memory the training images are left to the source, which decodes them anyway.
+
+  Args:
+    index: of the data set.
+    data_config: section `data` of the config.
+    workdir: folder of the run; keeps the list of verified images.
+
+  Raises:
+    UserError: images are unreadable; names them.
+  """
+  decoded_by_source = {'train'} if data_config.loader == 'memory' else set()
+  paths = [path for name, split in index.splits.items() if name not in decoded_by_source for path in split.paths]
+  cache_file = pathlib.Path(workdir) / 'verified_images.json'
+  verify_images(paths, threads=data_config.decode_threads, cache_file=cache_file)

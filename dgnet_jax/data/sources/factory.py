@@ -1,0 +1,68 @@
+"""Creates the source of training batches that `data.loader` names."""
+
+from collections.abc import Callable, Mapping
+import functools
+import logging
+
+import jax
+
+from dgnet_jax.config.schema import Config, DataConfig
+from dgnet_jax.data.index import Split
+from dgnet_jax.data.sampling import PairSampler, SingleSampler
+from dgnet_jax.data.sources.base import Source
+from dgnet_jax.data.sources.in_memory import MemorySource
+from dgnet_jax.data.sources.tfdata import TfDataSource, import_tensorflow
+from dgnet_jax.data.sources.threaded import ThreadSource
+from dgnet_jax.utils.extras import install_command
+
+logger = logging.getLogger(__name__)
+
+SOURCES: Mapping[str, Callable[[Split, DataConfig, PairSampler, SingleSampler], Source]] = {
+  'tfdata': TfDataSource,
+  'threads': ThreadSource,
+  'memory': MemorySource,
+}
+
+
+@functools.cache  # one warning, although a run creates several sources
+def _warn_without_tensorflow(problem: str) -> None:
+  logger.warning(
+    f"TensorFlow {problem}, so data.loader 'threads' replaces 'tfdata', with the same batches. "
+    f'To use tfdata: {install_command("tfdata")}'
+  )
+
+
+def _usable(loader: str) -> str:
+  """Returns `loader`, or threads in place of tfdata if TensorFlow cannot be imported."""
+  if loader == 'tfdata':
+    try:
+      import_tensorflow()
+    except ModuleNotFoundError:
+      _warn_without_tensorflow('is not installed')
+      return 'threads'
+    except ImportError as error:
+      _warn_without_tensorflow(f'cannot be imported ({error})')
+      return 'threads'
+  return loader
+
+
+def make_source(split: Split, config: Config) -> Source:
+  """Creates the source of training batches that `config.data.loader` names.
+
+  Where TensorFlow is not installed, threads replaces tfdata with a warning.
+
+  Args:
+    split: the training images.
+    config: seed, batch_size, teacher.batch_size and data are read.
+
+  Returns:
+    A source of this process's rows. Over all processes a pair batch has `config.batch_size` rows and a single batch
+    `config.teacher.batch_size`.
+
+  Raises:
+    UserError: images are unreadable, or a batch size is not divisible by the number of processes.
+  """
+  processes = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
+  sampler = PairSampler(split.classes, config.batch_size, config.seed, **processes)
+  single_sampler = SingleSampler(split.classes, config.teacher.batch_size, config.seed, **processes)
+  return SOURCES[_usable(config.data.loader)](split, config.data, sampler, single_sampler)

@@ -1,0 +1,26 @@
+"""Generates images with a trained run, according to `config.generation.plan`."""
+
+import pathlib
+
+from dgnet_jax.config.schema import Config
+from dgnet_jax.generation.bulk import generate_set
+from dgnet_jax.generation.sheets import generate_sheets
+
+
+def generate(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
+  """Writes a folder of generated images and a manifest: sheets of test people, or a large set.
+
+  Args:
+    config: the run's validated config.
+    workdir: the run's work folder.
+
+  Returns:
+    The folder, as `generate_sheets` (plan sheets) or `generate_set` (plans images and identities) describe it.
+
+  Raises:
+    UserError: the data set or the checkpoint is missing or damaged, or they do not fit the config.
+    Interrupted: SIGINT or SIGTERM stopped a large set, which the same command resumes.
+  """
+  if config.generation.plan == 'sheets':
+    return generate_sheets(config, workdir)
+  return generate_set(config, workdir)

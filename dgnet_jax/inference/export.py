@@ -1,0 +1,137 @@
+"""Exports a run to files that need only JAX: StableHLO programs for any batch size, and weights as safetensors."""
+
+from collections.abc import Callable, Mapping, Sequence
+import logging
+import pathlib
+import shutil
+from typing import Any
+
+from flax import traverse_util
+import jax
+import numpy as np
+import safetensors.numpy
+
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import UserError
+from dgnet_jax.inference import functions
+from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.inference.predictor import Predictor
+from dgnet_jax.pixels import denormalize, normalize
+from dgnet_jax.types import Array
+from dgnet_jax.utils.atomic_files import atomic_folder, write_json
+from dgnet_jax.utils.extras import install_command
+
+logger = logging.getLogger(__name__)
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+TEMPLATE = pathlib.Path(__file__).parent / 'export_template.py'  # copied beside the programs, as load.py
+EMBEDDINGS = {  # description of the embedding in model.json, by reid.style
+  'AB': 'the primary and the fine-grained half, each of length 1',
+  'normal': 'one vector of length 1',
+  'PCB': 'one vector of length 1 for each part',
+}
+Weights = Mapping[str, Array]  # arrays by names like reid/backbone/stem/kernel
+
+
+def export_model(
+  config: Config, workdir: str | pathlib.Path, folder: str | pathlib.Path, *, platforms: Sequence[str] = PLATFORMS
+) -> pathlib.Path:
+  """Writes embed.stablehlo, swap.stablehlo, weights.safetensors, model.json and load.py, an example that uses them.
+
+  Args:
+    config: the run's config.
+    workdir: the run's work folder.
+    folder: the folder to create.
+    platforms: platforms that the programs must run on: cpu, cuda, rocm, tpu.
+
+  Returns:
+    The folder.
+
+  Raises:
+    UserError: there is no checkpoint or no generator, the folder exists, or flatbuffers is not installed.
+  """
+  folder = pathlib.Path(folder)
+  if folder.exists():
+    raise UserError(f'{folder} exists already; name another folder, or remove it')
+  try:
+    import flatbuffers  # noqa: F401 (jax.export serializes with it)
+  except ImportError as error:
+    raise UserError(f'exporting needs flatbuffers: {install_command("export")}') from error
+  predictor = load_predictor(config, workdir)
+  weights = exported_weights(predictor)
+  with atomic_folder(folder) as temporary:
+    for name, program in export_programs(predictor, weights, platforms).items():
+      logger.info(f'writing {folder / name}.stablehlo for {", ".join(platforms)}')
+      (temporary / f'{name}.stablehlo').write_bytes(program.serialize())
+    safetensors.numpy.save_file(weights, temporary / 'weights.safetensors')
+    description = {
+      'step': predictor.step,
+      'image_size_hw': list(predictor.networks.image_size_hw),
+      'platforms': list(platforms),
+      'embedding': EMBEDDINGS[config.reid.style],
+      'jax': jax.__version__,
+    }
+    write_json(temporary / 'model.json', description)
+    shutil.copy(TEMPLATE, temporary / 'load.py')
+  size = sum(array.nbytes for array in weights.values())
+  logger.info(f'step {predictor.step}, {len(weights)} arrays, {size / 2**20:.0f} MiB of weights: {folder}')
+  return folder
+
+
+def exported_weights(predictor: Predictor) -> dict[str, np.ndarray]:
+  """Returns the parameters of the networks by flat names: generator/..., reid/... and reid_stats/...
+
+  Raises:
+    UserError: the run has no generator.
+  """
+  parameters = {
+    'generator': predictor.require_generator(),
+    'reid': predictor.reid,
+    'reid_stats': predictor.reid_stats,
+  }
+  flat = traverse_util.flatten_dict(jax.device_get(parameters), sep='/')  # type: ignore[no-untyped-call]
+  return {name: np.ascontiguousarray(array) for name, array in flat.items()}
+
+
+def export_programs(
+  predictor: Predictor, weights: Mapping[str, np.ndarray], platforms: Sequence[str]
+) -> dict[str, jax.export.Exported]:
+  """Traces the exported programs once for all platforms and batch sizes.
+
+  Args:
+    predictor: its networks are traced.
+    weights: from `exported_weights`; only their shapes and dtypes are read.
+    platforms: platforms to lower for.
+
+  Returns:
+    embed: maps (weights, u8[B, H, W, 3]) to f32[B, D], as `functions.embedding`. swap: maps (weights, structure_from,
+    appearance_from), u8[B, H, W, 3] both, to u8[B, H, W, 3].
+  """
+  height, width = predictor.networks.image_size_hw
+  example = np.zeros((1, height, width, 3), np.uint8)
+  (images,) = jax.export.symbolic_args_specs((example,), f'(batch, {height}, {width}, 3)')
+  return {
+    name: jax.export.export(jax.jit(function), platforms=platforms)(weights, *[images] * num_inputs)
+    for name, (function, num_inputs) in _programs(predictor).items()
+  }
+
+
+def _programs(predictor: Predictor) -> dict[str, tuple[Callable[..., Array], int]]:
+  """By name, functions of (weights, images...) and their number of image arguments."""
+  networks = predictor.networks
+
+  def embed(weights: Weights, images: Array) -> Array:
+    tree = _nested(weights)
+    return functions.embedding(networks, tree['reid'], tree['reid_stats'], normalize(images))
+
+  def swap(weights: Weights, structures: Array, appearances: Array) -> Array:
+    tree = _nested(weights)
+    sources = {'structure_from': normalize(structures), 'appearance_from': normalize(appearances)}
+    return denormalize(functions.swap(networks, tree['generator'], tree['reid'], tree['reid_stats'], **sources))
+
+  return {'embed': (embed, 1), 'swap': (swap, 2)}
+
+
+def _nested(weights: Weights) -> dict[str, Any]:
+  tree: dict[str, Any] = traverse_util.unflatten_dict(weights, sep='/')  # type: ignore[no-untyped-call]
+  return tree

@@ -1,0 +1,105 @@
+"""Embeddings, activation maps and swaps of normalized images, as pure functions of parameters and images."""
+
+import jax.numpy as jnp
+
+from dgnet_jax.models.networks import Networks
+from dgnet_jax.models.teacher import TeacherNetwork
+from dgnet_jax.pixels import enlarge
+from dgnet_jax.types import Array, Params
+
+
+def embedding(networks: Networks, params: Params, batch_stats: Params, image: Array) -> Array:
+  """Computes the re-id embedding [primary | fine-grained] of images, over both mirror views (release fact 41).
+
+  In each view both halves are normalized; the views are added and the halves normalized again. Style normal has the
+  primary half alone, style PCB one piece per part (the release's evaluation crashes there).
+
+  Args:
+    networks: their appearance encoder is used.
+    params: parameters of the appearance encoder.
+    batch_stats: its running statistics.
+    image: f[..., H, W, 3], normalized.
+
+  Returns:
+    f[..., heads * D]; each head's piece has length 1.
+  """
+  views = _with_mirror(image)
+  output = networks.encode_appearance(params, batch_stats, views)
+  pieces = output.primary_feature  # to be [..., view, head, D]
+  if output.fine_feature is None:
+    pieces = pieces.reshape(*views.shape[:-3], -1, pieces.shape[-1])
+  else:
+    pieces = jnp.stack([pieces, output.fine_feature], axis=-2)
+  return _unit(_unit(pieces).sum(axis=-3)).reshape(*image.shape[:-3], -1)
+
+
+def teacher_embedding(teacher: TeacherNetwork, params: Params, batch_stats: Params, image: Array) -> Array:
+  """Computes the teacher's embedding of images: one piece, mirror views as in `embedding`.
+
+  Args:
+    teacher: the network.
+    params: parameters of the teacher.
+    batch_stats: its running statistics.
+    image: f[..., H, W, 3], normalized, at the generator's size.
+
+  Returns:
+    f[..., D] of length 1.
+  """
+  output, _ = teacher.apply(params, batch_stats, enlarge(_with_mirror(image), teacher.reid_scale))
+  return _unit(_unit(output.feature).sum(axis=-2))
+
+
+def activation(networks: Networks, params: Params, batch_stats: Params, image: Array) -> Array:
+  """Measures how strongly the re-id backbone responds at each position: the norm of its last feature map over channels.
+
+  Args:
+    networks: their appearance encoder is used.
+    params: parameters of the appearance encoder.
+    batch_stats: its running statistics.
+    image: f[..., H, W, 3], normalized.
+
+  Returns:
+    f[..., h, w], at least 0.
+  """
+  features = networks.feature_map(params, batch_stats, image).astype(jnp.float32)
+  norm: Array = jnp.linalg.norm(features, axis=-1)
+  return norm
+
+
+def swap(
+  networks: Networks,
+  generator_params: Params,
+  reid_params: Params,
+  reid_stats: Params,
+  *,
+  structure_from: Array,
+  appearance_from: Array,
+) -> Array:
+  """Generates people with the structure of one image and the appearance of another.
+
+  Args:
+    networks: from `make_networks`.
+    generator_params: parameters of the structure encoder and the decoder.
+    reid_params: parameters of the appearance encoder.
+    reid_stats: its running statistics.
+    structure_from: f[..., H, W, 3], normalized; gives pose, position and background.
+    appearance_from: f[..., H, W, 3], normalized, same shape; gives the clothes.
+
+  Returns:
+    f[..., H, W, 3], normalized but not clipped.
+  """
+  structure_code = networks.encode_structure(generator_params, structure_from)
+  appearance_code = networks.encode_appearance(reid_params, reid_stats, appearance_from).code
+  return networks.decode(generator_params, structure_code, appearance_code)
+
+
+def _unit(x: Array) -> Array:
+  """Scales vectors along the last axis to length 1; a zero vector stays zero."""
+  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  length = jnp.linalg.norm(x, axis=-1, keepdims=True)
+  return x / jnp.where(length > 0, length, 1)
+
+
+def _with_mirror(image: Array) -> Array:
+  """Stacks each image and its horizontal mirror: f[..., 2, H, W, 3]."""
+  return jnp.stack([image, image[..., ::-1, :]], axis=-4)

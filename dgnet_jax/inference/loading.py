@@ -1,0 +1,123 @@
+"""Predictors from the checkpoints of a run."""
+
+import contextlib
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import UserError
+from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
+from dgnet_jax.models.build import make_networks, make_teacher_network
+from dgnet_jax.sharding import make_mesh, replicated
+from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.teacher_store import load_teachers
+from dgnet_jax.types import Array
+
+
+def load_predictor(config: Config, workdir: str | pathlib.Path, *, batch_size: int | None = None) -> Predictor:
+  """Restores the newest valid checkpoint of a run; the discriminator and the optimizers are not read.
+
+  Args:
+    config: the run's config; it may name other data than the run was trained on.
+    workdir: the run's work folder.
+    batch_size: images per call of a network; by default `config.evaluation.batch_size`.
+
+  Raises:
+    UserError: there is no checkpoint, every checkpoint is damaged, or the newest does not fit the config.
+  """
+  with contextlib.closing(Checkpoints(pathlib.Path(workdir) / 'checkpoints', config=config)) as checkpoints:
+    return restore_predictor(config, checkpoints, batch_size=batch_size or config.evaluation.batch_size)
+
+
+def restore_predictor(
+  config: Config, checkpoints: Checkpoints, *, batch_size: int, step: int | None = None
+) -> Predictor:
+  """Like `load_predictor`, from an open folder of checkpoints.
+
+  Args:
+    config: the run's config.
+    checkpoints: the run's checkpoints.
+    batch_size: images per call of a network.
+    step: step of the checkpoint to restore; None is the newest valid one.
+  """
+  if checkpoints.latest_step() is None:
+    raise UserError(f'{checkpoints.folder}: no checkpoint of DG-Net; `dgnet train` writes one')
+  mesh = make_mesh(jax.local_devices())
+  num_identities = checkpoints.num_identities(step)
+  networks = make_networks(config, num_identities)
+
+  def parameters(key: Array) -> dict[str, Any]:
+    reid, reid_stats = networks.init_reid(key)
+    generator = networks.init_generator(key)
+    return {
+      'step': jnp.int32(0),
+      'generator': {'params': generator},
+      'reid': {'params': reid, 'batch_stats': reid_stats},
+    }
+
+  template = jax.eval_shape(parameters, jax.random.key(0))
+  template = jax.tree.map(lambda leaf: leaf.update(sharding=replicated(mesh)), template)
+  state = checkpoints.restore_part(template, step)
+  # A run with joint=False saves a generator too, but never trained it.
+  is_joint = checkpoints.saved_config(step).get('joint', True)
+  return Predictor(
+    networks=networks,
+    generator=state['generator']['params'] if is_joint else None,
+    reid=state['reid']['params'],
+    reid_stats=state['reid']['batch_stats'],
+    mesh=mesh,
+    batch_size=batch_size,
+    num_identities=num_identities,
+    step=int(state['step']),
+  )
+
+
+def load_teacher_predictor(
+  config: Config, workdir: str | pathlib.Path, num_identities: int, *, batch_size: int | None = None
+) -> TeacherPredictor:
+  """Restores the teacher of a run, the first if it has several.
+
+  Args:
+    config: the run's config.
+    workdir: the run's work folder.
+    num_identities: number of identities in the run's training data.
+    batch_size: images per call of the network; by default `config.evaluation.batch_size`.
+
+  Raises:
+    UserError: the teacher is missing, not fully trained or damaged, or it does not fit the config.
+  """
+  mesh = make_mesh(jax.local_devices())
+  teacher = load_teachers(config, num_identities, workdir)[0]
+  return TeacherPredictor(
+    network=make_teacher_network(config, num_identities),
+    teacher=jax.device_put(jax.device_get(teacher), replicated(mesh)),  # from the devices of all processes to ours
+    mesh=mesh,
+    batch_size=batch_size or config.evaluation.batch_size,
+  )
+
+
+def find_checkpoints(path: str | os.PathLike[str]) -> tuple[pathlib.Path, pathlib.Path, int | None]:
+  """Finds the checkpoints that a path stands for.
+
+  Args:
+    path: work folder, its folder of checkpoints, or one checkpoint.
+
+  Returns:
+    The work folder, its folder of checkpoints, and the step; None is the newest.
+
+  Raises:
+    UserError: the path is none of these.
+  """
+  path = pathlib.Path(path)
+  if (path / 'checkpoints').is_dir():
+    return path, path / 'checkpoints', None
+  if path.is_dir() and path.name == 'checkpoints':
+    return path.parent, path, None
+  if path.is_dir() and path.name.isdigit():
+    return path.absolute().parent.parent, path.absolute().parent, int(path.name)
+  problem = 'not a work folder or a checkpoint of a run' if path.exists() else 'no such folder'
+  raise UserError(f'{path}: {problem} (a run has checkpoints in <workdir>/checkpoints/<step>)')

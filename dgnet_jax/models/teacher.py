@@ -1,0 +1,100 @@
+"""The teacher: a plain re-id network (release facts 31 to 34)."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dgnet_jax.models.appearance_encoder import Head
+from dgnet_jax.models.batch_norm import BatchNormMode
+from dgnet_jax.models.pooling import stripe_pool
+from dgnet_jax.models.resnet import ResNet
+from dgnet_jax.types import Array, Params
+
+NORMS = ('running', 'batch')
+
+
+class TeacherCnn(nn.Module):
+  """A plain re-id baseline: image f[N, H, W, 3] -> logits f[N, K] and bottleneck f[N, head_width]."""
+
+  stage_sizes: tuple[int, ...]
+  width: int
+  last_stride: int
+  pool: str
+  head_width: int
+  num_identities: int
+  dropout: float
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, image: Array, mode: BatchNormMode, deterministic: bool) -> tuple[Array, Array]:
+    features = ResNet(self.stage_sizes, self.width, self.last_stride, self.dtype, name='backbone')(image, mode)
+    pooled = stripe_pool(features, 1, self.pool)[:, 0]
+    head = Head(self.head_width, self.num_identities, self.dropout, dtype=self.dtype, name='head')
+    return head(pooled, mode, deterministic)
+
+
+@flax.struct.dataclass
+class TeacherOutput:
+  """Outputs of a teacher.
+
+  Attributes:
+    logits: f[..., K].
+    feature: f[..., D], the head's bottleneck after BatchNorm.
+  """
+
+  logits: Array
+  feature: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherNetwork:
+  """The plain re-id CNN whose soft labels supervise the primary head; params are {'backbone', 'head'}."""
+
+  network: TeacherCnn
+  image_size_hw: tuple[int, int]
+  reid_scale: int
+
+  def init(self, key: Array) -> tuple[Params, Params]:
+    """Initializes (params, batch_stats)."""
+    height, width = self.image_size_hw
+    image = jnp.zeros((1, height * self.reid_scale, width * self.reid_scale, 3))
+    variables = jax.jit(functools.partial(self.network.init, mode=BatchNormMode(), deterministic=True))(key, image)
+    return variables['params'], variables['batch_stats']
+
+  def apply(
+    self, params: Params, batch_stats: Params, image: Array, *, norm: str = 'running', dropout_key: Array | None = None
+  ) -> tuple[TeacherOutput, Params]:
+    """Applies the teacher to images at the re-id networks' input size.
+
+    Args:
+      params: parameters of the teacher.
+      batch_stats: running statistics.
+      image: f[..., rH, rW, 3]; with norm 'batch', f[B, G, rH, rW, 3].
+      norm: 'running' normalizes with the running statistics; 'batch' normalizes each of G groups with its own batch
+        statistics and updates the running ones.
+      dropout_key: random key of dropout; None disables it.
+
+    Returns:
+      TeacherOutput with the image's leading axes, and the new running statistics (unchanged with norm 'running').
+
+    Raises:
+      ValueError: the norm is unknown.
+    """
+    if norm not in NORMS:
+      raise ValueError(f'{norm=}: must be one of {NORMS}')
+    mode = BatchNormMode(running=norm == 'running', calls=image.shape[1] if norm == 'batch' else 1)
+    (logits, feature), updated = self.network.apply(
+      {'params': params, 'batch_stats': batch_stats},
+      image.reshape(-1, *image.shape[-3:]),
+      mode=mode,
+      deterministic=dropout_key is None,
+      rngs=None if dropout_key is None else {'dropout': dropout_key},
+      mutable=['batch_stats'],
+    )
+    lead = image.shape[:-3]
+    output = TeacherOutput(logits.reshape(*lead, -1), feature.reshape(*lead, -1))
+    return output, updated.get('batch_stats', batch_stats)

@@ -1,0 +1,137 @@
+"""Curves of a training run, from its metrics.jsonl."""
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from dgnet_jax.errors import UserError
+from dgnet_jax.plots.charts import save_figure
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+
+# Panels and the losses in them, as named in metrics.jsonl. Losses that are not listed are drawn in the panel `other`.
+PANELS: Mapping[str, tuple[str, ...]] = {
+  'reconstruction': ('self_reconstruction', 'positive_reconstruction', 'cycle', 'structure_code', 'appearance_code'),
+  'adversarial': ('adversarial', 'discriminator'),
+  'gradient penalty': ('r1',),
+  'identity': ('identity', 'positive_identity', 'cross_identity', 'fine_identity'),
+  'teaching': ('primary_teaching', 'fine_teaching'),
+  'total': ('total',),
+}
+OTHER_PANEL = 'other'
+SMOOTHING_WINDOWS = 50  # the smoothed curves average over this fraction of the run
+COLUMNS = 3
+PANEL_INCHES = (4.6, 3.2)
+FORMATS = ('.png', '.svg', '.pdf')
+LINE_STYLES = ('-', '--', ':', '-.')  # of weights and learning rates, several of which are often equal
+
+Values = npt.NDArray[np.float64]
+Series = Mapping[str, tuple[npt.NDArray[np.int64], Values]]
+
+
+def read_metrics(path: str | os.PathLike[str]) -> Series:
+  """Reads metrics.jsonl.
+
+  Lines that are not valid JSON are skipped: a killed run may leave an incomplete last line.
+
+  Returns:
+    Name -> steps i64[n], ascending, and values f64[n]; values that were not finite are NaN.
+
+  Raises:
+    UserError: the file does not exist or has no metrics.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UserError(f'{path}: no such file; training writes it')
+  values_by_step: dict[str, dict[int, float]] = {}
+  for line in path.read_text(encoding='utf-8').splitlines():
+    try:
+      numbers = json.loads(line)
+      step = int(numbers.pop('step'))
+    except (ValueError, KeyError, AttributeError, TypeError):
+      continue
+    for name, value in numbers.items():
+      values_by_step.setdefault(name, {})[step] = np.nan if value is None else float(value)
+  if not values_by_step:
+    raise UserError(f'{path}: no metrics in it')
+  return {
+    name: (np.array(sorted(values)), np.array([values[step] for step in sorted(values)]))
+    for name, values in values_by_step.items()
+  }
+
+
+def panels_of(series: Series) -> dict[str, list[str]]:
+  """Maps panels to the names shown in them: losses in groups, then weights and learning rates; no empty panels."""
+  losses = [name for name in series if name.startswith('loss/')]
+  panels = {panel: [f'loss/{name}' for name in names if f'loss/{name}' in losses] for panel, names in PANELS.items()}
+  listed = {name for names in panels.values() for name in names}
+  panels[OTHER_PANEL] = [name for name in losses if name not in listed]
+  panels['loss weights'] = [name for name in series if name.startswith('weight/')]
+  panels['learning rates'] = [name for name in series if name.startswith('rate/')]
+  return {panel: names for panel, names in panels.items() if names}
+
+
+def smoothed(values: Values) -> Values:
+  """Computes running means f64[n] over a fiftieth of the curve, ignoring NaN; the windows are shorter at its ends."""
+  half = len(values) // SMOOTHING_WINDOWS // 2
+  is_finite = np.isfinite(values)
+  sums, counts = (np.concatenate([[0], np.cumsum(x)]) for x in (np.where(is_finite, values, 0), is_finite))
+  low = np.maximum(np.arange(len(values)) - half, 0)
+  high = np.minimum(np.arange(len(values)) + half + 1, len(values))
+  count = counts[high] - counts[low]
+  means: Values = np.where(count > 0, (sums[high] - sums[low]) / np.maximum(count, 1), np.nan)
+  return means
+
+
+def draw_curves(series: Series, path: str | os.PathLike[str], title: str) -> pathlib.Path:
+  """Draws all curves: losses smoothed, over the measured values.
+
+  Args:
+    series: from `read_metrics`.
+    path: the file to write, in one of `FORMATS`.
+    title: title of the figure.
+
+  Returns:
+    The path.
+  """
+  from matplotlib.figure import Figure  # late: importing it takes a second
+
+  panels = panels_of(series)
+  rows = -(-len(panels) // COLUMNS)
+  figure = Figure(figsize=(COLUMNS * PANEL_INCHES[0], rows * PANEL_INCHES[1]), layout='constrained')
+  figure.suptitle(title)
+  axes = figure.subplots(rows, COLUMNS, squeeze=False).reshape(-1)
+  first, last = (edge(edge(steps) for steps, _ in series.values()) for edge in (min, max))
+  for axis, (panel, names) in zip(axes, panels.items(), strict=False):
+    _draw_panel(axis, panel, {name: series[name] for name in names})
+    axis.set_xlim(first, max(last, first + 1))
+  for axis in axes[len(panels) :]:
+    axis.set_visible(False)
+  return save_figure(figure, path)
+
+
+def _draw_panel(axis: 'Axes', title: str, series: Series) -> None:
+  """Draws the curves of one panel: all losses, or all weights or rates."""
+  from matplotlib.ticker import EngFormatter
+
+  for number, (name, (steps, values)) in enumerate(series.items()):
+    label, color, style = name.split('/', 1)[1].replace('_', ' '), f'C{number}', '-'
+    if name.startswith('loss/'):
+      axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+      values = smoothed(values)
+    else:
+      style = LINE_STYLES[number % len(LINE_STYLES)]
+    axis.plot(steps, values, style, color=color, linewidth=1.5, label=label)
+  axis.set_title(title, loc='left', fontsize='medium')
+  axis.set_xlabel('step')
+  axis.xaxis.set_major_formatter(EngFormatter(sep=''))
+  axis.grid(alpha=0.3)
+  if title == 'learning rates':
+    axis.set_yscale('log')
+  axis.legend(fontsize='small', frameon=False)

@@ -1,0 +1,252 @@
+"""Is joint training worth it? Runs of the same networks with and without generated images, over several seeds.
+
+A cell is one run: a kind and a seed. `joint` is DG-Net. `real` (joint=False) is the same re-id network with the same
+initial weights, steps, batches and augmentation, and both of its heads train on real images only; so the comparison
+does not credit joint training with a longer schedule or a second head. `ground_truth`, an optional upper bound, trains
+that network on the rendered ground truth in place of generated images: what a perfect generator would give.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import json
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dgnet_jax.config.defaults import unfrozen
+from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
+from dgnet_jax.config.schema import Config
+from dgnet_jax.config.validation import validate
+from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
+from dgnet_jax.errors import UserError
+from dgnet_jax.plots.charts import dot_chart
+from dgnet_jax.utils.atomic_files import atomic_file, write_json
+
+logger = logging.getLogger(__name__)
+
+METRICS = {'rank_1': 'rank-1', 'mAP': 'mAP'}
+IMAGE_KINDS = {
+  'cross': 'cross images',
+  'structure': 'baseline: the structure image',
+  'self': 'self-reconstruction',
+  'same_person': 'same-person reconstruction',
+}
+IMAGE_HEADINGS = {
+  'psnr': 'PSNR, dB',
+  'ssim': 'SSIM',
+  'colour_error': 'colour error, dE',
+  'pattern_fidelity': 'pattern fidelity',
+}
+IMAGE_DIGITS = {'psnr': 2, 'ssim': 3, 'colour_error': 1, 'pattern_fidelity': 3}
+EMBEDDINGS = {'primary': 'primary', 'fine_grained': 'fine-grained', 'both': 'both'}
+KINDS = {'real': 'real images only', 'joint': 'DG-Net', 'ground_truth': 'ground-truth images'}
+# Row of the table -> the kind of cell and the embedding that it shows.
+ROWS = {'teacher': ('joint', 'teacher')}
+ROWS |= {f'{kind}, {label}': (key, name) for key, kind in KINDS.items() for name, label in EMBEDDINGS.items()}
+# Row -> the row that it is compared with, seed by seed: the same embedding, trained on real images only.
+BASELINES = {
+  f'{KINDS[key]}, {label}': f'{KINDS["real"]}, {label}'
+  for key in ('joint', 'ground_truth')
+  for label in EMBEDDINGS.values()
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """A run: its kind (one of `KINDS`), its seed and its work folder."""
+
+  kind: str
+  seed: int
+  workdir: pathlib.Path
+
+
+def cells(folder: pathlib.Path, seeds: Sequence[int], *, with_ground_truth: bool = False) -> list[Cell]:
+  """Lists the cells in the order in which they run: a seed's joint run trains the teacher of its other cells."""
+  kinds = ('joint', 'real', 'ground_truth') if with_ground_truth else ('joint', 'real')
+  return [Cell(kind, seed, folder / f'{kind}_{seed}') for seed in seeds for kind in kinds]
+
+
+def cell_config(base: Config, cell: Cell, folder: pathlib.Path) -> Config:
+  """Returns the config of a cell in `folder`.
+
+  Raises:
+    UserError: the base config does not allow runs without generated images, or has no ground truth for such a cell.
+  """
+  config = unfrozen(base)
+  config.seed = cell.seed
+  config.data.root = config.data.root or str(folder / 'data')  # the same images for all cells
+  config.joint = cell.kind == 'joint'
+  if not config.joint:
+    config.teacher.checkpoint = config.teacher.checkpoint or str(folder / f'joint_{cell.seed}' / 'teacher')
+  if cell.kind == 'ground_truth':
+    config.teaching.images = 'ground_truth'
+  return validate(config)
+
+
+def run_cell(config: Config, cell: Cell) -> None:
+  """Trains and evaluates a cell; resumes an interrupted one."""
+  from dgnet_jax.reports.evaluation import evaluate
+  from dgnet_jax.training.loop import train
+
+  save_config(config, cell.workdir / SAVED_CONFIG)
+  open_dataset(config.data, cell.workdir, needs=('train', *TEST_SPLITS))  # reports missing splits before training
+  train(config, cell.workdir)
+  evaluate(config, cell.workdir)
+
+
+def run_all(
+  base: Config,
+  folder: pathlib.Path,
+  seeds: Sequence[int],
+  *,
+  with_ground_truth: bool = False,
+  run: Callable[[Config, Cell], None] = run_cell,
+) -> dict[str, Any]:
+  """Runs the cells that are not done yet, and writes ablation.json, ablation.md and ablation.png.
+
+  Args:
+    base: config of the joint runs.
+    folder: folder for the results and the cells' work folders.
+    seeds: distinct seeds.
+    with_ground_truth: also run the ground_truth cells; needs the built-in pedestrians.
+    run: runs one cell.
+
+  Returns:
+    The contents of ablation.json, as from `summarize`.
+
+  Raises:
+    UserError: seeds repeat, the base config is unsuitable, or the folder holds cells with other settings.
+  """
+  if not seeds or len(set(seeds)) < len(seeds):
+    raise UserError(f'seeds {" ".join(map(str, seeds))}: give at least one, and each only once')
+  folder = folder.resolve()  # the cells' configs refer to the data and the teacher in it
+  all_cells = cells(folder, seeds, with_ground_truth=with_ground_truth)
+  configs = [cell_config(base, cell, folder) for cell in all_cells]
+  done = [_is_done(config, cell) for config, cell in zip(configs, all_cells, strict=True)]
+  for number, (config, cell, is_done) in enumerate(zip(configs, all_cells, done, strict=True), 1):
+    title = f'cell {number}/{len(all_cells)}: {cell.kind}, seed {cell.seed}'
+    logger.info(f'{title}: {"done, " if is_done else ""}in {cell.workdir}')
+    if not is_done:
+      run(config, cell)
+  summary = summarize(folder, seeds, with_ground_truth=with_ground_truth)
+  write_json(folder / 'ablation.json', summary)
+  text = markdown(summary)
+  with atomic_file(folder / 'ablation.md') as temporary:
+    temporary.write_text(text + '\n', encoding='utf-8')
+  plot(summary, folder / 'ablation.png')
+  logger.info(f'{text}\n{folder}/ablation.json, ablation.md, ablation.png')
+  return summary
+
+
+def _results_path(cell: Cell) -> pathlib.Path:
+  return cell.workdir / 'evaluation' / 'results.json'
+
+
+def _is_done(config: Config, cell: Cell) -> bool:
+  """Returns True if a cell has the results of its last step.
+
+  Raises:
+    UserError: the cell was run with other settings, so that a table would mix two experiments.
+  """
+  changes = [change for change in changed_fields(cell.workdir / SAVED_CONFIG, config) if not change.startswith('log.')]
+  if changes:
+    raise UserError(f'{cell.workdir} was run with other settings ({"; ".join(changes)}); choose another folder, --out')
+  path = _results_path(cell)
+  return path.exists() and bool(json.loads(path.read_text())['step'] == config.num_steps)
+
+
+def summarize(folder: pathlib.Path, seeds: Sequence[int], *, with_ground_truth: bool = False) -> dict[str, Any]:
+  """Collects the results of all cells.
+
+  Args:
+    folder: folder of the cells, all of which are done.
+    seeds: seeds of the cells.
+    with_ground_truth: include the ground_truth cells.
+
+  Returns:
+    seeds. scores: row -> metric -> a fraction for each seed. gains: the same, minus the scores of the row's baseline
+    (`BASELINES`). images: kind -> group -> measure -> a number for each seed, from the `images` of
+    `reports.evaluation.evaluate`; without the values that a seed lacks, and empty on other data than the built-in
+    pedestrians.
+  """
+  all_cells = cells(folder, seeds, with_ground_truth=with_ground_truth)
+  results = {(cell.kind, cell.seed): json.loads(_results_path(cell).read_text()) for cell in all_cells}
+  scores = {
+    row: {metric: [results[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
+    for row, (kind, embedding) in ROWS.items()
+    if (kind, seeds[0]) in results
+  }
+  gains = {
+    row: {metric: np.subtract(scores[row][metric], scores[baseline][metric]).tolist() for metric in METRICS}
+    for row, baseline in BASELINES.items()
+    if row in scores
+  }
+  images = _merge_leaves([results['joint', seed].get('images', {}) for seed in seeds])
+  return {'seeds': list(seeds), 'scores': scores, 'gains': gains, 'images': images}
+
+
+def _merge_leaves(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Returns one tree whose leaves are lists of the trees' leaves, with the names that all trees have."""
+  names = [name for name in trees[0] if all(tree.get(name) is not None for tree in trees)]
+  return {
+    name: _merge_leaves([tree[name] for tree in trees])
+    if isinstance(trees[0][name], Mapping)
+    else [tree[name] for tree in trees]
+    for name in names
+  }
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+  """Formats a summary as two tables of means ± standard deviations over seeds.
+
+  The first table has the rankings with paired differences, the second the images.
+  """
+  title = f'{len(summary["seeds"])} seed{"s" if len(summary["seeds"]) > 1 else ""}'
+  rankings = {}
+  for row, values in summary['scores'].items():
+    gains = summary['gains'].get(row)
+    rankings[row] = [_percent(values[metric]) for metric in METRICS]
+    rankings[row] += [_percent(gains[metric], '+') if gains else '' for metric in METRICS]
+  headings = [*METRICS.values(), *(f'{label}, gain over {KINDS["real"]}' for label in METRICS.values())]
+  lines = _table(title, headings, rankings)
+  images = {
+    f'{label}, {group}': [
+      _mean_and_deviation(values[group][name], digits) if name in values[group] else ''
+      for name, digits in IMAGE_DIGITS.items()
+    ]
+    for kind, label in IMAGE_KINDS.items()
+    if (values := summary['images'].get(kind))
+    for group in ('plain', 'patterned')
+    if group in values
+  }
+  if images:
+    lines += ['', *_table(title, [*IMAGE_HEADINGS.values()], images)]
+  return '\n'.join(lines)
+
+
+def _mean_and_deviation(values: Sequence[float], digits: int = 1, sign: str = '') -> str:
+  """Formats the mean ± sample standard deviation."""
+  deviation = f' ± {np.std(values, ddof=1):.{digits}f}' if len(values) > 1 else ''
+  return f'{np.mean(values):{sign}.{digits}f}{deviation}'
+
+
+def _percent(values: Sequence[float], sign: str = '') -> str:
+  return _mean_and_deviation([100 * value for value in values], sign=sign)
+
+
+def _table(title: str, headings: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+  lines = [f'| {title} | {" | ".join(headings)} |', '| --- ' * (len(headings) + 1) + '|']
+  return lines + [f'| {name} | {" | ".join(texts)} |' for name, texts in rows.items()]
+
+
+def plot(summary: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Draws every seed's scores and their means as a PNG."""
+  dot_chart(
+    path,
+    {
+      f'{label}, %': {row: [100 * value for value in values[metric]] for row, values in summary['scores'].items()}
+      for metric, label in METRICS.items()
+    },
+  )

@@ -1,0 +1,60 @@
+"""Placement of arrays on devices: batches are split along the mesh axis 'data', everything else is replicated."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+import numpy as np
+
+DATA_AXIS = 'data'
+
+Tree = TypeVar('Tree')
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """Makes a one-dimensional mesh with axis 'data'.
+
+  Devices are ordered by process, so that a process holds adjacent rows of a batch, as the samplers deliver them.
+
+  Args:
+    devices: default: all devices of all processes.
+  """
+  chosen = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
+  # With Explicit axes, the default, every layer would need a sharding.
+  return Mesh(np.array(chosen), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding that splits an array's first axis over the mesh."""
+  return NamedSharding(mesh, PartitionSpec(DATA_AXIS))  # type: ignore[no-untyped-call]
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding that puts a full copy of an array on every device."""
+  return NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+
+
+def device_put_global(tree: Tree, sharding: Sharding) -> Tree:
+  """`jax.device_put` that also works for shardings over devices of other processes.
+
+  Args:
+    tree: arrays, equal in every process; typed PRNG keys are allowed.
+    sharding: sharding of every leaf.
+
+  Returns:
+    The tree as global arrays.
+  """
+
+  def place(leaf: jax.typing.ArrayLike) -> jax.Array:
+    placed: jax.Array
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      placed = jax.random.wrap_key_data(place(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    else:
+      host = np.asarray(leaf)
+      placed = jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    return placed
+
+  placed_tree: Tree = jax.device_put(tree, sharding) if sharding.is_fully_addressable else jax.tree.map(place, tree)
+  return placed_tree

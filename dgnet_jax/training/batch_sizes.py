@@ -1,0 +1,37 @@
+"""Checks of the batch sizes against the numbers of devices and training images, before any long work starts."""
+
+from collections.abc import Mapping
+
+from dgnet_jax.errors import UserError
+
+
+def check_batch_sizes(sizes: Mapping[str, int], *, num_images: int, num_devices: int) -> None:
+  """Checks that every batch can be drawn and split over the devices.
+
+  Args:
+    sizes: batch size by the config field that sets it.
+    num_images: training images.
+    num_devices: devices of all processes, among which a batch is divided equally.
+
+  Raises:
+    UserError: a batch does not divide among the devices, or takes more images than there are. The message names all
+      such fields and the sizes that work.
+  """
+  problems = [
+    f'{field}: {size} does not divide among {num_devices} devices'
+    for field, size in sizes.items()
+    if size % num_devices
+  ]
+  problems += [
+    f'{field}: {size} is above the number of training images, {num_images}'
+    for field, size in sizes.items()
+    if size > num_images
+  ]
+  if not problems:
+    return
+  largest = num_images // num_devices * num_devices
+  if largest:
+    solution = f'Use a multiple of {num_devices} up to {largest}' if num_devices > 1 else f'Use at most {largest}'
+  else:
+    solution = f'There are fewer training images ({num_images}) than devices: use fewer devices'
+  raise UserError(f'{"; ".join(problems)}. {solution}.')

@@ -1,0 +1,108 @@
+"""The arrays of a checkpoint: names, checksums, placement on devices, and the reasons why they cannot be read."""
+
+from collections.abc import Iterator, Mapping
+import hashlib
+import re
+from typing import Any
+
+import jax
+from jax import dtypes
+import jax.numpy as jnp
+import numpy as np
+
+from dgnet_jax.sharding import device_put_global
+
+MAX_REASON = 500  # characters
+Form = dict[str, tuple[str, list[int]]]  # dtype and shape by name
+
+# A file that should be there is not: the checkpoint is incomplete, the storage works.
+_MISSING_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+# TensorStore, which reads the arrays, raises ValueErrors that begin with a status, and end with the system's error.
+_STORAGE_STATUS = re.compile(
+  r'(UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED|ABORTED|CANCELLED)\b'
+  r"|.*\bos_error_code='\d+'",
+  re.DOTALL,
+)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+  """Returns the leaves by their path, a/b/c; attributes of a dataclass and keys of a dictionary give the same path."""
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in flat}
+
+
+def describe(leaf: Any) -> dict[str, Any]:
+  """Returns the dtype, shape and SHA-256 checksum of an array, in a form that JSON can hold."""
+  host = np.asarray(leaf)
+  content = np.ascontiguousarray(host).reshape(-1).view(np.uint8)
+  return {'dtype': str(host.dtype), 'shape': list(host.shape), 'sha256': hashlib.sha256(content.data).hexdigest()}
+
+
+def saved_form(leaves: Mapping[str, Mapping[str, Any]]) -> Form:
+  """Returns the form of arrays from their descriptions."""
+  return {name: (leaf['dtype'], leaf['shape']) for name, leaf in leaves.items()}
+
+
+def form_of(tree: Any) -> Form:
+  """Returns the form of a pytree of arrays or ShapeDtypeStructs."""
+  return {name: (str(leaf.dtype), list(leaf.shape)) for name, leaf in named_leaves(tree).items()}
+
+
+def mismatches(saved: Form, wanted: Form, *, partial: bool) -> list[str]:
+  """Returns one phrase for every array in which the forms differ, parameters first.
+
+  Args:
+    saved: form of the checkpoint.
+    wanted: form of the template.
+    partial: ignore saved arrays that are not wanted.
+  """
+  names = wanted.keys() if partial else saved.keys() | wanted.keys()
+  wrong = [name for name in names if saved.get(name) != wanted.get(name)]
+  wrong.sort(key=lambda name: ('opt_state' in name, name))
+  return [f'{name}: {saved.get(name, "absent")} in the checkpoint, {wanted.get(name, "absent")} here' for name in wrong]
+
+
+def is_key(leaf: Any) -> bool:
+  """Returns True for typed random keys."""
+  return bool(dtypes.issubdtype(leaf.dtype, dtypes.prng_key))  # type: ignore[attr-defined]
+
+
+def key_to_data(leaf: Any) -> Any:
+  """Returns the numbers of a typed random key, and any other array unchanged."""
+  return jax.random.key_data(leaf) if is_key(leaf) else leaf
+
+
+def place(data: np.ndarray, template: Any) -> jax.Array:
+  """Puts a host array on the devices of `template`, as a typed key if `template` is one.
+
+  Args:
+    data: the same on every process.
+    template: array or ShapeDtypeStruct; without a sharding the default device is used.
+  """
+  array: jax.Array | np.ndarray = data
+  if is_key(template):
+    array = jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(jnp.empty((), template.dtype)))
+  sharding = getattr(template, 'sharding', None)
+  return jnp.asarray(array if sharding is None else device_put_global(array, sharding))
+
+
+def short_reason(error: BaseException) -> str:
+  """Returns the first line of an error's message without TensorStore's specification of the array, or its type."""
+  lines = str(error).partition(' [tensorstore_spec=')[0].splitlines()
+  return lines[0][:MAX_REASON] if lines else type(error).__name__
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+  while error is not None:
+    yield error
+    error = error.__cause__ or error.__context__
+
+
+def is_storage_error(error: BaseException) -> bool:
+  """Returns True if an error comes from the storage or the machine, and says nothing about what a file contains."""
+  for cause in _chain(error):
+    if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and not isinstance(cause, _MISSING_FILE)):
+      return True
+    if isinstance(cause, ValueError) and _STORAGE_STATUS.match(str(cause)):
+      return True
+  return False

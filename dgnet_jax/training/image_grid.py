@@ -1,0 +1,83 @@
+"""The image grid of a training run: images generated from a few training pairs."""
+
+import functools
+
+import jax
+import numpy as np
+
+from dgnet_jax.data.sources.base import Source
+from dgnet_jax.models.networks import Networks
+from dgnet_jax.pixels import denormalize, normalize
+from dgnet_jax.plots.sheets import image_grid
+from dgnet_jax.types import Array, Params, TrainState
+
+MAX_PAIRS = 8  # columns of the grid
+
+
+def reconstruct(
+  networks: Networks,
+  generator_params: Params,
+  reid_params: Params,
+  reid_stats: Params,
+  *,
+  image: Array,
+  positive: Array,
+) -> dict[str, Array]:
+  """Reconstructs pairs of images and swaps their appearances, with the networks in test mode.
+
+  Args:
+    networks: from `make_networks`.
+    generator_params: parameters of the structure encoder and the decoder.
+    reid_params: parameters of the appearance encoder.
+    reid_stats: its running statistics.
+    image: f[B, 2, H, W, 3], normalized; axis 1 holds the two identities of a pair.
+    positive: f[B, 2, H, W, 3], other images of the same identities.
+
+  Returns:
+    f[B, 2, H, W, 3] each, indexed by the structure donor: self_reconstruction, positive_reconstruction (appearance of
+    the positive), cross (appearance of the other identity), cycle_reconstruction (from the codes of the cross images).
+  """
+  encode_structure = functools.partial(networks.encode_structure, generator_params)
+  decode = functools.partial(networks.decode, generator_params)
+
+  def encode_appearance(x: Array) -> Array:
+    return networks.encode_appearance(reid_params, reid_stats, x).code
+
+  structure_code, appearance_code = encode_structure(image), encode_appearance(image)
+  cross = decode(structure_code, appearance_code[:, ::-1])
+  return {
+    'self_reconstruction': decode(structure_code, appearance_code),
+    'positive_reconstruction': decode(structure_code, encode_appearance(positive)),
+    'cross': cross,
+    'cycle_reconstruction': decode(encode_structure(cross), encode_appearance(cross)[:, ::-1]),
+  }
+
+
+class ImageGrid:
+  """Draws the same training pairs each time: originals, reconstructions, cross images and cycle reconstructions."""
+
+  def __init__(self, networks: Networks, source: Source) -> None:
+    """Takes the pairs from the first batch.
+
+    Args:
+      networks: from `make_networks`.
+      source: source of the training batches.
+    """
+    batch = next(source.batches(0))
+    self._image = normalize(batch.image[:MAX_PAIRS])
+    self._positive = normalize(batch.positive[:MAX_PAIRS])
+    self._reconstruct = jax.jit(functools.partial(reconstruct, networks))
+
+  def draw(self, state: TrainState) -> np.ndarray:
+    """Returns the grid u8[height, width, 3] for the networks of `state`."""
+    generated = self._reconstruct(
+      state.generator.params,
+      state.reid.params,
+      state.reid.batch_stats,
+      image=self._image,
+      positive=self._positive,
+    )
+    rows = {'original': self._image, 'positive': self._positive} | dict(generated)
+    pixels = {name: denormalize(np.asarray(image[:, 0])) for name, image in rows.items()}
+    pixels['appearance of cross'] = denormalize(np.asarray(self._image[:, 1]))
+    return image_grid(pixels)

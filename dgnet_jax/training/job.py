@@ -1,0 +1,112 @@
+"""The loop that both training jobs run, DG-Net's and its teacher's: steps, reports, checkpoints, interruption."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import logging
+from typing import Generic, Protocol, TypeVar
+
+from dgnet_jax.config.schema import LogConfig
+from dgnet_jax.errors import Interrupted
+from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.loss_monitor import LossMonitor
+from dgnet_jax.training.metrics import MetricWriter
+from dgnet_jax.training.preemption import stop_signals
+from dgnet_jax.types import Array
+from dgnet_jax.utils.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class HasStep(Protocol):
+  """A training state that counts the steps done."""
+
+  @property
+  def step(self) -> Array: ...
+
+
+State = TypeVar('State', bound=HasStep)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """A report of the steps since the last one.
+
+  Attributes:
+    summary: text for the progress line.
+    scalars: numbers to write, by name.
+  """
+
+  summary: str
+  scalars: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job(Generic[State]):
+  """The parts in which training jobs differ.
+
+  Attributes:
+    name: shown at the start of progress lines; may be empty.
+    num_steps: length of the run.
+    advice: what to change if a loss is not finite.
+    take_step: maps a state and the number of steps done to the next state and its metrics.
+    report: maps the number of steps done and the mean metrics since the last report to a report.
+    after_step: called with the number of steps done and the new state; None for nothing.
+  """
+
+  name: str
+  num_steps: int
+  advice: str
+  take_step: Callable[[State, int], tuple[State, Mapping[str, Array]]]
+  report: Callable[[int, Mapping[str, float]], Report]
+  after_step: Callable[[int, State], None] | None = None
+
+
+def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Checkpoints, writer: MetricWriter) -> State:
+  """Trains from `state` to the end of the job.
+
+  Every checkpoint comes with a report, so that each step is in the mean of exactly one report, even if the run is
+  stopped and resumed there.
+
+  Args:
+    job: what to run.
+    state: a state at any step up to `job.num_steps`.
+    log: how often to report and to save.
+    checkpoints: where the state is saved: at intervals, at the end, and on interruption.
+    writer: receives the reports.
+
+  Returns:
+    The state after the last step.
+
+  Raises:
+    UserError: a loss is not finite.
+    Interrupted: SIGINT or SIGTERM was received; the state is saved.
+  """
+  start = int(state.step)
+  monitor, progress = LossMonitor(checkpoints, advice=job.advice), Progress(job.num_steps, start)
+  prefix = f'{job.name} ' if job.name else ''
+
+  def report(done: int) -> None:
+    current = job.report(done, monitor.means())
+    logger.info(prefix + progress.line(done, current.summary))
+    writer.write_scalars(done, current.scalars)
+
+  with stop_signals() as stopped:
+    for step in range(start, job.num_steps):
+      state, metrics = job.take_step(state, step)
+      monitor.add(step, metrics)
+      done = step + 1
+      if done % log.progress_every_steps == 0:
+        report(done)
+      if job.after_step:
+        job.after_step(done, state)
+      stopping, last = stopped(), done == job.num_steps
+      if stopping or last or done % log.checkpoint_every_steps == 0:
+        if monitor.has_pending:
+          report(done)
+        checkpoints.save(done, state, wait=stopping or last)
+      if stopping:
+        raise Interrupted(
+          f'{prefix}stopped at step {done} of {job.num_steps}; saved in {checkpoints.folder}. Run the same command to '
+          'resume.'
+        )
+  return state

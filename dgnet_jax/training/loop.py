@@ -1,0 +1,188 @@
+"""The main job: training DG-Net, after its teacher."""
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import logging
+import pathlib
+
+import jax
+
+from dgnet_jax.config.schema import Config
+from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.data.prefetch import device_batches
+from dgnet_jax.data.sources.base import Source
+from dgnet_jax.data.sources.factory import make_source
+from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, with_cross_ground_truth
+from dgnet_jax.errors import UserError
+from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
+from dgnet_jax.sharding import device_put_global, make_mesh, replicated
+from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.image_grid import ImageGrid
+from dgnet_jax.training.job import Job, Report, run_job
+from dgnet_jax.training.metrics import MetricWriter
+from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
+from dgnet_jax.training.state import create_train_state
+from dgnet_jax.training.step import Metrics, StepContext, make_step_context, make_train_step
+from dgnet_jax.training.teacher_loop import train_teacher
+from dgnet_jax.training.training_data import open_training_data
+from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher, TrainState
+
+logger = logging.getLogger(__name__)
+
+# Losses on the progress line, by their label there.
+PROGRESS_LOSSES = {
+  'total': 'total',
+  'D': 'discriminator',
+  'adv': 'adversarial',
+  'self': 'self_reconstruction',
+  'pos': 'positive_reconstruction',
+  'cyc': 'cycle',
+  'id': 'identity',
+  'cross id': 'cross_identity',
+  'teach': 'primary_teaching',
+}
+
+
+def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
+  """Trains DG-Net, after its teacher; resumes where an earlier run in `workdir` stopped.
+
+  Args:
+    config: the run's config.
+    workdir: gets `checkpoints/`, `metrics.jsonl`, TensorBoard files, `images/` and, by default, `teacher/`.
+
+  Returns:
+    The state after the last step.
+
+  Raises:
+    UserError: a batch size does not fit data or devices, a loss is not finite, pretrained weights are missing or do not
+      fit, or the run in `workdir` has another value of `joint`.
+    Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
+  """
+  workdir = pathlib.Path(workdir)
+  check_pretrained(config, workdir)
+  index = open_training_data(config, workdir)
+  source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
+  teachers = train_teacher(config, index, workdir, source=source)
+  mesh, context = make_mesh(), make_step_context(config, index.num_identities)
+  with contextlib.closing(Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:
+    state = _initial_state(context, checkpoints, teachers[0], mesh)
+    start = int(state.step)
+    _announce(context, index, state)
+    with (
+      contextlib.closing(MetricWriter(workdir, resume_step=start)) as writer,
+      contextlib.closing(device_batches(_batches(config, index, source, start), mesh)) as batches,
+    ):
+      job = Job(
+        name='',
+        num_steps=config.num_steps,
+        advice='Lower the learning rates (optimizer.*), or set compute_dtype to float32',
+        take_step=_take_step(context, device_put_global(teachers, replicated(mesh)), batches, mesh),
+        report=_report(config),
+        after_step=_draw_images(context, source, writer) if config.joint else None,
+      )
+      state = run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
+    logger.info(f'{config.num_steps} steps done; state in {checkpoints.folder}')
+  return state
+
+
+def _initial_state(
+  context: StepContext, checkpoints: Checkpoints, teacher: Teacher, mesh: jax.sharding.Mesh
+) -> TrainState:
+  """Returns the state to train from: the latest checkpoint, or a fresh state."""
+  config, resuming = context.config, checkpoints.latest_step() is not None
+  backbone = None if resuming else load_backbone(config, 'reid', teacher=teacher)
+  fresh = create_train_state(context.networks, context.optimizers, config.seed, backbone)
+  state = device_put_global(fresh, replicated(mesh))
+  if not resuming:
+    return state
+  joint = checkpoints.saved_config().get('joint', True)
+  if joint != config.joint:
+    raise UserError(
+      f'{checkpoints.folder} belongs to a run with joint={joint}, which cannot be resumed with joint={config.joint}; '
+      'use another --workdir'
+    )
+  state = checkpoints.restore(state)
+  logger.info(f'resuming from step {int(state.step)} in {checkpoints.folder}')
+  return state
+
+
+def _announce(context: StepContext, index: DatasetIndex, state: TrainState) -> None:
+  """Logs the sizes of the data set and of the networks, and settings that disable loss terms."""
+  config, networks = context.config, context.networks
+  counts = {
+    name: sum(x.size for x in jax.tree.leaves(getattr(state, name).params))
+    for name in ('generator', 'discriminator', 'reid')
+  }
+  sizes = ', '.join(f'{name} {count / 1e6:.2f} M' for name, count in counts.items())
+  height, width = networks.image_size_hw
+  logger.info(
+    f'{index.name}: {len(index.train)} training images of {index.num_identities} identities, {height}x{width}'
+  )
+  logger.info(f'parameters: {sizes}; {jax.device_count()} {jax.default_backend()} device(s)')
+  if not config.joint:
+    and_truth = ' and the ground truth of cross images' if config.teaching.images == 'ground_truth' else ''
+    logger.info(f'joint is False: nothing is generated, the re-id network learns from real images{and_truth}')
+  elif not config.ramps.teaching.initial:
+    logger.info(f'the teaching weight is 0 until step {config.ramps.teaching.start_step + 2}')
+
+
+def _batches(config: Config, index: DatasetIndex, source: Source, start: int) -> Iterator[PixelBatch]:
+  """Yields the batches of the steps from `start` on."""
+  batches = source.batches(start)
+  if config.teaching.images != 'ground_truth':
+    return batches
+
+  def is_needed(step: int) -> bool:
+    return active_terms(config.ramps, step).teaching
+
+  renderer = GroundTruthRenderer(config.data, index.root, index.train.paths)
+  return with_cross_ground_truth(batches, source.sampler, renderer, start_step=start, is_needed=is_needed)
+
+
+def _take_step(
+  context: StepContext, teachers: tuple[Teacher, ...], batches: Iterator[PixelBatch], mesh: jax.sharding.Mesh
+) -> Callable[[TrainState, int], tuple[TrainState, Metrics]]:
+  """Returns a function that runs one step on the next batch."""
+  config, step_fn = context.config, make_train_step(context, mesh)
+  compiled: set[ActiveTerms] = set()
+
+  def take_step(state: TrainState, step: int) -> tuple[TrainState, Metrics]:
+    active = active_terms(config.ramps, step)
+    if active not in compiled:
+      logger.info(f'step {step}: compiling for {_phase_name(active, config.joint)}')
+      compiled.add(active)
+    return step_fn(state, teachers, next(batches), active)
+
+  return take_step
+
+
+def _phase_name(active: ActiveTerms, joint: bool) -> str:
+  if not joint:
+    return 'both heads' if active.teaching else 'the primary head'
+  ramped = [name for name in ('codes', 'cycle', 'teaching') if getattr(active, name)]
+  return f'ramped terms {", ".join(ramped)}' if ramped else 'the warm-up (no ramped terms)'
+
+
+def _draw_images(context: StepContext, source: Source, writer: MetricWriter) -> Callable[[int, TrainState], None]:
+  """Returns a function that writes the image grid at intervals and after the last step."""
+  config, grid = context.config, ImageGrid(context.networks, source)
+
+  def draw(done: int, state: TrainState) -> None:
+    if done % config.log.images_every_steps == 0 or done == config.num_steps:
+      writer.write_images(done, {'pairs': grid.draw(state)})
+
+  return draw
+
+
+def _report(config: Config) -> Callable[[int, Mapping[str, float]], Report]:
+  """Returns a function that makes a report of mean losses, and of the weights and learning rates of the last step."""
+
+  def report(done: int, losses: Mapping[str, float]) -> Report:
+    summary = ' '.join(f'{label} {losses[name]:.3f}' for label, name in PROGRESS_LOSSES.items() if name in losses)
+    weights = loss_weights(config.weights, config.ramps, config.teaching, done - 1).after
+    scalars = {f'loss/{name}': value for name, value in losses.items()}
+    scalars |= {f'weight/{name}': float(value) for name, value in weights.items()}
+    scalars |= {f'rate/{name}': float(value) for name, value in learning_rates(config.optimizer, done - 1).items()}
+    return Report(summary, scalars)
+
+  return report

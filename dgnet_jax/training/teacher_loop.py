@@ -1,0 +1,127 @@
+"""Trains the teacher: once, before DG-Net, on the same identities."""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import optax
+
+from dgnet_jax.config.schema import Config
+from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.data.prefetch import device_batches
+from dgnet_jax.data.sources.base import Source
+from dgnet_jax.data.sources.factory import make_source
+from dgnet_jax.interop.pretrained import load_backbone
+from dgnet_jax.models.build import make_teacher_network
+from dgnet_jax.sharding import device_put_global, make_mesh, replicated
+from dgnet_jax.training.batch_sizes import check_batch_sizes
+from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.job import Job, Report, run_job
+from dgnet_jax.training.metrics import MetricWriter
+from dgnet_jax.training.optimizers import make_teacher_optimizer
+from dgnet_jax.training.schedules import teacher_schedule
+from dgnet_jax.training.teacher_step import Metrics, TeacherState, TeacherStep, create_teacher_state, make_teacher_step
+from dgnet_jax.training.teacher_store import (
+  check_description,
+  describe_teacher,
+  load_teachers,
+  read_description,
+  state_template,
+  write_description,
+)
+from dgnet_jax.types import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+def train_teacher(
+  config: Config, index: DatasetIndex, workdir: str | pathlib.Path, *, source: Source | None = None
+) -> tuple[Teacher, ...]:
+  """Trains the teacher, resuming where an earlier call stopped, or reads the teachers that the config names.
+
+  Args:
+    config: the run's config.
+    index: index of the data set; its training identities are the classes.
+    workdir: gets `teacher/`, unless `teacher.checkpoint` names trained teachers.
+    source: source of the training images, to share with another job; by default a new one, if it is needed.
+
+  Raises:
+    UserError: an existing teacher does not fit, the batch size does not fit data or devices, or a loss is not finite.
+    Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
+  """
+  if config.teacher.checkpoint:
+    logger.info(f'teacher: {config.teacher.checkpoint}')
+    return load_teachers(config, index, workdir)
+  folder = pathlib.Path(workdir) / 'teacher'
+  saved = read_description(folder)
+  if saved is not None:
+    check_description(saved, describe_teacher(config, index.num_identities, index.class_of), folder)
+  with contextlib.closing(Checkpoints(folder / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:
+    state = None
+    if checkpoints.latest_step() is not None:
+      state = checkpoints.restore(state_template(config, index.num_identities))
+    if saved is not None and state is not None and int(state.step) == saved['num_steps']:
+      logger.info(f'teacher: {folder}, trained for {saved["num_steps"]} steps')
+    else:
+      sizes = {'teacher.batch_size': config.teacher.batch_size}
+      check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
+      source = source or make_source(index.train, config)
+      state = _train(config, index, source, folder, checkpoints, state)
+  return (Teacher(state.network.params, state.network.batch_stats),)
+
+
+def _train(
+  config: Config,
+  index: DatasetIndex,
+  source: Source,
+  folder: pathlib.Path,
+  checkpoints: Checkpoints,
+  state: TeacherState | None,
+) -> TeacherState:
+  """Trains to the end, from `state` or from scratch."""
+  mesh = make_mesh()
+  steps_per_epoch = source.single_sampler.steps_per_epoch
+  network = make_teacher_network(config, index.num_identities)
+  optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch)
+  if state is None:
+    backbone = load_backbone(config, 'teacher')
+    state = device_put_global(create_teacher_state(network, optimizer, config.seed, backbone), replicated(mesh))
+  start = int(state.step)
+  num_steps = max(config.teacher.num_epochs * steps_per_epoch, start)
+  if jax.process_index() == 0:
+    write_description(describe_teacher(config, index.num_identities, index.class_of), num_steps, folder)
+  count = sum(x.size for x in jax.tree.leaves(state.network.params))
+  logger.info(
+    f'teacher: {count / 1e6:.2f} M parameters, {config.teacher.num_epochs} epochs of {steps_per_epoch} steps, '
+    f'from step {start}, in {folder}'
+  )
+  step_fn = make_teacher_step(network, optimizer, config, mesh)
+  with (
+    contextlib.closing(MetricWriter(folder, resume_step=start)) as writer,
+    contextlib.closing(device_batches(source.single_batches(start), mesh)) as batches,
+  ):
+    job = _job(step_fn, batches, num_steps, teacher_schedule(config.teacher, steps_per_epoch))
+    return run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
+
+
+def _job(
+  step_fn: TeacherStep, batches: Iterator[tuple[Any, Any]], num_steps: int, schedule: optax.Schedule
+) -> Job[TeacherState]:
+  def take_step(state: TeacherState, _: int) -> tuple[TeacherState, Metrics]:
+    return step_fn(state, *next(batches))
+
+  def report(done: int, means: Mapping[str, float]) -> Report:
+    rate = float(schedule(done - 1))
+    summary = f'loss {means["loss"]:.3f} accuracy {means["accuracy"]:.3f} rate {rate:.4f}'
+    return Report(summary, {**means, 'rate': rate})
+
+  return Job(
+    name='teacher',
+    num_steps=num_steps,
+    advice='Lower teacher.learning_rate',
+    take_step=take_step,
+    report=report,
+  )

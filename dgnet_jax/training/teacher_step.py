@@ -1,0 +1,112 @@
+"""One iteration of the teacher's training: a plain classifier of single images."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from dgnet_jax.config.schema import Config
+from dgnet_jax.losses.identity import identity_cross_entropy
+from dgnet_jax.models.teacher import TeacherNetwork
+from dgnet_jax.sharding import replicated
+from dgnet_jax.training.augment import augment_singles
+from dgnet_jax.training.state import new_network_state, with_backbone
+from dgnet_jax.training.xla_options import compiler_options
+from dgnet_jax.types import Array, NetworkState, Params
+
+Metrics = dict[str, Array]
+TeacherStep = Callable[['TeacherState', Array, Array], tuple['TeacherState', Metrics]]
+
+
+@flax.struct.dataclass
+class TeacherState:
+  """Everything that the teacher's training needs to resume.
+
+  Attributes:
+    step: i32[], iterations done.
+    network: parameters, running statistics and optimizer state.
+    rng: typed base key; all draws of a step derive from `fold_in(rng, step)`.
+  """
+
+  step: Array
+  network: NetworkState
+  rng: Array
+
+
+def create_teacher_state(
+  network: TeacherNetwork,
+  optimizer: optax.GradientTransformation,
+  seed: int,
+  backbone: Mapping[str, Any] | None = None,
+) -> TeacherState:
+  """Creates the state at step 0; the same seed gives the same state.
+
+  Args:
+    network: from `make_teacher_network`.
+    optimizer: from `make_teacher_optimizer`.
+    seed: determines the initial parameters and all randomness of later steps.
+    backbone: pretrained {'params', 'batch_stats'} of the backbone; None for random initial weights.
+  """
+  init_key, base_key = jax.random.split(jax.random.key(seed))
+  params, batch_stats = with_backbone(*network.init(init_key), backbone)
+  return TeacherState(jnp.zeros((), jnp.int32), new_network_state(params, batch_stats, optimizer), base_key)
+
+
+def update(
+  network: TeacherNetwork,
+  optimizer: optax.GradientTransformation,
+  state: TeacherState,
+  image: Array,
+  identity: Array,
+  dropout_key: Array | None,
+) -> tuple[TeacherState, Metrics]:
+  """Performs one iteration on an augmented batch; pure, all randomness is an argument.
+
+  Args:
+    network: from `make_teacher_network`.
+    optimizer: from `make_teacher_optimizer`.
+    state: state before the iteration.
+    image: f32[B, rH, rW, 3], at the network's input size.
+    identity: i32[B].
+    dropout_key: random key of dropout; None disables it.
+
+  Returns:
+    The state after the iteration, and the batch means `loss` (nats) and `accuracy` (fraction classified correctly),
+    f32[] each.
+  """
+
+  def objective(params: Params) -> tuple[Array, tuple[Params, Array]]:
+    # A group axis of 1: the batch is one BatchNorm call.
+    output, batch_stats = network.apply(
+      params, state.network.batch_stats, image[:, None], norm='batch', dropout_key=dropout_key
+    )
+    logits = output.logits[:, 0]
+    loss = identity_cross_entropy(logits, identity).mean()
+    return loss, (batch_stats, (logits.argmax(axis=-1) == identity).mean())
+
+  gradient_fn = jax.value_and_grad(objective, has_aux=True)
+  (loss, (batch_stats, accuracy)), gradients = gradient_fn(state.network.params)
+  updates, opt_state = optimizer.update(gradients, state.network.opt_state, state.network.params)
+  params = optax.apply_updates(state.network.params, updates)
+  new_state = TeacherState(state.step + 1, NetworkState(params, batch_stats, opt_state), state.rng)
+  return new_state, {'loss': loss, 'accuracy': accuracy}
+
+
+def make_teacher_step(
+  network: TeacherNetwork, optimizer: optax.GradientTransformation, config: Config, mesh: jax.sharding.Mesh
+) -> TeacherStep:
+  """Returns the jitted iteration: (state, pixels u8[B, H, W, 3], identity i32[B]) -> (state, metrics).
+
+  The state is donated and stays replicated over `mesh`; pixels and identities come sharded along their batch axis.
+  """
+  augment_config, erasing_prob = config.augment, config.teacher.random_erasing_prob
+
+  def teacher_step(state: TeacherState, pixels: Array, identity: Array) -> tuple[TeacherState, Metrics]:
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
+    image = augment_singles(pixels, augment_key, augment_config, erasing_prob, network.reid_scale)
+    return update(network, optimizer, state, image, identity, dropout_key)
+
+  return jax.jit(teacher_step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=compiler_options())

@@ -1,0 +1,31 @@
+"""The data set of a training job, with everything that can be wrong with it found before the job starts."""
+
+import pathlib
+
+import jax
+
+from dgnet_jax.config.schema import Config
+from dgnet_jax.data.dataset import open_dataset, verify_dataset
+from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.training.batch_sizes import check_batch_sizes
+from dgnet_jax.training.teacher_store import is_trained
+
+
+def open_training_data(config: Config, workdir: str | pathlib.Path, *, teacher_only: bool = False) -> DatasetIndex:
+  """Opens the data set, checks the batch sizes, and only then verifies all images, which can take minutes.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    teacher_only: only the teacher will be trained.
+
+  Raises:
+    UserError: the data set is missing or damaged, or a batch size does not fit data or devices.
+  """
+  index = open_dataset(config.data, workdir)
+  sizes = {} if teacher_only else {'batch_size': config.batch_size}
+  if not config.teacher.checkpoint and not is_trained(pathlib.Path(workdir) / 'teacher'):
+    sizes['teacher.batch_size'] = config.teacher.batch_size
+  check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
+  verify_dataset(index, config.data, workdir)
+  return index

@@ -1,0 +1,27 @@
+"""Install commands for optional dependencies.
+
+They name the dependencies themselves, not an extra of this package: the package is on no index, and a wheel's user has
+no checkout to install from.
+"""
+
+import platform
+import sys
+
+_TENSORFLOW = 'tensorflow-cpu' if (sys.platform, platform.machine()) == ('linux', 'x86_64') else 'tensorflow'
+# The extras of setup.cfg that error messages advise.
+REQUIREMENTS = {
+  'tfdata': (f'{_TENSORFLOW}>=2.20',),
+  'parquet': ('pyarrow>=17.0',),
+  'page': ('starlette>=1.0', 'uvicorn>=0.40'),
+  'tfds': ('array_record>=0.6', 'importlib_resources>=6.0', 'tensorflow-datasets>=4.9.9'),
+  'export': ('flatbuffers>=24.3',),
+}
+
+
+def install_command(*extras: str) -> str:
+  """Returns the shell command that installs what one or more extras require.
+
+  Args:
+    *extras: names of extras, keys of `REQUIREMENTS`.
+  """
+  return ' '.join(['pip install', *(f'"{requirement}"' for extra in extras for requirement in REQUIREMENTS[extra])])

@@ -1,0 +1,99 @@
+"""Writes results: images, animations and tables of embeddings. The suffix of a file selects its format."""
+
+from collections.abc import Sequence
+import importlib.util
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.extras import install_command
+
+Pixels = npt.NDArray[np.uint8]
+
+IMAGES = ('.png', '.jpg', '.jpeg')
+ANIMATIONS = ('.gif',)
+EMBEDDINGS = ('.npz', '.parquet')
+JPEG_QUALITY = 95  # Pillow's scale; above it files grow without looking better
+FRAME_MS = 120  # duration of an animation's frame
+END_MS = 600  # duration of the first and the last frame
+
+
+def check_output(path: str | os.PathLike[str], suffixes: Sequence[str]) -> pathlib.Path:
+  """Checks, before work starts, that a file can be written in the format of its suffix.
+
+  Args:
+    path: file to write.
+    suffixes: the suffixes that are allowed, in lower case.
+
+  Returns:
+    `path` as a Path.
+
+  Raises:
+    UserError: the suffix is another one, `path` is a folder, or the library that writes the format is not installed.
+  """
+  path = pathlib.Path(path)
+  if path.suffix.lower() not in suffixes:
+    raise UserError(f'{path}: the name must end in {" or ".join(suffixes)}')
+  if path.is_dir():
+    raise UserError(f'{path}: is a folder')
+  if path.suffix.lower() == '.parquet' and importlib.util.find_spec('pyarrow') is None:
+    raise UserError(f'{path}: Parquet needs pyarrow: {install_command("parquet")}, or write .npz')
+  return path
+
+
+def save_image(path: str | os.PathLike[str], pixels: Pixels, *, jpeg_quality: int = JPEG_QUALITY) -> pathlib.Path:
+  """Writes u8[H, W, 3] as PNG or JPEG and returns the path. Missing folders are created, as by all writers here."""
+  path = check_output(path, IMAGES)
+  with atomic_file(path) as temporary:
+    if path.suffix.lower() == '.png':
+      Image.fromarray(pixels).save(temporary, format='PNG')
+    else:
+      Image.fromarray(pixels).save(temporary, format='JPEG', quality=jpeg_quality)
+  return path
+
+
+def save_animation(path: str | os.PathLike[str], frames: Pixels) -> pathlib.Path:
+  """Writes u8[N, H, W, 3] as an endless GIF that plays forwards and backwards, and returns the path."""
+  path = check_output(path, ANIMATIONS)
+  order = [*range(len(frames)), *range(len(frames) - 2, 0, -1)]
+  # One palette for all frames, from all of them side by side: with a palette each, still regions would flicker.
+  palette = Image.fromarray(np.concatenate(list(frames), axis=1)).quantize(255)
+  images = [Image.fromarray(frames[i]).quantize(palette=palette) for i in order]
+  milliseconds = [END_MS if i in (0, len(frames) - 1) else FRAME_MS for i in order]
+  with atomic_file(path) as temporary:
+    images[0].save(temporary, format='GIF', save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+  return path
+
+
+def save_embeddings(
+  path: str | os.PathLike[str], paths: Sequence[str], embeddings: npt.NDArray[np.floating[Any]]
+) -> pathlib.Path:
+  """Writes a table with the columns `path` and `embedding`.
+
+  Args:
+    path: .npz (path: str[N], embedding: f32[N, D]) or .parquet (a fixed-size list of floats in each row).
+    paths: paths of the N images.
+    embeddings: f32[N, D].
+
+  Returns:
+    `path` as a Path.
+  """
+  path = check_output(path, EMBEDDINGS)
+  with atomic_file(path) as temporary:
+    if path.suffix.lower() == '.npz':
+      with temporary.open('wb') as file:  # NumPy appends a suffix to a name, but not to an open file
+        np.savez(file, path=np.array(paths, str), embedding=embeddings)
+    else:
+      import pyarrow
+      import pyarrow.parquet
+
+      column = pyarrow.FixedSizeListArray.from_arrays(embeddings.reshape(-1), embeddings.shape[1])
+      table = pyarrow.table({'path': pyarrow.array(paths, 'string'), 'embedding': column})
+      pyarrow.parquet.write_table(table, temporary)
+  return path

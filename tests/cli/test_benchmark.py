@@ -1,0 +1,72 @@
+"""The benchmarks run at tiny sizes; what they measure is for people to judge."""
+
+import re
+
+import jax
+import pytest
+
+from dgnet_jax.benchmarks.timing import median_seconds
+from dgnet_jax.cli.main import main
+from dgnet_jax.config.loading import save_config
+from tests.data.folders import write_market
+from tests.tiny_run import frozen, tiny_config
+
+
+def ratios(text):
+  """The printed ratios by the name of the alternative."""
+  return {name.strip(): float(ratio) for name, ratio in re.findall(r'^  (\S.*?) +[\d.]+ s +([\d.]+)x$', text, re.M)}
+
+
+def test_ranking_is_compared_with_a_matrix_product(capsys):
+  sizes = {'queries': 12, 'gallery': 90, 'people': 9, 'size': 8, 'distractors': 10, 'junk': 5, 'rounds': 1}
+  main(['benchmark', 'ranking', *(f'--{name}={value}' for name, value in sizes.items())])
+  printed = ratios(capsys.readouterr().out)
+  assert list(printed) == ['matrix product', 'rank', 'sort per query'] and printed['matrix product'] == 1
+
+
+def test_input_compares_loaders_with_one_thread(tmp_path, capsys):
+  root = write_market(tmp_path)
+  main(['benchmark', 'input', f'--root={root}', '--loaders=memory,threads', '--batches=2', '--rounds=1', '--threads=2'])
+  text = capsys.readouterr().out
+  assert list(ratios(text)) == ['one thread', 'memory', 'threads'] and text.count('images/s') == 3
+
+
+@pytest.mark.long
+def test_step_compares_every_phase_with_default_options(tmp_path, capsys):
+  config = tiny_config()
+  config.batch_size, config.num_steps, config.joint, config.teaching.images = 8, 1, False, 'ground_truth'
+  config.ramps.teaching.initial = 1.0
+  save_config(frozen(config), tmp_path / 'config.json')
+  main(['benchmark', 'step', f'--config={tmp_path / "config.json"}', '--people=4', '--steps=1', '--rounds=1'])
+  text = capsys.readouterr().out
+  assert re.findall('^(.*), batch 8$', text, re.M) == ['teacher', 're-id network alone from step 0']
+  assert text.count('XLA defaults') == text.count('examples/s') == 2
+
+
+def test_mistakes_are_reported(tmp_path, capsys):
+  for arguments, message in (
+    (['step', f'--config={tmp_path / "absent.json"}'], 'absent.json: no such config file'),
+    (['step', '--config.sed=1'], 'sed: no such field'),
+    (['ranking', '--config.seed=1'], 'seed: only for step'),
+  ):
+    with pytest.raises(SystemExit, match='2'):
+      main(['benchmark', *arguments])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(jax.device_count() == 1, reason='needs several devices')
+def test_indivisible_batch_is_reported(tmp_path, capsys):
+  config = tiny_config()
+  config.batch_size, config.reid.batch_norm_group = 2 * jax.device_count() - 1, 0
+  save_config(frozen(config), tmp_path / 'config.json')
+  with pytest.raises(SystemExit, match='2'):
+    main(['benchmark', 'step', f'--config={tmp_path / "config.json"}'])
+  message = f'batch_size: {config.batch_size} does not divide among {jax.device_count()} devices'
+  assert message in capsys.readouterr().err
+
+
+def test_alternatives_take_turns_and_may_measure_themselves():
+  turns = []
+  alternatives = {'a': lambda: turns.append('a'), 'b': lambda: turns.append('b') or 2.0}
+  seconds = median_seconds(alternatives, rounds=3)
+  assert ''.join(turns) == 'abababab' and seconds['b'] == 2

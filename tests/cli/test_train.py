@@ -1,0 +1,174 @@
+"""The jobs on a work folder: which parts run in which order, which config they get, and what log.txt holds."""
+
+import json
+import subprocess
+import sys
+import types
+
+import jax
+import pytest
+
+from dgnet_jax.cli import train
+from dgnet_jax.cli.arguments import read_config
+from dgnet_jax.cli.command import make_parser, parse
+from dgnet_jax.cli.main import COMMANDS, main
+from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, UserError
+
+
+class Parts:
+  """Replaces the functions that a job calls.
+
+  called: their names in order. configs: the config that each of them got.
+  """
+
+  def __init__(self, monkeypatch):
+    self.called, self.configs = [], {}
+    self._monkeypatch = monkeypatch
+
+  def replace(self, module, name, error=None):
+    def call(config=None, *_, **__):
+      self.called.append(name)
+      self.configs[name] = config
+      if error:
+        raise error
+
+    self._monkeypatch.setitem(sys.modules, f'dgnet_jax.{module}', types.SimpleNamespace(**{name: call}))
+
+
+@pytest.fixture
+def parts(monkeypatch):
+  parts = Parts(monkeypatch)
+  for module, name in (
+    ('training.loop', 'train'),
+    ('training.teacher_loop', 'train_teacher'),
+    ('reports.evaluation', 'evaluate'),
+    ('generation.generate', 'generate'),
+    ('training.training_data', 'open_training_data'),
+    ('interop.pretrained', 'check_pretrained'),
+  ):
+    parts.replace(module, name)
+  return parts
+
+
+def config_of(*arguments):
+  return read_config(parse(COMMANDS['train'], arguments))
+
+
+class TestConfig:
+  def test_overrides_are_applied(self):
+    config = config_of('--config=synthetic', '--workdir=w', '--config.batch_size=4')
+    assert (config.data.layout, config.batch_size) == ('synthetic', 4)
+
+  def test_problems_of_flags_fields_and_values_are_reported_together(self):
+    with pytest.raises(ConfigError) as caught:
+      config_of('--config=synthetic', '--workdir=w', '--batch_size=4', '--config.sed=1', '--config.num_steps=0')
+    text = str(caught.value)
+    assert '--batch_size=4: unknown argument; did you mean --config.batch_size?' in text
+    assert 'sed: no such field; did you mean seed?' in text
+    assert 'num_steps: 0 must be above 0' in text
+
+  def test_config_of_the_work_folder_is_used_without_config(self, parts, tmp_path):
+    main(['train', '--config=synthetic', f'--workdir={tmp_path}', '--config.batch_size=4'])
+    for mode in train.MODES:
+      main([mode, f'--workdir={tmp_path}', '--config.evaluation.num_swaps=3'])
+    assert parts.configs['evaluate'].batch_size == parts.configs['train'].batch_size == 4
+    assert parts.configs['generate'].evaluation.num_swaps == 3
+
+  def test_missing_config_is_reported(self, tmp_path):
+    with pytest.raises(ConfigError, match=r'name a config, like --config=synthetic; there is no config\.json in '):
+      config_of(f'--workdir={tmp_path}')
+
+  @pytest.mark.parametrize('arguments', [[], ['--workdir=w', '--distributed=x']])
+  def test_mistakes_of_the_arguments_show_the_usage(self, arguments, capsys):
+    with pytest.raises(SystemExit, match='2'):
+      main(['train', *arguments])
+    assert 'usage: dgnet train' in capsys.readouterr().err
+
+  def test_config_is_validated_before_jax_is_imported(self, tmp_path):
+    code = (
+      'import sys\n'
+      'from dgnet_jax.cli.main import main\n'
+      'try: main(["train", "--config=market", "--workdir=" + sys.argv[1] + "/run"])\n'
+      'except SystemExit as stop: assert stop.code == 2\n'
+      'print([m for m in ("jax", "numpy", "flax", "tensorflow", "PIL") if m in sys.modules])'
+    )
+    result = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert 'data.root: name the folder' in result.stderr and 'Traceback' not in result.stderr
+    assert result.stdout == '[]\n' and not list(tmp_path.iterdir())
+
+
+class TestRun:
+  @pytest.mark.parametrize(
+    ('mode', 'expected'),
+    [
+      ('train', ['train', 'evaluate', 'generate']),
+      ('teacher', ['check_pretrained', 'open_training_data', 'train_teacher']),
+      ('evaluate', ['evaluate']),
+      ('generate', ['generate']),
+    ],
+  )
+  def test_modes_call_their_parts_in_order(self, parts, tmp_path, mode, expected):
+    main([mode, '--config=synthetic', f'--workdir={tmp_path}'])
+    assert parts.called == expected
+    assert f'mode {mode}, config synthetic' in (tmp_path / 'log.txt').read_text()
+    assert (tmp_path / 'config.json').exists() == (mode in ('train', 'teacher'))
+
+  def test_nothing_is_generated_without_a_generator(self, parts, tmp_path):
+    main(['train', '--config=synthetic', f'--workdir={tmp_path}', '--config.joint=False'])
+    assert parts.called == ['train', 'evaluate']
+
+  def test_changed_config_is_reported_and_saved(self, parts, tmp_path, capsys):
+    main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
+    main(['train', '--config=synthetic', f'--workdir={tmp_path}', '--config.batch_size=16'])
+    assert 'batch_size: 8 -> 16' in capsys.readouterr().err
+    assert json.loads((tmp_path / 'config.json').read_text())['batch_size'] == 16
+
+  @pytest.mark.parametrize(
+    ('error', 'status'), [(UserError('no such folder'), 2), (Interrupted('stopped at step 3'), 130)]
+  )
+  def test_errors_for_the_user_are_messages(self, parts, tmp_path, capsys, error, status):
+    parts.replace('training.loop', 'train', error)
+    with pytest.raises(SystemExit) as caught:
+      main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
+    assert caught.value.code == status
+    assert parts.called == ['train']
+    for text in (capsys.readouterr().err, (tmp_path / 'log.txt').read_text()):
+      assert text.count(str(error)) == 1 and 'Traceback' not in text
+
+  def test_training_does_not_need_test_images(self, parts, tmp_path, capsys):
+    parts.replace('reports.evaluation', 'evaluate', MissingSplit('no images of query'))
+    main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
+    assert parts.called == ['train', 'evaluate']
+    assert 'warning: nothing to evaluate: no images of query' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+      main(['evaluate', f'--workdir={tmp_path}'])
+
+  def test_defect_keeps_its_traceback(self, parts, tmp_path):
+    parts.replace('training.loop', 'train', RuntimeError('a defect'))
+    with pytest.raises(RuntimeError):
+      main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
+    text = (tmp_path / 'log.txt').read_text()
+    assert 'Traceback' in text and 'RuntimeError: a defect' in text
+
+  def test_other_processes_have_their_own_log_and_save_no_config(self, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, 'process_index', lambda: 1)
+    main(['train', '--config=synthetic', f'--workdir={tmp_path / "run"}'])
+    assert [path.name for path in (tmp_path / 'run').iterdir()] == ['log.1.txt']
+
+
+class TestDistributed:
+  def test_processes_are_given_or_found(self):
+    read = make_parser(COMMANDS['train']).parse_args
+    assert read(['--workdir=w']).distributed is None
+    assert read(['--workdir=w', '--distributed']).distributed == {}
+    assert read(['--workdir=w', '--distributed=localhost:99,4,3']).distributed == {
+      'coordinator_address': 'localhost:99',
+      'num_processes': 4,
+      'process_id': 3,
+    }
+
+  @pytest.mark.parametrize('value', ['localhost:99', 'localhost,2,0', ':99,2,0', 'localhost:99,2,2', 'localhost:x,2,0'])
+  def test_invalid_value_is_reported(self, value, capsys):
+    with pytest.raises(SystemExit):
+      make_parser(COMMANDS['train']).parse_args(['--workdir=w', f'--distributed={value}'])
+    assert f'{value!r} must be HOST:PORT,COUNT,INDEX' in capsys.readouterr().err

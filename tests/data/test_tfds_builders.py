@@ -1,0 +1,145 @@
+"""Records of TensorFlow Datasets: the same index, images and batches as from the files."""
+
+import itertools
+import shutil
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.data import dataset
+from dgnet_jax.data.check import scan_files
+from dgnet_jax.data.dataset import open_dataset
+from dgnet_jax.data.image_bytes import is_record, read_bytes
+from dgnet_jax.data.registry import read_layout
+from dgnet_jax.data.sources.factory import make_source
+from dgnet_jax.errors import UserError
+from tests.data.fakes import write_fake
+from tests.data.folders import write_images, write_market
+from tests.data.reading import verified
+from tests.data.sources.test_sources import make_config
+
+pytest.importorskip('tensorflow_datasets')
+pytest.importorskip('tensorflow', exc_type=ImportError)
+
+from dgnet_jax.data import tfds_builders  # noqa: E402 (imports TensorFlow)
+from dgnet_jax.data.tfds_builders import prepare_records, tfds  # noqa: E402
+
+
+def prepare_as_tfds_does(builder, files):
+  """Prepares a data set as TFDS's own command does."""
+  builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(files)))
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+  """The folders of the files and of the records of one data set."""
+  folder = tmp_path_factory.mktemp('prepared')
+  (folder / 'files').mkdir()
+  files = write_market(folder / 'files')
+  prepare_as_tfds_does(tfds_builders.Market1501(data_dir=folder / 'tfds', file_format='array_record'), files)
+  return files, folder / 'tfds' / 'market1501' / '1.0.0'
+
+
+def test_index_of_records_equals_that_of_the_files(prepared):
+  raw, records = (read_layout(folder) for folder in prepared)
+  assert (raw.name, records.name) == ('market1501', 'tfds')
+  assert records.identity_names == raw.identity_names and records.camera_names == raw.camera_names
+  for name, split in raw.splits.items():
+    other = records.splits[name]
+    np.testing.assert_array_equal(other.identity, split.identity)
+    np.testing.assert_array_equal(other.camera, split.camera)
+    for path, address in zip(split.paths, other.paths, strict=True):
+      assert is_record(address) and not is_record(path)
+      assert address.rpartition('/')[2] == path.rpartition('/')[2]
+      assert read_bytes(address) == read_bytes(path)
+
+
+@pytest.mark.parametrize('loader', ['memory', 'threads'])
+def test_batches_of_records_equal_those_of_the_files(prepared, loader):
+  raw, records = (
+    list(itertools.islice(make_source(read_layout(folder).train, make_config(loader)).batches(3), 4))
+    for folder in prepared
+  )
+  jax.tree.map(np.testing.assert_array_equal, raw, records)
+
+
+def test_tfds_loads_the_records_by_name(prepared):
+  files, folder = prepared
+  source = tfds.data_source('market1501', split='train', data_dir=folder.parent.parent)
+  train = read_layout(files).train
+  with Image.open(train.paths[2]) as image:
+    np.testing.assert_array_equal(source[2]['image'], np.asarray(image.convert('RGB')))
+  assert (source[2]['identity'], source[2]['camera']) == (train.identity[2], train.camera[2])
+
+
+@pytest.mark.parametrize('layout', ['dukemtmc', 'msmt17', 'cuhk03', 'veri776'])
+def test_every_public_dataset_can_be_prepared(layout, tmp_path):
+  files = write_fake(tmp_path / 'files', layout)
+  builder = tfds.builder(layout, data_dir=tmp_path / 'tfds', file_format='array_record')
+  prepare_as_tfds_does(builder, files)
+  raw, records = read_layout(files, layout), read_layout(builder.data_dir)
+  assert [len(split) for split in records.splits.values()] == [len(split) for split in raw.splits.values()]
+  np.testing.assert_array_equal(records.train.classes, raw.train.classes)
+  assert records.identity_names == raw.identity_names
+
+
+def test_own_images_can_be_prepared_once(tmp_path):
+  write_images(tmp_path / 'own', *(f'train/{name}/door{camera}.png' for name in ('Anna', 'Bo') for camera in '12'))
+  own = read_layout(tmp_path / 'own', 'folders', camera_pattern=r'door(?P<camera>\d)')
+  folder = prepare_records(own, tmp_path / 'tfds')
+  assert folder == tmp_path / 'tfds' / 'folders' / '1.0.0'
+  index = read_layout(folder)
+  assert index.identity_names[1] == 'Anna' and index.num_cameras == 2 and index.num_identities == 2
+  with pytest.raises(UserError, match='already exists'):
+    prepare_records(own, tmp_path / 'tfds')
+  with pytest.raises(UserError, match='layout tfds cannot be prepared'):
+    prepare_records(index, tmp_path / 'again')
+
+
+def test_wrong_manual_folder_is_named(tmp_path):
+  builder = tfds_builders.Market1501(data_dir=tmp_path / 'tfds', file_format='array_record')
+  with pytest.raises(AssertionError, match=f'--manual_dir: {tmp_path}.*Market-1501'):
+    prepare_as_tfds_does(builder, tmp_path)
+
+
+def test_records_can_be_scanned(prepared):
+  scan = scan_files(read_layout(prepared[1]), threads=2)
+  assert not scan.bad and (scan.size_hw > 0).all()
+
+
+def test_records_are_verified_before_training(prepared, tmp_path):
+  copy = shutil.copytree(prepared[1], tmp_path / 'copy')
+  data_config = DataConfig(layout='tfds', root=str(copy), loader='threads')
+  verified(data_config, tmp_path / 'run')
+  next(copy.glob('*train*')).write_bytes(b'damaged')
+  with pytest.raises(UserError, match='6 of 12 images are unusable'):
+    verified(data_config, tmp_path / 'run')
+
+
+def test_damaged_records_are_an_error(prepared, tmp_path):
+  copy = shutil.copytree(prepared[1], tmp_path / 'copy')
+  address = read_layout(copy).train.paths[0]
+  next(copy.glob('*train*')).write_bytes(b'damaged')
+  with pytest.raises(UserError, match='record|prepared'):
+    read_bytes(address)
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [('{', 'cannot be read'), ('{"train": {"path": ["a"]}}', 'prepare the data set again'), ('{}', 'no split of')],
+)
+def test_damaged_metadata_is_an_error(tmp_path, content, message):
+  (tmp_path / 'metadata.json').write_text(content)
+  with pytest.raises(UserError, match=message):
+    read_layout(tmp_path, 'tfds')
+
+
+def test_remote_dataset_is_read_from_its_local_copy(prepared, tmp_path, monkeypatch):
+  monkeypatch.setattr(dataset, 'local_copy', lambda root, cache: shutil.copytree(prepared[1], cache / 'copy'))
+  data_config = DataConfig(layout='tfds', root='gs://bucket/market1501/1.0.0', loader='threads')
+  index = open_dataset(data_config, tmp_path)
+  assert index.root == str(tmp_path / 'data_cache' / 'copy')
+  assert read_bytes(index.train.paths[0]) == read_bytes(read_layout(prepared[1]).train.paths[0])

@@ -1,0 +1,55 @@
+"""Exported programs: equal to the predictor, and lowered for each platform on its own."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from dgnet_jax.inference.export import PLATFORMS, export_programs, exported_weights
+from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.sharding import make_mesh
+
+SPARE_COLUMN = re.compile(r'pad = \[\[0, 0\], \[0, 1\]\]')  # of a convolution that is padded for CPUs only
+
+
+@pytest.fixture(scope='module')
+def predictor(tiny_run):
+  """On one device, with batches of 5."""
+  config, workdir, _ = tiny_run
+  predictor = load_predictor(config, workdir, batch_size=5)
+  parameters = jax.device_get((predictor.generator, predictor.reid, predictor.reid_stats))
+  generator, reid, reid_stats = jax.device_put(parameters)
+  mesh = make_mesh(jax.local_devices()[:1])
+  return dataclasses.replace(predictor, generator=generator, reid=reid, reid_stats=reid_stats, mesh=mesh)
+
+
+@pytest.fixture(scope='module')
+def weights(predictor):
+  return exported_weights(predictor)
+
+
+def test_program_for_several_platforms_equals_the_predictor_on_cpu(predictor, weights):
+  programs = export_programs(predictor, weights, PLATFORMS)
+  assert {program.platforms for program in programs.values()} == {PLATFORMS}
+  first, second = np.random.default_rng(0).integers(0, 256, (2, 5, 32, 16, 3), np.uint8)
+  np.testing.assert_allclose(programs['embed'].call(weights, first), predictor.embed(first), rtol=1e-6, atol=1e-6)
+  swapped = predictor.swap(structure_from=first, appearance_from=second)
+  np.testing.assert_array_equal(programs['swap'].call(weights, first, second), swapped)
+  assert swapped.std() > 0
+
+
+def test_program_works_for_any_batch_size(predictor, weights):
+  program = export_programs(predictor, weights, ('cpu',))['embed']
+  images = np.random.default_rng(0).integers(0, 256, (5, 32, 16, 3), np.uint8)
+  expected = predictor.embed(images)
+  for count in (1, 3):
+    np.testing.assert_allclose(program.call(weights, images[:count]), expected[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize(('platform', 'is_padded'), [('cpu', True), ('cuda', False), ('tpu', False)])
+def test_convolutions_are_those_of_the_platform(predictor, weights, platform, is_padded):
+  """The platform that the program is for counts, not the one that it is exported on."""
+  program = export_programs(predictor, weights, (platform,))['swap']
+  assert bool(SPARE_COLUMN.search(program.mlir_module())) == is_padded

@@ -1,0 +1,189 @@
+"""Evaluation of a complete run, with tiny networks on the built-in pedestrians."""
+
+import csv
+import json
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from dgnet_jax.config.loading import save_config
+from dgnet_jax.data.dataset import open_dataset
+from dgnet_jax.errors import MissingSplit, UserError
+from dgnet_jax.evaluation.embeddings import Embeddings
+from dgnet_jax.reports.evaluation import evaluate
+from dgnet_jax.reports.ranking import SplitEmbeddings, ranking_table, ranking_tables, table_rows
+from dgnet_jax.training.teacher_loop import train_teacher
+from tests.data.fakes import write_fake
+from tests.log_lines import logged
+from tests.tiny_run import frozen, save_checkpoint, tiny_config
+
+STEP = 7
+
+
+def run_config(**changes):
+  """The frozen config of the run; `changes` are updates of sections."""
+  config = tiny_config()
+  config.data.synthetic.seed = 2  # most of the five test identities wear patterns, and one a plain top
+  for section, fields in changes.items():
+    config[section].update(fields)
+  return frozen(config)
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """The work folder of a run: data, a teacher and one checkpoint."""
+  config, folder = run_config(), tmp_path_factory.mktemp('run')
+  index = open_dataset(config.data, folder)
+  train_teacher(config, index, folder)
+  save_checkpoint(config, folder, index.num_identities, STEP)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def index(workdir):
+  return open_dataset(run_config().data, workdir)
+
+
+@pytest.fixture(scope='module')
+def evaluation(workdir):
+  """The results and the log messages."""
+  with logged() as messages:
+    return evaluate(run_config(), workdir), messages
+
+
+def test_results_have_all_tables(workdir, index, evaluation):
+  results, _ = evaluation
+  assert results['step'] == STEP and results['num_queries'] == len(index.query)
+  assert results['num_distractors'] == 2 and results['num_junk'] == 2
+  for table in (results['single_query'], results['multi_query']):
+    assert list(table) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']
+    for row in table.values():
+      assert list(row)[:5] == ['rank_1', 'rank_5', 'rank_10', 'rank_20', 'mAP']
+      assert 0 <= row['rank_1'] <= row['rank_5'] <= row['rank_10'] <= 1 and 0 < row['mAP'] <= 1
+    assert 'mINP' in table['both'] and 'mINP' not in table['chance']
+  assert json.loads((workdir / 'evaluation' / 'results.json').read_text()) == results
+
+
+def test_images_are_measured_against_the_ground_truth(evaluation):
+  images, count = evaluation[0]['images'], run_config().evaluation.num_ground_truth_pairs
+  kinds = ['cross', 'structure', 'recolored', 'self', 'same_person']
+  assert list(images) == [*kinds, 'diversity', 'teacher_frechet_distance']
+  for kind in kinds:
+    groups = images[kind]
+    counts = [groups[name]['count'] for name in ('plain', 'patterned') if name in groups]
+    assert groups['all']['count'] == count == sum(counts)
+    for row in groups.values():
+      assert 0 < row['psnr'] < 60 and -1 < row['ssim'] < 1 and 0 < row['colour_error'] < 150
+    assert -1 <= groups['all']['pattern_fidelity'] < 1 and 0 < groups['all']['pattern_count'] <= count
+  assert images['cross'] != images['same_person'] != images['self'] and 'other_camera' not in images['self']
+  assert all(-1 < value < 1 for value in images['diversity'].values())
+  distance = images['teacher_frechet_distance']
+  assert (distance['dimensions'], distance['num_generated'], distance['num_real']) == (8, count, 5 * 4)
+  assert min(distance['generated'], distance['ground_truth'], distance['real_halves']) > 0
+
+
+def test_files_are_written_and_logged(workdir, evaluation):
+  results, messages = evaluation
+  assert set(results['files']) == {'rankings', 'swaps', 'ranked', 'ground_truth'}
+  for name in results['files'].values():
+    path = workdir / 'evaluation' / name
+    assert str(path) in messages[-1]
+    if path.suffix == '.png':
+      with Image.open(path) as sheet:
+        assert min(sheet.size) > 300
+  assert not [path for path in (workdir / 'evaluation').iterdir() if path.name.startswith('.')]
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    *('single query', 'multi-query', 'chance', 'teacher', 'primary', 'fine-grained', 'both, alpha 0.5'),
+    *('PSNR', 'ground truth', 'not Inception FID'),
+  ],
+)
+def test_tables_are_logged(evaluation, text):
+  assert text in '\n'.join(evaluation[1])
+
+
+def test_evaluation_is_deterministic(workdir, evaluation):
+  assert evaluate(run_config(), workdir) == evaluation[0]
+
+
+def test_direct_transfer_to_other_data(workdir, evaluation, tmp_path, lines):
+  """The other data have another number of training identities, or no training split."""
+  save_config(run_config(), workdir / 'config.json')
+  before = (workdir / 'evaluation' / 'results.json').read_bytes()
+  other = run_config(data={'layout': 'dukemtmc', 'root': str(write_fake(tmp_path / 'duke', 'dukemtmc'))})
+  results = evaluate(other, workdir)
+  folder = workdir / 'evaluation' / 'on_dukemtmc_duke'
+  assert json.loads((folder / 'results.json').read_text()) == results
+  assert (results['data'], results['num_queries'], results['num_gallery']) == ('dukemtmc', 2, 5)
+  assert list(results['single_query']) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']
+  assert 'multi_query' not in results and 'images' not in results and f'step {STEP} on dukemtmc' in '\n'.join(lines)
+  assert (workdir / 'evaluation' / 'results.json').read_bytes() == before
+  (tmp_path / 'duke' / 'bounding_box_train').rename(tmp_path / 'elsewhere')
+  assert evaluate(other, workdir) == results
+  (tmp_path / 'duke' / 'query').rename(tmp_path / 'query')
+  with pytest.raises(MissingSplit, match='no images of query'):
+    evaluate(other, workdir)
+  (workdir / 'config.json').unlink()
+
+
+def test_missing_checkpoint_is_reported(workdir, tmp_path):
+  (tmp_path / 'synthetic_data').symlink_to(workdir / 'synthetic_data')
+  with pytest.raises(UserError, match='no checkpoint of DG-Net; `dgnet train`'):
+    evaluate(run_config(), tmp_path)
+
+
+def test_ranking_table_is_in_percent():
+  row = {'rank_1': 0.5, 'rank_5': 0.75, 'rank_10': 1.0, 'mAP': 0.1236}
+  assert ranking_table('single query', {'both': row}, 0.5).split('\n')[1].split() == [
+    *('both,', 'alpha', '0.5', '50.00%', '75.00%', '100.00%', '12.36%')
+  ]
+
+
+def test_optional_tables_and_charts(workdir, evaluation, tmp_path):
+  options = {'protocol': 'standard', 'alpha_steps': 3, 'verification': True, 'rerank': True}
+  for name in ('synthetic_data', 'teacher', 'checkpoints'):
+    (tmp_path / name).symlink_to(workdir / name)
+  results = evaluate(run_config(evaluation=options | {'reranking': {'k1': 6, 'k2': 2, 'weight': 0.3}}), tmp_path)
+  usual = evaluation[0]
+  assert results['protocol'] == 'standard' and usual['protocol'] == 'release'
+  both = results['single_query']['both']
+  assert both['mAP'] != usual['single_query']['both']['mAP'] and both['mINP'] == usual['single_query']['both']['mINP']
+  assert 0 <= both['tpr_at_0.0001'] <= both['tpr_at_0.01'] <= 1
+  assert list(results['alphas']) == ['0', '0.5', '1']
+  assert results['alphas']['0.5'] == both and results['alphas']['0'] == results['single_query']['primary']
+  assert list(results['reranked']) == ['teacher', 'primary', 'fine_grained', 'both']
+  with (tmp_path / 'evaluation' / 'rankings.csv').open() as file:
+    values = {tuple(line[:3]): line[3] for line in csv.reader(file)}
+  assert float(values['reranked', 'both', 'mAP']) == results['reranked']['both']['mAP']
+  for name in ('alphas', 'roc'):
+    with Image.open(tmp_path / 'evaluation' / results['files'][name]) as chart:
+      assert chart.size[0] > 500
+
+
+def random_embeddings(index, size):
+  """Random embeddings of the query and the gallery split."""
+  rng = np.random.default_rng(0)
+  splits = (index.query, index.gallery)
+  query, gallery = (Embeddings(rng.normal(size=(len(s), size)), s.identity, s.camera) for s in splits)
+  return SplitEmbeddings(query, gallery, multi_query=None)
+
+
+def test_reranking_needs_more_images_than_neighbours(index):
+  count, embeddings = len(index.query) + len(index.gallery), random_embeddings(index, 4)
+  config = run_config(evaluation={'rerank': True, 'reranking': {'k1': count, 'k2': 2, 'weight': 0.3}})
+  rows = table_rows(config.reid, config.evaluation, embeddings, embeddings)
+  with pytest.raises(UserError, match=f'evaluation.reranking.k1 = {count} must be less than .*, {count}'):
+    ranking_tables(config.evaluation, rows)
+
+
+def test_embedding_without_halves_is_ranked_unweighted(index):
+  """Style normal has one head and PCB one for every part; an odd number of features has no halves."""
+  config, embeddings = run_config(reid={'style': 'normal'}), random_embeddings(index, 5)
+  rows = table_rows(config.reid, config.evaluation, embeddings, embeddings)
+  table = ranking_tables(config.evaluation, rows)['single_query']
+  assert list(table) == ['chance', 'teacher', 'primary']
+  assert table['primary'] == table['teacher']

@@ -1,0 +1,257 @@
+"""Training DG-Net on tiny networks: resuming, interruption, losses that are not finite, devices."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import re
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.data.dataset import open_dataset
+from dgnet_jax.errors import Interrupted, UserError
+from dgnet_jax.sharding import batch_sharding, make_mesh, replicated
+from dgnet_jax.training import loop
+from dgnet_jax.training.forward import Draws
+from dgnet_jax.training.loop import train
+from dgnet_jax.training.schedules import phase_boundaries
+from dgnet_jax.training.state import create_train_state
+from dgnet_jax.training.step import make_step_context, make_train_step, update
+from dgnet_jax.training.teacher_store import load_teacher
+from dgnet_jax.types import ActiveTerms, PairBatch, PixelBatch, Teacher
+from tests.log_lines import logged
+from tests.tiny_run import frozen
+
+NUM_IDENTITIES = 6
+EVERYTHING = ActiveTerms(codes=True, cycle=True, teaching=True)
+
+
+def tiny_config(root='', **fields):
+  """Both phases within four steps, on networks that compile in seconds."""
+  config = default_config()
+  config.batch_size = 8
+  config.num_steps = 4
+  config.data.update(layout='synthetic', root=str(root), loader='memory', image_size_hw=(32, 16))
+  config.data.synthetic.update(num_train_identities=NUM_IDENTITIES, num_test_identities=2, images_per_identity=4)
+  config.data.synthetic.update(num_distractors=1, num_junk=1, image_size_hw=(32, 16))
+  config.augment.crop_padding = 2
+  config.structure_encoder.update(width=2, num_res_blocks=1, dilations=(1,))
+  config.decoder.update(num_res_blocks=1, mlp_width=8)
+  config.discriminator.update(width=4, num_scales=1, num_res_blocks=1)
+  config.reid.update(stage_sizes=(1, 1), width=4, head_width=8, input_scale=1, num_parts=2, batch_norm_group=4)
+  config.teacher.update(stage_sizes=(1, 1), width=4, head_width=8, batch_size=8)
+  config.teacher.update(num_epochs=1, warmup_epochs=0, decay_epoch=1)
+  for ramp in config.ramps.values():
+    ramp.update(start_step=0, per_step=0.5)
+  config.log.update(progress_every_steps=1, images_every_steps=100, checkpoint_every_steps=2)
+  config.update_from_flattened_dict(fields)
+  return frozen(config)
+
+
+class _Callback(logging.Handler):
+  """Passes every message to a function."""
+
+  def __init__(self, function):
+    super().__init__()
+    self._function = function
+
+  def emit(self, record):
+    self._function(record.getMessage())
+
+
+@contextlib.contextmanager
+def messages_to(function, logger_name):
+  handler, logger = _Callback(function), logging.getLogger(logger_name)
+  logger.addHandler(handler)
+  try:
+    yield
+  finally:
+    logger.removeHandler(handler)
+
+
+@pytest.fixture(scope='module')
+def jax_messages():
+  """What JAX logs while `work` trains."""
+  return []
+
+
+@pytest.fixture(scope='module')
+def first_messages():
+  """What the package logs while `work` trains teacher and DG-Net."""
+  return []
+
+
+@pytest.fixture(scope='module')
+def work(tmp_path_factory, jax_messages, first_messages):
+  """A folder with data and a teacher, a config that uses both, and the last state of an unbroken run of four steps."""
+  folder = tmp_path_factory.mktemp('train')
+  with jax.log_compiles(), messages_to(jax_messages.append, 'jax'), logged() as lines:
+    state = train(tiny_config(folder / 'data'), folder / 'unbroken')
+  first_messages += lines
+  return folder, tiny_config(folder / 'data', **{'teacher.checkpoint': str(folder / 'unbroken' / 'teacher')}), state
+
+
+def assert_same(one, other):
+  one, other = (tree.replace(rng=jax.random.key_data(tree.rng)) for tree in (one, other))
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
+
+
+def test_resumed_run_equals_unbroken_one(work, lines):
+  folder, config, unbroken = work
+  train(dataclasses.replace(config, num_steps=2), folder / 'resumed')
+  lines.clear()
+  assert_same(train(config, folder / 'resumed'), unbroken)
+  assert any('resuming from step 2' in line for line in lines)
+  steps = [json.loads(line)['step'] for line in (folder / 'resumed' / 'metrics.jsonl').read_text().splitlines()]
+  assert steps == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures('work')
+def test_images_are_decoded_once_for_both_jobs(first_messages):
+  assert sum('images of 32x16 in memory' in message for message in first_messages) == 1
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures('lines')
+def test_interrupted_run_resumes_exactly(work):
+  folder, config, unbroken = work
+
+  def interrupt(message):
+    if message.startswith('3/4'):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with messages_to(interrupt, 'dgnet_jax'), pytest.raises(Interrupted, match='stopped at step 3'):
+    train(config, folder / 'stopped')
+  assert_same(train(config, folder / 'stopped'), unbroken)
+
+
+@pytest.mark.long
+def test_loss_that_is_not_finite_raises_with_step_term_and_checkpoint(work, monkeypatch):
+  folder, config, _ = work
+  make = loop.make_train_step
+
+  def make_broken_step(*args):
+    step_fn = make(*args)
+
+    def step(state, *rest):
+      done = int(state.step)
+      state, metrics = step_fn(state, *rest)
+      return state, metrics | ({'adversarial': metrics['adversarial'] * np.nan} if done == 2 else {})
+
+    return step
+
+  monkeypatch.setattr(loop, 'make_train_step', make_broken_step)
+  with pytest.raises(UserError, match='step 2: adversarial not finite; the last good checkpoint is step 2'):
+    train(config, folder / 'broken')
+
+
+def test_step_is_compiled_once_per_phase(work, jax_messages):
+  _, config, _ = work
+  compilations = sum('Compiling jit(train_step)' in message for message in jax_messages)
+  assert compilations == len(phase_boundaries(config.ramps, config.num_steps)) + 1 == 2
+
+
+def test_reid_network_can_start_from_the_teacher(work, lines):
+  folder, config, _ = work
+  config = dataclasses.replace(config, num_steps=0, reid=dataclasses.replace(config.reid, pretrained='teacher'))
+  state = train(config, folder / 'from_teacher')
+  teacher = load_teacher(config, open_dataset(config.data, folder), config.teacher.checkpoint)
+  for part in ('params', 'batch_stats'):
+    backbones = (getattr(source, part)['backbone'] for source in (state.reid, teacher))
+    jax.tree.map(np.testing.assert_array_equal, *backbones)
+  assert any(line.startswith('reid: backbone') for line in lines)
+
+
+def test_train_runs_outside_the_main_thread(work):
+  folder, config, _ = work
+  states = []
+  config = dataclasses.replace(config, num_steps=0)
+  thread = threading.Thread(target=lambda: states.append(train(config, folder / 'thread')))
+  thread.start()
+  thread.join()
+  assert [int(state.step) for state in states] == [0]
+
+
+@pytest.mark.parametrize(
+  ('fields', 'problem'),
+  [
+    ({'batch_size': 6}, 'batch_size: 6 does not divide among 8 devices'),
+    ({'batch_size': 32}, 'batch_size: 32 is above the number of training images, 24'),
+    ({'teacher.batch_size': 32}, 'teacher.batch_size: 32 is above the number of training images, 24'),
+    (
+      {'batch_size': 12, 'teacher.batch_size': 25},
+      'batch_size: 12 does not divide among 8 devices; teacher.batch_size: 25 does not divide among 8 devices; '
+      'teacher.batch_size: 25 is above the number of training images, 24',
+    ),
+  ],
+)
+def test_wrong_batch_size_raises_before_the_teacher_is_trained(work, monkeypatch, fields, problem):
+  folder, config, _ = work
+  monkeypatch.delattr(loop, 'train_teacher')
+  with pytest.raises(UserError) as error:
+    train(tiny_config(config.data.root, **fields), folder / 'wrong')
+  assert str(error.value) == f'{problem}. Use a multiple of 8 up to 24.'
+
+
+def test_teacher_batch_size_does_not_matter_once_it_is_trained(work):
+  folder, config, _ = work
+  finished = tiny_config(config.data.root, **{'teacher.batch_size': 25})
+  assert int(train(finished, folder / 'unbroken').step) == finished.num_steps
+
+
+def test_images_and_metrics_are_written(work):
+  folder, _, _ = work
+  assert list((folder / 'unbroken' / 'images').glob('*.png'))
+  assert (folder / 'unbroken' / 'metrics.jsonl').read_text().count('loss/cycle') == 2
+
+
+def test_devices_exchange_sums_and_no_images(work):
+  _, config, state = work
+  context, mesh = make_step_context(config, NUM_IDENTITIES), make_mesh()
+  teachers = jax.device_put((Teacher(*context.teacher_network.init(jax.random.key(1))),), replicated(mesh))
+  image = jax.ShapeDtypeStruct((8, 2, *config.data.image_size_hw, 3), np.uint8, sharding=batch_sharding(mesh))
+  pixels = PixelBatch(image, image, jax.ShapeDtypeStruct((8, 2), np.int32, sharding=batch_sharding(mesh)))
+  program = make_train_step(context, mesh).lower(state, teachers, pixels, EVERYTHING).compile().as_text()
+  exchanges = set(re.findall(r'all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter', program))
+  assert exchanges == {'all-reduce'}
+
+
+def random_batch(config):
+  *image_keys, identity_key = jax.random.split(jax.random.key(3), 5)
+  shape = (config.batch_size, 2, *config.data.image_size_hw, 3)
+  images = [jax.random.normal(key, shape, jnp.float64) for key in image_keys]
+  return PairBatch(*images, identity=jax.random.randint(identity_key, shape[:2], 0, NUM_IDENTITIES))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures('x64')
+def test_one_and_eight_devices_agree():
+  """One step in float64."""
+  config = tiny_config(**{'reid.batch_norm_group': 1})
+  context = make_step_context(config, NUM_IDENTITIES)
+  state = create_train_state(context.networks, context.optimizers, 0)
+  state = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, state)
+  teachers = (Teacher(*context.teacher_network.init(jax.random.key(1))),)
+
+  def step(state, batch):
+    after, metrics, _ = update(context, state, teachers, batch, Draws(jnp.asarray(True)), EVERYTHING)
+    return after.replace(rng=jax.random.key_data(after.rng)), metrics
+
+  results = []
+  for devices in (jax.devices()[:1], jax.devices()):
+    mesh = make_mesh(devices)
+    batch = jax.device_put(random_batch(config), batch_sharding(mesh))
+    jitted = jax.jit(step, out_shardings=replicated(mesh))
+    results.append(jax.device_get(jitted(jax.device_put(state, replicated(mesh)), batch)))
+
+  (state_one, metrics_one), (state_many, metrics_many) = results
+  pairs = (metrics_one, metrics_many), (state_one.discriminator.params, state_many.discriminator.params)
+  for one, many in (*pairs, (state_one.reid, state_many.reid)):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9), one, many)

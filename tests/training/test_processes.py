@@ -1,0 +1,70 @@
+"""Two processes on one machine: arrays on the devices of both, and checkpoints of both."""
+
+import socket
+import subprocess
+import sys
+
+CONNECT = """
+import sys
+import jax
+jax.distributed.initialize(coordinator_address=sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+import numpy as np
+from dgnet_jax.sharding import device_put_global, make_mesh, replicated
+mesh = make_mesh()
+assert jax.process_count() == mesh.size == 2
+def tree(step):
+  host = {'key': jax.random.key(3), 'array': np.arange(4.0, dtype=np.float32), 'step': jax.numpy.int32(step)}
+  return device_put_global(host, replicated(mesh))
+"""
+
+PLACE = """
+placed = tree(7)
+assert all(leaf.sharding == replicated(mesh) for leaf in jax.tree.leaves(placed))
+total = jax.jit(lambda x: x['array'].sum() + x['step'] + jax.random.uniform(x['key']))(placed)
+np.testing.assert_allclose(total, 13 + jax.random.uniform(jax.random.key(3)), rtol=1e-6)
+"""
+
+# The second save replaces the checkpoint of step 4, as after a damaged one.
+SAVE_AND_REPLACE = """
+import contextlib
+from dgnet_jax.training.checkpoints import Checkpoints
+with contextlib.closing(Checkpoints(sys.argv[3], 3)) as checkpoints:
+  for step in (2, 4, 3):
+    checkpoints.save(step, tree(step), wait=True)
+  assert checkpoints.latest_step() == 3
+with contextlib.closing(Checkpoints(sys.argv[3], 3)) as checkpoints:
+  restored = checkpoints.restore(tree(0))
+assert int(restored['step']) == 3 and restored['array'].sharding == replicated(mesh)
+"""
+
+
+def free_port():
+  with socket.socket() as listener:
+    listener.bind(('localhost', 0))
+    return listener.getsockname()[1]
+
+
+def run_in_two_processes(script, *arguments):
+  address = f'localhost:{free_port()}'
+  environment = {'JAX_PLATFORMS': 'cpu', 'PATH': '', 'PYTHONPATH': ':'.join(sys.path)}
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', CONNECT + script, address, str(i), *arguments],
+      env=environment,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  errors = [process.communicate(timeout=120)[1] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
+
+
+def test_equal_arrays_are_placed_on_the_devices_of_both():
+  run_in_two_processes(PLACE)
+
+
+def test_checkpoints_are_saved_replaced_and_restored_by_both(tmp_path):
+  folder = tmp_path / 'checkpoints'
+  run_in_two_processes(SAVE_AND_REPLACE, str(folder))
+  assert sorted(path.name for path in folder.iterdir()) == ['2', '3']

@@ -1,0 +1,79 @@
+"""One iteration: its random draws, and the terms that it must have."""
+
+import jax
+import numpy as np
+import pytest
+
+from dgnet_jax.training import objectives
+from dgnet_jax.training.state import create_train_state
+from dgnet_jax.training.step import draw_step, make_step_context, update
+from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher
+from tests.tiny_run import frozen, tiny_config
+from tests.training.key_record import key_bytes, record_keys
+
+NUM_IDENTITIES = 4
+PHASES = (ActiveTerms(), ActiveTerms(codes=True), ActiveTerms(codes=True, cycle=True, teaching=True))
+
+
+@pytest.fixture(scope='module')
+def context():
+  return make_step_context(frozen(tiny_config()), NUM_IDENTITIES)
+
+
+@pytest.fixture(scope='module')
+def state(context):
+  return create_train_state(context.networks, context.optimizers, seed=0)
+
+
+def make_pixels(context):
+  images = np.random.default_rng(0).integers(256, size=(2, 2, 2, *context.config.data.image_size_hw, 3), dtype=np.uint8)
+  return PixelBatch(*images, np.array([[0, 1], [2, 3]], np.int32))
+
+
+def iteration_terms(context, state, active):
+  """Traces an iteration and returns the names of its metrics."""
+
+  def step(state, pixels):
+    teachers = [Teacher(*context.teacher_network.init(jax.random.key(1)))]
+    batch, draws = draw_step(context, state, pixels)
+    return update(context, state, teachers, batch, draws, active)[1]
+
+  return set(jax.eval_shape(step, state, make_pixels(context)))
+
+
+@pytest.mark.parametrize('active', PHASES)
+def test_metrics_are_the_terms_of_the_phase(context, state, active):
+  expected = objectives.term_names(context.networks, active, taught=active.teaching)
+  assert iteration_terms(context, state, active) == {*expected, *objectives.DISCRIMINATOR_TERMS, 'total'}
+
+
+@pytest.mark.parametrize('missing', ['identity', 'cycle', 'fine_teaching'])
+def test_missing_term_raises(context, state, monkeypatch, missing):
+  compute = objectives.generator_and_reid_terms
+
+  def without_one(*args):
+    terms, batch_stats = compute(*args)
+    return {name: term for name, term in terms.items() if name != missing}, batch_stats
+
+  monkeypatch.setattr(objectives, 'generator_and_reid_terms', without_one)
+  with pytest.raises(ValueError, match=missing):
+    iteration_terms(context, state, PHASES[-1])
+
+
+def test_every_key_of_a_step_is_used_once(context, state, monkeypatch):
+  used = record_keys(monkeypatch)
+  _, draws = draw_step(context, state, make_pixels(context))
+  keys = [draws.dropout_key, draws.edge_key, draws.cross_edge_key]
+  used += [key_bytes(key) for key in keys]
+  assert len(used) > 10 and len(set(used)) == len(used)
+
+
+def test_draws_are_a_function_of_seed_and_step(context, state):
+  pixels = make_pixels(context)
+  batch, draws = draw_step(context, state, pixels)
+  again, draws_again = draw_step(context, state, pixels)
+  later, draws_later = draw_step(context, state.replace(step=state.step + 1), pixels)
+  np.testing.assert_array_equal(batch.image, again.image)
+  assert key_bytes(draws.dropout_key) == key_bytes(draws_again.dropout_key)
+  assert not np.array_equal(batch.image, later.image)
+  assert key_bytes(draws.dropout_key) != key_bytes(draws_later.dropout_key)

@@ -1,0 +1,29 @@
+"""What is checked before a training job starts."""
+
+import pytest
+
+from dgnet_jax.data import verification
+from dgnet_jax.errors import UserError
+from dgnet_jax.training.training_data import open_training_data
+from tests.data.folders import write_market
+from tests.tiny_run import frozen, tiny_config
+
+
+@pytest.fixture
+def config(tmp_path):
+  (tmp_path / 'market').mkdir()
+  config = tiny_config()
+  config.data.update(layout='market1501', root=str(write_market(tmp_path / 'market')), loader='threads')
+  config.batch_size = config.teacher.batch_size = 8
+  return config
+
+
+def test_batch_sizes_are_checked_before_any_image_is_verified(config, tmp_path, monkeypatch):
+  monkeypatch.setattr(verification, 'verify_image', lambda path: pytest.fail('verified'))
+  with pytest.raises(UserError, match='batch_size: 8 is above .* 6; teacher.batch_size: 8 is above .* 6'):
+    open_training_data(frozen(config), tmp_path / 'run')
+
+
+def test_teacher_alone_needs_only_its_own_batch_size(config, tmp_path):
+  with pytest.raises(UserError, match=r'^teacher\.batch_size: 8 is above'):
+    open_training_data(frozen(config), tmp_path / 'run', teacher_only=True)

@@ -71,6 +71,14 @@ def parity_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope='session')
+def long_parity_dir(parity_dir) -> pathlib.Path:
+  """`parity_dir` for the comparisons that take several minutes each: only where $DGNET_PARITY_DIR names the folder."""
+  if 'DGNET_PARITY_DIR' not in os.environ:
+    pytest.skip('takes several minutes: name the folder of goldens in DGNET_PARITY_DIR (docs/parity.md)')
+  return parity_dir
+
+
+@pytest.fixture(scope='session')
 def shared_data_dir() -> pathlib.Path:
   """Folder with a few real crops: $DGNET_SHARED_DATA_DIR, else shared/data beside the repository."""
   default = REPO.parent / 'shared' / 'data'

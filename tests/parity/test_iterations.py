@@ -91,8 +91,8 @@ def advance_all(folder, name, count=None):
 
 
 @pytest.fixture(scope='module')
-def training(parity_dir):
-  return advance_all(parity_dir, 'train5')
+def training(long_parity_dir):
+  return advance_all(long_parity_dir, 'train5')
 
 
 @pytest.mark.usefixtures('float64')
@@ -140,7 +140,7 @@ class TestTraining:
 
 
 @pytest.mark.usefixtures('float64')
-def test_losses_at_the_released_rates(parity_dir, ledger):
-  run = advance_all(parity_dir, 'train5_hot', len(HOT_LOSS_RTOL))
+def test_losses_at_the_released_rates(long_parity_dir, ledger):
+  run = advance_all(long_parity_dir, 'train5_hot', len(HOT_LOSS_RTOL))
   for number, (losses, golden, rtol) in enumerate(zip(run.history, run.steps, HOT_LOSS_RTOL, strict=True)):
     check_losses(ledger, f'train5_hot: losses of iteration {number}', losses, golden['losses'], rtol)

@@ -29,9 +29,9 @@ BOUNDS = {
 
 
 @pytest.fixture(scope='module', params=BOUNDS)
-def run(request, parity_dir):
+def run(request, long_parity_dir):
   """The iteration with parameters, inputs and accumulation in float32."""
-  run = Run(parity_dir, GOLDEN, compute_dtype=request.param)
+  run = Run(long_parity_dir, GOLDEN, compute_dtype=request.param)
   run.metrics, run.gradients = run.advance(0)
   assert {leaf.dtype for leaf in jax.tree.leaves(run.gradients)} == {np.dtype('float32')}
   return run

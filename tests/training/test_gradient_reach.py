@@ -75,18 +75,11 @@ def gradient_table(config):
   return table
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ('options', 'expected', 'frozen_encoder'),
-  [
-    pytest.param({}, RELEASE, FROZEN_ENCODER, id='release'),
-    pytest.param(
-      {'reid.detach_code': False},
-      PAPER,
-      {'structure_code': GENERATOR | BACKBONE},
-      id='paper',
-      marks=pytest.mark.long,
-    ),
-  ],
+  [({}, RELEASE, FROZEN_ENCODER), ({'reid.detach_code': False}, PAPER, {'structure_code': GENERATOR | BACKBONE})],
+  ids=['release', 'paper'],
 )
 def test_gradients_reach_only_the_parts_that_each_loss_trains(options, expected, frozen_encoder):
   table = gradient_table(tiny_config(options))

@@ -14,21 +14,25 @@ import pathlib
 from dgnet_jax.config.loading import read_config_file
 
 
-def small():
-  """Returns the config `synthetic`."""
-  return read_config_file(pathlib.Path(__file__).parent / 'synthetic.py')
+def _read(name):
+  return read_config_file(pathlib.Path(__file__).parent / f'{name}.py')
 
 
-def more_cameras():
+def small(release=False):
+  """Returns the config `synthetic`, or `synthetic_release` for the generator of the release's design."""
+  return _read('synthetic_release' if release else 'synthetic')
+
+
+def more_cameras(release=False):
   """Like `small`, but four to six of the six cameras see each person instead of three: real images teach more."""
-  config = small()
+  config = small(release)
   config.data.synthetic.cameras_per_identity = (4, 6)
   return config
 
 
-def large():
+def large(release=False):
   """The release's networks and sizes on thousands of rendered images; a tenth of its schedule."""
-  config = read_config_file(pathlib.Path(__file__).parent / 'market.py')
+  config = _read('market' if release else 'market_correspondence')
   config.data.update(layout='synthetic', loader='memory')
   config.data.synthetic.update(
     num_train_identities=512, num_test_identities=256, images_per_identity=16, num_distractors=512, num_junk=256
@@ -53,5 +57,5 @@ def large():
 SETTINGS = {'small': small, 'more_cameras': more_cameras, 'large': large}
 
 
-def get_config(setting='small'):
-  return SETTINGS[setting]()
+def get_config(setting='small', release=False):
+  return SETTINGS[setting](release)

@@ -100,12 +100,14 @@ class Model:
     """
     return self._predictor.embed(self._resized(as_image_list(images)))
 
-  def swap(self, *, structure_from: Images, appearance_from: Images) -> np.ndarray:
+  def swap(self, *, structure_from: Images, appearance_from: Images, one_person: bool = False) -> np.ndarray:
     """Generates people in the clothes of others.
 
     Args:
       structure_from: images that give pose, position and background.
       appearance_from: images that give the clothes. The numbers of images must be equal, or one of them 1.
+      one_person: all images of `appearance_from` show one person; every structure gets the clothes that they show
+        together, such as the front in one and the back in another. Any number of them is allowed.
 
     Returns:
       u8[N, H, W, 3], also for a single pair.
@@ -113,15 +115,20 @@ class Model:
     Raises:
       UserError: the numbers of images do not fit, or the run has no generator.
     """
-    return np.stack(list(self.iter_swap(structure_from=structure_from, appearance_from=appearance_from)))
+    images = self.iter_swap(structure_from=structure_from, appearance_from=appearance_from, one_person=one_person)
+    return np.stack(list(images))
 
-  def iter_swap(self, *, structure_from: Images, appearance_from: Images) -> Iterator[np.ndarray]:
+  def iter_swap(
+    self, *, structure_from: Images, appearance_from: Images, one_person: bool = False
+  ) -> Iterator[np.ndarray]:
     """Like `swap`, but yields the images u8[H, W, 3] one by one, in bounded memory.
 
     Raises:
       UserError: as in `swap`, raised at the call.
     """
     structures, appearances = as_image_list(structure_from), as_image_list(appearance_from)
+    if one_person:
+      return self._in_the_clothes_of_one(structures, appearances)
     count = max(len(structures), len(appearances))
     if {len(structures), len(appearances)} - {1, count}:
       raise UserError(
@@ -131,6 +138,32 @@ class Model:
       structure_from=self._repeated(structures, count), appearance_from=self._repeated(appearances, count)
     )
     return itertools.chain.from_iterable(batches)
+
+  def _in_the_clothes_of_one(self, structures: ImageList, appearances: ImageList) -> Iterator[np.ndarray]:
+    """Yields every structure in the clothes that all appearances show together."""
+    shares = np.full((1, len(appearances)), 1 / len(appearances), np.float32)
+    appearance = self._predictor.join_donors(self.appearance_code(appearances), shares, compete=True)
+    for start in range(0, len(structures), BATCH_SIZE):
+      part = ImageList(structures.items[start : start + BATCH_SIZE])
+      yield from self._predictor.decode(self.structure_code(part), _reordered(appearance, np.zeros(len(part), int)))
+
+  def trace(self, *, structure_from: Images, appearance_from: Images) -> dict[str, np.ndarray]:
+    """Says where the pixels of swaps come from; design correspondence only.
+
+    Args:
+      structure_from: N images.
+      appearance_from: N images.
+
+    Returns:
+      Arrays image, mask, place, fetched and trust, as from `Predictor.trace`.
+
+    Raises:
+      UserError: the numbers of images differ, the run has no generator, or its design is another one.
+    """
+    structures, appearances = as_image_list(structure_from), as_image_list(appearance_from)
+    if len(structures) != len(appearances):
+      raise UserError(f'{len(structures)} structures and {len(appearances)} appearances: the numbers must be equal')
+    return self._predictor.trace(structure_from=self._resized(structures), appearance_from=self._resized(appearances))
 
   def swap_grid(self, *, structure_from: Images, appearance_from: Images) -> np.ndarray:
     """Generates every structure with every appearance; every image is encoded once.
@@ -152,6 +185,8 @@ class Model:
   def interpolate(self, *, structure_from: Images, appearance_from: Images, steps: int = 8) -> np.ndarray:
     """Interpolates between two appearances or two structures, linearly in their codes.
 
+    With design correspondence, what is fetched from two appearances is mixed linearly, pixel by pixel.
+
     Args:
       structure_from: one image, or two to interpolate between.
       appearance_from: one image, or two to interpolate between. At least one of the arguments must have two.
@@ -172,7 +207,9 @@ class Model:
       )
     weight = np.linspace(0, 1, steps, dtype=np.float32)
     structure, appearance = self.structure_code(structures), self.appearance_code(appearances)
-    return self._predictor.decode(_interpolated(structure, weight), _interpolated(appearance, weight))
+    shares = np.stack([1 - weight, weight], axis=1) if len(appearances) == 2 else np.ones((steps, 1), np.float32)
+    mixed = self._predictor.join_donors(appearance, shares, compete=False)
+    return self._predictor.decode(_interpolated(structure, weight), mixed)
 
   def rank(
     self, queries: Images, gallery: Images | Gallery, *, alpha: float | None = None, count: int | None = None
@@ -213,11 +250,11 @@ class Model:
     return Gallery(image_list.paths, self._predictor.embed(self._resized(image_list), label='embedding the gallery'))
 
   def structure_code(self, images: Images) -> Codes:
-    """Encodes pose, position and background of images: f32[N, h, w, C]."""
+    """Encodes pose, position and background of images: a pytree of arrays with a leading axis N."""
     return self._predictor.structure_codes(self._resized(as_image_list(images)))
 
   def appearance_code(self, images: Images) -> Codes:
-    """Encodes the clothes on images: f32[N, F]."""
+    """Encodes the clothes on images: a pytree of arrays with a leading axis N."""
     return self._predictor.appearance_codes(self._resized(as_image_list(images)))
 
   def decode(self, structure_code: Codes, appearance_code: Codes) -> np.ndarray:

@@ -43,6 +43,12 @@ def denormalize(image: AnyArray, *, truncate: bool = False) -> AnyArray:
   return (xp.trunc(pixels) if truncate else xp.round(pixels)).astype(np.uint8)  # type: ignore[no-any-return]
 
 
+def clipped(image: Array) -> Array:
+  """Clips normalized images f[..., 3] to what pixels can show."""
+  black, white = -IMAGENET_MEAN / IMAGENET_STD, (1 - IMAGENET_MEAN) / IMAGENET_STD
+  return jnp.clip(image, jnp.asarray(black, image.dtype), jnp.asarray(white, image.dtype))
+
+
 def enlarge(image: Array, scale: int) -> Array:
   """Upsamples by an integer factor, nearest neighbour: f[..., H, W, C] -> f[..., scale * H, scale * W, C]."""
   if scale == 1:

@@ -42,6 +42,20 @@ class PixelBatch:
 
 
 @flax.struct.dataclass
+class MovedCopy:
+  """Images, moved at random, and where their pixels come from.
+
+  Attributes:
+    image: f32[B, 2, H, W, 3], normalized.
+    place: f32[B, 2, H, W, 2], (row, column) of each pixel in the original, in pixels; outside of it where the copy
+      shows what the original does not.
+  """
+
+  image: Array
+  place: Array
+
+
+@flax.struct.dataclass
 class PairBatch:
   """The augmented input of one training step.
 
@@ -53,6 +67,7 @@ class PairBatch:
     erased_positive: f32[B, 2, rH, rW, 3], the same for `positive`.
     identity: i32[B, 2], class index in [0, K).
     cross_ground_truth: f32[B, 2, H, W, 3] or None, as in `PixelBatch`.
+    moved: a moved copy of `image`; None unless the generator's design is correspondence.
   """
 
   image: Array
@@ -61,6 +76,7 @@ class PairBatch:
   erased_positive: Array
   identity: Array
   cross_ground_truth: Array | None = None
+  moved: MovedCopy | None = None
 
 
 @flax.struct.dataclass
@@ -112,7 +128,7 @@ class TrainState:
 
   Attributes:
     step: i32[], completed iterations.
-    generator: params are {'structure_encoder', 'decoder'}.
+    generator: params are {'structure_encoder', 'decoder'}, or those of design correspondence.
     discriminator: params are {'scale_0', 'scale_1', ...}.
     reid: the appearance encoder, which is also the re-id network.
     rng: typed base key; step n draws from `fold_in(rng, n)`.
@@ -127,14 +143,17 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class ActiveTerms:
-  """The ramped loss terms with a weight above 0; a static argument, so that a step does not compute the others.
+  """What a step trains, and the ramped loss terms with a weight above 0: a static argument, so that a step computes
+  nothing else.
 
   Attributes:
+    generator: generator and discriminator; False leaves them as they are.
     codes: reconstruction of structure and appearance codes.
     cycle: reconstruction of the original images from the codes of cross images.
     teaching: re-id losses on generated images, and the fine-grained head.
   """
 
+  generator: bool = True
   codes: bool = False
   cycle: bool = False
   teaching: bool = False

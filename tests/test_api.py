@@ -18,7 +18,7 @@ from dgnet_jax.evaluation.ranking import best_matches
 from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.training.checkpoints import Checkpoints
 from tests.inference.linear_networks import HEIGHT, WIDTH, NestedCodes, linear_predictor, random_images
-from tests.tiny_run import frozen, tiny_config
+from tests.tiny_run import correspondence_config, frozen, save_checkpoint, tiny_config
 
 SIZE = (32, 16)
 
@@ -122,6 +122,61 @@ def test_codes_may_be_pytrees(tmp_path):
     assert_close(grid[i], model.swap(structure_from=structures[i], appearance_from=appearances))
   frames = model.interpolate(structure_from=structures, appearance_from=appearances[0], steps=3)
   assert_close(frames[[0, -1]], grid[:, 0])
+
+
+@pytest.fixture(scope='module')
+def fetching_model(tmp_path_factory):
+  """A run of the other design of the generator."""
+  workdir = tmp_path_factory.mktemp('correspondence')
+  save_checkpoint(frozen(correspondence_config()), workdir, num_identities=4, step=1)
+  return dgnet_jax.load(workdir)
+
+
+class TestFetchedClothes:
+  def test_grid_and_interpolation_contain_the_swaps(self, fetching_model, images):
+    model, (a, b, c) = fetching_model, images[:3]
+    grid = model.swap_grid(structure_from=[a, b], appearance_from=[b, c])
+    assert_close(grid[0], model.swap(structure_from=a, appearance_from=[b, c]))
+    clothes = model.interpolate(structure_from=a, appearance_from=[b, c], steps=5)
+    assert_close(clothes[[0, -1]], grid[0])
+    assert not np.array_equal(clothes[2], clothes[0]) and not np.array_equal(clothes[2], clothes[-1])
+    pose = model.interpolate(structure_from=[a, b], appearance_from=c, steps=3)
+    assert_close(pose[[0, -1]], grid[:, 1])
+
+  def test_trace_says_where_the_pixels_of_a_swap_come_from(self, fetching_model, images):
+    a, b = images[:2]
+    trace = fetching_model.trace(structure_from=[a, b], appearance_from=[b, a])
+    assert_close(trace['image'], fetching_model.swap(structure_from=[a, b], appearance_from=[b, a]))
+    assert trace['place'].shape == (2, *SIZE, 2) and trace['fetched'].shape == (2, *SIZE, 3)
+    for name in ('mask', 'trust'):
+      assert trace[name].shape == (2, *SIZE) and 0 <= trace[name].min() and trace[name].max() <= 1
+    # Where nothing is generated, the structure image is left.
+    kept = trace['mask'] < 1e-3
+    assert_close(trace['image'][kept], fetching_model.pixels([a, b])[kept])
+
+  def test_several_images_of_one_person_dress_every_structure(self, fetching_model, images):
+    model, (a, b, c) = fetching_model, images[:3]
+    together = model.swap(structure_from=[a, b, c], appearance_from=[b, c], one_person=True)
+    assert together.shape == (3, *SIZE, 3)
+    alone = model.swap(structure_from=[a, b, c], appearance_from=c)
+    assert_close(model.swap(structure_from=[a, b, c], appearance_from=c, one_person=True), alone)
+    assert_close(model.swap(structure_from=[a, b, c], appearance_from=[c, c], one_person=True), alone)
+    assert not np.array_equal(together, alone)
+
+  def test_another_design_cannot_be_traced(self, model, images):
+    with pytest.raises(UserError, match='correspondence'):
+      model.trace(structure_from=images[:1], appearance_from=images[1:2])
+
+  def test_numbers_of_traced_images_must_be_equal(self, fetching_model, images):
+    with pytest.raises(UserError, match='equal'):
+      fetching_model.trace(structure_from=images[:1], appearance_from=images[:2])
+
+
+def test_appearance_codes_of_one_person_are_averaged(model, images):
+  a, b, c = images[:3]
+  together = model.swap(structure_from=[a, b], appearance_from=[b, c], one_person=True)
+  code = np.repeat(model.appearance_code([b, c]).mean(axis=0, keepdims=True), 2, axis=0)
+  assert_close(together, model.decode(model.structure_code([a, b]), code))
 
 
 def test_ranking_equals_that_of_evaluation(tiny_run, model, images):

@@ -27,6 +27,15 @@ def tiny_config():
   return config
 
 
+def correspondence_config():
+  """Like `tiny_config`, with the other design of the generator."""
+  config = tiny_config()
+  config.generator.design = 'correspondence'
+  config.correspondence.update(attention_stride=2, shape_width=4, descriptor_size=4)
+  config.correspondence.update(refinement_width=6, num_res_blocks=1, style_width=4)
+  return config
+
+
 def frozen(config):
   """A ConfigDict as the code under test takes it."""
   return Config.from_mapping(config)

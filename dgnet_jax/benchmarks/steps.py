@@ -86,7 +86,7 @@ def benchmark_steps(config: Config, *, people: int, steps: int, rounds: int) -> 
   print(f'{height}x{width}, {people} identities, {jax.device_count()} {jax.default_backend()}')
   batches = _RandomBatches(config, people, mesh)
   _compare(_teacher_program(config, people, batches, mesh), mesh, steps=steps, rounds=rounds)
-  for start in (0, *phase_boundaries(config.ramps, config.num_steps)):
+  for start in (0, *phase_boundaries(config.ramps, config.num_steps, config.optimizer.generator_steps)):
     _compare(_dgnet_program(config, people, batches, mesh, start), mesh, steps=steps, rounds=rounds)
 
 
@@ -108,7 +108,7 @@ def _dgnet_program(
 ) -> _Program:
   """Returns the step of the phase that begins at step `start`."""
   context, batch_size = make_step_context(config, people), config.batch_size
-  active = active_terms(config.ramps, start)
+  active = active_terms(config.ramps, start, config.optimizer.generator_steps)
   needs_ground_truth = active.teaching and config.teaching.images == 'ground_truth'
   pixels = PixelBatch(
     image=batches.images(batch_size, 2),

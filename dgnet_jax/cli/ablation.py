@@ -8,7 +8,7 @@ from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import apply_overrides, find_config_file, run_config_file
 from dgnet_jax.config.validation import validate
 
-PER_CELL = ('seed', 'joint', 'teaching.images')  # fields in which the cells differ
+PER_CELL = ('seed', 'joint', 'teaching.images', 'generator.design')  # fields in which the cells differ
 DETAILS = """Trains and evaluates DG-Net, and the same re-id network on real images only, with every seed, and
 compares them with each other and with the teacher. Runs only the cells that are missing.
 """
@@ -16,6 +16,7 @@ EPILOG = """examples:
   dgnet ablation --out=runs/ablation
   dgnet ablation --out=runs/ablation --seeds 0 1 2 3 4      # two more seeds
   dgnet ablation --out=runs/ablation --bound                # also what perfect images would give
+  dgnet ablation --out=runs/ablation --release              # also the generator of the release
   dgnet ablation --out=runs/more --setting=more_cameras     # four to six cameras per person, not three
   dgnet ablation --out=runs/large --setting=large           # for a GPU
 
@@ -29,19 +30,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--seeds', type=at_least(0), nargs='+', default=[0, 1, 2], help='default: 0 1 2')
   parser.add_argument('--setting', choices=settings, default='small', help='of configs/ablation.py (default: small)')
   parser.add_argument(
+    '--release', action='store_true', help="also train DG-Net with the generator of the release's design and settings"
+  )
+  parser.add_argument(
     '--bound', action='store_true', help='also train on the rendered ground truth in place of generated images'
   )
 
 
 def run(options: argparse.Namespace) -> None:
-  config = run_config_file(find_config_file('ablation')).get_config(options.setting)
+  settings = run_config_file(find_config_file('ablation'))
+  config, release = settings.get_config(options.setting), settings.get_config(options.setting, release=True)
   problems = [*options.problems]
   problems += [f'{name}: the cells differ in it, so it cannot be set' for name in PER_CELL if name in options.overrides]
   problems += apply_overrides(config, options.overrides)
   base = validate(config, problems)
+  apply_overrides(release, options.overrides)  # it has the same fields, and so the same problems
   from dgnet_jax.reports.ablation import run_all
 
-  run_all(base, options.out, options.seeds, with_ground_truth=options.bound)
+  run_all(
+    base,
+    options.out,
+    options.seeds,
+    release=validate(release) if options.release else None,
+    with_ground_truth=options.bound,
+  )
 
 
 COMMAND = Command(

@@ -31,6 +31,7 @@ EPILOG = """examples:
   dgnet figures pairs --workdir=runs/market --out=pairs.png
   dgnet figures interpolate --workdir=runs/market --out=interpolation.png            # and interpolation.gif
   dgnet figures appearances --workdir=runs/market --out=appearances.png --count=24
+  dgnet figures fetched --workdir=runs/synthetic --out=fetched.png
   dgnet figures ranked --workdir=runs/market --out=ranked.png
   dgnet figures attention --workdir=runs/market --out=attention.png
   dgnet figures curves --workdir=runs/market --out=curves.pdf
@@ -56,6 +57,7 @@ FIGURES = {
   'pairs': Figure('pairs of people, each also in the clothes of the other', SWAPPED, 8, 'pairs'),
   'interpolate': Figure('from one appearance or structure to another', SWAPPED, 2, 'rows of each kind'),
   'appearances': Figure('one structure with many appearances', SWAPPED, 16),
+  'fetched': Figure('where each pixel came from (design correspondence)', SWAPPED, 8, 'pairs'),
   'ranked': Figure('queries with their most similar images, matches framed green', ('queries', 'gallery'), 8),
   'attention': Figure('where the embedding responds', ('images',), 8),
   'curves': Figure('losses, their weights and learning rates during training'),
@@ -151,7 +153,7 @@ def _draw_ranked(model: 'Model', data: RunImages, named: Named, options: argpars
 
 
 def _draw_sheet(model: 'Model', data: RunImages, named: Named, options: argparse.Namespace) -> 'Pixels':
-  """Draws one of the figures swap, pairs, appearances and attention."""
+  """Draws one of the figures swap, pairs, fetched, appearances and attention."""
   from dgnet_jax.data.image_lists import ImageList
   from dgnet_jax.reports import figures
 
@@ -160,12 +162,13 @@ def _draw_sheet(model: 'Model', data: RunImages, named: Named, options: argparse
   structures, appearances = named['structures'], named['appearances']
   if options.figure == 'swap':
     return figures.swap(model, structures or data.people(1)[0], appearances or data.people(1)[0])
-  if options.figure == 'pairs':
+  if options.figure in ('pairs', 'fetched'):
     if structures is None and appearances is None:
       structures, appearances = data.people(2)
     if structures is None or appearances is None or len(structures) != len(appearances):
-      raise UserError('pairs takes as many --structures as --appearances, or neither')
-    return figures.pairs(model, structures, appearances)
+      raise UserError(f'{options.figure} takes as many --structures as --appearances, or neither')
+    draw = figures.pairs if options.figure == 'pairs' else figures.fetched
+    return draw(model, structures, appearances)
   if structures is not None and len(structures) > 1:
     raise UserError(f'appearances takes one image of --structures, not {len(structures)}')
   if structures is None or appearances is None:

@@ -67,6 +67,9 @@ def _add_structure_and_appearance(parser: argparse.ArgumentParser) -> None:
     '--structure', required=True, metavar='IMAGE', nargs='+', help='gives pose, position and background'
   )
   parser.add_argument('--appearance', required=True, metavar='IMAGE', nargs='+', help='gives the clothes')
+  parser.add_argument(
+    '--one-person', action='store_true', help='the appearances show one person, whose clothes they give together'
+  )
   parser.add_argument('--out', required=True, metavar='PATH', help='a file or a folder')
 
 
@@ -77,7 +80,7 @@ def _swap(options: argparse.Namespace) -> None:
 
   structures = as_image_list(options.structure, 'structures')
   appearances = as_image_list(options.appearance, 'appearances')
-  count = max(len(structures), len(appearances))
+  count = len(structures) if options.one_person else max(len(structures), len(appearances))
   if pathlib.Path(options.out).suffix:
     check_output(options.out, IMAGES)
     if count > 1:
@@ -90,7 +93,9 @@ def _swap(options: argparse.Namespace) -> None:
     paths = _numbered(
       options.out, [f'{appearance}_in_{structure}' for structure, appearance in zip(*stems, strict=True)]
     )
-  generated = _load(options).iter_swap(structure_from=structures, appearance_from=appearances)
+  generated = _load(options).iter_swap(
+    structure_from=structures, appearance_from=appearances, one_person=options.one_person
+  )
   for path, image in zip(paths, generated, strict=True):
     save_image(path, image)
   logger.info(f'{count} image{"s" if count > 1 else ""}: {options.out}')
@@ -209,6 +214,7 @@ The file has the columns path and embedding. The dot product of two embeddings i
     epilog="""examples:
   dgnet swap runs/market --structure=anna.jpg --appearance=ben.jpg --out=anna_in_bens_clothes.png
   dgnet swap runs/market --structure=anna.jpg --appearance clothes/ --out=anna_dressed_up/
+  dgnet swap runs/market --structure=anna.jpg --appearance ben_front.jpg ben_back.jpg --one-person --out=anna.png
 
 The numbers of structures and appearances must be equal, or one of them 1. Several images are written to a folder.
 """,

@@ -12,6 +12,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
   'data.layout': tuple(LAYOUTS),
   'data.boxes': BOXES,
   'data.loader': ('tfdata', 'threads', 'memory'),
+  'generator.design': ('adain', 'correspondence'),
   'structure_encoder.input': ('gray', 'edge'),
   'generator.activation': ACTIVATIONS,
   'generator.padding': ('reflect', 'zero'),
@@ -24,6 +25,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
   'discriminator.padding': ('reflect', 'zero'),
   'discriminator.non_local': (0, 1, 2),
   'optimizer.schedule': ('multistep', 'step', 'constant'),
+  'optimizer.gan_schedule': ('as_reid', 'cosine'),
   'reid.style': ('AB', 'normal', 'PCB'),
   'reid.last_stride': (1, 2),
   'reid.pool': ('max', 'avg'),
@@ -51,6 +53,9 @@ POSITIVE = {
   *('num_steps', 'data.image_size_hw', 'data.prefetch_batches', 'data.decode_threads'),
   'data.synthetic.image_size_hw',
   *('structure_encoder.width', 'structure_encoder.dilations', 'decoder.num_res_blocks', 'decoder.mlp_width'),
+  *('correspondence.shape_width', 'correspondence.descriptor_size', 'correspondence.relighting_width'),
+  'correspondence.refinement_width',
+  *('correspondence.num_res_blocks', 'correspondence.style_width'),
   *('discriminator.width', 'discriminator.num_scales'),
   *('reid.stage_sizes', 'reid.width', 'reid.num_parts', 'reid.head_width'),
   *('optimizer.generator_learning_rate', 'optimizer.discriminator_learning_rate', 'optimizer.reid_learning_rate'),
@@ -94,6 +99,20 @@ def _can_train_without_generator(config: Config) -> str:
   return 'False needs reid.style AB and reid.detach_code: otherwise the generator trains the code'
 
 
+@_rule('optimizer.generator_steps', 'reid.style', 'reid.detach_code')
+def _generator_can_stop(config: Config) -> str:
+  if not config.optimizer.generator_steps or (config.reid.style == 'AB' and config.reid.detach_code):
+    return ''
+  return 'must be 0 unless reid.style is AB with reid.detach_code: otherwise the generator trains the code'
+
+
+@_rule('optimizer.gan_schedule', 'optimizer.generator_steps')
+def _cosine_has_an_end(config: Config) -> str:
+  if config.optimizer.gan_schedule != 'cosine' or config.optimizer.generator_steps:
+    return ''
+  return 'cosine needs optimizer.generator_steps, the step at which it ends'
+
+
 @_rule('teaching.images', 'data.layout', 'joint')
 def _ground_truth_is_available(config: Config) -> str:
   if config.teaching.images == 'generated' or (config.data.layout == 'synthetic' and not config.joint):
@@ -113,6 +132,31 @@ def _dilations_fit(config: Config) -> str:
   if largest < quarter:
     return ''
   return f'{largest} must be below a quarter of height and width, here {quarter}, for reflect padding'
+
+
+@_rule(
+  'generator.design',
+  'structure_encoder.input',
+  'generator.non_local_residual',
+  'correspondence.attention_stride',
+  'data.image_size_hw',
+)
+def _correspondence_fits(config: Config) -> str:
+  if config.generator.design != 'correspondence':
+    return ''
+  if config.structure_encoder.input != 'gray':
+    return 'correspondence sees colour images and recolours them itself: leave structure_encoder.input at gray'
+  if config.generator.non_local_residual:
+    return 'correspondence has no non-local blocks: leave generator.non_local_residual at False'
+  stride, size = config.correspondence.attention_stride, config.data.image_size_hw
+  if stride < 2 or stride & (stride - 1):
+    return f'correspondence.attention_stride={stride} must be a power of 2 from 2'
+  if any(pixels % (4 * stride) or pixels < 8 * stride for pixels in size):
+    return (
+      f'correspondence needs a height and a width that are multiples of {4 * stride} from {8 * stride} for '
+      f'correspondence.attention_stride={stride}, not {size}'
+    )
+  return ''
 
 
 @_rule('discriminator.num_scales', 'discriminator.gan_type', 'data.image_size_hw')

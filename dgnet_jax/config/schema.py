@@ -1,4 +1,5 @@
-"""Every setting: its type, its default (the release's value) and what it does. One frozen dataclass per section.
+"""Every setting: its type, its default (the release's value) and what it does. One frozen dataclass per section; those
+of the networks are in network_schema.py.
 
 Config files and command-line overrides work on an `ml_collections.ConfigDict` with the same fields
 (`config.defaults.default_config`); everything else takes the section that it reads. Nothing heavy is imported here, so
@@ -8,6 +9,15 @@ that a config can be validated before JAX is imported.
 from collections.abc import Mapping
 import dataclasses
 from typing import Any, TypeVar
+
+from dgnet_jax.config.network_schema import (
+  CorrespondenceConfig,
+  DecoderConfig,
+  DiscriminatorConfig,
+  GeneratorConfig,
+  ReidConfig,
+  StructureEncoderConfig,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,88 +67,14 @@ class AugmentConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneratorConfig:
-  """What the structure encoder and the decoder have in common."""
-
-  activation: str = 'leaky_relu'  # leaky_relu (slope 0.2), relu, prelu, selu or tanh
-  padding: str = 'reflect'  # reflect or zero
-  non_local_residual: bool = False  # a non-local block at the end of every residual block
-
-
-@dataclasses.dataclass(frozen=True)
-class StructureEncoderConfig:
-  """E_s, the structure encoder."""
-
-  input: str = 'gray'  # gray (mean of the channels) or edge (Canny; passes no gradient to the image)
-  # Standard deviation of the noise added to edges (-0.5, 0.5) in training; no golden covers it.
-  edge_noise: float = 0.1
-  width: int = 16  # channels of the first layer; the structure code has 8 times as many
-  num_res_blocks: int = 4  # residual blocks at a quarter of the image size
-  dilations: tuple[int, ...] = (3, 6, 9)  # ASPP; the largest must be below a quarter of height and width
-  tanh: bool = False  # bound the structure code to (-1, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-  """G, the decoder."""
-
-  num_res_blocks: int = 4  # AdaIN residual blocks; each takes its own slice of the appearance code
-  mlp_width: int = 512  # hidden units of the MLPs that predict the AdaIN parameters
-  mlp_norm: str = 'none'  # none or instance: normalizes the hidden units of each example
-  # Residual blocks: basic (AdaIN of the convolution), or AdaIN as an adapter whose output is added to the convolution
-  # before an instance norm: series (applied to the convolution) or parallel (applied to the layer's input).
-  block: str = 'basic'
-  non_local: int = 0  # non-local blocks: 1 after the residual blocks
-
-
-@dataclasses.dataclass(frozen=True)
-class DiscriminatorConfig:
-  """D, the discriminator."""
-
-  # lsgan, nsgan (cross-entropy) or wgan (one critic of the full image, 64x64 or larger; of the fields below it
-  # reads only width, activation, padding and r1_weight).
-  gan_type: str = 'lsgan'
-  width: int = 32  # channels of the first layers; doubled after the last stride
-  num_scales: int = 3  # image sizes judged: full, half, quarter
-  num_res_blocks: int = 4  # residual blocks per scale
-  norm: str = 'none'  # none, instance, layer or batch (always with batch statistics)
-  activation: str = 'leaky_relu'  # as generator.activation
-  padding: str = 'reflect'  # reflect or zero
-  non_local: int = 0  # non-local blocks: 1 after the residual blocks, 2 before them as well
-  r1_weight: float = 0.01  # weight of the squared gradient norm on real images (release: LAMBDA)
-
-
-@dataclasses.dataclass(frozen=True)
-class ReidConfig:
-  """E_a, the re-id backbone, which is also the appearance encoder, with its heads."""
-
-  # AB (primary and fine-grained head, code detached), normal (primary head; the generator's losses train the code; in
-  # the release with last_stride 2) or PCB (one head per part, code as in normal; in the release with pool avg and
-  # head_width 256).
-  style: str = 'AB'
-  # Style AB: stop the generator's gradients at the appearance code; False lets them through, as the paper reads.
-  detach_code: bool = True
-  normalize_code: bool = False  # divide the code by its norm (release: norm_id); style normal only
-  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck blocks per stage; the default is ResNet-50
-  # Initial weights: a torchvision ResNet (.pth or .safetensors), 'teacher' (the teacher's backbone), or '' for random.
-  pretrained: str = ''
-  width: int = 64  # channels of the stem; the last stage has 32 times as many
-  last_stride: int = 1  # stride of the last stage (release: ID_stride)
-  pool: str = 'max'  # max or avg: pooling of the stripes and of the heads' input
-  num_parts: int = 4  # horizontal stripes in the appearance code
-  head_width: int = 512  # units of each head's bottleneck, half of the embedding
-  primary_dropout: float = 0.5  # before the primary classifier (the release's PCB has 1, so it learns nothing)
-  fine_dropout: float = 0.75  # before the fine-grained classifier; style AB only
-  input_scale: int = 0  # upsampling of the re-id input; 0 is the release's rule: 2 up to height 128, else 1
-  batch_norm_group: int = 8  # images that share BatchNorm statistics within one call; 0: the whole batch
-
-
-@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
   """The three optimizers and their learning rates."""
 
   generator_learning_rate: float = 1e-4  # Adam; structure encoder and decoder
   discriminator_learning_rate: float = 1e-4  # Adam
+  # Generator and discriminator are trained in so many steps; in those that follow only the re-id network is, also from
+  # images of the generator as it is then. 0: in all steps, as in the release.
+  generator_steps: int = 0
   adam_betas: tuple[float, float] = (0.0, 0.999)  # of both Adam optimizers (release: beta1, beta2)
   reid_learning_rate: float = 0.002  # SGD with Nesterov momentum; backbone (release: lr2)
   head_multiplier: float = 10.0  # learning rate of the heads relative to the backbone's
@@ -147,8 +83,11 @@ class OptimizerConfig:
   # multistep (drops at decay_steps and at 1.5 and 1.75 times it), step (drops at every multiple of decay_steps) or
   # constant (release: lr_policy, whose `constant` crashes there).
   schedule: str = 'multistep'
+  # Of both Adam rates: as_reid (the schedule above), or cosine (from the rate to gan_decay times it, over
+  # generator_steps).
+  gan_schedule: str = 'as_reid'
   decay_steps: int = 60_000  # the first drop (release: step_size)
-  gan_decay: float = 0.1  # factor of both Adam rates at each drop (release: gamma)
+  gan_decay: float = 0.1  # factor of both Adam rates at each drop, or at the end of the cosine (release: gamma)
   reid_decay: float = 0.1  # factor of the SGD rates at each drop (release: gamma2)
 
 
@@ -162,6 +101,12 @@ class WeightsConfig:
   cross_identity: float = 0.5  # identification of cross images by their appearance donor (release: recon_id_w)
   identity: float = 1.0  # identification of real images (release: id_w)
   positive_identity: float = 1.0  # identification of their positives (release: pid_w)
+  # Design correspondence only. There, nothing is rebuilt from the codes of the same image (self_reconstruction): cells
+  # of a moved copy are matched with the image instead.
+  matching: float = 0.5  # cross-entropy of attention at the known places of the moved copy
+  fetched: float = 2.0  # L1 of the fetched pixels alone, inside the mask
+  erasure: float = 1.0  # the teacher must not recognize the person outside the mask
+  mask_area: float = 0.1  # mean of the mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,6 +249,7 @@ class Config:
   generator: GeneratorConfig = GeneratorConfig()
   structure_encoder: StructureEncoderConfig = StructureEncoderConfig()
   decoder: DecoderConfig = DecoderConfig()
+  correspondence: CorrespondenceConfig = CorrespondenceConfig()
   discriminator: DiscriminatorConfig = DiscriminatorConfig()
   reid: ReidConfig = ReidConfig()
   optimizer: OptimizerConfig = OptimizerConfig()

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from dgnet_jax.models.generators import CorrespondenceGenerator, Trace
 from dgnet_jax.models.networks import Networks
 from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.pixels import enlarge
@@ -89,8 +90,40 @@ def swap(
     f[..., H, W, 3], normalized but not clipped.
   """
   structure_code = networks.encode_structure(generator_params, structure_from)
-  appearance_code = networks.encode_appearance(reid_params, reid_stats, appearance_from).code
+  appearance = networks.encode_appearance(reid_params, reid_stats, appearance_from).code
+  appearance_code = networks.appearance_code(generator_params, appearance_from, appearance)
   return networks.decode(generator_params, structure_code, appearance_code)
+
+
+def trace(
+  networks: Networks,
+  generator_params: Params,
+  reid_params: Params,
+  reid_stats: Params,
+  *,
+  structure_from: Array,
+  appearance_from: Array,
+) -> Trace:
+  """Like `swap`, with where the pixels come from; design correspondence only.
+
+  Args:
+    networks: from `make_networks`.
+    generator_params: parameters of the generator.
+    reid_params: parameters of the appearance encoder.
+    reid_stats: its running statistics.
+    structure_from: f[N, H, W, 3], normalized.
+    appearance_from: f[N, H, W, 3], normalized.
+
+  Raises:
+    ValueError: the generator has another design.
+  """
+  generator = networks.generator
+  if not isinstance(generator, CorrespondenceGenerator):
+    raise ValueError(f'{type(generator).__name__} fetches no pixels')
+  structure_code = networks.encode_structure(generator_params, structure_from)
+  appearance = networks.encode_appearance(reid_params, reid_stats, appearance_from).code
+  appearance_code = networks.appearance_code(generator_params, appearance_from, appearance)
+  return generator.trace(generator_params, structure_code, appearance_code)
 
 
 def _unit(x: Array) -> Array:

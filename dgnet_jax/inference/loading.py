@@ -46,6 +46,7 @@ def restore_predictor(
   """
   if checkpoints.latest_step() is None:
     raise UserError(f'{checkpoints.folder}: no checkpoint of DG-Net; `dgnet train` writes one')
+  checkpoints.require_design(config, step)
   mesh = make_mesh(jax.local_devices())
   num_identities = checkpoints.num_identities(step)
   networks = make_networks(config, num_identities)

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dgnet_jax.data.lazy_images import ImageSequence
@@ -41,8 +42,9 @@ def _encode_structure(networks: Networks, generator: Params, pixels: Array) -> C
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode_appearance(networks: Networks, reid: Params, reid_stats: Params, pixels: Array) -> Codes:
-  return networks.encode_appearance(reid, reid_stats, normalize(pixels)).code
+def _encode_appearance(networks: Networks, generator: Params, reid: Params, reid_stats: Params, pixels: Array) -> Codes:
+  image = normalize(pixels)
+  return networks.appearance_code(generator, image, networks.encode_appearance(reid, reid_stats, image).code)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -56,6 +58,16 @@ def _swap(
 ) -> Array:
   sources = {'structure_from': normalize(structures), 'appearance_from': normalize(appearances)}
   return denormalize(functions.swap(networks, generator, reid, reid_stats, **sources))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _trace(
+  networks: Networks, generator: Params, reid: Params, reid_stats: Params, structures: Array, appearances: Array
+) -> dict[str, Array]:
+  sources = {'structure_from': normalize(structures), 'appearance_from': normalize(appearances)}
+  trace = functions.trace(networks, generator, reid, reid_stats, **sources)
+  images = {'image': denormalize(trace.image), 'fetched': denormalize(trace.fetched)}
+  return images | {'mask': trace.mask[..., 0], 'trust': trace.trust[..., 0], 'place': trace.place[:, 0]}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,13 +138,50 @@ class Predictor:
     function = self._batched(_swap, self.require_generator(), self.reid, self.reid_stats)
     return function.batches(structure_from, appearance_from, label=label)
 
+  def trace(self, *, structure_from: ImageSequence, appearance_from: ImageSequence) -> dict[str, np.ndarray]:
+    """Swaps as `swap` does, and says where the pixels come from; design correspondence only.
+
+    Args:
+      structure_from: u8[N, H, W, 3].
+      appearance_from: u8[N, H, W, 3].
+
+    Returns:
+      image: u8[N, H, W, 3], the result. mask: f32[N, H, W] in [0, 1], the part that was generated. place: f32[N, H, W,
+      2], where each pixel was fetched, (row, column) in pixels. fetched: u8[N, H, W, 3], the pixels from there. trust:
+      f32[N, H, W] in [0, 1], their share in what was generated.
+
+    Raises:
+      UserError: the run has no generator, or one of another design.
+    """
+    if not self.networks.generator.fetches:
+      raise UserError('only a generator of design correspondence fetches pixels; this run has generator.design=adain')
+    function = self._batched(_trace, self.require_generator(), self.reid, self.reid_stats)
+    result: dict[str, np.ndarray] = function(structure_from, appearance_from, label='tracing')
+    return result
+
   def structure_codes(self, images: ImageSequence) -> Codes:
     """Encodes the structure of images: a pytree of f32[N, ...]."""
     return self._batched(_encode_structure, self.require_generator())(images, label='encoding structures')
 
   def appearance_codes(self, images: ImageSequence) -> Codes:
     """Encodes the appearance of images: a pytree of f32[N, ...]."""
-    return self._batched(_encode_appearance, self.reid, self.reid_stats)(images, label='encoding appearances')
+    encode = self._batched(_encode_appearance, self.require_generator(), self.reid, self.reid_stats)
+    return encode(images, label='encoding appearances')
+
+  def join_donors(self, codes: Codes, weight: np.ndarray, *, compete: bool) -> Codes:
+    """Makes N appearance codes, each from the S codes of `codes`.
+
+    Args:
+      codes: from `appearance_codes`, of S images.
+      weight: f32[N, S], the shares of the images, at least 0; their sum is above 0 for each N.
+      compete: as in `Networks.join_donors`.
+
+    Returns:
+      Codes with the leading axis N.
+    """
+    repeated = jax.tree.map(lambda x: np.broadcast_to(x, (len(weight), *x.shape)), codes)
+    joined = self.networks.join_donors(repeated, jnp.asarray(weight, jnp.float32), compete=compete)
+    return jax.device_get(joined)
 
   def decode(self, structure_codes: Codes, appearance_codes: Codes) -> np.ndarray:
     """Generates images from codes.

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from dgnet_jax.config.schema import (
+from dgnet_jax.config.network_schema import (
   DecoderConfig,
   DiscriminatorConfig,
   GeneratorConfig,
   ReidConfig,
   StructureEncoderConfig,
-  TeacherConfig,
 )
+from dgnet_jax.config.schema import TeacherConfig
 
 Path = tuple[str, ...]
 

@@ -1,22 +1,22 @@
 """Builds the networks of a config."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 
-from dgnet_jax.config.schema import (
-  Config,
-  DecoderConfig,
-  DiscriminatorConfig,
-  GeneratorConfig,
-  ReidConfig,
-  StructureEncoderConfig,
-  TeacherConfig,
-)
+from dgnet_jax.config.network_schema import CorrespondenceConfig, DiscriminatorConfig, ReidConfig
+from dgnet_jax.config.schema import Config, TeacherConfig
 from dgnet_jax.models.appearance_encoder import AppearanceEncoder
 from dgnet_jax.models.decoder import Decoder
 from dgnet_jax.models.discriminator import Critic, PatchDiscriminator
+from dgnet_jax.models.fetching import Fetch
+from dgnet_jax.models.generators import AdainGenerator, CorrespondenceGenerator, Generator
 from dgnet_jax.models.networks import Networks
+from dgnet_jax.models.refinement import Refinement
+from dgnet_jax.models.relighting import Relighting
+from dgnet_jax.models.shape_encoder import ShapeEncoder
 from dgnet_jax.models.structure_encoder import StructureEncoder
 from dgnet_jax.models.teacher import TeacherCnn, TeacherNetwork
 
@@ -27,15 +27,12 @@ def make_networks(config: Config, num_identities: int) -> Networks:
   """Builds the networks of a config, for data with `num_identities` identities."""
   image_size_hw, dtype = config.data.image_size_hw, _layer_dtype(config.compute_dtype)
   return Networks(
-    structure_encoder=_make_structure_encoder(config.structure_encoder, config.generator, dtype),
-    decoder=_make_decoder(config.decoder, config.generator, dtype),
+    generator=_make_generator(config, dtype),
     discriminators=_make_discriminators(config.discriminator, dtype),
     appearance_encoder=_make_appearance_encoder(config.reid, num_identities, dtype),
     image_size_hw=image_size_hw,
     reid_scale=_input_scale(config.reid.input_scale, image_size_hw),
     batch_norm_group=config.reid.batch_norm_group,
-    structure_input=config.structure_encoder.input,
-    edge_noise=config.structure_encoder.edge_noise,
   )
 
 
@@ -56,21 +53,36 @@ def _layer_dtype(compute_dtype: str) -> jnp.dtype | None:
   return jnp.dtype(jnp.bfloat16) if compute_dtype == 'bfloat16' else None
 
 
-def _make_structure_encoder(
-  config: StructureEncoderConfig, generator: GeneratorConfig, dtype: jnp.dtype | None
-) -> StructureEncoder:
-  return StructureEncoder(
-    width=config.width,
-    num_res_blocks=config.num_res_blocks,
-    dilations=config.dilations,
-    tanh=config.tanh,
-    dtype=dtype,
-    **dataclasses.asdict(generator),
+def _make_generator(config: Config, dtype: jnp.dtype | None) -> Generator:
+  common: dict[str, Any] = dataclasses.asdict(config.generator) | {'dtype': dtype}
+  if common.pop('design') == 'correspondence':
+    common.pop('non_local_residual')
+    return _make_correspondence_generator(config.correspondence, common)
+  encoder = config.structure_encoder
+  return AdainGenerator(
+    structure_encoder=StructureEncoder(
+      width=encoder.width,
+      num_res_blocks=encoder.num_res_blocks,
+      dilations=encoder.dilations,
+      tanh=encoder.tanh,
+      **common,
+    ),
+    decoder=Decoder(**dataclasses.asdict(config.decoder), **common),
+    structure_input=encoder.input,
+    edge_noise=encoder.edge_noise,
   )
 
 
-def _make_decoder(config: DecoderConfig, generator: GeneratorConfig, dtype: jnp.dtype | None) -> Decoder:
-  return Decoder(dtype=dtype, **dataclasses.asdict(config), **dataclasses.asdict(generator))
+def _make_correspondence_generator(config: CorrespondenceConfig, common: Mapping[str, Any]) -> CorrespondenceGenerator:
+  options, common = common, {**common, 'attention_stride': config.attention_stride}
+  return CorrespondenceGenerator(
+    shape_encoder=ShapeEncoder(width=config.shape_width, descriptor_size=config.descriptor_size, **common),
+    relighting=Relighting(width=config.relighting_width, **options),
+    fetch=Fetch(width=config.shape_width, **common),
+    refinement=Refinement(
+      width=config.refinement_width, num_blocks=config.num_res_blocks, style_width=config.style_width, **common
+    ),
+  )
 
 
 def _make_discriminators(

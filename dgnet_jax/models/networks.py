@@ -7,7 +7,7 @@ axes, to arrays.
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -15,11 +15,9 @@ import jax.numpy as jnp
 
 from dgnet_jax.models.appearance_encoder import AppearanceEncoder
 from dgnet_jax.models.batch_norm import BatchNormMode
-from dgnet_jax.models.decoder import Decoder
 from dgnet_jax.models.discriminator import Critic, PatchDiscriminator
-from dgnet_jax.models.edges import to_edges
+from dgnet_jax.models.generators import Codes, Generator
 from dgnet_jax.models.pooling import average_pool
-from dgnet_jax.models.structure_encoder import StructureEncoder, to_gray
 from dgnet_jax.pixels import enlarge
 from dgnet_jax.types import AppearanceOutput, Array, Params
 
@@ -38,39 +36,27 @@ def _apply(module: nn.Module, params: Params, *inputs: Array) -> Array:
 class Networks:
   """The networks of DG-Net.
 
-  Generator parameters are {'structure_encoder', 'decoder'}, discriminator parameters {'scale_0', 'scale_1', ...}, and
-  re-id parameters {'backbone', 'primary_head', 'fine_head'} or the heads of another style. The re-id network's
-  BatchNorm statistics have the same structure.
+  Generator parameters are those of its design, discriminator parameters {'scale_0', 'scale_1', ...}, and re-id
+  parameters {'backbone', 'primary_head', 'fine_head'} or the heads of another style. The re-id network's BatchNorm
+  statistics have the same structure.
 
   Attributes:
     discriminators: one per image scale, finest first.
     image_size_hw: height and width of the generator's images, pixels.
     reid_scale: the re-id network's input is this many times larger.
     batch_norm_group: number of images that share BatchNorm statistics; 0 means all of a call.
-    structure_input: gray or edge.
-    edge_noise: standard deviation of the noise on edges.
   """
 
-  structure_encoder: StructureEncoder
-  decoder: Decoder
+  generator: Generator
   discriminators: tuple[PatchDiscriminator | Critic, ...]
   appearance_encoder: AppearanceEncoder
   image_size_hw: tuple[int, int]
   reid_scale: int
   batch_norm_group: int
-  structure_input: str = 'gray'
-  edge_noise: float = 0.0
 
   def init_generator(self, key: Array) -> Params:
-    """Initializes the parameters of the structure encoder and the decoder."""
-    encoder_key, decoder_key = jax.random.split(key)
-    height, width = self.image_size_hw
-    gray = jnp.zeros((1, height, width, 1))
-    encoder = jax.jit(self.structure_encoder.init)(encoder_key, gray)['params']
-    code = jax.eval_shape(self.structure_encoder.apply, {'params': encoder}, gray)
-    appearance = jnp.zeros((1, self.code_size))
-    decoder = jax.jit(self.decoder.init)(decoder_key, jnp.zeros(code.shape), appearance)['params']
-    return {'structure_encoder': encoder, 'decoder': decoder}
+    """Initializes the parameters of the generator."""
+    return self.generator.init(key, self.image_size_hw, self.code_size)
 
   def init_discriminator(self, key: Array) -> Params:
     """Initializes the parameters of the discriminators."""
@@ -103,34 +89,63 @@ class Networks:
     channels: int = 4 * reid.width * 2 ** (len(reid.stage_sizes) - 1)
     return reid.num_parts * channels
 
-  def encode_structure(self, params: Params, image: Array, noise_key: Array | None = None) -> Array:
-    """Encodes the structure of images, which are converted to gray or to edges first.
+  def encode_structure(self, params: Params, image: Array, key: Array | None = None) -> Codes:
+    """Encodes the structure of images.
 
     Args:
       params: parameters of the generator.
       image: f[..., H, W, 3], normalized.
-      noise_key: random key of the noise on edges; None means no noise.
+      key: random key of the variations in training: noise on edges (design adain) or colours (correspondence); None
+        means none.
 
     Returns:
-      Structure codes f[..., h, w, C].
+      Structure codes with leading axes `...`.
     """
-    flat = _flatten(image, 3)
-    if self.structure_input == 'gray':
-      encoder_input = to_gray(flat)
-    else:
-      encoder_input = to_edges(flat)
-      if noise_key is not None:
-        encoder_input += self.edge_noise * jax.random.normal(noise_key, encoder_input.shape, encoder_input.dtype)
-    code = _apply(self.structure_encoder, params['structure_encoder'], encoder_input)
-    return code.reshape(*image.shape[:-3], *code.shape[1:])
+    return _with_leading_axes(self.generator.encode_structure(params, _flatten(image, 3), key), image.shape[:-3])
 
-  def decode(self, params: Params, structure_code: Array, appearance_code: Array) -> Array:
+  def appearance_code(self, params: Params, image: Array, appearance: Array) -> Codes:
+    """Makes the appearance codes that the generator decodes.
+
+    Args:
+      params: parameters of the generator.
+      image: f[..., H, W, 3], normalized, of the appearance donors.
+      appearance: f[..., F], the re-id network's codes of the same images.
+
+    Returns:
+      Appearance codes with leading axes `...`.
+    """
+    structure = self.encode_structure(params, image) if self.generator.fetches else None
+    return self.dress(structure, appearance)
+
+  def dress(self, structure_code: Codes, appearance: Array) -> Codes:
+    """Like `appearance_code`, from the donors' structure codes, which only design correspondence looks at."""
+    lead = appearance.shape[:-1]
+    structure = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), structure_code)
+    return _with_leading_axes(self.generator.encode_appearance(structure, _flatten(appearance, 1)), lead)
+
+  def join_donors(self, codes: Codes, weight: Array, *, compete: bool) -> Codes:
+    """Makes one appearance code of the codes of several images.
+
+    Design adain averages the codes. Design correspondence keeps all images to fetch from.
+
+    Args:
+      codes: appearance codes with leading axes `..., S`, one donor each.
+      weight: f[..., S], at least 0, not all 0: the shares of the images.
+      compete: let images that match better have larger shares, pixel by pixel: for images of one person. Design adain
+        ignores it.
+
+    Returns:
+      Appearance codes with leading axes `...`.
+    """
+    return self.generator.join_donors(codes, weight, compete=compete)
+
+  def decode(self, params: Params, structure_code: Codes, appearance_code: Codes) -> Array:
     """Generates images.
 
     Args:
       params: parameters of the generator.
-      structure_code: f[..., h, w, C].
-      appearance_code: f[..., F], with the same leading axes.
+      structure_code: with leading axes `...`.
+      appearance_code: with the same leading axes.
 
     Returns:
       Images f[..., H, W, 3].
@@ -138,17 +153,19 @@ class Networks:
     Raises:
       ValueError: the leading axes differ.
     """
-    if structure_code.shape[:-3] != appearance_code.shape[:-1]:
-      raise ValueError(f'{structure_code.shape=} {appearance_code.shape=}: leading axes must be equal')
-    image = _apply(self.decoder, params['decoder'], _flatten(structure_code, 3), _flatten(appearance_code, 1))
-    return image.reshape(*structure_code.shape[:-3], *image.shape[1:])
+    lead = self.generator.leading_shape(structure_code)
+    if any(x.shape[: len(lead)] != lead for x in jax.tree.leaves(appearance_code)):
+      raise ValueError(f'the leading axes of the codes differ: {lead}, {jax.tree.map(jnp.shape, appearance_code)}')
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), (structure_code, appearance_code))
+    image = self.generator.decode(params, *flat)
+    return image.reshape(*lead, *image.shape[1:])
 
   def encode_appearance(self, params: Params, batch_stats: Params, image: Array) -> AppearanceOutput:
     """Encodes the appearance of images f[..., H, W, 3] at test time: running statistics, no dropout."""
     variables = {'params': params, 'batch_stats': batch_stats}
     flat = _flatten(enlarge(image, self.reid_scale), 3)
     output = self.appearance_encoder.apply(variables, flat, mode=BatchNormMode(), deterministic=True)
-    return _with_leading_axes(cast(AppearanceOutput, output), image.shape[:-3])
+    return cast(AppearanceOutput, _with_leading_axes(output, image.shape[:-3]))
 
   def feature_map(self, params: Params, batch_stats: Params, image: Array) -> Array:
     """Computes the re-id backbone's last feature map at test time: f[..., H, W, 3] -> f[..., h, w, C]."""
@@ -213,7 +230,6 @@ class Networks:
     return tuple(scores)
 
 
-def _with_leading_axes(output: AppearanceOutput, lead: tuple[int, ...]) -> AppearanceOutput:
+def _with_leading_axes(tree: Any, lead: tuple[int, ...]) -> Any:
   """Splits the first axis of every array into `lead`."""
-  unflattened: AppearanceOutput = jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), output)
-  return unflattened
+  return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), tree)

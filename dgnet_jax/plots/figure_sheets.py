@@ -49,6 +49,27 @@ def interpolation_sheet(
   return canvas.pixels()
 
 
+def place_colours(place: npt.NDArray[np.number]) -> Pixels:
+  """Gives every place in an image a colour: red to the right, green to the bottom, blue to the top left.
+
+  Args:
+    place: [..., H, W, 2], (row, column) in pixels of an image of the same size.
+
+  Returns:
+    u8[..., H, W, 3].
+  """
+  height, width = place.shape[-3:-1]
+  down, right = np.moveaxis(np.clip(place / [max(height - 1, 1), max(width - 1, 1)], 0, 1), -1, 0)
+  colours: Pixels = np.round(255 * np.stack([right, down, 1 - (down + right) / 2], axis=-1)).astype(np.uint8)
+  return colours
+
+
+def gray(share: Maps) -> Pixels:
+  """Shows shares [..., H, W] in [0, 1] as gray images u8[..., H, W, 3]."""
+  level: Pixels = np.round(255 * share).astype(np.uint8)
+  return np.repeat(level[..., None], 3, axis=-1)
+
+
 def appearances_sheet(structure: Pixels, appearances: Pixels, generated: Pixels, columns: int) -> Pixels:
   """Draws one structure with many appearances: rows of donors, with the generated images below them.
 

@@ -2,8 +2,9 @@
 
 A cell is one run: a kind and a seed. `joint` is DG-Net. `real` (joint=False) is the same re-id network with the same
 initial weights, steps, batches and augmentation, and both of its heads train on real images only; so the comparison
-does not credit joint training with a longer schedule or a second head. `ground_truth`, an optional upper bound, trains
-that network on the rendered ground truth in place of generated images: what a perfect generator would give.
+does not credit joint training with a longer schedule or a second head. `release`, optional, is DG-Net with the
+generator of the release's design and settings. `ground_truth`, an optional upper bound, trains the network of `real`
+on the rendered ground truth in place of generated images: what a perfect generator would give.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,14 +42,19 @@ IMAGE_HEADINGS = {
 }
 IMAGE_DIGITS = {'psnr': 2, 'ssim': 3, 'colour_error': 1, 'pattern_fidelity': 3}
 EMBEDDINGS = {'primary': 'primary', 'fine_grained': 'fine-grained', 'both': 'both'}
-KINDS = {'real': 'real images only', 'joint': 'DG-Net', 'ground_truth': 'ground-truth images'}
+KINDS = {
+  'real': 'real images only',
+  'joint': 'DG-Net',
+  'release': "DG-Net with the release's generator",
+  'ground_truth': 'ground-truth images',
+}
 # Row of the table -> the kind of cell and the embedding that it shows.
 ROWS = {'teacher': ('joint', 'teacher')}
 ROWS |= {f'{kind}, {label}': (key, name) for key, kind in KINDS.items() for name, label in EMBEDDINGS.items()}
 # Row -> the row that it is compared with, seed by seed: the same embedding, trained on real images only.
 BASELINES = {
   f'{KINDS[key]}, {label}': f'{KINDS["real"]}, {label}'
-  for key in ('joint', 'ground_truth')
+  for key in ('joint', 'release', 'ground_truth')
   for label in EMBEDDINGS.values()
 }
 
@@ -62,9 +68,8 @@ class Cell:
   workdir: pathlib.Path
 
 
-def cells(folder: pathlib.Path, seeds: Sequence[int], *, with_ground_truth: bool = False) -> list[Cell]:
-  """Lists the cells in the order in which they run: a seed's joint run trains the teacher of its other cells."""
-  kinds = ('joint', 'real', 'ground_truth') if with_ground_truth else ('joint', 'real')
+def cells(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] = ('joint', 'real')) -> list[Cell]:
+  """Lists the cells in the order in which they run: a seed's joint run, the first, trains the teacher of the others."""
   return [Cell(kind, seed, folder / f'{kind}_{seed}') for seed in seeds for kind in kinds]
 
 
@@ -77,8 +82,8 @@ def cell_config(base: Config, cell: Cell, folder: pathlib.Path) -> Config:
   config = unfrozen(base)
   config.seed = cell.seed
   config.data.root = config.data.root or str(folder / 'data')  # the same images for all cells
-  config.joint = cell.kind == 'joint'
-  if not config.joint:
+  config.joint = cell.kind in ('joint', 'release')
+  if cell.kind != 'joint':
     config.teacher.checkpoint = config.teacher.checkpoint or str(folder / f'joint_{cell.seed}' / 'teacher')
   if cell.kind == 'ground_truth':
     config.teaching.images = 'ground_truth'
@@ -101,6 +106,7 @@ def run_all(
   folder: pathlib.Path,
   seeds: Sequence[int],
   *,
+  release: Config | None = None,
   with_ground_truth: bool = False,
   run: Callable[[Config, Cell], None] = run_cell,
 ) -> dict[str, Any]:
@@ -110,6 +116,7 @@ def run_all(
     base: config of the joint runs.
     folder: folder for the results and the cells' work folders.
     seeds: distinct seeds.
+    release: config of the release cells; None runs none.
     with_ground_truth: also run the ground_truth cells; needs the built-in pedestrians.
     run: runs one cell.
 
@@ -122,15 +129,17 @@ def run_all(
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'seeds {" ".join(map(str, seeds))}: give at least one, and each only once')
   folder = folder.resolve()  # the cells' configs refer to the data and the teacher in it
-  all_cells = cells(folder, seeds, with_ground_truth=with_ground_truth)
-  configs = [cell_config(base, cell, folder) for cell in all_cells]
+  bases = {'joint': base, 'release': release, 'real': base, 'ground_truth': base if with_ground_truth else None}
+  kinds = [kind for kind, of_kind in bases.items() if of_kind]
+  all_cells = cells(folder, seeds, kinds)
+  configs = [cell_config(bases[cell.kind] or base, cell, folder) for cell in all_cells]
   done = [_is_done(config, cell) for config, cell in zip(configs, all_cells, strict=True)]
   for number, (config, cell, is_done) in enumerate(zip(configs, all_cells, done, strict=True), 1):
     title = f'cell {number}/{len(all_cells)}: {cell.kind}, seed {cell.seed}'
     logger.info(f'{title}: {"done, " if is_done else ""}in {cell.workdir}')
     if not is_done:
       run(config, cell)
-  summary = summarize(folder, seeds, with_ground_truth=with_ground_truth)
+  summary = summarize(folder, seeds, kinds)
   write_json(folder / 'ablation.json', summary)
   text = markdown(summary)
   with atomic_file(folder / 'ablation.md') as temporary:
@@ -157,21 +166,21 @@ def _is_done(config: Config, cell: Cell) -> bool:
   return path.exists() and bool(json.loads(path.read_text())['step'] == config.num_steps)
 
 
-def summarize(folder: pathlib.Path, seeds: Sequence[int], *, with_ground_truth: bool = False) -> dict[str, Any]:
+def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] = ('joint', 'real')) -> dict[str, Any]:
   """Collects the results of all cells.
 
   Args:
     folder: folder of the cells, all of which are done.
     seeds: seeds of the cells.
-    with_ground_truth: include the ground_truth cells.
+    kinds: of the cells.
 
   Returns:
     seeds. scores: row -> metric -> a fraction for each seed. gains: the same, minus the scores of the row's baseline
-    (`BASELINES`). images: kind -> group -> measure -> a number for each seed, from the `images` of
-    `reports.evaluation.evaluate`; without the values that a seed lacks, and empty on other data than the built-in
-    pedestrians.
+    (`BASELINES`). images: kind of cell that generates -> kind of image -> group -> measure -> a number for each seed,
+    from the `images` of `reports.evaluation.evaluate`; without the values that a seed lacks, and empty on other data
+    than the built-in pedestrians.
   """
-  all_cells = cells(folder, seeds, with_ground_truth=with_ground_truth)
+  all_cells = cells(folder, seeds, kinds)
   results = {(cell.kind, cell.seed): json.loads(_results_path(cell).read_text()) for cell in all_cells}
   scores = {
     row: {metric: [results[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
@@ -183,7 +192,11 @@ def summarize(folder: pathlib.Path, seeds: Sequence[int], *, with_ground_truth: 
     for row, baseline in BASELINES.items()
     if row in scores
   }
-  images = _merge_leaves([results['joint', seed].get('images', {}) for seed in seeds])
+  images = {
+    kind: _merge_leaves([results[kind, seed].get('images', {}) for seed in seeds])
+    for kind in kinds
+    if kind in ('joint', 'release')
+  }
   return {'seeds': list(seeds), 'scores': scores, 'gains': gains, 'images': images}
 
 
@@ -212,12 +225,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
   headings = [*METRICS.values(), *(f'{label}, gain over {KINDS["real"]}' for label in METRICS.values())]
   lines = _table(title, headings, rankings)
   images = {
-    f'{label}, {group}': [
+    f'{KINDS[cell_kind]}, {label}, {group}': [
       _mean_and_deviation(values[group][name], digits) if name in values[group] else ''
       for name, digits in IMAGE_DIGITS.items()
     ]
+    for cell_kind, by_kind in summary['images'].items()
     for kind, label in IMAGE_KINDS.items()
-    if (values := summary['images'].get(kind))
+    if (values := by_kind.get(kind))
     for group in ('plain', 'patterned')
     if group in values
   }

@@ -33,6 +33,26 @@ def pairs(model: Model, first: ImageList, second: ImageList) -> Pixels:
   return sheets.image_grid(rows)
 
 
+def fetched(model: Model, structures: ImageList, appearances: ImageList) -> Pixels:
+  """Draws where each pixel of N swaps came from; design correspondence only."""
+  trace = model.trace(structure_from=structures, appearance_from=appearances)
+  donors = model.pixels(appearances)
+  height, width = donors.shape[1:3]
+  own = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing='ij'), axis=-1)
+  return sheets.image_grid(
+    {
+      'structure': model.pixels(structures),
+      'clothes': donors,
+      'places in clothes': figure_sheets.place_colours(np.broadcast_to(own, (*donors.shape[:3], 2))),
+      'fetched from place': figure_sheets.place_colours(trace['place']),
+      'fetched pixels': trace['fetched'],
+      'trust in them': figure_sheets.gray(trace['trust']),
+      'mask': figure_sheets.gray(trace['mask']),
+      'result': trace['image'],
+    }
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class InterpolationRow:
   """A row of `interpolation`.

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dgnet_jax.config.schema import EvaluationConfig, ReidConfig
+from dgnet_jax.config.network_schema import ReidConfig
+from dgnet_jax.config.schema import EvaluationConfig
 from dgnet_jax.errors import UserError
 from dgnet_jax.evaluation import ranking
 from dgnet_jax.evaluation.embeddings import FINE_ONLY, Embeddings, pool_multi_query, weighted

@@ -4,13 +4,18 @@ import jax
 import jax.numpy as jnp
 
 from dgnet_jax.config.schema import AugmentConfig
+from dgnet_jax.models.warping import cell_centres, sample
 from dgnet_jax.pixels import enlarge, normalize
-from dgnet_jax.types import Array, PairBatch, PixelBatch
+from dgnet_jax.types import Array, MovedCopy, PairBatch, PixelBatch
 
 # The release's random erasing (fact 39).
 ERASED_AREA = (0.02, 0.4)  # fraction of the image
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height over width
 ERASING_TRIES = 100
+# Moved copies.
+SCALE = (0.8, 1.2)  # along each axis
+SHIFT = 0.15  # at most, fraction of the height or width
+SHEAR = 0.15  # at most, columns per row
 
 
 def flip_and_crop(pixels: Array, key: Array, *, flip_prob: float, crop_padding: int) -> Array:
@@ -139,3 +144,30 @@ def augment_singles(images: Array, key: Array, config: AugmentConfig, erasing_pr
   """
   geometry_key, erasing_key = jax.random.split(key)
   return _erased(_augmented(images, geometry_key, config), erasing_key, erasing_prob, reid_scale)
+
+
+def moved_copies(image: Array, key: Array) -> MovedCopy:
+  """Scales, shifts, shears and mirrors images at random; where every pixel comes from is known.
+
+  Args:
+    image: f[B, 2, H, W, 3].
+    key: random key; the draws are independent for each image.
+
+  Returns:
+    The copies; beyond the edges of the original they repeat its outermost pixels.
+  """
+  *lead, height, width, channels = image.shape
+  flat = image.reshape(-1, height, width, channels)
+  count, size = len(flat), jnp.array([height, width], image.dtype)
+  scale_key, shift_key, shear_key, mirror_key = jax.random.split(key, 4)
+  scale = jax.random.uniform(scale_key, (count, 1, 1, 2), image.dtype, *SCALE)
+  shift = jax.random.uniform(shift_key, (count, 1, 1, 2), image.dtype, -SHIFT, SHIFT) * size
+  shear = jax.random.uniform(shear_key, (count, 1, 1), image.dtype, -SHEAR, SHEAR)
+  mirror = jnp.where(jax.random.bernoulli(mirror_key, 0.5, (count, 1, 1)), -1, 1).astype(image.dtype)
+  centre = (size - 1) / 2
+  offset = cell_centres(height, width, 1).astype(image.dtype) - centre
+  columns = (offset[..., 1] + shear * offset[..., 0]) * mirror
+  rows = jnp.broadcast_to(offset[..., 0], columns.shape)
+  place = jnp.stack([rows, columns], axis=-1) * scale + shift + centre
+  copies = sample(flat, place)
+  return MovedCopy(copies.reshape(image.shape), place.reshape(*lead, height, width, 2))

@@ -163,6 +163,19 @@ class Checkpoints:
     assert error is not None  # there is at least one candidate
     raise error
 
+  def require_design(self, config: Config, step: int | None = None) -> None:
+    """Checks that a checkpoint, by default the newest intact one, has the generator that a config describes.
+
+    Raises:
+      UserError: the generator has another design, or no checkpoint can be read.
+    """
+    saved, configured = self.saved_config(step).get('generator', {}).get('design', 'adain'), config.generator.design
+    if saved != configured:
+      raise UserError(
+        f'{self.folder}: the generator of this run has generator.design={saved}, not {configured}; set '
+        f'--config.generator.design={saved}, or use another --workdir'
+      )
+
   def num_identities(self, step: int | None = None) -> int:
     """Returns the number of classes of the re-id network in the newest intact checkpoint, or in that of `step`.
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from dgnet_jax.data.sources.base import Source
+from dgnet_jax.models.generators import Codes
 from dgnet_jax.models.networks import Networks
 from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.plots.sheets import image_grid
@@ -40,16 +41,20 @@ def reconstruct(
   encode_structure = functools.partial(networks.encode_structure, generator_params)
   decode = functools.partial(networks.decode, generator_params)
 
-  def encode_appearance(x: Array) -> Array:
-    return networks.encode_appearance(reid_params, reid_stats, x).code
+  def encode_appearance(x: Array) -> Codes:
+    return networks.appearance_code(generator_params, x, networks.encode_appearance(reid_params, reid_stats, x).code)
 
   structure_code, appearance_code = encode_structure(image), encode_appearance(image)
-  cross = decode(structure_code, appearance_code[:, ::-1])
+
+  def swapped(code: Codes) -> Codes:
+    return jax.tree.map(lambda x: x[:, ::-1], code)
+
+  cross = decode(structure_code, swapped(appearance_code))
   return {
     'self_reconstruction': decode(structure_code, appearance_code),
     'positive_reconstruction': decode(structure_code, encode_appearance(positive)),
     'cross': cross,
-    'cycle_reconstruction': decode(encode_structure(cross), encode_appearance(cross)[:, ::-1]),
+    'cycle_reconstruction': decode(encode_structure(cross), swapped(encode_appearance(cross))),
   }
 
 

@@ -55,7 +55,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
 
   Raises:
     UserError: a batch size does not fit data or devices, a loss is not finite, pretrained weights are missing or do not
-      fit, or the run in `workdir` has another value of `joint`.
+      fit, or the run in `workdir` has another value of `joint` or another design of the generator.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   workdir = pathlib.Path(workdir)
@@ -101,6 +101,7 @@ def _initial_state(
       f'{checkpoints.folder} belongs to a run with joint={joint}, which cannot be resumed with joint={config.joint}; '
       'use another --workdir'
     )
+  checkpoints.require_design(config)
   state = checkpoints.restore(state)
   logger.info(f'resuming from step {int(state.step)} in {checkpoints.folder}')
   return state
@@ -133,7 +134,7 @@ def _batches(config: Config, index: DatasetIndex, source: Source, start: int) ->
     return batches
 
   def is_needed(step: int) -> bool:
-    return active_terms(config.ramps, step).teaching
+    return active_terms(config.ramps, step, config.optimizer.generator_steps).teaching
 
   renderer = GroundTruthRenderer(config.data, index.root, index.train.paths)
   return with_cross_ground_truth(batches, source.sampler, renderer, start_step=start, is_needed=is_needed)
@@ -147,7 +148,7 @@ def _take_step(
   compiled: set[ActiveTerms] = set()
 
   def take_step(state: TrainState, step: int) -> tuple[TrainState, Metrics]:
-    active = active_terms(config.ramps, step)
+    active = active_terms(config.ramps, step, config.optimizer.generator_steps)
     if active not in compiled:
       logger.info(f'step {step}: compiling for {_phase_name(active, config.joint)}')
       compiled.add(active)
@@ -159,6 +160,8 @@ def _take_step(
 def _phase_name(active: ActiveTerms, joint: bool) -> str:
   if not joint:
     return 'both heads' if active.teaching else 'the primary head'
+  if not active.generator:
+    return 'the re-id network alone, with the images of the trained generator'
   ramped = [name for name in ('codes', 'cycle', 'teaching') if getattr(active, name)]
   return f'ramped terms {", ".join(ramped)}' if ramped else 'the warm-up (no ramped terms)'
 

@@ -4,7 +4,7 @@ Terms are arrays f[B, 2], one number per example and stream. The stream's index 
 on cross images it is that of the appearance donor, for the structure code that of the structure donor (release fact 5).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any, TypeVar
 
@@ -17,9 +17,10 @@ from dgnet_jax.losses.distillation import soft_label_kl
 from dgnet_jax.losses.identity import fine_grained_cross_entropy, identity_cross_entropy
 from dgnet_jax.losses.reconstruction import l1_error
 from dgnet_jax.models.networks import Networks
-from dgnet_jax.pixels import enlarge
+from dgnet_jax.pixels import clipped, enlarge
+from dgnet_jax.training import correspondence_terms
 from dgnet_jax.training.forward import AppearanceCodes, Draws, Generated, frozen, taught_images
-from dgnet_jax.types import ActiveTerms, Array, PairBatch, Params
+from dgnet_jax.types import ActiveTerms, Array, PairBatch, Params, Teacher
 
 Terms = dict[str, Array]
 Tree = TypeVar('Tree')
@@ -39,6 +40,7 @@ class StepInputs:
     discriminator_params: already updated in this step.
     labels: f[B, 2, K], the teachers' labels by appearance donor; None if nothing is learned from cross images.
     draws: random draws of this step.
+    teachers: frozen; they judge what design correspondence leaves outside the mask.
   """
 
   batch: PairBatch
@@ -47,6 +49,7 @@ class StepInputs:
   discriminator_params: Params
   labels: Array | None
   draws: Draws
+  teachers: Sequence[Teacher] = ()
 
 
 def term_names(networks: Networks, active: ActiveTerms, *, taught: bool) -> tuple[str, ...]:
@@ -57,8 +60,8 @@ def term_names(networks: Networks, active: ActiveTerms, *, taught: bool) -> tupl
     active: which ramped terms count.
     taught: True if there are teacher labels for cross images.
   """
-  names = ['self_reconstruction', 'positive_reconstruction', 'adversarial', 'cross_identity']
-  names += ['identity', 'positive_identity']
+  names = ['positive_reconstruction', 'adversarial', 'cross_identity', 'identity', 'positive_identity']
+  names += correspondence_terms.NAMES if networks.generator.fetches else ['self_reconstruction']
   names += ['structure_code', 'appearance_code'] if active.codes else []
   names += ['cycle'] if active.cycle else []
   has_fine_head = networks.appearance_encoder.style == 'AB'
@@ -108,10 +111,10 @@ def _over_streams(networks: Networks, function: Callable[..., Tree], *images: Ar
 
 def _reconstruction_terms(generated: Generated, image: Array) -> Terms:
   l1 = per_stream(l1_error)
-  return {
-    'self_reconstruction': l1(generated.self_reconstruction, image),
-    'positive_reconstruction': l1(generated.positive_reconstruction, image),
-  }
+  terms = {'positive_reconstruction': l1(generated.positive_reconstruction, image)}
+  if generated.self_reconstruction is not None:
+    terms['self_reconstruction'] = l1(generated.self_reconstruction, image)
+  return terms
 
 
 def _adversarial_terms(
@@ -154,17 +157,23 @@ def _recovery_terms(
     """Returns `value`, with a gradient only if `flag` is True."""
     return jax.tree.map(lambda x: jnp.where(flag, x, frozen(x)), value)
 
-  # Either the encoder learns from detached images, or the images learn through a frozen encoder (fact 18).
-  train_encoder = inputs.draws.update_structure_encoder
-  encoder_params = {'structure_encoder': routed(train_encoder, generator_params['structure_encoder'])}
-  seen = routed(~train_encoder, generated.cross)
-  recovered_structure = networks.encode_structure(encoder_params, seen, inputs.draws.cross_edge_key)
+  if networks.generator.fetches:
+    # The way back: what is copied from the cross image is wrong exactly where clothes are. A gradient to that image
+    # would teach the generator to leave clothes as they are. The donor is a real image, the positive.
+    encoder_params, seen, appearance = generator_params, clipped(frozen(generated.cross)), generated.positive_appearance
+  else:
+    # Either the encoder learns from detached images, or the images learn through a frozen encoder (fact 18).
+    train_encoder = inputs.draws.update_structure_encoder
+    encoder_params = {'structure_encoder': routed(train_encoder, generator_params['structure_encoder'])}
+    seen, appearance = routed(~train_encoder, generated.cross), recovered.code
+  recovered_structure = networks.encode_structure(encoder_params, seen, inputs.draws.cross_structure_key)
   if active.codes:
-    terms['structure_code'] = per_stream(l1_error)(recovered_structure, generated.structure_code)
+    codes = map(networks.generator.comparable, (recovered_structure, generated.structure_code))
+    terms['structure_code'] = per_stream(l1_error)(*codes)
     # In style AB the recovered code is detached, so this term is only logged (fact 16).
     terms['appearance_code'] = per_stream(l1_error)(recovered.code, inputs.codes.image)
   if active.cycle:
-    cycle = networks.decode(generator_params, recovered_structure, recovered.code)
+    cycle = networks.decode(generator_params, recovered_structure, appearance)
     terms['cycle'] = per_stream(l1_error)(cycle, inputs.batch.image)
   return terms
 

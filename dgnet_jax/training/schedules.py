@@ -73,23 +73,33 @@ def loss_weights(
   return LossWeights(terms, before, after)
 
 
-def active_terms(ramps: RampsConfig, step: int) -> ActiveTerms:
-  """Returns which ramped terms count in a step: those whose weight is above 0 before its increment."""
+def active_terms(ramps: RampsConfig, step: int, generator_steps: int = 0) -> ActiveTerms:
+  """Returns what a step trains, and which ramped terms count: those whose weight is above 0 before its increment.
+
+  Args:
+    ramps: weights that grow.
+    step: iterations done before this one.
+    generator_steps: as in the optimizer's section of the config.
+  """
   active = {name: _ramp_after(ramp, step - 1) > 0 for name, ramp in ramps.by_name().items()}
+  generator = not 0 < generator_steps <= step
   return ActiveTerms(
-    codes=bool(active['structure_code'] or active['appearance_code']),
-    cycle=bool(active['cycle']),
+    generator=generator,
+    codes=generator and bool(active['structure_code'] or active['appearance_code']),
+    cycle=generator and bool(active['cycle']),
     teaching=bool(active['teaching']),
   )
 
 
-def phase_boundaries(ramps: RampsConfig, num_steps: int) -> list[int]:
+def phase_boundaries(ramps: RampsConfig, num_steps: int, generator_steps: int = 0) -> list[int]:
   """Returns the steps of a run, in order, at which the active terms change; each costs a compilation."""
   # A ramp first grows in start_step + 1, so its weight is above 0 before the increment of start_step + 2.
-  candidates = sorted({ramp.start_step + 2 for ramp in ramps.by_name().values()})
-  return [
-    step for step in candidates if 0 < step < num_steps and active_terms(ramps, step) != active_terms(ramps, step - 1)
-  ]
+  candidates = sorted({generator_steps} | {ramp.start_step + 2 for ramp in ramps.by_name().values()})
+
+  def active(step: int) -> ActiveTerms:
+    return active_terms(ramps, step, generator_steps)
+
+  return [step for step in candidates if 0 < step < num_steps and active(step) != active(step - 1)]
 
 
 def _num_drops(optimizer: OptimizerConfig, step: int | Array) -> int | Array:
@@ -109,11 +119,20 @@ def _num_drops(optimizer: OptimizerConfig, step: int | Array) -> int | Array:
   return sum((scheduler_step >= milestone) * 1 for milestone in milestones)
 
 
+def _cosine(optimizer: OptimizerConfig, step: int | Array) -> Number:
+  """Returns the factor of both Adam rates: half a cosine from 1 to `gan_decay` over `generator_steps`."""
+  xp = jnp if isinstance(step, jax.Array) else np
+  done = xp.clip(step / optimizer.generator_steps, 0, 1)
+  factor: Array = optimizer.gan_decay + (1 - optimizer.gan_decay) * (1 + xp.cos(np.pi * done)) / 2
+  return factor if isinstance(step, jax.Array) else float(factor)
+
+
 def learning_rates(optimizer: OptimizerConfig, step: int | Array) -> dict[str, Number]:
   """Returns the learning rates of one step.
 
   Schedule multistep drops at `decay_steps` and at 1.5 and 1.75 times it (milestones that coincide multiply), schedule
-  step at every multiple of `decay_steps`, both one step early, as in the release (fact 2).
+  step at every multiple of `decay_steps`, both one step early, as in the release (fact 2). The rates of generator and
+  discriminator may follow a cosine instead.
 
   Args:
     optimizer: rates and schedule.
@@ -123,9 +142,10 @@ def learning_rates(optimizer: OptimizerConfig, step: int | Array) -> dict[str, N
     The rates of 'generator', 'discriminator' and 'reid' (its backbone; the heads' are `head_multiplier` times it).
   """
   drops = _num_drops(optimizer, step)
+  gan_factor = _cosine(optimizer, step) if optimizer.gan_schedule == 'cosine' else optimizer.gan_decay**drops
   return {
-    'generator': optimizer.generator_learning_rate * optimizer.gan_decay**drops,
-    'discriminator': optimizer.discriminator_learning_rate * optimizer.gan_decay**drops,
+    'generator': optimizer.generator_learning_rate * gan_factor,
+    'discriminator': optimizer.discriminator_learning_rate * gan_factor,
     'reid': optimizer.reid_learning_rate * optimizer.reid_decay**drops,
   }
 

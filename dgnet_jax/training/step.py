@@ -21,7 +21,8 @@ from dgnet_jax.models.networks import Networks
 from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.sharding import replicated
 from dgnet_jax.training import objectives
-from dgnet_jax.training.augment import augment_pairs
+from dgnet_jax.training.augment import augment_pairs, moved_copies
+from dgnet_jax.training.correspondence_terms import correspondence_terms
 from dgnet_jax.training.forward import AppearanceCodes, Draws, Generated, appearance_codes, generate, taught_images
 from dgnet_jax.training.objectives import StepInputs, Terms, stream_means
 from dgnet_jax.training.optimizers import Optimizers, make_optimizers
@@ -89,7 +90,7 @@ def _forward(context: StepContext, state: TrainState, batch: PairBatch, draws: D
     return appearance_codes(networks, reid_params, state.reid.batch_stats, batch)
 
   def decode(generator_params: Params, codes: AppearanceCodes) -> Generated:
-    return generate(networks, generator_params, batch.image, codes, draws.edge_key)
+    return generate(networks, generator_params, batch, codes, draws.structure_key)
 
   codes, pull_back_codes, reid_stats = jax.vjp(encode, state.reid.params, has_aux=True)
   generated, pull_back_generated = jax.vjp(decode, state.generator.params, codes)
@@ -173,6 +174,10 @@ def _minimize(
     terms, reid_stats = objectives.generator_and_reid_terms(
       context.networks, losses, generated, generator, reid, inputs, active
     )
+    if generated.fetches is not None and inputs.batch.moved is not None:
+      terms |= correspondence_terms(
+        context.teacher_network, inputs.teachers, inputs.batch, inputs.batch.moved, generated.fetches
+      )
     return _weighted(terms, weights), (terms, reid_stats)
 
   gradient_fn = jax.value_and_grad(objective, argnums=(0, 1, 2), has_aux=True)
@@ -202,7 +207,7 @@ def update(
     teachers: frozen; their soft labels are averaged.
     batch: the augmented images.
     draws: random draws of this step.
-    active: `active_terms(config.ramps, step)`.
+    active: `active_terms(config.ramps, step, config.optimizer.generator_steps)`.
 
   Returns:
     The state after the iteration; the metrics, which are each unweighted term's mean over the batch per stream, f[2],
@@ -218,7 +223,7 @@ def update(
   )
   taught = active.teaching and (config.joint or config.teaching.images == 'ground_truth')
   labels = _labels(context, teachers, forward.generated, batch, draws) if taught else None
-  inputs = StepInputs(batch, forward.codes, forward.reid_stats, discriminator.params, labels, draws)
+  inputs = StepInputs(batch, forward.codes, forward.reid_stats, discriminator.params, labels, draws, teachers)
   # Exactly the terms of this phase, so that a missing one is an error.
   phase_weights = {name: weights[name] for name in objectives.term_names(networks, active, taught=taught)}
   minimized = _minimize(context, losses, phase_weights, state, forward, inputs, active)
@@ -242,15 +247,18 @@ def draw_step(context: StepContext, state: TrainState, pixels: PixelBatch) -> tu
   """Augments a batch and makes all other random draws of an iteration, from `fold_in(state.rng, state.step)`."""
   config = context.config
   keys = jax.random.split(jax.random.fold_in(state.rng, state.step), 6)
-  augment_key, encoder_key, dropout_key, teacher_key, edge_key, cross_edge_key = keys
+  augment_key, encoder_key, dropout_key, teacher_key, structure_key, cross_structure_key = keys
   draws = Draws(
     update_structure_encoder=jax.random.uniform(encoder_key) <= config.structure_encoder_update_prob,
     dropout_key=dropout_key,
     teacher_dropout_key=teacher_key if config.teaching.teacher_dropout else None,
-    edge_key=edge_key,
-    cross_edge_key=cross_edge_key,
+    structure_key=structure_key,
+    cross_structure_key=cross_structure_key,
   )
-  return augment_pairs(pixels, augment_key, config.augment, context.networks.reid_scale), draws
+  batch = augment_pairs(pixels, augment_key, config.augment, context.networks.reid_scale)
+  if context.networks.generator.fetches:
+    batch = dataclasses.replace(batch, moved=moved_copies(batch.image, jax.random.fold_in(augment_key, 0)))
+  return batch, draws
 
 
 def make_train_step(context: StepContext, mesh: jax.sharding.Mesh) -> TrainStep:
@@ -272,7 +280,7 @@ def make_train_step(context: StepContext, mesh: jax.sharding.Mesh) -> TrainStep:
   ) -> tuple[TrainState, Metrics]:
     batch, draws = draw_step(context, state, pixels)
     new_state, metrics, _ = update(context, state, teachers, batch, draws, active)
-    if not context.config.joint:
+    if not (context.config.joint and active.generator):
       # XLA computes only what an output depends on, so this step is the re-id part of the full one.
       new_state = dataclasses.replace(new_state, generator=state.generator, discriminator=state.discriminator)
       metrics = {name: value for name, value in metrics.items() if name in REID_TERMS}

@@ -8,8 +8,9 @@ import pytest
 from dgnet_jax.cli.figures import FIGURES
 from dgnet_jax.cli.main import main
 from dgnet_jax.reports import figures
+from tests.tiny_run import correspondence_config, frozen, save_checkpoint
 
-SHEETS = [name for name in FIGURES if name != 'curves']
+SHEETS = [name for name in FIGURES if name not in ('curves', 'fetched')]
 
 
 @pytest.fixture
@@ -109,3 +110,12 @@ def test_mistakes_are_reported(error_of, images, tmp_path):
   assert 'no such field' in error_of('swap', out, '--config.data.rot=x')
   assert 'metrics.jsonl: no such file' in error_of('curves', out)
   assert not list(tmp_path.iterdir())
+
+
+def test_fetched_pixels_are_drawn_for_design_correspondence_only(tiny_run, draw, error_of, images, tmp_path):
+  workdir = tmp_path / 'run'
+  save_checkpoint(frozen(correspondence_config()), workdir, num_identities=4, step=1)
+  named = ['--structures', *images[:2], '--appearances', *images[1:]]
+  main(['figures', 'fetched', f'--workdir={workdir}', f'--out={tmp_path / "fetched.png"}', *named])
+  assert min(size_of(tmp_path / 'fetched.png')) > 200
+  assert 'design' in error_of('fetched', tmp_path / 'no.png', *named)

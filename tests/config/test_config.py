@@ -82,6 +82,7 @@ class TestValidate:
       ('optimizer.adam_betas', (-0.5, 0.999), 'at least 0'),
       ('optimizer.adam_betas', ('a', 'b'), 'is not numbers like 0.0,0.999'),
       ('optimizer.schedule', 'cosine', 'multistep, step, constant'),
+      ('optimizer.gan_schedule', 'cosine', 'needs optimizer.generator_steps'),
       ('data.root', '', '--config.data.root'),
       ('data.layout', 'duke', 'must be one of csv, tfds, msmt17'),
       ('data.layout', 'tfds', 'tfdata reads files; use threads or memory'),
@@ -113,6 +114,29 @@ class TestValidate:
   def test_invalid_values_are_reported(self, config, field, value, words):
     loading.set_field(config, field, value)
     assert any(words in problem for problem in problems_of(config))
+
+  @pytest.mark.parametrize(
+    ('field', 'value', 'words'),
+    [
+      ('structure_encoder.input', 'edge', 'leave structure_encoder.input at gray'),
+      ('generator.non_local_residual', True, 'leave generator.non_local_residual at False'),
+      ('correspondence.attention_stride', 6, 'power of 2'),
+      ('correspondence.attention_stride', 1, 'power of 2'),
+      ('data.image_size_hw', (128, 48), 'multiples of 32 from 64'),
+    ],
+  )
+  def test_correspondence_refuses_what_it_cannot_do(self, config, field, value, words):
+    loading.set_field(config, field, value)
+    validate(config)  # the release's design has no problem with it
+    config.generator.design = 'correspondence'
+    (problem,) = problems_of(config)
+    assert problem.startswith('generator.design: ') and words in problem
+
+  def test_generator_that_trains_the_code_cannot_stop(self, config):
+    config.optimizer.generator_steps = 9
+    validate(config)
+    config.reid.detach_code = False
+    assert any('optimizer.generator_steps: must be 0' in problem for problem in problems_of(config))
 
   def test_wgan_needs_large_images(self, config):
     config.discriminator.update(gan_type='wgan', num_scales=9)
@@ -222,7 +246,19 @@ class TestOverrides:
       *('x', 'bach_size', 'seed', 'augment.flip_prob', 'data.root')
     ]
 
-  @pytest.mark.parametrize('name', ['market', 'duke', 'msmt17', 'cuhk03', 'veri'])
+  @pytest.mark.parametrize(
+    'name',
+    [
+      'market',
+      'duke',
+      'msmt17',
+      'cuhk03',
+      'veri',
+      'market_correspondence',
+      'duke_correspondence',
+      'msmt17_correspondence',
+    ],
+  )
   def test_public_data_sets_have_a_config(self, name):
     config = loading.load_config(name, {'data.root': 'somewhere'})
     assert LAYOUTS[config.data.layout].counts
@@ -245,7 +281,7 @@ class TestOverrides:
 
 class TestConfigFiles:
   def test_missing_file_lists_the_names(self):
-    with pytest.raises(UserError, match=r'did you mean market\?; .*cuhk03, duke, market'):
+    with pytest.raises(UserError, match=r'did you mean market\?; .*cuhk03, duke, .*market'):
       loading.read_config_file(CONFIGS / 'markt.py')
 
   def test_config_is_found_by_name(self, monkeypatch, tmp_path):

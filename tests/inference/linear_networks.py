@@ -32,6 +32,15 @@ class LinearNetworks:
     code = image.mean((-3, -2)) + batch_stats['mean']
     return AppearanceOutput(code, code, code, flat @ params['primary'], flat @ params['fine'])
 
+  def appearance_code(self, params, image, appearance):
+    return appearance
+
+  def join_donors(self, codes, weight, *, compete):
+    def mean(x):
+      return (x * weight.reshape(*weight.shape, *[1] * (x.ndim - weight.ndim))).sum(1)
+
+    return jax.tree.map(mean, codes)
+
   def decode(self, params, structure_code, appearance_code):
     return structure_code + params['appearance'] * appearance_code[..., None, None, :]
 

@@ -25,13 +25,13 @@ class FakeRun:
 
   def __call__(self, config, cell):
     self.ran.append((cell.kind, cell.seed, config))
-    extra = 0.01 * cell.seed + {'joint': 0, 'real': -0.05, 'ground_truth': 0.02}[cell.kind]
+    extra = 0.01 * cell.seed + {'joint': 0, 'release': -0.01, 'real': -0.05, 'ground_truth': 0.02}[cell.kind]
     rows = {name: {'rank_1': value + extra, 'mAP': value / 2 + extra} for name, value in SCORES.items()}
     path = cell.workdir / 'evaluation' / 'results.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     save_config(config, cell.workdir / 'config.json')
     results = {'step': config.num_steps, 'single_query': rows}
-    if cell.kind == 'joint' and self.images:
+    if config.joint and self.images:
       images = {
         kind: {group: {name: value + cell.seed for name, value in row.items()} for group, row in groups.items()}
         for kind, groups in self.images.items()
@@ -57,14 +57,14 @@ def test_table_and_chart_are_written(base, tmp_path, lines):
   summary = ablation.run_all(base, tmp_path, [0, 2], run=FakeRun())
   assert summary['scores']['DG-Net, both']['rank_1'] == pytest.approx([0.7, 0.72])
   assert summary['gains']['DG-Net, both']['rank_1'] == pytest.approx([0.05, 0.05])  # over 0.65 and 0.67
-  assert summary['images']['cross']['plain'] == {'psnr': [20, 22], 'colour_error': [9, 11]}
-  assert summary['images']['diversity'] == {}
+  images = summary['images']['joint']
+  assert images['cross']['plain'] == {'psnr': [20, 22], 'colour_error': [9, 11]} and images['diversity'] == {}
   table = (tmp_path / 'ablation.md').read_text()
   assert table.startswith('| 2 seeds | rank-1 | mAP | rank-1, gain over real images only |')
   assert '| DG-Net, both | 71.0 ± 1.4 | 36.0 ± 1.4 | +5.0 ± 0.0 | +5.0 ± 0.0 |' in table
   assert '| real images only, primary | 56.0 ± 1.4 | 26.0 ± 1.4 |  |  |' in table and table.strip() in lines[-1]
-  assert '| cross images, plain | 21.00 ± 1.41 |  | 10.0 ± 1.4 |  |' in table
-  assert '| cross images, patterned | 19.00 ± 1.41 |  |  | 1.500 ± 1.414 |' in table
+  assert '| DG-Net, cross images, plain | 21.00 ± 1.41 |  | 10.0 ± 1.4 |  |' in table
+  assert '| DG-Net, cross images, patterned | 19.00 ± 1.41 |  |  | 1.500 ± 1.414 |' in table
   assert json.loads((tmp_path / 'ablation.json').read_text()) == summary
   with Image.open(tmp_path / 'ablation.png') as chart:
     assert chart.size[0] > 900
@@ -81,6 +81,19 @@ def test_ground_truth_cells_are_optional(base, tmp_path):
   assert table.startswith('| 1 seed |') and '| ground-truth images, both | 72.0 | 37.0 | +7.0 | +7.0 |' in table
   real, ground_truth = (dict(leaves(config.to_dict())) for kind, _, config in run.ran if kind != 'joint')
   assert {name for name in real if real[name] != ground_truth[name]} == {'teaching.images'}
+
+
+def test_cells_with_the_generator_of_the_release_are_optional(base, tmp_path):
+  run = FakeRun()
+  release = load_config('synthetic_release', {})
+  summary = ablation.run_all(base, tmp_path, [0], release=release, run=run)
+  assert run.cells == [('joint', 0), ('release', 0), ('real', 0)]
+  joint, of_release, real = (config for *_, config in run.ran)
+  assert (joint.generator.design, of_release.generator.design) == ('correspondence', 'adain')
+  assert of_release.joint and of_release.teacher.checkpoint == real.teacher.checkpoint
+  assert summary['gains']["DG-Net with the release's generator, both"]['rank_1'] == pytest.approx([0.04])
+  table = (tmp_path / 'ablation.md').read_text()
+  assert "| DG-Net with the release's generator, cross images, plain | 20.00 |" in table
 
 
 def test_cells_that_are_done_are_not_run_again(base, tmp_path):
@@ -118,7 +131,7 @@ def test_a_configured_teacher_is_used_by_all_cells(base, tmp_path):
 
 def test_no_image_table_without_image_results(base, tmp_path):
   summary = ablation.run_all(base, tmp_path, [1], run=FakeRun(images={}))
-  assert summary['images'] == {} and 'PSNR' not in ablation.markdown(summary)
+  assert summary['images'] == {'joint': {}} and 'PSNR' not in ablation.markdown(summary)
 
 
 def test_real_cells_differ_from_joint_ones_in_joint_and_the_teacher_only(base, tmp_path):

@@ -49,7 +49,7 @@ def gradient_table(config):
 
   def terms_of(generator, reid, draws):
     codes, clean_stats = appearance_codes(networks, reid, stats, batch)
-    generated = generate(networks, generator, batch.image, codes)
+    generated = generate(networks, generator, batch, codes)
     losses = adversarial_losses(config.discriminator.gan_type, BATCH)
     inputs = StepInputs(batch, codes, clean_stats, discriminator, labels, draws)
     terms, _ = generator_and_reid_terms(networks, losses, generated, generator, reid, inputs, EVERYTHING)

@@ -107,7 +107,7 @@ def test_ground_truth_teaches_as_generated_images_do():
   state, teachers, pixels = make_inputs(joint)
   batch, draws = draw_step(joint, state, pixels)
   codes, _ = appearance_codes(joint.networks, state.reid.params, state.reid.batch_stats, batch)
-  generated = generate(joint.networks, state.generator.params, batch.image, codes).cross_by_appearance
+  generated = generate(joint.networks, state.generator.params, batch, codes).cross_by_appearance
 
   def reid_after(context, cross_ground_truth):
     @jax.jit

@@ -119,6 +119,13 @@ class TestActiveTerms:
     ramps = dataclasses.replace(RAMPS, teaching=RampConfig(start_step=4, maximum=0.0))
     assert phase_boundaries(ramps, NUM_STEPS) == [4]
 
+  def test_generator_stops_after_its_steps(self):
+    assert active_terms(RAMPS, 4, generator_steps=5) == ActiveTerms(codes=True, cycle=True)
+    assert active_terms(RAMPS, 5, generator_steps=5) == ActiveTerms(generator=False)
+    assert active_terms(RAMPS, 6, generator_steps=5) == ActiveTerms(generator=False, teaching=True)
+    assert phase_boundaries(RAMPS, NUM_STEPS, generator_steps=5) == [4, 5, 6]
+    assert phase_boundaries(RAMPS, NUM_STEPS, generator_steps=6) == [4, 6]
+
   def test_active_where_the_weight_of_a_term_is_positive(self):
     for step in range(10):
       terms, active = weights_at(step).terms, active_terms(RAMPS, step)
@@ -151,6 +158,17 @@ class TestLearningRates:
     assert [rate['generator'] for rate in rates] == pytest.approx([1e-4 * 0.5**count for count in drops])
     assert [rate['discriminator'] for rate in rates] == pytest.approx([1e-4 * 0.5**count for count in drops])
     assert [rate['reid'] for rate in rates] == pytest.approx([2e-3 * 0.2**count for count in drops])
+
+  def test_cosine_of_the_generator_ends_at_its_last_step(self):
+    optimizer = OptimizerConfig(
+      generator_learning_rate=2.0, discriminator_learning_rate=4.0, gan_schedule='cosine', generator_steps=10
+    )
+    at = [learning_rates(optimizer, step) for step in (-1, 0, 5, 10, 99)]
+    assert [rates['generator'] for rates in at] == pytest.approx([2, 2, 2 * 0.55, 0.2, 0.2])
+    assert [rates['discriminator'] for rates in at] == pytest.approx([4, 4, 4 * 0.55, 0.4, 0.4])
+    assert [rates['reid'] for rates in at] == [optimizer.reid_learning_rate] * 5
+    traced = jax.jit(lambda step: learning_rates(optimizer, step))(jnp.asarray(5, jnp.int32))
+    assert float(traced['generator']) == pytest.approx(1.1)
 
   def test_schedule_constant_never_drops(self):
     optimizer = OptimizerConfig(schedule='constant', decay_steps=1)

@@ -63,7 +63,7 @@ def test_missing_term_raises(context, state, monkeypatch, missing):
 def test_every_key_of_a_step_is_used_once(context, state, monkeypatch):
   used = record_keys(monkeypatch)
   _, draws = draw_step(context, state, make_pixels(context))
-  keys = [draws.dropout_key, draws.edge_key, draws.cross_edge_key]
+  keys = [draws.dropout_key, draws.structure_key, draws.cross_structure_key]
   used += [key_bytes(key) for key in keys]
   assert len(used) > 10 and len(set(used)) == len(used)
 

@@ -112,6 +112,7 @@ FIXED: dict[str, Any] = {
 }
 # Fields that change what is trained but have no setting in the release.
 OURS_ALONE = {
+  'generator.design': 'the release has one design, adain',
   'generator.non_local_residual': 'the release has no name for non-local blocks within residual blocks',
   'reid.detach_code': 'the release always detaches the code',
   'teaching.fine_on_real': 'the release has one weight, B_w, for real and for cross images',

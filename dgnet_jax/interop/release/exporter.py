@@ -56,6 +56,8 @@ def export_release(workdir: str | pathlib.Path, folder: str | pathlib.Path, *, s
   config = load_config(workdir / SAVED_CONFIG, {})
   if not config.joint:
     raise UserError(f'{workdir}: trained on real images only (joint=False), so there is no generator to export')
+  if config.generator.design != 'adain':
+    raise UserError(f'{workdir}: generator.design={config.generator.design}: {OURS_ALONE["generator.design"]}')
   if config.generator.non_local_residual:
     raise UserError(f'{workdir}: generator.non_local_residual: {OURS_ALONE["generator.non_local_residual"]}')
   num_identities, state = read_state(config, workdir, step)

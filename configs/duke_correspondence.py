@@ -1,0 +1,12 @@
+"""configs/duke.py with the generator that fetches the donor's pixels, in place of the release's.
+
+dgnet train --config=duke_correspondence --workdir=runs/duke_correspondence --config.data.root=FOLDER
+"""
+
+from dgnet_jax.config.loading import read_config_file
+
+
+def get_config():
+  config = read_config_file('duke')
+  config.generator.design = 'correspondence'
+  return config

@@ -9,4 +9,5 @@ from dgnet_jax.config.loading import read_config_file
 def get_config():
   config = read_config_file('duke')
   config.generator.design = 'correspondence'
+  config.ramps.cycle.update(initial=5.0, maximum=5.0)  # from the first step: it trains the mask
   return config

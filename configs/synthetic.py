@@ -14,8 +14,12 @@ def get_config():
   # Zero padding is faster on CPU than reflection.
   config.generator.padding = 'zero'
   config.correspondence.update(attention_stride=2, shape_width=24, refinement_width=32, num_res_blocks=2)
-  config.optimizer.update(generator_learning_rate=2e-3, adam_betas=(0.5, 0.999))
-  # The way back trains the generator from the start.
-  config.ramps.cycle.update(initial=5.0, maximum=5.0)
-  config.weights.update(erasure=0.2, mask_area=0.4)
+  # The generator learns first and fast; then the re-id network learns from its images, which no longer change.
+  config.optimizer.update(generator_learning_rate=2e-3, adam_betas=(0.5, 0.999), gan_schedule='cosine')
+  config.optimizer.generator_steps = 700
+  for ramp in (config.ramps.structure_code, config.ramps.appearance_code):
+    ramp.maximum = 0.0
+  config.ramps.cycle.update(initial=5.0, maximum=5.0)  # from the first step: it trains the mask
+  config.ramps.teaching.start_step = 698
+  config.weights.update(erasure=0.3, mask_area=0.5)
   return config

@@ -20,7 +20,8 @@ EPILOG = """examples:
   dgnet ablation --out=runs/more --setting=more_cameras     # four to six cameras per person, not three
   dgnet ablation --out=runs/large --setting=large           # for a GPU
 
-Every config field can be set for all cells with --config.FIELD=VALUE, except {}.
+Every config field can be set for all cells with --config.FIELD=VALUE, except
+{}.
 """.format(', '.join(PER_CELL))
 
 

@@ -42,7 +42,9 @@ def _encode_structure(networks: Networks, generator: Params, pixels: Array) -> C
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode_appearance(networks: Networks, generator: Params, reid: Params, reid_stats: Params, pixels: Array) -> Codes:
+def _encode_appearance(
+  networks: Networks, generator: Params | None, reid: Params, reid_stats: Params, pixels: Array
+) -> Codes:
   image = normalize(pixels)
   return networks.appearance_code(generator, image, networks.encode_appearance(reid, reid_stats, image).code)
 
@@ -165,7 +167,8 @@ class Predictor:
 
   def appearance_codes(self, images: ImageSequence) -> Codes:
     """Encodes the appearance of images: a pytree of f32[N, ...]."""
-    encode = self._batched(_encode_appearance, self.require_generator(), self.reid, self.reid_stats)
+    generator = self.require_generator() if self.networks.generator.fetches else None
+    encode = self._batched(_encode_appearance, generator, self.reid, self.reid_stats)
     return encode(images, label='encoding appearances')
 
   def join_donors(self, codes: Codes, weight: np.ndarray, *, compete: bool) -> Codes:
@@ -210,7 +213,7 @@ class Predictor:
       raise UserError('this run was trained with joint=False: it has no generator to generate images with')
     return self.generator
 
-  def _batched(self, function: Any, *parameters: Params) -> BatchedFunction:
+  def _batched(self, function: Any, *parameters: Params | None) -> BatchedFunction:
     bound = functools.partial(function, self.networks, *parameters)
     return BatchedFunction(bound, batch_size=self.batch_size, mesh=self.mesh)
 

@@ -103,18 +103,18 @@ class Networks:
     """
     return _with_leading_axes(self.generator.encode_structure(params, _flatten(image, 3), key), image.shape[:-3])
 
-  def appearance_code(self, params: Params, image: Array, appearance: Array) -> Codes:
+  def appearance_code(self, params: Params | None, image: Array, appearance: Array) -> Codes:
     """Makes the appearance codes that the generator decodes.
 
     Args:
-      params: parameters of the generator.
+      params: parameters of the generator; design adain does not read them.
       image: f[..., H, W, 3], normalized, of the appearance donors.
       appearance: f[..., F], the re-id network's codes of the same images.
 
     Returns:
       Appearance codes with leading axes `...`.
     """
-    structure = self.encode_structure(params, image) if self.generator.fetches else None
+    structure = self.encode_structure(params, image) if self.generator.fetches and params is not None else None
     return self.dress(structure, appearance)
 
   def dress(self, structure_code: Codes, appearance: Array) -> Codes:

@@ -1,6 +1,7 @@
 """Stand-ins for the networks whose outputs can be computed by hand."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ class LinearNetworks:
 
   traces: list = dataclasses.field(default_factory=list)
   image_size_hw = (HEIGHT, WIDTH)
+  generator = types.SimpleNamespace(fetches=False)
 
   def encode_structure(self, params, image):
     return image.mean(-1, keepdims=True) * params['structure']

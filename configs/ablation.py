@@ -31,7 +31,7 @@ def more_cameras(release=False):
 
 
 def large(release=False):
-  """The release's networks and sizes on thousands of rendered images; a tenth of its schedule."""
+  """The release's re-id network and sizes on thousands of rendered images; a tenth of its schedule."""
   config = _read('market' if release else 'market_correspondence')
   config.data.update(layout='synthetic', loader='memory')
   config.data.synthetic.update(

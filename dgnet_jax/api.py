@@ -107,7 +107,8 @@ class Model:
       structure_from: images that give pose, position and background.
       appearance_from: images that give the clothes. The numbers of images must be equal, or one of them 1.
       one_person: all images of `appearance_from` show one person; every structure gets the clothes that they show
-        together, such as the front in one and the back in another. Any number of them is allowed.
+        together, such as the front in one and the back in another. Design adain averages their codes; with design
+        correspondence, memory grows with their number.
 
     Returns:
       u8[N, H, W, 3], also for a single pair.
@@ -140,12 +141,17 @@ class Model:
     return itertools.chain.from_iterable(batches)
 
   def _in_the_clothes_of_one(self, structures: ImageList, appearances: ImageList) -> Iterator[np.ndarray]:
-    """Yields every structure in the clothes that all appearances show together."""
+    """Returns every structure in the clothes that all appearances show together."""
+    self._predictor.require_generator()
     shares = np.full((1, len(appearances)), 1 / len(appearances), np.float32)
     appearance = self._predictor.join_donors(self.appearance_code(appearances), shares, compete=True)
-    for start in range(0, len(structures), BATCH_SIZE):
-      part = ImageList(structures.items[start : start + BATCH_SIZE])
-      yield from self._predictor.decode(self.structure_code(part), _reordered(appearance, np.zeros(len(part), int)))
+    size = self._predictor.batch_size
+
+    def generated(start: int) -> np.ndarray:
+      part = ImageList(structures.items[start : start + size])
+      return self._predictor.decode(self.structure_code(part), _reordered(appearance, np.zeros(len(part), int)))
+
+    return itertools.chain.from_iterable(generated(start) for start in range(0, len(structures), size))
 
   def trace(self, *, structure_from: Images, appearance_from: Images) -> dict[str, np.ndarray]:
     """Says where the pixels of swaps come from; design correspondence only.
@@ -185,7 +191,8 @@ class Model:
   def interpolate(self, *, structure_from: Images, appearance_from: Images, steps: int = 8) -> np.ndarray:
     """Interpolates between two appearances or two structures, linearly in their codes.
 
-    With design correspondence, what is fetched from two appearances is mixed linearly, pixel by pixel.
+    With design correspondence, what is fetched from two appearances is mixed linearly, pixel by pixel, and the
+    background changes linearly from one structure to the other.
 
     Args:
       structure_from: one image, or two to interpolate between.

@@ -67,10 +67,14 @@ def _add_structure_and_appearance(parser: argparse.ArgumentParser) -> None:
     '--structure', required=True, metavar='IMAGE', nargs='+', help='gives pose, position and background'
   )
   parser.add_argument('--appearance', required=True, metavar='IMAGE', nargs='+', help='gives the clothes')
+  parser.add_argument('--out', required=True, metavar='PATH', help='a file or a folder')
+
+
+def _add_swap(parser: argparse.ArgumentParser) -> None:
+  _add_structure_and_appearance(parser)
   parser.add_argument(
     '--one-person', action='store_true', help='the appearances show one person, whose clothes they give together'
   )
-  parser.add_argument('--out', required=True, metavar='PATH', help='a file or a folder')
 
 
 def _swap(options: argparse.Namespace) -> None:
@@ -87,9 +91,8 @@ def _swap(options: argparse.Namespace) -> None:
       raise UserError(f'{options.out}: {count} images do not fit into one file; name a folder')
     paths = [pathlib.Path(options.out)]
   else:
-    stems = [
-      [pathlib.Path(images.paths[i % len(images)]).stem for i in range(count)] for images in (structures, appearances)
-    ]
+    donors = appearances.paths[:1] if options.one_person else appearances.paths  # one name stands for the person
+    stems = [[pathlib.Path(paths[i % len(paths)]).stem for i in range(count)] for paths in (structures.paths, donors)]
     paths = _numbered(
       options.out, [f'{appearance}_in_{structure}' for structure, appearance in zip(*stems, strict=True)]
     )
@@ -218,7 +221,7 @@ The file has the columns path and embedding. The dot product of two embeddings i
 
 The numbers of structures and appearances must be equal, or one of them 1. Several images are written to a folder.
 """,
-    add_arguments=_add_structure_and_appearance,
+    add_arguments=_add_swap,
     run=_swap,
   ),
   Command(

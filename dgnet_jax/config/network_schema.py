@@ -48,7 +48,7 @@ class CorrespondenceConfig:
   # Attention compares cells of this many pixels; a power of 2. Places are refined from there to pixels. Keep the number
   # of cells at 512 or below: attention costs its square.
   attention_stride: int = 8
-  shape_width: int = 32  # channels of the shape encoder at half the image's size; twice as many below
+  shape_width: int = 32  # channels of the shape encoder at half the image's size; twice as many at all smaller sizes
   descriptor_size: int = 32  # channels by which cells are compared
   relighting_width: int = 16  # features by which the light of two images is compared
   refinement_width: int = 48  # channels of the network that mends the fetched pixels

@@ -54,7 +54,6 @@ POSITIVE = {
   'data.synthetic.image_size_hw',
   *('structure_encoder.width', 'structure_encoder.dilations', 'decoder.num_res_blocks', 'decoder.mlp_width'),
   *('correspondence.shape_width', 'correspondence.descriptor_size', 'correspondence.relighting_width'),
-  'correspondence.refinement_width',
   *('correspondence.num_res_blocks', 'correspondence.style_width'),
   *('discriminator.width', 'discriminator.num_scales'),
   *('reid.stage_sizes', 'reid.width', 'reid.num_parts', 'reid.head_width'),
@@ -126,8 +125,10 @@ def _image_size_divides(config: Config) -> str:
   return f'{(height, width)} must be multiples of 4: the generator halves twice' if height % 4 or width % 4 else ''
 
 
-@_rule('structure_encoder.dilations', 'data.image_size_hw')
+@_rule('structure_encoder.dilations', 'generator.design', 'data.image_size_hw')
 def _dilations_fit(config: Config) -> str:
+  if config.generator.design != 'adain':
+    return ''
   largest, quarter = max(config.structure_encoder.dilations), min(config.data.image_size_hw) // 4
   if largest < quarter:
     return ''
@@ -139,6 +140,7 @@ def _dilations_fit(config: Config) -> str:
   'structure_encoder.input',
   'generator.non_local_residual',
   'correspondence.attention_stride',
+  'correspondence.refinement_width',
   'data.image_size_hw',
 )
 def _correspondence_fits(config: Config) -> str:
@@ -151,6 +153,8 @@ def _correspondence_fits(config: Config) -> str:
   stride, size = config.correspondence.attention_stride, config.data.image_size_hw
   if stride < 2 or stride & (stride - 1):
     return f'correspondence.attention_stride={stride} must be a power of 2 from 2'
+  if config.correspondence.refinement_width < 3:
+    return f'correspondence.refinement_width={config.correspondence.refinement_width} must be at least 3'
   if any(pixels % (4 * stride) or pixels < 8 * stride for pixels in size):
     return (
       f'correspondence needs a height and a width that are multiples of {4 * stride} from {8 * stride} for '
@@ -193,11 +197,11 @@ def _teacher_has_a_student(config: Config) -> str:
   return ''
 
 
-@_rule('decoder.num_res_blocks', 'reid.num_parts', 'reid.width', 'reid.stage_sizes')
+@_rule('decoder.num_res_blocks', 'generator.design', 'reid.num_parts', 'reid.width', 'reid.stage_sizes')
 def _blocks_divide_code(config: Config) -> str:
   reid, blocks = config.reid, config.decoder.num_res_blocks
   code_size = reid.num_parts * 4 * reid.width * 2 ** (len(reid.stage_sizes) - 1)
-  if code_size % blocks == 0:
+  if code_size % blocks == 0 or config.generator.design != 'adain':
     return ''
   return f'{blocks} must divide the appearance code: num_parts x 4 x width x 2 per later stage of reid = {code_size}'
 

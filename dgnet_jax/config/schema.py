@@ -70,10 +70,10 @@ class AugmentConfig:
 class OptimizerConfig:
   """The three optimizers and their learning rates."""
 
-  generator_learning_rate: float = 1e-4  # Adam; structure encoder and decoder
+  generator_learning_rate: float = 1e-4  # Adam
   discriminator_learning_rate: float = 1e-4  # Adam
-  # Generator and discriminator are trained in so many steps; in those that follow only the re-id network is, also from
-  # images of the generator as it is then. 0: in all steps, as in the release.
+  # Generator and discriminator are trained for this many steps; in those that follow only the re-id network is, also
+  # from images of the generator as it is then. 0: in all steps, as in the release.
   generator_steps: int = 0
   adam_betas: tuple[float, float] = (0.0, 0.999)  # of both Adam optimizers (release: beta1, beta2)
   reid_learning_rate: float = 0.002  # SGD with Nesterov momentum; backbone (release: lr2)
@@ -93,7 +93,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class WeightsConfig:
-  """Constant loss weights, named as the terms in training/objectives.py."""
+  """Constant loss weights, named as the terms in training/objectives.py and training/correspondence_terms.py."""
 
   adversarial: float = 1.0  # both sides of the adversarial loss (release: gan_w)
   self_reconstruction: float = 5.0  # L1, from the codes of the same image (release: recon_x_w)
@@ -242,7 +242,8 @@ class Config:
   # (`dgnet ablation`). Style AB only; see also teaching.images.
   joint: bool = True
   compute_dtype: str = 'float32'  # float32 or bfloat16: what convolutions compute in; parameters stay float32
-  # Probability that a step trains the structure encoder on generated images (release: use_encoder_again).
+  # Probability that a step trains the structure encoder on generated images (release: use_encoder_again). Design adain
+  # only.
   structure_encoder_update_prob: float = 0.5
   data: DataConfig = DataConfig()
   augment: AugmentConfig = AugmentConfig()

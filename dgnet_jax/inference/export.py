@@ -90,7 +90,7 @@ def exported_weights(predictor: Predictor) -> dict[str, np.ndarray]:
     'reid_stats': predictor.reid_stats,
   }
   flat = traverse_util.flatten_dict(jax.device_get(parameters), sep='/')  # type: ignore[no-untyped-call]
-  return {name: np.ascontiguousarray(array) for name, array in flat.items()}
+  return {name: np.asarray(array, order='C') for name, array in flat.items()}  # also of no dimensions
 
 
 def export_programs(

@@ -80,7 +80,7 @@ def swap(
 
   Args:
     networks: from `make_networks`.
-    generator_params: parameters of the structure encoder and the decoder.
+    generator_params: parameters of the generator.
     reid_params: parameters of the appearance encoder.
     reid_stats: its running statistics.
     structure_from: f[..., H, W, 3], normalized; gives pose, position and background.
@@ -113,6 +113,9 @@ def trace(
     reid_stats: its running statistics.
     structure_from: f[N, H, W, 3], normalized.
     appearance_from: f[N, H, W, 3], normalized.
+
+  Returns:
+    The images and their origin, with leading axis N and one donor each.
 
   Raises:
     ValueError: the generator has another design.

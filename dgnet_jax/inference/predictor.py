@@ -18,7 +18,7 @@ from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.types import Array, Params, Teacher
 
-Codes = Any  # structure or appearance codes: a pytree of f32[N, ...]; only models/ knows what it holds
+Codes = Any  # structure or appearance codes: a pytree of f[N, ...]; only models/ knows what it holds
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -80,7 +80,7 @@ class Predictor:
 
   Attributes:
     networks: from `make_networks`.
-    generator: parameters of the structure encoder and the decoder; None after a run without a generator (joint=False).
+    generator: parameters of the generator; None after a run without a generator (joint=False).
     reid: parameters of the appearance encoder.
     reid_stats: its running statistics.
     mesh: the devices of this process; all of the above are on each of them.
@@ -149,8 +149,8 @@ class Predictor:
 
     Returns:
       image: u8[N, H, W, 3], the result. mask: f32[N, H, W] in [0, 1], the part that was generated. place: f32[N, H, W,
-      2], where each pixel was fetched, (row, column) in pixels. fetched: u8[N, H, W, 3], the pixels from there. trust:
-      f32[N, H, W] in [0, 1], their share in what was generated.
+      2], where each pixel was fetched, (row, column) in pixels. fetched: u8[N, H, W, 3], the donors' pixels from there,
+      in the light of the structure image. trust: f32[N, H, W] in [0, 1], their share in what was generated.
 
     Raises:
       UserError: the run has no generator, or one of another design.
@@ -162,11 +162,11 @@ class Predictor:
     return result
 
   def structure_codes(self, images: ImageSequence) -> Codes:
-    """Encodes the structure of images: a pytree of f32[N, ...]."""
+    """Encodes the structure of images: a pytree of f[N, ...]."""
     return self._batched(_encode_structure, self.require_generator())(images, label='encoding structures')
 
   def appearance_codes(self, images: ImageSequence) -> Codes:
-    """Encodes the appearance of images: a pytree of f32[N, ...]."""
+    """Encodes the appearance of images: a pytree of f[N, ...]."""
     generator = self.require_generator() if self.networks.generator.fetches else None
     encode = self._batched(_encode_appearance, generator, self.reid, self.reid_stats)
     return encode(images, label='encoding appearances')

@@ -10,7 +10,7 @@ from dgnet_jax.types import Array, at_least_float32
 def matching_cross_entropy(logits: Array, place: Array, weight: Array) -> Array:
   """Cross-entropy between attention and the known places of cells.
 
-  The right distribution is bilinear: a place between the centres of four cells is shared by them. Rebuilding an image
+  The target distribution is bilinear: a place between the centres of four cells is shared by them. Rebuilding an image
   from a moved copy of it makes places known; photos of a person alone would only teach which colours fit.
 
   Args:
@@ -64,7 +64,7 @@ def weighted_l1(prediction: Array, target: Array, weight: Array) -> Array:
   return mean_per_example(error * jax.lax.stop_gradient(weight))
 
 
-def uniform_cross_entropy(logits: Array) -> Array:
+def divergence_from_uniform(logits: Array) -> Array:
   """KL divergence of the uniform distribution from predicted identities: 0 where nobody is recognized.
 
   Args:

@@ -1,4 +1,4 @@
-"""Fetches the clothes of donors: where in a donor's image each pixel of the structure image finds the like.
+"""Fetches the clothes of donors: where in a donor's image each pixel of the structure image finds its match.
 
 For every cell of the structure image, attention compares its descriptor with those of all cells of the donor. The
 donor's own pixels are sampled at the mean place, refined level by level to full size: this is what carries texture.
@@ -81,13 +81,16 @@ class Fetch(nn.Module):
     factor = jnp.exp(self.param('temperature', nn.initializers.constant(TEMPERATURE), ()))
     queries = shape.descriptors.reshape(count, rows * columns, -1)
     keys = donors.descriptors.reshape(count, num_donors, rows * columns, -1)
-    logits = factor * jnp.einsum('nqd,nskd->nqsk', queries, keys)
+    # Accelerators would round the factors of these products to few digits: whole pixels in the places.
+    precise = jax.lax.Precision.HIGHEST
+    logits = factor * jnp.einsum('nqd,nskd->nqsk', queries, keys, precision=precise)
     mass = jax.nn.logsumexp(logits, axis=-1)
     attention = jnp.exp(logits - mass[..., None])
     share = donors.competition[:, None, None] * mass + _log(donors.weight)[:, None]
     share = jax.nn.softmax(share, axis=-1)
 
-    place = jnp.einsum('nqsk,kc->nsqc', attention, cell_centres(rows, columns, stride).reshape(-1, 2))
+    centres = cell_centres(rows, columns, stride).reshape(-1, 2)
+    place = jnp.einsum('nqsk,kc->nsqc', attention, centres, precision=precise)
     place = self._refined(place.reshape(-1, rows, columns, 2), shape, donors)
     pixels = sample(donors.image.reshape(-1, height, width, 3), place).reshape(donors.image.shape)
     shares = repeated(share.transpose(0, 2, 1).reshape(-1, rows, columns, 1), stride)

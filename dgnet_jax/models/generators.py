@@ -20,7 +20,7 @@ from dgnet_jax.models.refinement import Refined, Refinement
 from dgnet_jax.models.relighting import Relighting
 from dgnet_jax.models.shape_encoder import Shape, ShapeEncoder, original_colours, recoloured
 from dgnet_jax.models.structure_encoder import StructureEncoder, to_gray
-from dgnet_jax.types import Array, Params
+from dgnet_jax.types import Array, Params, at_least_float32
 
 Codes = Any  # a structure or appearance code
 
@@ -76,6 +76,8 @@ class AdainGenerator:
   re-id network, f[N, F].
 
   Attributes:
+    structure_encoder: gray image or edges -> structure code.
+    decoder: structure code and appearance code -> image.
     structure_input: gray or edge.
     edge_noise: standard deviation of the noise on edges in training.
   """
@@ -158,7 +160,7 @@ class Trace:
     image: f[N, H, W, 3], the result.
     mask: f[N, H, W, 1] in [0, 1], the part that was generated; the rest is the structure image.
     place: f[N, S, H, W, 2], where each pixel was fetched in each of S donors, (row, column) in pixels.
-    fetched: f[N, H, W, 3], the fetched pixels.
+    fetched: f[N, H, W, 3], the donor's pixels from there, in the light of the structure image.
     trust: f[N, H, W, 1] in [0, 1], share of the fetched pixels in what was generated.
   """
 
@@ -207,13 +209,14 @@ class CorrespondenceGenerator:
     return StructureCode(shape.replace(mask=shape.mask + MASK_NOISE * noise), image)
 
   def encode_appearance(self, structure_code: StructureCode, appearance: Array) -> AppearanceCode:
-    shape = structure_code.shape
+    # `len` would fail for the symbolic batch size of an exported program.
+    shape, count, dtype = structure_code.shape, appearance.shape[0], at_least_float32(appearance).dtype
     donors = Donors(
       image=structure_code.image[:, None],
       descriptors=shape.descriptors[:, None],
       fine=tuple(x[:, None] for x in shape.fine),
-      weight=jnp.ones((len(appearance), 1), appearance.dtype),
-      competition=jnp.ones(len(appearance), appearance.dtype),
+      weight=jnp.ones((count, 1), dtype),
+      competition=jnp.ones((count,), dtype),
     )
     return AppearanceCode(donors, appearance[:, None])
 
@@ -256,7 +259,8 @@ class CorrespondenceGenerator:
   ) -> Refined:
     """Makes N images of what was fetched for them."""
     donors = appearance_code.donors
-    weight = donors.weight / donors.weight.sum(-1, keepdims=True)
+    total = donors.weight.sum(-1, keepdims=True)  # 0 in the rows that fill up a batch
+    weight = donors.weight / jnp.where(total > 0, total, 1)
     style = (appearance_code.style * weight[..., None]).sum(-2)
     return cast(
       Refined,

@@ -115,10 +115,18 @@ class Networks:
       Appearance codes with leading axes `...`.
     """
     structure = self.encode_structure(params, image) if self.generator.fetches and params is not None else None
-    return self.dress(structure, appearance)
+    return self.appearance_code_of(structure, appearance)
 
-  def dress(self, structure_code: Codes, appearance: Array) -> Codes:
-    """Like `appearance_code`, from the donors' structure codes, which only design correspondence looks at."""
+  def appearance_code_of(self, structure_code: Codes, appearance: Array) -> Codes:
+    """Like `appearance_code`, but from the structure codes of the donors.
+
+    Args:
+      structure_code: of the donors, with leading axes `...`; design adain does not read them.
+      appearance: f[..., F], the re-id network's codes of the same images.
+
+    Returns:
+      Appearance codes with leading axes `...`.
+    """
     lead = appearance.shape[:-1]
     structure = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(lead) :]), structure_code)
     return _with_leading_axes(self.generator.encode_appearance(structure, _flatten(appearance, 1)), lead)

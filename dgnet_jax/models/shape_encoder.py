@@ -39,7 +39,7 @@ class Shape:
 
 
 def recoloured(image: Array, key: Array) -> Array:
-  """Recolours each image at random: where colours change stays, which colours they are is lost.
+  """Recolours each image at random: edges between colours are kept, the colours themselves are not.
 
   A random 3x3 colour matrix M is followed by a sine with random slope a and phase b for each channel:
   `sin(a M x + b)`.
@@ -70,7 +70,7 @@ class ShapeEncoder(nn.Module):
   Its maps have strides 2, 4, ... up to 4 times the attention's.
 
   Attributes:
-    width: channels at stride 2; twice as many at every coarser stride.
+    width: channels at stride 2; twice as many at all coarser strides.
     descriptor_size: channels of a descriptor, without its position.
     attention_stride: stride of the descriptors, a power of 2 from 2.
   """

@@ -52,14 +52,6 @@ def space_to_depth(x: Array, stride: int) -> Array:
   return joined
 
 
-def depth_to_space(x: Array, stride: int) -> Array:
-  """Inverts `space_to_depth`: f[N, h, w, stride^2 C] -> f[N, stride h, stride w, C]."""
-  count, height, width, channels = x.shape
-  blocks = x.reshape(count, height, width, stride, stride, channels // stride**2)
-  split: Array = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(count, stride * height, stride * width, -1)
-  return split
-
-
 def block_means(x: Array, stride: int) -> Array:
   """Averages blocks of `stride` x `stride` pixels: f[N, H, W, C] -> f[N, H / stride, W / stride, C]."""
   count, height, width, channels = x.shape

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 # Panels and the losses in them, as named in metrics.jsonl. Losses that are not listed are drawn in the panel `other`.
 PANELS: Mapping[str, tuple[str, ...]] = {
-  'reconstruction': ('self_reconstruction', 'positive_reconstruction', 'cycle', 'structure_code', 'appearance_code'),
+  'reconstruction': (
+    *('self_reconstruction', 'positive_reconstruction', 'cycle', 'fetched'),
+    *('structure_code', 'appearance_code'),
+  ),
+  'matching': ('matching',),
+  'mask': ('erasure', 'mask_area'),
   'adversarial': ('adversarial', 'discriminator'),
   'gradient penalty': ('r1',),
   'identity': ('identity', 'positive_identity', 'cross_identity', 'fine_identity'),

@@ -3,8 +3,9 @@
 A cell is one run: a kind and a seed. `joint` is DG-Net. `real` (joint=False) is the same re-id network with the same
 initial weights, steps, batches and augmentation, and both of its heads train on real images only; so the comparison
 does not credit joint training with a longer schedule or a second head. `release`, optional, is DG-Net with the
-generator of the release's design and settings. `ground_truth`, an optional upper bound, trains the network of `real`
-on the rendered ground truth in place of generated images: what a perfect generator would give.
+generator of the release's design and its own settings, so that teaching may start at another step than in `real`.
+`ground_truth`, an optional upper bound, trains the network of `real` on the rendered ground truth in place of generated
+images: what a perfect generator would give.
 """
 
 from collections.abc import Callable, Mapping, Sequence

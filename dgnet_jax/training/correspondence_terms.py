@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.losses.correspondence import matching_cross_entropy, uniform_cross_entropy, weighted_l1
+from dgnet_jax.losses.correspondence import divergence_from_uniform, matching_cross_entropy, weighted_l1
 from dgnet_jax.losses.reductions import mean_per_example
 from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.models.warping import block_means
@@ -22,7 +22,7 @@ per_stream = functools.partial(jax.vmap, in_axes=1, out_axes=1)
 def correspondence_terms(
   network: TeacherNetwork, teachers: Sequence[Teacher], batch: PairBatch, moved: MovedCopy, fetches: Fetches
 ) -> dict[str, Array]:
-  """Computes what keeps matches and masks honest, f[B, 2] each.
+  """Computes the terms that supervise matches and masks, f[B, 2] each.
 
   Args:
     network: from `make_teacher_network`.
@@ -64,7 +64,7 @@ def _erasure(network: TeacherNetwork, teachers: Sequence[Teacher], image: Array)
   """Computes how clearly the teachers recognize the person in images f[B, 2, H, W, 3]: f[B, 2], averaged over them."""
   seen = enlarge(image, network.reid_scale)
   errors = [
-    per_stream(uniform_cross_entropy)(network.apply(teacher.params, teacher.batch_stats, seen)[0].logits)
+    per_stream(divergence_from_uniform)(network.apply(teacher.params, teacher.batch_stats, seen)[0].logits)
     for teacher in teachers
   ]
   return jnp.stack(errors).mean(0)

@@ -17,8 +17,8 @@ class Draws:
   """The random draws of a step, except those of the augmentation.
 
   Attributes:
-    update_structure_encoder: bool[]. If True, the structure-code loss trains the encoder on detached cross images;
-      otherwise it trains the generator through a frozen encoder.
+    update_structure_encoder: bool[]; design adain only. If True, the structure-code loss trains the encoder on detached
+      cross images; otherwise it trains the generator through a frozen encoder.
     dropout_key: random key of the re-id network's dropout; None disables it.
     teacher_dropout_key: random key of the teachers' dropout; None disables it.
     structure_key: random key of the structure encoder's variations of the images; None varies nothing.
@@ -116,6 +116,9 @@ def generate(
     batch: the augmented images.
     codes: appearance codes of the same batch.
     key: as `structure_key` in `Draws`.
+
+  Raises:
+    ValueError: design correspondence without `batch.moved`.
   """
   if isinstance(networks.generator, CorrespondenceGenerator):
     return _fetch_and_refine(networks, networks.generator, params, batch, codes, key)
@@ -140,7 +143,10 @@ def _fetch_and_refine(
   sources = jnp.stack([batch.image, batch.positive, batch.moved.image], axis=2)
   encoded = networks.encode_structure(params, sources, key)
   structure, positive, moved = (jax.tree.map(lambda x, i=i: x[:, :, i], encoded) for i in range(3))
-  appearance, positive_appearance = networks.dress(structure, codes.image), networks.dress(positive, codes.positive)
+  appearance, positive_appearance = (
+    networks.appearance_code_of(structure, codes.image),
+    networks.appearance_code_of(positive, codes.positive),
+  )
   other = jax.tree.map(lambda x: x[:, ::-1], appearance)
 
   # Three of each: the image from its positive, the cross image, the moved copy from the image.

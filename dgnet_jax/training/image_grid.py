@@ -28,7 +28,7 @@ def reconstruct(
 
   Args:
     networks: from `make_networks`.
-    generator_params: parameters of the structure encoder and the decoder.
+    generator_params: parameters of the generator.
     reid_params: parameters of the appearance encoder.
     reid_stats: its running statistics.
     image: f[B, 2, H, W, 3], normalized; axis 1 holds the two identities of a pair.

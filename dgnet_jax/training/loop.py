@@ -37,6 +37,8 @@ PROGRESS_LOSSES = {
   'self': 'self_reconstruction',
   'pos': 'positive_reconstruction',
   'cyc': 'cycle',
+  'match': 'matching',
+  'mask': 'mask_area',
   'id': 'identity',
   'cross id': 'cross_identity',
   'teach': 'primary_teaching',
@@ -161,7 +163,7 @@ def _phase_name(active: ActiveTerms, joint: bool) -> str:
   if not joint:
     return 'both heads' if active.teaching else 'the primary head'
   if not active.generator:
-    return 'the re-id network alone, with the images of the trained generator'
+    return f'the re-id network alone{", with images of the trained generator" if active.teaching else ""}'
   ramped = [name for name in ('codes', 'cycle', 'teaching') if getattr(active, name)]
   return f'ramped terms {", ".join(ramped)}' if ramped else 'the warm-up (no ramped terms)'
 

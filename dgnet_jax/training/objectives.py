@@ -53,7 +53,9 @@ class StepInputs:
 
 
 def term_names(networks: Networks, active: ActiveTerms, *, taught: bool) -> tuple[str, ...]:
-  """Returns the names of the terms that `generator_and_reid_terms` computes in a phase.
+  """Returns the names of the terms of generator and re-id network in a phase.
+
+  They are those of `generator_and_reid_terms` and, with design correspondence, of `correspondence_terms`.
 
   Args:
     networks: from `make_networks`.
@@ -219,13 +221,14 @@ def generator_and_reid_terms(
     networks: from `make_networks`.
     losses: from `adversarial_losses`.
     generated: the forward pass with `generator_params`; its gradients belong to the generator.
-    generator_params: parameters of the structure encoder and the decoder, for encoding and decoding a second time.
+    generator_params: parameters of the generator, for encoding and decoding a second time.
     reid_params: parameters of the appearance encoder.
     inputs: everything else.
     active: which ramped terms count.
 
   Returns:
-    The terms of `term_names`, f[B, 2] each, and the running statistics of the re-id network after the step.
+    The terms of `term_names` but those of `correspondence_terms`, f[B, 2] each, and the running statistics of the re-id
+    network after the step.
   """
   terms = _reconstruction_terms(generated, inputs.batch.image)
   terms |= _adversarial_terms(networks, losses, inputs.discriminator_params, generated)

@@ -10,6 +10,7 @@ import pytest
 from dgnet_jax.inference.export import PLATFORMS, export_programs, exported_weights
 from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.sharding import make_mesh
+from tests.tiny_run import correspondence_config, frozen, save_checkpoint
 
 SPARE_COLUMN = re.compile(r'pad = \[\[0, 0\], \[0, 1\]\]')  # of a convolution that is padded for CPUs only
 
@@ -38,6 +39,17 @@ def test_program_for_several_platforms_equals_the_predictor_on_cpu(predictor, we
   swapped = predictor.swap(structure_from=first, appearance_from=second)
   np.testing.assert_array_equal(programs['swap'].call(weights, first, second), swapped)
   assert swapped.std() > 0
+
+
+def test_program_of_the_other_design_equals_the_predictor(tmp_path):
+  config = frozen(correspondence_config())
+  save_checkpoint(config, tmp_path, num_identities=4, step=1)
+  predictor = load_predictor(config, tmp_path, batch_size=5)
+  weights = exported_weights(predictor)
+  program = export_programs(predictor, weights, ('cpu',))['swap']
+  first, second = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 16, 3), np.uint8)
+  expected = predictor.swap(structure_from=first, appearance_from=second).astype(int)
+  np.testing.assert_allclose(program.call(weights, first, second).astype(int), expected, atol=1)
 
 
 def test_program_works_for_any_batch_size(predictor, weights):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.losses.correspondence import matching_cross_entropy, uniform_cross_entropy, weighted_l1
+from dgnet_jax.losses.correspondence import divergence_from_uniform, matching_cross_entropy, weighted_l1
 
 
 def test_matching_at_a_cell_is_its_cross_entropy():
@@ -48,11 +48,11 @@ def test_weighted_l1():
     weighted_l1(prediction, target, jnp.ones((1, 2, 1, 2)))
 
 
-def test_uniform_cross_entropy_is_zero_where_nobody_is_recognized():
+def test_divergence_from_uniform_is_zero_where_nobody_is_recognized():
   logits = jnp.array([[2.0, 2.0, 2.0], [0.0, 0.0, 9.0]])
-  nobody, somebody = uniform_cross_entropy(logits)
+  nobody, somebody = divergence_from_uniform(logits)
   assert abs(nobody) < 1e-6 and somebody > 1
   probs = jax.nn.softmax(logits[1])
   np.testing.assert_allclose(somebody, (jnp.log(1 / 3) - jnp.log(probs)).mean(), rtol=1e-5)
   with pytest.raises(ValueError, match='logits'):
-    uniform_cross_entropy(jnp.zeros(3))
+    divergence_from_uniform(jnp.zeros(3))

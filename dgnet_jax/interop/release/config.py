@@ -113,6 +113,8 @@ FIXED: dict[str, Any] = {
 # Fields that change what is trained but have no setting in the release.
 OURS_ALONE = {
   'generator.design': 'the release has one design, adain',
+  'optimizer.generator_steps': 'the release trains the generator in all steps',
+  'optimizer.gan_schedule': 'the release has one schedule',
   'generator.non_local_residual': 'the release has no name for non-local blocks within residual blocks',
   'reid.detach_code': 'the release always detaches the code',
   'teaching.fine_on_real': 'the release has one weight, B_w, for real and for cross images',

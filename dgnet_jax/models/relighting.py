@@ -1,9 +1,7 @@
 """Shows donors in the light of the structure image's camera.
 
-Cameras differ in light and colours, so that the pixels of a donor are wrong in the image of another camera: on the
-built-in pedestrians, garments in the donor's true mean colours are three times as far off (in squared error) between
-cameras as within one. An affine map of the colours, predicted from the structure's background and the donor, corrects
-that.
+Cameras differ in light and colours, so the pixels of a donor have the wrong colours in the image of another camera. An
+affine map of the colours, predicted from the structure's background and the donor, corrects that.
 """
 
 import flax.linen as nn

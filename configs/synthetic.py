@@ -11,7 +11,6 @@ from dgnet_jax.config.loading import read_config_file
 def get_config():
   config = read_config_file('synthetic_release')
   config.generator.design = 'correspondence'
-  # Zero padding is faster on CPU than reflection.
   config.generator.padding = 'zero'
   config.correspondence.update(attention_stride=2, shape_width=24, refinement_width=32, num_res_blocks=2)
   # The generator learns first and fast; then the re-id network learns from its images, which no longer change.

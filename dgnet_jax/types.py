@@ -143,8 +143,7 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class ActiveTerms:
-  """What a step trains, and the ramped loss terms with a weight above 0: a static argument, so that a step computes
-  nothing else.
+  """What a step trains, and which ramped terms count; a static argument, so that a step computes nothing else.
 
   Attributes:
     generator: generator and discriminator; False leaves them as they are.

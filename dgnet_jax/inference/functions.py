@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from dgnet_jax.models.generators import CorrespondenceGenerator, Trace
+from dgnet_jax.models.generators import Codes, CorrespondenceGenerator, Trace
 from dgnet_jax.models.networks import Networks
 from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.pixels import enlarge
@@ -67,6 +67,14 @@ def activation(networks: Networks, params: Params, batch_stats: Params, image: A
   return norm
 
 
+def encode_donor(
+  networks: Networks, generator_params: Params | None, reid_params: Params, reid_stats: Params, image: Array
+) -> Codes:
+  """Encodes the appearance of images f[..., H, W, 3] as the generator decodes it, with leading axes `...`."""
+  appearance = networks.encode_appearance(reid_params, reid_stats, image).code
+  return networks.appearance_code(generator_params, image, appearance)
+
+
 def swap(
   networks: Networks,
   generator_params: Params,
@@ -90,8 +98,7 @@ def swap(
     f[..., H, W, 3], normalized but not clipped.
   """
   structure_code = networks.encode_structure(generator_params, structure_from)
-  appearance = networks.encode_appearance(reid_params, reid_stats, appearance_from).code
-  appearance_code = networks.appearance_code(generator_params, appearance_from, appearance)
+  appearance_code = encode_donor(networks, generator_params, reid_params, reid_stats, appearance_from)
   return networks.decode(generator_params, structure_code, appearance_code)
 
 
@@ -124,8 +131,7 @@ def trace(
   if not isinstance(generator, CorrespondenceGenerator):
     raise ValueError(f'{type(generator).__name__} fetches no pixels')
   structure_code = networks.encode_structure(generator_params, structure_from)
-  appearance = networks.encode_appearance(reid_params, reid_stats, appearance_from).code
-  appearance_code = networks.appearance_code(generator_params, appearance_from, appearance)
+  appearance_code = encode_donor(networks, generator_params, reid_params, reid_stats, appearance_from)
   return generator.trace(generator_params, structure_code, appearance_code)
 
 

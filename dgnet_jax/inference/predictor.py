@@ -45,8 +45,7 @@ def _encode_structure(networks: Networks, generator: Params, pixels: Array) -> C
 def _encode_appearance(
   networks: Networks, generator: Params | None, reid: Params, reid_stats: Params, pixels: Array
 ) -> Codes:
-  image = normalize(pixels)
-  return networks.appearance_code(generator, image, networks.encode_appearance(reid, reid_stats, image).code)
+  return functions.encode_donor(networks, generator, reid, reid_stats, normalize(pixels))
 
 
 @functools.partial(jax.jit, static_argnums=0)

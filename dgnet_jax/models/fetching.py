@@ -81,7 +81,7 @@ class Fetch(nn.Module):
     factor = jnp.exp(self.param('temperature', nn.initializers.constant(TEMPERATURE), ()))
     queries = shape.descriptors.reshape(count, rows * columns, -1)
     keys = donors.descriptors.reshape(count, num_donors, rows * columns, -1)
-    # Accelerators would round the factors of these products to few digits: whole pixels in the places.
+    # At their default precision, accelerators would round places to about a pixel.
     precise = jax.lax.Precision.HIGHEST
     logits = factor * jnp.einsum('nqd,nskd->nqsk', queries, keys, precision=precise)
     mass = jax.nn.logsumexp(logits, axis=-1)

@@ -23,6 +23,9 @@ from dgnet_jax.models.structure_encoder import StructureEncoder, to_gray
 from dgnet_jax.types import Array, Params, at_least_float32
 
 Codes = Any  # a structure or appearance code
+# Of the correspondence generator's mask.
+MASK_SHARPNESS = 3.0  # factor of its logits
+MASK_NOISE = 0.5  # factor of the logistic noise on them in training, which drives the mask to 0 or 1
 
 
 class Generator(Protocol):
@@ -40,7 +43,7 @@ class Generator(Protocol):
     ...
 
   def encode_structure(self, params: Params, image: Array, key: Array | None) -> Codes:
-    """Encodes the structure of images; a random key makes the variations of training."""
+    """Encodes the structure of images; as `Networks.encode_structure`."""
     ...
 
   def encode_appearance(self, structure_code: Codes, appearance: Array) -> Codes:
@@ -146,10 +149,6 @@ class AppearanceCode:
 
   donors: Donors
   style: Array
-
-
-MASK_SHARPNESS = 3.0  # factor of the mask's logits
-MASK_NOISE = 0.5  # factor of the logistic noise on them in training, which drives them to one side
 
 
 @flax.struct.dataclass

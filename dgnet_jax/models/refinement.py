@@ -21,16 +21,14 @@ last_normal = nn.initializers.variance_scaling(0.1, 'fan_in', 'normal')
 
 @flax.struct.dataclass
 class Refined:
-  """The generated images and their parts.
+  """The generated images.
 
   Attributes:
     image: f[N, H, W, 3], the result: what was made inside the mask, the structure image outside.
-    made: f[N, H, W, 3], what was made, everywhere.
-    trust: f[N, H, W, 1] in [0, 1], share of the fetched pixels in it.
+    trust: f[N, H, W, 1] in [0, 1], share of the fetched pixels in what was made.
   """
 
   image: Array
-  made: Array
   trust: Array
 
 
@@ -82,7 +80,7 @@ class Refinement(nn.Module):
     x = at_least_float32(self._layer(4, 3, 'to_rgb', activation='none', kernel_init=last_normal)(x))
     trust, colours = jax.nn.sigmoid(x[..., 3:] + TRUST_BIAS), x[..., :3]
     made = trust * fetched.pixels + (1 - trust) * (repeated(mixture[..., :3], stride) + colours)
-    return Refined(mask * made + (1 - mask) * structure, made, trust)
+    return Refined(mask * made + (1 - mask) * structure, trust)
 
   def _layer(self, features: int, size: int, name: str, **changes: Any) -> ConvLayer:
     options: dict[str, Any] = {'activation': self.activation, 'padding': self.padding, 'dtype': self.dtype}

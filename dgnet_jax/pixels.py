@@ -43,6 +43,11 @@ def denormalize(image: AnyArray, *, truncate: bool = False) -> AnyArray:
   return (xp.trunc(pixels) if truncate else xp.round(pixels)).astype(np.uint8)  # type: ignore[no-any-return]
 
 
+def unit_range(image: Array) -> Array:
+  """Inverts `normalize` up to the scale: normalized images f[..., 3] -> f[..., 3], black is 0 and white is 1."""
+  return image * jnp.asarray(IMAGENET_STD, image.dtype) + jnp.asarray(IMAGENET_MEAN, image.dtype)
+
+
 def clipped(image: Array) -> Array:
   """Clips normalized images f[..., 3] to what pixels can show."""
   black, white = -IMAGENET_MEAN / IMAGENET_STD, (1 - IMAGENET_MEAN) / IMAGENET_STD

@@ -112,6 +112,13 @@ def _cosine_has_an_end(config: Config) -> str:
   return 'cosine needs optimizer.generator_steps, the step at which it ends'
 
 
+@_rule('optimizer.muon_multiplier', 'generator.design')
+def _adam_trains_adain(config: Config) -> str:
+  if not config.optimizer.muon_multiplier or config.generator.design == 'correspondence':
+    return ''
+  return "must be 0 with generator.design adain, whose optimizer is the release's"
+
+
 @_rule('teaching.images', 'data.layout', 'joint')
 def _ground_truth_is_available(config: Config) -> str:
   if config.teaching.images == 'generated' or (config.data.layout == 'synthetic' and not config.joint):

@@ -17,6 +17,8 @@ from dgnet_jax.models.warping import cell_centres, repeated, sample, stretched
 from dgnet_jax.types import Array, at_least_float32
 
 TEMPERATURE = 2.7  # initial logarithm of the factor of the attention's inner products
+# Places are means of a sharper attention: the mean of all that is similar lies in the middle of the person.
+PLACE_SHARPNESS = 2.0
 IMPOSSIBLE = -1e9  # logit of a donor with weight 0
 
 
@@ -90,7 +92,8 @@ class Fetch(nn.Module):
     share = jax.nn.softmax(share, axis=-1)
 
     centres = cell_centres(rows, columns, stride).reshape(-1, 2)
-    place = jnp.einsum('nqsk,kc->nsqc', attention, centres, precision=precise)
+    sharper = jax.nn.softmax(PLACE_SHARPNESS * logits, axis=-1)
+    place = jnp.einsum('nqsk,kc->nsqc', sharper, centres, precision=precise)
     place = self._refined(place.reshape(-1, rows, columns, 2), shape, donors)
     pixels = sample(donors.image.reshape(-1, height, width, 3), place).reshape(donors.image.shape)
     shares = repeated(share.transpose(0, 2, 1).reshape(-1, rows, columns, 1), stride)

@@ -147,7 +147,10 @@ def augment_singles(images: Array, key: Array, config: AugmentConfig, erasing_pr
 
 
 def moved_copies(image: Array, key: Array) -> MovedCopy:
-  """Scales, shifts, shears and mirrors images at random; where every pixel comes from is known.
+  """Scales, shifts and shears images at random; where every pixel comes from is known.
+
+  Nothing is mirrored: from the front, a person and the mirror image look the same, and the mean of both places that fit
+  would be the middle of the body.
 
   Args:
     image: f[B, 2, H, W, 3].
@@ -159,14 +162,13 @@ def moved_copies(image: Array, key: Array) -> MovedCopy:
   *lead, height, width, channels = image.shape
   flat = image.reshape(-1, height, width, channels)
   count, size = len(flat), jnp.array([height, width], image.dtype)
-  scale_key, shift_key, shear_key, mirror_key = jax.random.split(key, 4)
+  scale_key, shift_key, shear_key = jax.random.split(key, 3)
   scale = jax.random.uniform(scale_key, (count, 1, 1, 2), image.dtype, *SCALE)
   shift = jax.random.uniform(shift_key, (count, 1, 1, 2), image.dtype, -SHIFT, SHIFT) * size
   shear = jax.random.uniform(shear_key, (count, 1, 1), image.dtype, -SHEAR, SHEAR)
-  mirror = jnp.where(jax.random.bernoulli(mirror_key, 0.5, (count, 1, 1)), -1, 1).astype(image.dtype)
   centre = (size - 1) / 2
   offset = cell_centres(height, width, 1).astype(image.dtype) - centre
-  columns = (offset[..., 1] + shear * offset[..., 0]) * mirror
+  columns = offset[..., 1] + shear * offset[..., 0]
   rows = jnp.broadcast_to(offset[..., 0], columns.shape)
   place = jnp.stack([rows, columns], axis=-1) * scale + shift + centre
   copies = sample(flat, place)

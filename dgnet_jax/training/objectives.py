@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from dgnet_jax.losses.adversarial import AdversarialLosses, scores_and_penalty
 from dgnet_jax.losses.distillation import soft_label_kl
 from dgnet_jax.losses.identity import fine_grained_cross_entropy, identity_cross_entropy
-from dgnet_jax.losses.reconstruction import l1_error
+from dgnet_jax.losses.reconstruction import l1_error, structural_dissimilarity
 from dgnet_jax.models.networks import Networks
-from dgnet_jax.pixels import clipped, enlarge
+from dgnet_jax.pixels import clipped, enlarge, unit_range
 from dgnet_jax.training import correspondence_terms
 from dgnet_jax.training.forward import AppearanceCodes, Draws, Generated, frozen, taught_images
 from dgnet_jax.types import ActiveTerms, Array, PairBatch, Params, Teacher
@@ -63,9 +63,10 @@ def term_names(networks: Networks, active: ActiveTerms, *, taught: bool) -> tupl
     taught: True if there are teacher labels for cross images.
   """
   names = ['positive_reconstruction', 'adversarial', 'cross_identity', 'identity', 'positive_identity']
-  names += correspondence_terms.NAMES if networks.generator.fetches else ['self_reconstruction']
+  names += ['dissimilarity', *correspondence_terms.NAMES] if networks.generator.fetches else ['self_reconstruction']
   names += ['structure_code', 'appearance_code'] if active.codes else []
   names += ['cycle'] if active.cycle else []
+  names += ['cycle_dissimilarity'] if active.cycle and networks.generator.fetches else []
   has_fine_head = networks.appearance_encoder.style == 'AB'
   names += ['fine_identity'] if active.teaching and has_fine_head else []
   names += ['primary_teaching'] if taught else []
@@ -114,9 +115,15 @@ def _over_streams(networks: Networks, function: Callable[..., Tree], *images: Ar
 def _reconstruction_terms(generated: Generated, image: Array) -> Terms:
   l1 = per_stream(l1_error)
   terms = {'positive_reconstruction': l1(generated.positive_reconstruction, image)}
-  if generated.self_reconstruction is not None:
+  if generated.self_reconstruction is None:
+    terms['dissimilarity'] = _dissimilarity(generated.positive_reconstruction, image)
+  else:
     terms['self_reconstruction'] = l1(generated.self_reconstruction, image)
   return terms
+
+
+def _dissimilarity(prediction: Array, target: Array) -> Array:
+  return per_stream(structural_dissimilarity)(unit_range(prediction), unit_range(target))
 
 
 def _adversarial_terms(
@@ -177,6 +184,8 @@ def _recovery_terms(
   if active.cycle:
     cycle = networks.decode(generator_params, recovered_structure, appearance)
     terms['cycle'] = per_stream(l1_error)(cycle, inputs.batch.image)
+    if networks.generator.fetches:
+      terms['cycle_dissimilarity'] = _dissimilarity(cycle, inputs.batch.image)
   return terms
 
 

@@ -10,13 +10,15 @@ from typing import Any, TypeAlias, cast
 import jax
 import jax.numpy as jnp
 import optax
-from optax import tree_utils
+from optax import contrib, tree_utils
 
 from dgnet_jax.config.schema import OptimizerConfig, TeacherConfig
 from dgnet_jax.training.schedules import Number, learning_rates, teacher_schedule
 from dgnet_jax.types import Array, Params
 
 ADAM_EPSILON = 1e-8
+MUON_OUTPUTS = 16  # kernels with fewer outputs make colours, places and masks: not hidden layers
+MUON_UPDATE = 0.2  # root mean square of Muon's updates at rate 1, as Adam's usually are
 Moments: TypeAlias = optax.ScaleByAdamState | optax.TraceState
 
 
@@ -69,6 +71,43 @@ def coupled_adam(
   )
 
 
+def coupled_muon(
+  schedule: optax.Schedule, *, multiplier: float, betas: tuple[float, float], weight_decay: float
+) -> optax.GradientTransformation:
+  """Muon with coupled weight decay on the kernels of hidden layers, Adam with Nesterov momentum on everything else.
+
+  Muon (Jordan et al., 2024) makes the momentum of a kernel, as a matrix from inputs to outputs, orthogonal, so that all
+  directions are learned equally fast. Its updates are scaled to the usual size of Adam's (Liu et al., 2025).
+
+  Args:
+    schedule: Adam's learning rate by the number of updates done.
+    multiplier: Muon's rate is this multiple of Adam's.
+    betas: decay rates of Adam's first and second moment.
+    weight_decay: factor of the parameters.
+  """
+  first, second = betas
+
+  def matrices(params: optax.Params) -> optax.Params:
+    def dimensions(x: Array) -> contrib.MuonDimensionNumbers | None:
+      is_hidden = x.ndim > 1 and x.shape[-1] >= MUON_OUTPUTS
+      return contrib.MuonDimensionNumbers(tuple(range(x.ndim - 1)), x.ndim - 1) if is_hidden else None
+
+    return cast(optax.Params, jax.tree.map(dimensions, params))
+
+  def faster(count: Any) -> Any:
+    return multiplier * schedule(count)
+
+  muon = contrib.muon(
+    faster,
+    muon_weight_dimension_numbers=matrices,
+    consistent_rms=MUON_UPDATE,
+    adam_learning_rate=schedule,
+    adam_b1=first,
+    adam_b2=second,
+  )
+  return optax.chain(optax.add_decayed_weights(weight_decay), muon)
+
+
 def coupled_nesterov(
   schedule: optax.Schedule,
   *,
@@ -106,8 +145,16 @@ def make_optimizers(config: OptimizerConfig) -> Optimizers:
   def adam(network: str) -> optax.GradientTransformation:
     return coupled_adam(rate_of(network), betas=config.adam_betas, weight_decay=config.weight_decay)
 
+  generator = adam('generator')
+  if config.muon_multiplier:
+    generator = coupled_muon(
+      rate_of('generator'),
+      multiplier=config.muon_multiplier,
+      betas=config.adam_betas,
+      weight_decay=config.weight_decay,
+    )
   return Optimizers(
-    generator=adam('generator'),
+    generator=generator,
     discriminator=adam('discriminator'),
     reid=coupled_nesterov(
       rate_of('reid'),

@@ -66,6 +66,7 @@ def loss_weights(
   effective = {name: (before[name] > 0) * after[name] for name in after}
   terms: dict[str, Number] = {field.name: getattr(weights, field.name) for field in dataclasses.fields(weights)}
   terms |= {name: effective[name] for name in ('structure_code', 'appearance_code', 'cycle')}
+  terms['cycle_dissimilarity'] = terms['dissimilarity']
   # On real images the fine-grained head is weighted by the teaching weight before the increment (fact 8).
   terms['fine_identity'] = terms['identity'] * before['teaching'] * teaching.fine_grained * teaching.fine_on_real
   terms['primary_teaching'] = effective['teaching'] * teaching.primary

@@ -246,8 +246,8 @@ def update(
 def draw_step(context: StepContext, state: TrainState, pixels: PixelBatch) -> tuple[PairBatch, Draws]:
   """Augments a batch and makes all other random draws of an iteration, from `fold_in(state.rng, state.step)`."""
   config = context.config
-  keys = jax.random.split(jax.random.fold_in(state.rng, state.step), 6)
-  augment_key, encoder_key, dropout_key, teacher_key, structure_key, cross_structure_key = keys
+  keys = jax.random.split(jax.random.fold_in(state.rng, state.step), 7)
+  augment_key, encoder_key, dropout_key, teacher_key, structure_key, cross_structure_key, moving_key = keys
   draws = Draws(
     update_structure_encoder=jax.random.uniform(encoder_key) <= config.structure_encoder_update_prob,
     dropout_key=dropout_key,
@@ -257,7 +257,7 @@ def draw_step(context: StepContext, state: TrainState, pixels: PixelBatch) -> tu
   )
   batch = augment_pairs(pixels, augment_key, config.augment, context.networks.reid_scale)
   if context.networks.generator.fetches:
-    batch = dataclasses.replace(batch, moved=moved_copies(batch.image, jax.random.fold_in(augment_key, 0)))
+    batch = dataclasses.replace(batch, moved=moved_copies(batch.image, moving_key))
   return batch, draws
 
 

@@ -83,6 +83,7 @@ class TestValidate:
       ('optimizer.adam_betas', ('a', 'b'), 'is not numbers like 0.0,0.999'),
       ('optimizer.schedule', 'cosine', 'multistep, step, constant'),
       ('optimizer.gan_schedule', 'cosine', 'needs optimizer.generator_steps'),
+      ('optimizer.muon_multiplier', 5.0, 'must be 0 with generator.design adain'),
       ('data.root', '', '--config.data.root'),
       ('data.layout', 'duke', 'must be one of csv, tfds, msmt17'),
       ('data.layout', 'tfds', 'tfdata reads files; use threads or memory'),

@@ -1,4 +1,4 @@
-"""The L1 error."""
+"""The L1 error and the dissimilarity of structure."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jax.test_util import check_grads
 import numpy as np
 import pytest
 
-from dgnet_jax.losses.reconstruction import l1_error
+from dgnet_jax.losses.reconstruction import SSIM_WINDOW, l1_error, structural_dissimilarity
 
 
 def test_error_by_hand():
@@ -52,3 +52,49 @@ def test_bfloat16_is_averaged_in_float32():
 def test_wrong_shapes_are_reported(prediction, target):
   with pytest.raises(ValueError, match='prediction.shape=.* target.shape='):
     l1_error(jnp.zeros(prediction), jnp.zeros(target))
+
+
+def ssim_by_loops(x, y):
+  """Wang et al. (2004), equation 13, with a 7x7 window inside one-channel images."""
+  window = np.outer(SSIM_WINDOW, SSIM_WINDOW)
+  values = []
+  for row in range(x.shape[0] - 6):
+    for column in range(x.shape[1] - 6):
+      a, b = (image[row : row + 7, column : column + 7] for image in (x, y))
+      mean_a, mean_b = (window * a).sum(), (window * b).sum()
+      covariance = (window * (a - mean_a) * (b - mean_b)).sum()
+      variances = (window * ((a - mean_a) ** 2 + (b - mean_b) ** 2)).sum()
+      luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+      values.append(luminance * (2 * covariance + 9e-4) / (variances + 9e-4))
+  return np.mean(values)
+
+
+@pytest.mark.usefixtures('x64')
+class TestStructuralDissimilarity:
+  def images(self, *shape):
+    return np.random.default_rng(2).uniform(size=(2, *shape))
+
+  def test_equals_the_definition(self):
+    x, y = self.images(3, 9, 8, 2)
+    expected = [1 - np.mean([ssim_by_loops(a[..., c], b[..., c]) for c in (0, 1)]) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(structural_dissimilarity(x, y), expected, rtol=1e-10)
+
+  def test_window_is_that_of_the_measure_cut_smaller(self):
+    assert sum(SSIM_WINDOW) == pytest.approx(1) and len(SSIM_WINDOW) == 7
+    assert SSIM_WINDOW[2] / SSIM_WINDOW[3] == pytest.approx(np.exp(-0.5 / 1.5**2))
+
+  def test_punishes_blur_and_not_the_image_itself(self):
+    (x, _) = self.images(1, 12, 12, 3)
+    blurred = (x + np.roll(x, 1, axis=1) + np.roll(x, 1, axis=2)) / 3
+    np.testing.assert_allclose(structural_dissimilarity(x, x), 0, atol=1e-12)
+    assert structural_dissimilarity(blurred, x) > 0.2
+
+  def test_gradient_reaches_the_prediction_only(self):
+    x, y = self.images(1, 8, 7, 1)
+    check_grads(lambda p: structural_dissimilarity(p, y), (x,), order=1)
+    assert not jax.grad(lambda t: structural_dissimilarity(x, t).sum())(y).any()
+
+  @pytest.mark.parametrize('shape', [(1, 6, 9, 3), (1, 9, 6, 3), (9, 9, 3)])
+  def test_refuses_other_shapes(self, shape):
+    with pytest.raises(ValueError, match='at least 7'):
+      structural_dissimilarity(jnp.zeros(shape), jnp.zeros(shape))

@@ -110,6 +110,48 @@ class TestAgainstPyTorch:
       np.testing.assert_allclose(after[part]['bias'], expected, rtol=1e-12)
 
 
+@pytest.mark.usefixtures('x64')
+class TestMuon:
+  CONFIG = dataclasses.replace(CONFIG, muon_multiplier=5.0, weight_decay=0.0)
+
+  def params(self):
+    rng = np.random.default_rng(0)
+    shapes = {'hidden': (3, 3, 4, 16), 'colours': (3, 3, 16, 3), 'bias': (16,)}
+    return [{name: rng.normal(size=shape) for name, shape in shapes.items()} for _ in range(3)]
+
+  def test_updates_of_hidden_kernels_are_nearly_orthogonal_and_of_adams_size(self):
+    params, gradient, _ = self.params()
+    after, _ = run(make_optimizers(self.CONFIG).generator, params, [gradient])
+    update = (after['hidden'] - params['hidden']).reshape(-1, 16) / (5 * RATES['gan'][0])
+    singular = np.linalg.svd(update, compute_uv=False)
+    assert singular.max() < 2 * singular.min()
+    given = np.linalg.svd(gradient['hidden'].reshape(-1, 16), compute_uv=False)
+    assert given.max() > 3 * given.min()
+    assert np.sqrt(np.mean(update**2)) == pytest.approx(0.2, rel=0.3)
+    assert np.sum(update.reshape(gradient['hidden'].shape) * gradient['hidden']) < 0  # downhill
+
+  def test_other_parameters_get_adam(self):
+    params, *gradients = self.params()
+    after, _ = run(make_optimizers(self.CONFIG).generator, params, gradients)
+    adam = optax.nadam(RATES['gan'][0], 0.0, 0.999)
+    for name in ('colours', 'bias'):
+      expected, _ = run(adam, {name: params[name]}, [{name: gradient[name]} for gradient in gradients])
+      np.testing.assert_allclose(after[name], expected[name], rtol=1e-10)
+
+  def test_weight_decay_is_coupled(self):
+    params, gradient, _ = self.params()
+    optimizer = make_optimizers(dataclasses.replace(self.CONFIG, weight_decay=0.1)).generator
+    decayed = jax.tree.map(lambda g, p: g + 0.1 * p, gradient, params)
+    expected, _ = run(make_optimizers(self.CONFIG).generator, params, [decayed])
+    after, _ = run(optimizer, params, [gradient])
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-10), after, expected)
+
+  def test_discriminator_keeps_adam(self):
+    params = self.params()[0]
+    states = [make_optimizers(config).discriminator.init(params) for config in (CONFIG, self.CONFIG)]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+
+
 class TestWithProgress:
   @pytest.mark.parametrize('network', ['generator', 'reid'])
   def test_continues_as_without_interruption(self, network):

@@ -187,7 +187,10 @@ def _report(config: Config) -> Callable[[int, Mapping[str, float]], Report]:
     weights = loss_weights(config.weights, config.ramps, config.teaching, done - 1).after
     scalars = {f'loss/{name}': value for name, value in losses.items()}
     scalars |= {f'weight/{name}': float(value) for name, value in weights.items()}
-    scalars |= {f'rate/{name}': float(value) for name, value in learning_rates(config.optimizer, done - 1).items()}
+    rates = learning_rates(config.optimizer, done - 1)
+    if not active_terms(config.ramps, done - 1, config.optimizer.generator_steps).generator:
+      rates = {'reid': rates['reid']}
+    scalars |= {f'rate/{name}': float(value) for name, value in rates.items()}
     return Report(summary, scalars)
 
   return report

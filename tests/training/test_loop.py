@@ -256,3 +256,13 @@ def test_one_and_eight_devices_agree():
   pairs = (metrics_one, metrics_many), (state_one.discriminator.params, state_many.discriminator.params)
   for one, many in (*pairs, (state_one.reid, state_many.reid)):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9), one, many)
+
+
+def test_only_rates_of_what_is_trained_are_reported():
+  report = loop._report(tiny_config(**{'optimizer.generator_steps': 2}))
+
+  def rates(done):
+    return {name for name in report(done, {}).scalars if name.startswith('rate/')}
+
+  assert rates(2) == {'rate/generator', 'rate/discriminator', 'rate/reid'}
+  assert rates(3) == {'rate/reid'}

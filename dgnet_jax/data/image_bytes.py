@@ -1,19 +1,36 @@
 """The encoded bytes of an image: of a file, or of a record in a prepared data set (TFDS, ArrayRecord)."""
 
 import functools
+import json
 import os
-import re
+import pathlib
+import tempfile
 import threading
 from typing import Any
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.extras import install_command
 
-_RECORD = re.compile(r'(?P<folder>.+)[/\\](?P<split>\w+)@(?P<position>\d+)[/\\][^/\\]*')
+BUILDERS_MODULE = 'dgnet_jax.data.tfds_builders'
+MAX_DESCRIPTION_BYTES = 1 << 20  # of a JSON file beside the records; ours have a few thousand
 _DIGITS = 9  # so that addresses sort by position
 
 
-def record_address(folder: str | os.PathLike[str], split: str, position: int, name: str) -> str:
+class RecordAddress(str):
+  """Stands in for the path of an image; made by `record_address` only, so that the path of a file never is one.
+
+  Attributes:
+    folder: folder of the prepared data set.
+    split_name: name of the split.
+    position: index of the record in the split.
+  """
+
+  folder: str
+  split_name: str
+  position: int
+
+
+def record_address(folder: str | os.PathLike[str], split: str, position: int, name: str) -> RecordAddress:
   """Returns the address of a record, which stands in for a path and ends in the image's file name.
 
   Args:
@@ -22,18 +39,49 @@ def record_address(folder: str | os.PathLike[str], split: str, position: int, na
     position: index of the record in the split.
     name: file name of the image, shown in messages.
   """
-  return os.path.join(folder, f'{split}@{position:0{_DIGITS}d}', os.path.basename(name))
+  address = RecordAddress(os.path.join(folder, f'{split}@{position:0{_DIGITS}d}', os.path.basename(name)))
+  address.folder, address.split_name, address.position = os.fspath(folder), split, position
+  return address
 
 
-def is_record(path: str | os.PathLike[str]) -> bool:
-  """Returns True if `path` is an address made by `record_address`."""
-  return _RECORD.fullmatch(os.fspath(path)) is not None
+def record_features() -> Any:
+  """Returns TFDS's description of the features of a record, `FeaturesDict`; imports TFDS."""
+  import numpy as np
+  import tensorflow_datasets as tfds
+
+  features = {
+    'image': tfds.features.Image(shape=(None, None, 3)),
+    'identity': tfds.features.Scalar(np.int32),
+    'camera': tfds.features.Scalar(np.int32),
+    'path': tfds.features.Text(),
+  }
+  return tfds.features.FeaturesDict(features)
 
 
-def record_folder(address: str) -> str:
-  """Returns the folder of the prepared data set that a record belongs to; '' if `address` is not of a record."""
-  match = _RECORD.fullmatch(address)
-  return match['folder'] if match else ''
+def _described(folder: str, name: str) -> Any:
+  """Returns the content of a JSON file beside the records."""
+  path = pathlib.Path(folder, name)
+  try:
+    if not path.is_file() or path.stat().st_size > MAX_DESCRIPTION_BYTES:
+      raise ValueError(f'not a file of at most {MAX_DESCRIPTION_BYTES} bytes')
+    return json.loads(path.read_bytes())
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(f'{path}: cannot be read ({error}); prepare the data set again') from error
+
+
+def _check_written_by_our_builders(folder: str) -> None:
+  """Raises UserError for the records of other builders: TFDS imports the modules that their descriptions name."""
+  info = _described(folder, 'dataset_info.json')
+  if not isinstance(info, dict) or info.get('moduleName') != BUILDERS_MODULE:
+    raise UserError(f'{folder}/dataset_info.json: not written by `dgnet prepare`, which must prepare the data set')
+  with tempfile.TemporaryDirectory() as ours:
+    record_features().save_config(ours)
+    expected = _described(ours, 'features.json')
+  if _described(folder, 'features.json') != expected:
+    raise UserError(
+      f'{folder}/features.json: differs from what `dgnet prepare` writes with this version of TensorFlow Datasets; '
+      'prepare the data set again'
+    )
 
 
 class _Records:
@@ -46,6 +94,7 @@ class _Records:
       raise UserError(
         f'{folder}: reading a prepared data set needs TensorFlow Datasets: {install_command("tfds")}'
       ) from error
+    _check_written_by_our_builders(folder)
     try:
       builder = tfds.builder_from_directory(folder)
       self._source = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
@@ -72,12 +121,11 @@ def read_bytes(path: str) -> bytes:
     OSError: the file cannot be read.
     UserError: the record cannot be read, or TensorFlow Datasets is not installed.
   """
-  match = _RECORD.fullmatch(path)
-  if match is None:
+  if not isinstance(path, RecordAddress):
     with open(path, 'rb') as file:
       return file.read()
-  records = _records(match['folder'], match['split'])
+  records = _records(path.folder, path.split_name)
   try:
-    return records.read(int(match['position']))
+    return records.read(path.position)
   except Exception as error:
     raise UserError(f'{path}: the record cannot be read ({error})') from error

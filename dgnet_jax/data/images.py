@@ -11,7 +11,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from dgnet_jax.data.image_bytes import is_record, read_bytes
+from dgnet_jax.data.image_bytes import RecordAddress, read_bytes
 from dgnet_jax.data.index import printable, summarize
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.progress import ProgressLog
@@ -56,7 +56,7 @@ def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[
 
 
 def _open_rgb(path: str) -> Image.Image:
-  return decode_rgb(io.BytesIO(read_bytes(path)) if is_record(path) else path, path)
+  return decode_rgb(io.BytesIO(read_bytes(path)) if isinstance(path, RecordAddress) else path, path)
 
 
 def _resized(image: Image.Image, image_size_hw: tuple[int, int]) -> np.ndarray:

@@ -10,7 +10,7 @@ import shutil
 
 import numpy as np
 
-from dgnet_jax.data.image_bytes import is_record, read_bytes
+from dgnet_jax.data.image_bytes import RecordAddress, read_bytes
 from dgnet_jax.data.index import UNIDENTIFIED, DatasetIndex, LabeledImage, Split, printable
 from dgnet_jax.data.layouts import LAYOUTS, SPLITS
 from dgnet_jax.data.readers.table import SUFFIX, write_table
@@ -25,7 +25,7 @@ MARKET1501_CAMERAS = 9  # its file names have one digit for the camera
 
 
 def _copy(source: str, target: pathlib.Path) -> None:
-  if is_record(source):
+  if isinstance(source, RecordAddress):
     target.write_bytes(read_bytes(source))
   else:
     shutil.copyfile(source, target)

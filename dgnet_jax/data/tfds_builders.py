@@ -15,9 +15,9 @@ import pathlib
 import re
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
+from dgnet_jax.data.image_bytes import record_features
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.layouts import BOXES, LAYOUTS, Layout
 from dgnet_jax.data.registry import read_layout
@@ -35,16 +35,10 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
   index: DatasetIndex | None = None  # None: read the manual folder
 
   def _info(self) -> tfds.core.DatasetInfo:
-    features = {
-      'image': tfds.features.Image(shape=(None, None, 3)),
-      'identity': tfds.features.Scalar(np.int32),
-      'camera': tfds.features.Scalar(np.int32),
-      'path': tfds.features.Text(),
-    }
     return tfds.core.DatasetInfo(
       builder=self,
       description=f'{self.layout.title}. {self.layout.note}',
-      features=tfds.features.FeaturesDict(features),
+      features=record_features(),
       metadata=tfds.core.MetadataDict(),
       disable_shuffling=True,  # record N is image N of the index
     )

@@ -9,7 +9,7 @@ import logging
 import os
 import pathlib
 
-from dgnet_jax.data.image_bytes import record_folder
+from dgnet_jax.data.image_bytes import RecordAddress
 from dgnet_jax.data.images import find_problems, raise_problems, verify_image
 from dgnet_jax.utils.atomic_files import atomic_file
 
@@ -39,9 +39,8 @@ def _stamps(paths: Sequence[str], threads: int) -> dict[str, Stamp]:
   def stamps_of(part: Sequence[str]) -> dict[str, Stamp]:
     stamps = {}
     for path in part:
-      folder = record_folder(path)
       with contextlib.suppress(OSError):
-        stamps[path] = folder_stamp(folder) if folder else _file_stamp(path)
+        stamps[path] = folder_stamp(path.folder) if isinstance(path, RecordAddress) else _file_stamp(path)
     return stamps
 
   stamps: dict[str, Stamp] = {}

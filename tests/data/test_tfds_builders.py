@@ -1,6 +1,8 @@
 """Records of TensorFlow Datasets: the same index, images and batches as from the files."""
 
 import itertools
+import json
+import pickle
 import shutil
 
 import jax
@@ -9,10 +11,11 @@ from PIL import Image
 import pytest
 
 from dgnet_jax.config.schema import DataConfig
-from dgnet_jax.data import dataset
+from dgnet_jax.data import dataset, image_bytes
 from dgnet_jax.data.check import scan_files
 from dgnet_jax.data.dataset import open_dataset
-from dgnet_jax.data.image_bytes import is_record, read_bytes
+from dgnet_jax.data.image_bytes import RecordAddress, read_bytes, record_address
+from dgnet_jax.data.images import read_image
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.errors import UserError
@@ -52,7 +55,7 @@ def test_index_of_records_equals_that_of_the_files(prepared):
     np.testing.assert_array_equal(other.identity, split.identity)
     np.testing.assert_array_equal(other.camera, split.camera)
     for path, address in zip(split.paths, other.paths, strict=True):
-      assert is_record(address) and not is_record(path)
+      assert isinstance(address, RecordAddress) and not isinstance(path, RecordAddress)
       assert address.rpartition('/')[2] == path.rpartition('/')[2]
       assert read_bytes(address) == read_bytes(path)
 
@@ -143,3 +146,63 @@ def test_remote_dataset_is_read_from_its_local_copy(prepared, tmp_path, monkeypa
   index = open_dataset(data_config, tmp_path)
   assert index.root == str(tmp_path / 'data_cache' / 'copy')
   assert read_bytes(index.train.paths[0]) == read_bytes(read_layout(prepared[1]).train.paths[0])
+
+
+@pytest.fixture
+def planted(monkeypatch, tmp_path):
+  """The name of a module that leaves a mark when it is imported."""
+  (tmp_path / 'planted').mkdir()
+  (tmp_path / 'planted' / 'planted_module.py').write_text(f'open({str(tmp_path / "ran")!r}, "w").close()\n')
+  monkeypatch.syspath_prepend(tmp_path / 'planted')
+  yield 'planted_module'
+  assert not (tmp_path / 'ran').exists()
+
+
+class TestForeignRecords:
+  """TFDS imports the modules that a description names; descriptions that are not ours do not reach it."""
+
+  def refused(self, folder, match):
+    image_bytes._records.cache_clear()
+    address = read_layout(folder).train.paths[0]
+    with pytest.raises(UserError, match=match):
+      read_bytes(address)
+
+  def test_features_of_another_class(self, prepared, planted, tmp_path):
+    copy = shutil.copytree(prepared[1], tmp_path / 'copy')
+    text = (copy / 'features.json').read_text()
+    (copy / 'features.json').write_text(
+      text.replace('tensorflow_datasets.core.features.text_feature.Text', f'{planted}.Text')
+    )
+    assert planted in (copy / 'features.json').read_text()
+    self.refused(copy, 'features.json: differs from what')
+
+  def test_builder_of_another_module(self, prepared, planted, tmp_path):
+    copy = shutil.copytree(prepared[1], tmp_path / 'copy')
+    text = (copy / 'dataset_info.json').read_text()
+    (copy / 'dataset_info.json').write_text(text.replace(image_bytes.BUILDERS_MODULE, f'{planted}.builder'))
+    self.refused(copy, 'dataset_info.json: not written by')
+
+  @pytest.mark.parametrize('name', ['features.json', 'dataset_info.json'])
+  @pytest.mark.parametrize('content', ['[' * 100_000, '{', '"' + 'x' * (1 << 20) + '"', '7', '{}'])
+  def test_damaged_descriptions(self, prepared, tmp_path, name, content):
+    copy = shutil.copytree(prepared[1], tmp_path / 'copy')
+    (copy / name).write_text(content)
+    self.refused(copy, f'{name}: ')
+
+
+def test_a_folder_with_an_at_sign_is_an_ordinary_folder(planted, tmp_path):
+  folder = tmp_path / 'holiday' / 'train@2024'
+  write_images(folder, 'a.png')
+  features = {'pythonClassName': f'{planted}.Features', 'featuresDict': {'features': {}}}
+  (folder.parent / 'features.json').write_text(json.dumps(features))
+  (folder.parent / 'dataset_info.json').write_text(json.dumps({'name': 'x', 'version': '1.0.0'}))
+  path = str(folder / 'a.png')
+  assert read_bytes(path) == (folder / 'a.png').read_bytes()
+  assert read_image(path, (8, 4)).shape == (8, 4, 3)
+
+
+def test_addresses_survive_pickling():
+  address = record_address('/data/market1501/1.0.0', 'train', 3, 'a/b.jpg')
+  copy = pickle.loads(pickle.dumps(address))
+  assert isinstance(copy, RecordAddress) and copy == address == '/data/market1501/1.0.0/train@000000003/b.jpg'
+  assert (copy.folder, copy.split_name, copy.position) == ('/data/market1501/1.0.0', 'train', 3)

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 import PIL
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dgnet_jax.data.image_bytes import RecordAddress, read_bytes
 from dgnet_jax.data.index import printable, summarize
@@ -20,6 +20,34 @@ logger = logging.getLogger(__name__)
 
 
 FORMATS = ('JPEG', 'PNG')  # every source decodes these in the same way
+# Exif's orientation -> what makes the stored image upright; 1 is upright.
+UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image) -> int:
+  """Returns Exif's orientation of an image, 1 to 8; 1 if it has none or an unreadable one."""
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+  except Exception:  # damaged metadata; the pixels may be whole
+    return 1
+  return orientation if orientation in UPRIGHT else 1
+
+
+def read_orientation(path: str) -> int:
+  """Returns Exif's orientation of an image file, 1 to 8; 1 if the file cannot be read, which its decoder reports."""
+  try:
+    with Image.open(path, formats=FORMATS) as image:
+      return _orientation(image)
+  except Exception:
+    return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -34,7 +62,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str]) -> Image.Image:
-  """Decodes a JPEG or PNG file completely.
+  """Decodes a JPEG or PNG file completely, and turns it upright as its Exif orientation says.
 
   Args:
     file: a path or an open file.
@@ -46,7 +74,9 @@ def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[
   shown = printable(os.fspath(name))
   try:
     with Image.open(file, formats=FORMATS) as image:
-      return _to_rgb(image)
+      turn = UPRIGHT.get(_orientation(image))
+      rgb = _to_rgb(image)
+      return rgb if turn is None else rgb.transpose(turn)
   except PIL.UnidentifiedImageError:
     raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} image') from None
   except OSError as error:

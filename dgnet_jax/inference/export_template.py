@@ -44,11 +44,11 @@ def load(folder: pathlib.Path = FOLDER) -> tuple[Callable[..., np.ndarray], Call
 
 
 def main(paths: Sequence[str]) -> None:
-  from PIL import Image
+  from PIL import Image, ImageOps
 
   height, width = json.loads((FOLDER / 'model.json').read_text())['image_size_hw']
-  opened = [Image.open(path).convert('RGB').resize((width, height), Image.Resampling.BICUBIC) for path in paths]
-  images = np.stack([np.asarray(image) for image in opened])
+  upright = [ImageOps.exif_transpose(Image.open(path)).convert('RGB') for path in paths]
+  images = np.stack([np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)) for image in upright])
   embed, swap = load()
   embeddings = embed(images)
   print('similarity of the first image to the others:', embeddings[1:] @ embeddings[0])

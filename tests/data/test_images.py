@@ -5,10 +5,18 @@ import io
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 import pytest
 
-from dgnet_jax.data.images import for_each_file, read_image, resize_bilinear, verify_image
+from dgnet_jax.data.images import (
+  decode_image,
+  for_each_file,
+  read_image,
+  read_orientation,
+  read_unresized,
+  resize_bilinear,
+  verify_image,
+)
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
 from dgnet_jax.pixels import denormalize, normalize
@@ -157,3 +165,55 @@ def test_bilinear_resizing_agrees_with_jax(size_hw):
   actual = resize_bilinear(image, size_hw)
   assert actual.dtype == np.float32
   np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def oriented(path, orientation, pixels):
+  """Writes an image as a camera does that was held another way: stored turned, with the orientation in Exif."""
+  stored = {
+    1: pixels,
+    2: pixels[:, ::-1],
+    3: pixels[::-1, ::-1],
+    4: pixels[::-1],
+    5: pixels.transpose(1, 0, 2),
+    6: np.rot90(pixels, 1),
+    7: np.rot90(pixels, 2).transpose(1, 0, 2),
+    8: np.rot90(pixels, -1),
+  }[orientation]
+  exif = Image.Exif()
+  exif[ExifTags.Base.Orientation] = orientation
+  Image.fromarray(np.ascontiguousarray(stored)).save(
+    path, exif=exif, **({'quality': 100} if path.suffix == '.jpg' else {})
+  )
+
+
+class TestOrientation:
+  pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
+
+  @pytest.mark.parametrize('orientation', range(1, 9))
+  def test_images_become_upright(self, tmp_path, orientation):
+    oriented(tmp_path / 'x.png', orientation, self.pixels)
+    np.testing.assert_array_equal(read_unresized(str(tmp_path / 'x.png')), self.pixels)
+    assert read_orientation(str(tmp_path / 'x.png')) == orientation
+
+  @pytest.mark.parametrize('orientation', [3, 6, 8])
+  def test_jpeg_from_bytes_and_from_a_file(self, tmp_path, orientation):
+    smooth = np.full((48, 32, 3), 200, np.uint8)
+    smooth[:16, :16] = 30
+    oriented(tmp_path / 'x.jpg', orientation, smooth)
+    path = str(tmp_path / 'x.jpg')
+    for image in (read_image(path, (48, 32)), decode_image((tmp_path / 'x.jpg').read_bytes(), 'x', (48, 32))):
+      assert np.abs(image.astype(int) - smooth).max() < 40 and np.abs(image.astype(int) - smooth).mean() < 2
+
+  @pytest.mark.parametrize('orientation', [0, 9, 77])
+  def test_unknown_orientations_are_ignored(self, tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(self.pixels).save(tmp_path / 'x.png', exif=exif)
+    np.testing.assert_array_equal(read_unresized(str(tmp_path / 'x.png')), self.pixels)
+
+  def test_damaged_metadata_does_not_spoil_the_pixels(self, tmp_path):
+    Image.fromarray(self.pixels).save(tmp_path / 'x.png', exif=b'Exif\0\0MM\0*\xff\xff\xff\xff')
+    np.testing.assert_array_equal(read_unresized(str(tmp_path / 'x.png')), self.pixels)
+
+  def test_missing_file_is_reported_by_its_decoder(self, tmp_path):
+    assert read_orientation(str(tmp_path / 'none.jpg')) == 1

@@ -1,7 +1,8 @@
 """Decoding during training with tf.data. TensorFlow is imported only when a source is created."""
 
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 import itertools
 import math
 import os
@@ -11,7 +12,7 @@ import weakref
 import numpy as np
 
 from dgnet_jax.config.schema import DataConfig
-from dgnet_jax.data.images import read_image
+from dgnet_jax.data.images import read_image, read_orientation
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.data.sources.base import Source
@@ -29,12 +30,13 @@ def import_tensorflow() -> Any:
   return tf
 
 
-def decode_and_resize(tf: Any, encoded: Any, image_size_hw: tuple[int, int]) -> Any:
+def decode_and_resize(tf: Any, encoded: Any, orientation: Any, image_size_hw: tuple[int, int]) -> Any:
   """`read_image` in TensorFlow operations: the same decoder settings, and the same resizing up to rounding.
 
   Args:
     tf: the module from `import_tensorflow`.
     encoded: scalar string tensor, the bytes of a JPEG or PNG file.
+    orientation: scalar integer tensor, from `read_orientation`.
     image_size_hw: height and width of the result, pixels.
 
   Returns:
@@ -43,11 +45,23 @@ def decode_and_resize(tf: Any, encoded: Any, image_size_hw: tuple[int, int]) -> 
   height, width = image_size_hw
   # The default, INTEGER_FAST, changes two thirds of the values. Despite its name the operation also decodes PNG.
   image = tf.io.decode_jpeg(encoded, channels=3, dct_method='INTEGER_ACCURATE')
+  image = _upright(tf, image, orientation)
   # As in Pillow: first the width, then the height, with rounding in between.
   for size in ((tf.shape(image)[0], width), (height, width)):
     image = tf.image.resize(image, size, method='bicubic', antialias=True)
     image = tf.cast(tf.clip_by_value(tf.floor(image + 0.5), 0, 255), tf.uint8)
   return tf.ensure_shape(image, (height, width, 3))
+
+
+def _upright(tf: Any, image: Any, orientation: Any) -> Any:
+  """Turns an image as Exif's orientation says: from 5 on it is transposed, and then mirrored along one or both axes."""
+
+  def if_any(image: Any, orientations: tuple[int, ...], change: Callable[[Any], Any]) -> Any:
+    return tf.cond(tf.reduce_any(tf.equal(orientation, orientations)), lambda: change(image), lambda: image)
+
+  image = if_any(image, (5, 6, 7, 8), lambda x: tf.transpose(x, (1, 0, 2)))
+  image = if_any(image, (2, 3, 6, 7), lambda x: tf.reverse(x, (1,)))
+  return if_any(image, (3, 4, 7, 8), lambda x: tf.reverse(x, (0,)))
 
 
 class _Pipeline:
@@ -75,12 +89,15 @@ class _Pipeline:
     # Also runs at interpreter exit: TensorFlow must not shut down while a thread waits for indices.
     self._finalizer = weakref.finalize(self, self._queue.close, cancel_pending_enqueues=True)
     path_tensor, queue, image_size_hw = tf.constant(paths), self._queue, data_config.image_size_hw
+    with ThreadPoolExecutor(threads) as pool:
+      orientations = tf.constant(list(pool.map(read_orientation, map(os.fsdecode, paths))), tf.int64)
 
     def next_indices(_: Any) -> Any:
       return queue.dequeue()
 
     def decode(index: Any) -> Any:
-      return decode_and_resize(tf, tf.io.read_file(tf.gather(path_tensor, index)), image_size_hw)
+      encoded = tf.io.read_file(tf.gather(path_tensor, index))
+      return decode_and_resize(tf, encoded, tf.gather(orientations, index), image_size_hw)
 
     options = tf.data.Options()
     options.deterministic = True

@@ -7,8 +7,10 @@ import sys
 import time
 
 import numpy as np
+from PIL import ExifTags, Image
 import pytest
 
+from dgnet_jax.data.images import read_orientation, read_unresized
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.data.sources import tfdata
 from dgnet_jax.data.sources.factory import make_source
@@ -35,9 +37,9 @@ def split(tmp_path):
 def test_decoding_and_resizing_agree_with_the_release(parity_dir, tf, i, ledger):
   with np.load(parity_dir / 'preprocess.npz') as golden:
     encoded, decoded, resized = (golden[f'{name}{i}'] for name in ('file', 'decoded', 'resized'))
-  same_size = decode_and_resize(tf, encoded.tobytes(), decoded.shape[:2])
+  same_size = decode_and_resize(tf, encoded.tobytes(), 1, decoded.shape[:2])
   np.testing.assert_array_equal(same_size, decoded)
-  image = decode_and_resize(tf, encoded.tobytes(), (256, 128)).numpy()
+  image = decode_and_resize(tf, encoded.tobytes(), 1, (256, 128)).numpy()
   difference = np.abs(image.astype(int) - resized)
   ledger.check('preprocess: the same with tf.data', np.mean(difference > 1), 0.01)
 
@@ -100,3 +102,16 @@ def test_a_program_ends_cleanly_with_open_batches(split):
   command = [sys.executable, '-c', program, root]
   done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
   assert (done.returncode, done.stdout) == (0, '(2, 2, 256, 128, 3)\n'), done.stderr
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_orientation_is_that_of_pillow(tf, tmp_path, orientation):
+  """Lossless and at its own size, so that every pixel can be compared."""
+  path = tmp_path / 'x.png'
+  pixels = np.random.default_rng(orientation).integers(0, 256, (5, 3, 3), np.uint8)
+  exif = Image.Exif()
+  exif[ExifTags.Base.Orientation] = orientation
+  Image.fromarray(pixels).save(path, exif=exif)
+  expected = read_unresized(str(path))
+  read = decode_and_resize(tf, path.read_bytes(), read_orientation(str(path)), expected.shape[:2]).numpy()
+  np.testing.assert_array_equal(read, expected)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.data.images import for_each_file, read_image, verify_image
+from dgnet_jax.data.images import for_each_file, read_image, upright, verify_image
 from dgnet_jax.data.index import printable, summarize
-from dgnet_jax.data.readers.listing import list_images
+from dgnet_jax.data.readers.listing import list_recursively, warn_about_skipped
 from dgnet_jax.errors import UserError
 
 CHANNELS = (1, 3, 4)  # of an array: gray, RGB, or RGB with an alpha channel that is dropped
@@ -76,8 +76,9 @@ def as_image_list(images: Any, name: str = 'images') -> ImageList:
 
   Args:
     images: a path, a PIL image or an array, or a list of these; an `ImageList` is returned unchanged. A folder stands
-      for the images in it, sorted by name. Files are JPEG or PNG. Arrays are u8[h, w], u8[h, w, C] or u8[n, h, w, C]
-      with C of 1 (gray), 3 (RGB) or 4 (alpha is dropped); other dtypes are refused because their range is unknown.
+      for the images in it and its subfolders, sorted by path. Files are JPEG or PNG. Arrays are u8[h, w], u8[h, w, C]
+      or u8[n, h, w, C] with C of 1 (gray), 3 (RGB) or 4 (alpha is dropped); other dtypes are refused because their
+      range is unknown.
     name: name of the images in error messages.
 
   Raises:
@@ -102,11 +103,14 @@ def _expand(item: Any, name: str) -> list[str | np.ndarray]:
     path = os.fspath(item)
     if not os.path.isdir(path):
       return [path]
-    images, others = list_images(pathlib.Path(path))
+    folder = pathlib.Path(path)
+    images, others = list_recursively(folder)
+    skipped = [os.path.relpath(other, path) for other in others]
     if not images:
-      contents = f'; it contains {summarize(others)}' if others else ''
-      raise UserError(f'{printable(path)}: no images in this folder{contents}')
-    return [os.path.join(path, file) for file in images]
+      contents = f'; it contains {summarize(skipped)}' if skipped else ''
+      raise UserError(f'{printable(path)}: no images in this folder and its subfolders{contents}')
+    warn_about_skipped(folder, skipped)
+    return list(images)
   if isinstance(item, Image.Image):
     return [_from_pil(item, name)]
   if hasattr(item, '__array__'):
@@ -121,7 +125,7 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
   try:
     if image.mode.startswith('I'):  # 16-bit gray, which `convert` would clip
       image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.copy()
+    image = upright(image).copy()
     image.info.pop('transparency', None)  # dropped as it is from files; `convert` warns about it
     pixels = np.asarray(image.convert('RGB'))
   except (OSError, ValueError) as error:  # PIL decodes a file only now

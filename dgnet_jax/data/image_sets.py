@@ -14,7 +14,7 @@ import numpy as np
 from dgnet_jax.data.images import for_each_file, read_unresized
 from dgnet_jax.data.index import DISTRACTOR, JUNK, assign_numbers, printable, summarize
 from dgnet_jax.data.layouts import LAYOUTS, SPLITS
-from dgnet_jax.data.readers.listing import list_folders, list_images
+from dgnet_jax.data.readers.listing import list_recursively, warn_about_skipped
 from dgnet_jax.data.registry import detect_layout, read_layout
 from dgnet_jax.errors import UserError
 
@@ -82,14 +82,6 @@ def _decoded_set(
   return ImageSet(title, tuple(paths), tuple(names), identity, sizes)
 
 
-def _list_recursively(folder: pathlib.Path) -> list[str]:
-  """Returns the sorted paths of all images in a folder and its subfolders."""
-  paths = [os.path.join(folder, name) for name in list_images(folder)[0]]
-  for name in list_folders(folder)[0]:
-    paths += _list_recursively(folder / name)
-  return sorted(paths)
-
-
 def _match_identities(folder: pathlib.Path, paths: Sequence[str], pattern: str) -> np.ndarray | None:
   """Numbers the group `identity` of the pattern in each path within the folder; None without a pattern.
 
@@ -117,9 +109,10 @@ def _match_identities(folder: pathlib.Path, paths: Sequence[str], pattern: str) 
 def _read_folder(folder: pathlib.Path, pattern: str, threads: int) -> ImageSet:
   if (folder / 'images').is_dir() and any(any(folder.glob(pattern)) for pattern in UNFINISHED):
     raise UserError(f'{folder}: {MANIFEST} is missing, so its generation did not finish; run it again')
-  paths = _list_recursively(folder)
+  paths, others = list_recursively(folder)
   if not paths:
     raise UserError(f'{folder}: no images in it')
+  warn_about_skipped(folder, [os.path.relpath(path, folder) for path in others])
   return _decoded_set(str(folder), folder, paths, _match_identities(folder, paths, pattern), threads)
 
 

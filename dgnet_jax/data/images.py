@@ -41,6 +41,12 @@ def _orientation(image: Image.Image) -> int:
   return orientation if orientation in UPRIGHT else 1
 
 
+def upright(image: Image.Image) -> Image.Image:
+  """Turns an image as Exif's orientation says."""
+  turn = UPRIGHT.get(_orientation(image))
+  return image if turn is None else image.transpose(turn)
+
+
 def read_orientation(path: str) -> int:
   """Returns Exif's orientation of an image file, 1 to 8; 1 if the file cannot be read, which its decoder reports."""
   try:
@@ -74,9 +80,7 @@ def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[
   shown = printable(os.fspath(name))
   try:
     with Image.open(file, formats=FORMATS) as image:
-      turn = UPRIGHT.get(_orientation(image))
-      rgb = _to_rgb(image)
-      return rgb if turn is None else rgb.transpose(turn)
+      return _to_rgb(upright(image))
   except PIL.UnidentifiedImageError:
     raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} image') from None
   except OSError as error:

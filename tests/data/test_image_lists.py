@@ -1,7 +1,7 @@
 """Conversion of the user's images to an ImageList."""
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 import pytest
 
 from dgnet_jax.data.image_lists import as_image_list
@@ -38,6 +38,28 @@ def test_a_folder_stands_for_its_sorted_images(tmp_path):
   (tmp_path / 'images' / 'notes.txt').write_text('')
   images = as_image_list([tmp_path / 'images', tmp_path / 'images' / 'a.jpg'])
   assert images.paths == tuple(str(tmp_path / 'images' / name) for name in ('a.jpg', 'b.png', 'a.jpg'))
+
+
+def test_subfolders_belong_to_a_folder(tmp_path, caplog):
+  folder = tmp_path / 'photos'
+  for name in ('b.png', 'anna/2.png', 'anna/1.png', 'anna/old/0.png', '.thumbnails/x.png'):
+    saved(folder / name, pixels(8, 8, 3))
+  (folder / 'anna' / 'notes.txt').write_text('')
+  (folder / 'anna' / '.DS_Store').write_text('')
+  (folder / 'anna' / 'back').symlink_to(folder)  # would be endless
+  images = as_image_list(folder)
+  assert images.paths == tuple(str(folder / name) for name in ('anna/1.png', 'anna/2.png', 'anna/old/0.png', 'b.png'))
+  assert 'skipped 1 entries that are not images (anna/notes.txt)' in caplog.text
+
+
+def test_a_pil_image_is_turned_upright_like_its_file(tmp_path):
+  exif = Image.Exif()
+  exif[ExifTags.Base.Orientation] = 6
+  path = saved(tmp_path / 'sideways.png', pixels(8, 12, 3), exif=exif)
+  with Image.open(path) as image:
+    from_pil = as_image_list(image).resized((12, 8))[:]
+  np.testing.assert_array_equal(from_pil, as_image_list(path).resized((12, 8))[:])
+  np.testing.assert_array_equal(from_pil[0], np.rot90(pixels(8, 12, 3), -1))
 
 
 @pytest.mark.parametrize(

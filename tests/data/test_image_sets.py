@@ -33,7 +33,8 @@ def write_generated(folder, rows, columns=('file', 'appearance_identity')):
 
 def test_folder_is_read_recursively(folder, lines):
   images = read_image_set(str(folder))
-  assert images.names == ('Anna/1', 'Anna/2', 'Bob/1', 'b') and not lines
+  assert images.names == ('Anna/1', 'Anna/2', 'Bob/1', 'b')
+  assert lines == [f'{folder}: skipped 1 entries that are not images (notes.txt)']
   assert images.identity is None and images.num_identities == 0
   assert images.sizes_hw.tolist() == [[21, 9], [22, 9], [23, 9], [20, 9]]
   assert images.size_hw is None and images.size_text == '20x9 to 23x9'

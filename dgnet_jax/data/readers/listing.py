@@ -70,6 +70,32 @@ def list_folders(folder: pathlib.Path) -> tuple[list[str], list[str]]:
   return _partition(folder, _is_folder)
 
 
+def list_recursively(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+  """Returns the sorted paths of all images in `folder` and its subfolders, and of the other files in them.
+
+  Hidden entries are left out, and a link back to a folder above is not followed.
+
+  Raises:
+    UserError: a folder cannot be read.
+  """
+  images: list[str] = []
+  others: list[str] = []
+
+  def collect(folder: pathlib.Path, above: frozenset[str]) -> None:
+    real = os.path.realpath(folder)
+    if real in above:
+      return
+    files, rest = list_images(folder)
+    folders = list_folders(folder)[0]
+    images.extend(os.path.join(folder, name) for name in files)
+    others.extend(os.path.join(folder, name) for name in set(rest) - set(folders) if not name.startswith('.'))
+    for name in folders:
+      collect(folder / name, above | {real})
+
+  collect(folder, frozenset())
+  return sorted(images), sorted(others)
+
+
 def warn_about_skipped(folder: pathlib.Path, names: Sequence[str]) -> None:
   """Logs how many entries of `folder` were skipped, if any."""
   if names:

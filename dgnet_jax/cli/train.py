@@ -95,14 +95,31 @@ def run(mode: str, options: argparse.Namespace) -> None:
       jax.distributed.initialize(**options.distributed)
     except (ValueError, RuntimeError) as error:
       raise UserError(f'--distributed: the processes cannot find each other ({error})') from error
-  process, workdir = jax.process_index(), pathlib.Path(options.workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  with logged_to(workdir / (f'log.{process}.txt' if process else 'log.txt')):
+  process = jax.process_index()
+  log_name = f'log.{process}.txt' if process else 'log.txt'
+  workdir = _work_folder(options.workdir, log_name)
+  with logged_to(workdir / log_name):
     logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
     _report_changes(config, workdir / SAVED_CONFIG)
     if mode in ('train', 'teacher') and process == 0:
       save_config(config, workdir / SAVED_CONFIG)
     _dispatch(mode, config, workdir)
+
+
+def _work_folder(text: str, log_name: str) -> pathlib.Path:
+  """Creates the work folder with its log; raises UserError if it cannot be one."""
+  from dgnet_jax.training.checkpoints import check_folder
+
+  if '://' in text:
+    raise UserError(f'--workdir {text}: must be a local folder; copy it to the storage afterwards')
+  check_folder(text)
+  workdir = pathlib.Path(text)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / log_name).open('a').close()
+  except OSError as error:
+    raise UserError(f'--workdir {text}: cannot be written to ({error.strerror})') from error
+  return workdir
 
 
 def _report_changes(config: Config, path: pathlib.Path) -> None:

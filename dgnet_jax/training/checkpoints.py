@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 
 from dgnet_jax.config.loading import differences
 from dgnet_jax.config.schema import Config
+from dgnet_jax.data.index import printable
 from dgnet_jax.errors import UserError
 from dgnet_jax.training import checkpoint_replacement
 from dgnet_jax.training.checkpoint_arrays import (
@@ -35,7 +36,22 @@ Tree = TypeVar('Tree')
 Description = dict[str, Any]  # leaves: description of each array by name; config: of the run
 
 SHOWN_MISMATCHES = 3
+UNREADABLE = ('[', '\\')  # characters of paths
 CLASSIFIER_BIAS = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # arrays with one number per identity
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+  """Raises UserError for a folder that checkpoints could be written to, but not read from.
+
+  TensorStore, which reads the arrays, takes backslashes for slashes, and [ for the start of a pattern.
+  """
+  absolute = os.path.abspath(folder)
+  found = [character for character in UNREADABLE if character in absolute]
+  if found:
+    raise UserError(
+      f'{printable(absolute)}: checkpoints cannot be read from a folder with {" and ".join(found)} in its path; '
+      'choose another name, or rename the folder'
+    )
 
 
 class _Damaged(UserError):
@@ -57,6 +73,7 @@ class Checkpoints:
       keep: number of newest checkpoints to keep; None opens the folder for reading only.
       config: stored with every checkpoint, and compared if a checkpoint does not fit.
     """
+    check_folder(folder)
     self.folder = pathlib.Path(folder).absolute()
     self._config = config
     self._damaged: dict[int, str] = {}

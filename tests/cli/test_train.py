@@ -124,6 +124,25 @@ class TestRun:
     assert json.loads((tmp_path / 'config.json').read_text())['batch_size'] == 16
 
   @pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+      ('a[1]', 'cannot be read from a folder with [ in its path'),
+      ('a\\b', 'cannot be read from a folder with \\ in its path'),
+      ('gs://bucket/run', 'must be a local folder'),
+      ('file/run', 'cannot be written to (Not a directory)'),
+      ('x' * 300, 'cannot be written to (File name too long)'),
+    ],
+  )
+  def test_unusable_work_folders_are_refused_before_the_work(self, parts, tmp_path, monkeypatch, capsys, name, words):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+      main(['train', '--config=synthetic', f'--workdir={name}'])
+    assert caught.value.code == 2 and not parts.called
+    assert words in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+  @pytest.mark.parametrize(
     ('error', 'status'), [(UserError('no such folder'), 2), (Interrupted('stopped at step 3'), 130)]
   )
   def test_errors_for_the_user_are_messages(self, parts, tmp_path, capsys, error, status):

@@ -72,6 +72,20 @@ class TestResume:
       checkpoints.close()
     assert not (tmp_path / 'none').exists()
 
+  @pytest.mark.parametrize('name', ['a]b', 'sp ace', 'ü', 'a*b', 'a?b', '{x}', '%41', '#h', 'a:b', '~', '$HOME'])
+  def test_names_of_folders(self, tmp_path, name):
+    checkpoints = Checkpoints(tmp_path / name, 1)
+    checkpoints.save(1, make_state(3), wait=True)
+    checkpoints.close()
+    assert_same(Checkpoints(tmp_path / name).restore(make_state()), make_state(3))
+
+  @pytest.mark.parametrize('name', ['a[1]', 'a\\b', '[/\\'])
+  def test_folders_that_could_not_be_read_are_refused(self, tmp_path, name):
+    for keep in (None, 3):
+      with pytest.raises(UserError, match='choose another name'):
+        Checkpoints(tmp_path / name, keep)
+    assert not list(tmp_path.iterdir())
+
   def test_missing_step_is_reported_with_existing_ones(self, folder):
     with pytest.raises(UserError, match='no checkpoint of step 15; available: 10, 20, 30'):
       Checkpoints(folder).restore(make_state(), 15)

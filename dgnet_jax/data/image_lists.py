@@ -123,9 +123,10 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
   if image.mode == 'F':
     raise UserError(f'{name}: a PIL image of floating-point numbers; convert it to 8 bits')
   try:
+    image = upright(image)
     if image.mode.startswith('I'):  # 16-bit gray, which `convert` would clip
       image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = upright(image).copy()
+    image = image.copy()
     image.info.pop('transparency', None)  # dropped as it is from files; `convert` warns about it
     pixels = np.asarray(image.convert('RGB'))
   except (OSError, ValueError) as error:  # PIL decodes a file only now

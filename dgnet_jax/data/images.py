@@ -38,11 +38,12 @@ def _orientation(image: Image.Image) -> int:
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
   except Exception:  # damaged metadata; the pixels may be whole
     return 1
-  return orientation if orientation in UPRIGHT else 1
+  return int(orientation) if orientation in UPRIGHT else 1
 
 
 def upright(image: Image.Image) -> Image.Image:
-  """Turns an image as Exif's orientation says."""
+  """Decodes an image and turns it as Exif's orientation says; raises what Pillow does if it is damaged."""
+  image.load()  # before its metadata is read, which hides errors of the pixels
   turn = UPRIGHT.get(_orientation(image))
   return image if turn is None else image.transpose(turn)
 

@@ -217,3 +217,14 @@ class TestOrientation:
 
   def test_missing_file_is_reported_by_its_decoder(self, tmp_path):
     assert read_orientation(str(tmp_path / 'none.jpg')) == 1
+
+
+def test_a_png_with_a_damaged_byte_is_refused(tmp_path):
+  path = tmp_path / 'x.png'
+  Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)).save(path)
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  path.write_bytes(content)
+  for read in (verify_image, read_unresized):
+    with pytest.raises(UserError, match='unreadable'):
+      read(str(path))

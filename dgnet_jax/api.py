@@ -1,9 +1,9 @@
 """Trained networks as a library: embeddings, swaps, interpolations and rankings of arbitrary images.
 
 Only a checkpoint is needed, no data set and no teacher. Every argument that takes images takes one or a list of paths,
-PIL images and arrays (see `data.image_lists.as_image_list`) of any size; a folder stands for the images in it, sorted
-by name. A file gets the same embedding as in evaluation. The EXIF orientation of files is ignored, as in training:
-rotate such images first.
+PIL images and arrays (see `data.image_lists.as_image_list`) of any size; a folder stands for the images in it and its
+subfolders, sorted by path. A file gets the same embedding as in evaluation, and is turned upright as its Exif
+orientation says, as in training.
 """
 
 from collections.abc import Iterator, Sequence

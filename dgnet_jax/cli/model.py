@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 DETAILS = """RUN is the work folder of a run, or one of its checkpoints, RUN/checkpoints/STEP. IMAGE is a JPEG or
 PNG file of any size, preferably of one upright person from head to foot; a folder stands for the
-images in it.
+images in it and its subfolders.
 """
 
 

@@ -76,8 +76,8 @@ class OptimizerConfig:
   # from images of the generator as it is then. 0: in all steps, as in the release.
   generator_steps: int = 0
   adam_betas: tuple[float, float] = (0.0, 0.999)  # of both Adam optimizers (release: beta1, beta2)
-  # Design correspondence only: above 0, Muon trains the hidden kernels of the generator at this multiple of its rate;
-  # at 0, Adam trains all of it.
+  # Design correspondence only: above 0, Muon trains the hidden kernels of the generator at this multiple of
+  # generator_learning_rate, and Adam with Nesterov momentum the rest; at 0, Adam trains all of it.
   muon_multiplier: float = 0.0
   reid_learning_rate: float = 0.002  # SGD with Nesterov momentum; backbone (release: lr2)
   head_multiplier: float = 10.0  # learning rate of the heads relative to the backbone's
@@ -106,7 +106,7 @@ class WeightsConfig:
   positive_identity: float = 1.0  # identification of their positives (release: pid_w)
   # Design correspondence only. There, nothing is rebuilt from the codes of the same image (self_reconstruction): cells
   # of a moved copy are matched with the image instead.
-  dissimilarity: float = 1.0  # 1 - SSIM, of the image rebuilt from the positive and of the one from the cycle
+  dissimilarity: float = 1.0  # 1 - SSIM, of the image from the positive and that of the cycle (not ramped)
   matching: float = 2.0  # cross-entropy of attention at the known places of the moved copy
   fetched: float = 2.0  # L1 of the fetched pixels alone, inside the mask
   erasure: float = 1.0  # the teacher must not recognize the person outside the mask

@@ -21,6 +21,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     *('self_reconstruction', 'positive_reconstruction', 'cycle', 'fetched'),
     *('structure_code', 'appearance_code'),
   ),
+  'dissimilarity': ('dissimilarity', 'cycle_dissimilarity'),
   'matching': ('matching',),
   'mask': ('erasure', 'mask_area'),
   'adversarial': ('adversarial', 'discriminator'),

@@ -25,6 +25,7 @@ def get_config():
   config.data.synthetic.update(num_distractors=2, num_junk=2)
   config.structure_encoder.update(width=2, num_res_blocks=1, dilations=(1, 1, 2))
   config.decoder.update(num_res_blocks=1, mlp_width=8)
+  config.correspondence.attention_stride = 2
   config.discriminator.update(width=2, num_scales=1)
   config.reid.update(stage_sizes=(1, 1), width=4, head_width=8, num_parts=2)
   config.teacher.update(stage_sizes=(1, 1), width=4, head_width=8, batch_size=8, num_epochs=1, decay_epoch=1)

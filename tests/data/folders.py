@@ -19,7 +19,9 @@ GALLERY = ('-1_c1s1_000151_00.jpg', '0000_c1s1_000151_00.jpg', '0003_c5s1_000251
 def write_image(path, seed=0, size_hw=(20, 9)):
   """Writes a smooth random image, which JPEG changes little."""
   coarse = np.random.default_rng(seed).integers(0, 256, (4, 3, 3), np.uint8)
-  Image.fromarray(coarse).resize(size_hw[::-1], Image.Resampling.BICUBIC).save(path)
+  image = Image.fromarray(coarse).resize(size_hw[::-1], Image.Resampling.BICUBIC)
+  # Pillow does not find the suffix of a name like `..jpg`.
+  image.save(path, 'png' if str(path).lower().endswith('.png') else 'jpeg')
 
 
 def write_images(root, *paths):

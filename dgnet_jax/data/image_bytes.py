@@ -73,14 +73,14 @@ def _check_written_by_our_builders(folder: str) -> None:
   """Raises UserError for the records of other builders: TFDS imports the modules that their descriptions name."""
   info = _described(folder, 'dataset_info.json')
   if not isinstance(info, dict) or info.get('moduleName') != BUILDERS_MODULE:
-    raise UserError(f'{folder}/dataset_info.json: not written by `dgnet prepare`, which must prepare the data set')
+    raise UserError(f'{folder}/dataset_info.json: not written by the builders of dgnet_jax; use `dgnet prepare`')
   with tempfile.TemporaryDirectory() as ours:
     record_features().save_config(ours)
     expected = _described(ours, 'features.json')
   if _described(folder, 'features.json') != expected:
     raise UserError(
-      f'{folder}/features.json: differs from what `dgnet prepare` writes with this version of TensorFlow Datasets; '
-      'prepare the data set again'
+      f'{folder}/features.json: not what `dgnet prepare` writes with this version of TensorFlow Datasets; prepare the '
+      'data set again'
     )
 
 

@@ -41,12 +41,9 @@ CLASSIFIER_BIAS = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # a
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-  """Raises UserError for a folder that checkpoints could be written to, but not read from.
-
-  TensorStore, which reads the arrays, takes backslashes for slashes, and [ for the start of a pattern.
-  """
+  """Raises UserError for a folder that checkpoints could be written to, but in which TensorStore finds no arrays."""
   absolute = os.path.abspath(folder)
-  found = [character for character in UNREADABLE if character in absolute]
+  found = [character for character in UNREADABLE if character in absolute and character != os.sep]
   if found:
     raise UserError(
       f'{printable(absolute)}: checkpoints cannot be read from a folder with {" and ".join(found)} in its path; '

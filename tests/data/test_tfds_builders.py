@@ -174,7 +174,7 @@ class TestForeignRecords:
       text.replace('tensorflow_datasets.core.features.text_feature.Text', f'{planted}.Text')
     )
     assert planted in (copy / 'features.json').read_text()
-    self.refused(copy, 'features.json: differs from what')
+    self.refused(copy, 'features.json: not what')
 
   def test_builder_of_another_module(self, prepared, planted, tmp_path):
     copy = shutil.copytree(prepared[1], tmp_path / 'copy')

@@ -73,26 +73,25 @@ def list_folders(folder: pathlib.Path) -> tuple[list[str], list[str]]:
 def list_recursively(folder: pathlib.Path) -> tuple[list[str], list[str]]:
   """Returns the sorted paths of all images in `folder` and its subfolders, and of the other files in them.
 
-  Hidden entries are left out, and a link back to a folder above is not followed.
+  Hidden entries are left out, and a link back to a folder above is not followed. A folder with two links is listed
+  twice.
 
   Raises:
     UserError: a folder cannot be read.
   """
   images: list[str] = []
   others: list[str] = []
-
-  def collect(folder: pathlib.Path, above: frozenset[str]) -> None:
-    real = os.path.realpath(folder)
+  pending: list[tuple[pathlib.Path, frozenset[str]]] = [(folder, frozenset())]  # with the real paths of those above
+  while pending:
+    current, above = pending.pop()
+    real = os.path.realpath(current)
     if real in above:
-      return
-    files, rest = list_images(folder)
-    folders = list_folders(folder)[0]
-    images.extend(os.path.join(folder, name) for name in files)
-    others.extend(os.path.join(folder, name) for name in set(rest) - set(folders) if not name.startswith('.'))
-    for name in folders:
-      collect(folder / name, above | {real})
-
-  collect(folder, frozenset())
+      continue
+    files, rest = list_images(current)
+    folders = list_folders(current)[0]
+    images += [os.path.join(current, name) for name in files]
+    others += [os.path.join(current, name) for name in rest if name not in folders and not name.startswith('.')]
+    pending += [(current / name, above | {real}) for name in folders]
   return sorted(images), sorted(others)
 
 

@@ -1,0 +1,181 @@
+"""Validation of configurations: which values the fields may have, alone and together."""
+
+import pytest
+
+from dgnet_jax.config import loading, rules
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.schema import Config
+from dgnet_jax.config.validation import leaves, nested, validate
+from dgnet_jax.errors import ConfigError
+
+
+@pytest.fixture
+def config():
+  config = default_config()
+  config.data.root = 'somewhere'
+  return config
+
+
+def problems_of(config):
+  with pytest.raises(ConfigError) as caught:
+    validate(config)
+  return caught.value.problems
+
+
+class TestValidate:
+  def test_default_with_a_root_is_valid(self, config):
+    validate(config)
+
+  def test_all_problems_are_reported_at_once(self, config):
+    config.data.rooot = 'x'
+    config.batch_size = '8'
+    config.augment.flip_prob = 1.5
+    config.reid.pool = 'median'
+    config.structure_encoder.dilations = (3, 32)
+    config.log.keep_checkpoints = 0
+    del config.seed
+    fields = [problem.split(':')[0] for problem in problems_of(config)]
+    assert sorted(fields) == sorted(
+      [
+        *('data.rooot', 'batch_size', 'augment.flip_prob', 'reid.pool', 'structure_encoder.dilations'),
+        *('log.keep_checkpoints', 'seed'),
+      ]
+    )
+
+  def test_similar_field_is_suggested(self, config):
+    config.data.rooot = 'x'
+    assert 'did you mean data.root?' in problems_of(config)[0]
+
+  @pytest.mark.parametrize(
+    ('field', 'value', 'words'),
+    [
+      ('data.image_size_hw', (64, 64, 3), 'height, width'),
+      ('data.image_size_hw', (256, 126), 'multiples of 4'),
+      ('data.image_size_hw', [1.5, 2.5], 'whole numbers'),
+      ('structure_encoder.dilations', (3, 32), 'quarter'),
+      ('structure_encoder.dilations', (), 'must not be empty'),
+      ('discriminator.num_scales', 7, '2x2'),
+      ('decoder.num_res_blocks', 3, 'divide the appearance code'),
+      ('reid.num_parts', 17, 'stripes'),
+      ('reid.batch_norm_group', 3, 'batch_size'),
+      ('reid.batch_norm_group', 1, 'above 1'),
+      ('batch_size', 1, 'at least 2'),
+      ('batch_size', True, 'whole number'),
+      ('teacher.warmup_epochs', 40, 'decay_epoch'),
+      ('ramps.cycle.initial', 3.0, 'maximum'),
+      ('optimizer.weight_decay', -1e-4, 'at least 0'),
+      ('optimizer.reid_learning_rate', 0.0, 'above 0'),
+      ('optimizer.reid_learning_rate', float('nan'), 'finite'),
+      ('reid.primary_dropout', 1.0, 'below 1'),
+      ('optimizer.adam_betas', (0.5,), 'two numbers in [0, 1)'),
+      ('optimizer.adam_betas', (0.5, 0.9, 0.999), 'two numbers in [0, 1)'),
+      ('optimizer.adam_betas', (0.5, 1.0), 'two numbers in [0, 1)'),
+      ('optimizer.adam_betas', (-0.5, 0.999), 'at least 0'),
+      ('optimizer.adam_betas', ('a', 'b'), 'is not numbers like 0.0,0.999'),
+      ('optimizer.schedule', 'cosine', 'multistep, step, constant'),
+      ('optimizer.gan_schedule', 'cosine', 'needs optimizer.generator_steps'),
+      ('optimizer.muon_multiplier', 5.0, 'must be 0 with generator.design adain'),
+      ('data.root', '', '--config.data.root'),
+      ('data.layout', 'duke', 'must be one of csv, tfds, msmt17'),
+      ('data.layout', 'tfds', 'tfdata reads files; use threads or memory'),
+      ('data.root', 'gs://bucket/x', 'only prepared data sets'),
+      ('data.boxes', 'drawn', 'must be one of detected, labeled'),
+      ('data.camera_pattern', '(', 'not a regular expression'),
+      ('data.camera_pattern', r'c(\d)', 'no group named camera'),
+      ('data.camera_pattern', r'c(?P<camera>\d)', 'only layout folders'),
+      ('decoder.block', 'slim', 'the release crashes'),
+      ('discriminator.norm', 'spectral', 'the release crashes'),
+      ('teaching.label_style', 'warm', 'must be one of soft'),
+      ('reid.normalize_code', True, 'needs style normal'),
+      ('reid.style', 'PCB', 'ramps.teaching'),
+      ('data', 3, 'no such field'),
+      ('generation.plan', 'all', 'must be one of sheets'),
+      ('generation.structure_split', 'test', 'must be one of train'),
+      ('data.synthetic.cameras_per_identity', (5, 3), 'the fewest and the most cameras'),
+      ('data.synthetic.cameras_per_identity', (1, 7), 'from 2 to 6'),
+      ('augment.flip_prob', 1.5, 'in [0, 1]'),
+      ('evaluation.reranking.weight', 1.5, 'in [0, 1]'),
+      ('evaluation.reranking.k2', 21, 'at most k1'),
+      ('optimizer.adam_betas', (0.5,), 'two numbers'),
+      ('optimizer.adam_betas', (0.5, 1.0), 'in [0, 1)'),
+      ('optimizer.adam_betas', ('a', 'b'), 'is not numbers like'),
+      ('generation.jpeg_quality', 101, 'at most 100'),
+      ('generation.per_appearance', 0, 'above 0'),
+    ],
+  )
+  def test_invalid_values_are_reported(self, config, field, value, words):
+    loading.set_field(config, field, value)
+    assert any(words in problem for problem in problems_of(config))
+
+  @pytest.mark.parametrize(
+    ('field', 'value', 'words'),
+    [
+      ('structure_encoder.input', 'edge', 'leave structure_encoder.input at gray'),
+      ('generator.non_local_residual', True, 'leave generator.non_local_residual at False'),
+      ('correspondence.attention_stride', 6, 'power of 2'),
+      ('correspondence.attention_stride', 1, 'power of 2'),
+      ('data.image_size_hw', (128, 48), 'multiples of 32 from 64'),
+    ],
+  )
+  def test_correspondence_refuses_what_it_cannot_do(self, config, field, value, words):
+    loading.set_field(config, field, value)
+    validate(config)  # the release's design has no problem with it
+    config.generator.design = 'correspondence'
+    (problem,) = problems_of(config)
+    assert problem.startswith('generator.design: ') and words in problem
+
+  def test_generator_that_trains_the_code_cannot_stop(self, config):
+    config.optimizer.generator_steps = 9
+    validate(config)
+    config.reid.detach_code = False
+    assert any('optimizer.generator_steps: must be 0' in problem for problem in problems_of(config))
+
+  def test_wgan_needs_large_images(self, config):
+    config.discriminator.update(gan_type='wgan', num_scales=9)
+    validate(config)
+    config.data.image_size_hw = (128, 60)
+    assert any('discriminator.gan_type: wgan halves' in problem for problem in problems_of(config))
+
+  def test_number_of_generated_images_is_set_once(self, config):
+    config.generation.num_images = 9
+    validate(config)
+    config.generation.per_appearance = 2
+    assert any('generation.num_images: must be 0, or per_appearance' in problem for problem in problems_of(config))
+
+  def test_extreme_values_are_valid(self, config):
+    config.batch_size = 4  # below the BatchNorm group: one group
+    config.structure_encoder.dilations = (31,)
+    config.discriminator.num_scales = 5
+    config.reid.num_parts = 16
+    config.optimizer.reid_momentum = 0
+    validate(config)
+
+  def test_teacher_backbone_must_equal_the_reid_backbone(self, config):
+    config.reid.pretrained = 'teacher'
+    validate(config)
+    config.teacher.width = 32
+    assert any('same stage_sizes and width' in problem for problem in problems_of(config))
+
+  def test_combination_with_an_invalid_field_is_skipped(self, config):
+    config.data.image_size_hw = 'large'
+    config.structure_encoder.dilations = (3, 999)
+    assert [problem.split(':')[0] for problem in problems_of(config)] == ['data.image_size_hw']
+
+  def test_rules_name_existing_fields(self):
+    known = {name for name, _ in leaves(default_config())}
+    named = {*rules.CHOICES, *rules.POSITIVE, *rules.AT_LEAST_TWO, *rules.FRACTIONS}
+    named |= {field for field, _ in rules.REFUSED}
+    named |= {field for fields, _ in rules.COMBINATIONS for field in fields} - {'ramps', 'ramps.teaching'}
+    assert named <= known
+
+  def test_result_is_frozen_and_has_the_types_of_the_schema(self, config):
+    config.structure_encoder.dilations = [1, 2]
+    config.weights.identity = 2
+    frozen = validate(config)
+    assert frozen.structure_encoder.dilations == (1, 2) and isinstance(frozen.weights.identity, float)
+    with pytest.raises(AttributeError):
+      frozen.seed = 1
+
+  def test_nested_inverts_leaves(self):
+    values = Config().to_dict()
+    assert nested(dict(leaves(values))) == values

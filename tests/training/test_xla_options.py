@@ -1,7 +1,10 @@
 """XLA compiler options: this version of XLA knows them, and the training steps use them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dgnet_jax.models.build import make_teacher_network
@@ -47,6 +50,21 @@ def test_kernel_gradients_do_not_use_ynnpack():
     return jax.jit(jax.grad(total), compiler_options=options).lower(kernel).compile().as_text()
 
   assert '__ynn_fusion' in program({}) and '__ynn_fusion' not in program(xla_options.CPU_OPTIONS)
+
+
+def test_matrix_products_repeat_to_the_bit():
+  # On several threads YNNPACK's did not, and a tenth of a second of Muon updates shows it; one thread proves nothing.
+  rows = jax.random.normal(jax.random.key(0), (48, 864))
+
+  @functools.partial(jax.jit, compiler_options=xla_options.compiler_options())
+  def newton_schulz(x):
+    for _ in range(5):
+      gram = x @ x.T
+      x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+  rows /= jnp.linalg.norm(rows)
+  assert len({np.asarray(newton_schulz(rows)).tobytes() for _ in range(300)}) == 1
 
 
 def _train_step(config):

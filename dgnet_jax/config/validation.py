@@ -12,6 +12,7 @@ from dgnet_jax.errors import ConfigError
 MAX_WHOLE = 2**31 - 1  # of a whole number: steps and sizes are 32-bit integers on the device
 MAX_SEED = 2**63 - 1
 MAX_SHOWN = 100  # characters of a value in a message
+MAX_UNKNOWN = 20  # unknown fields that are named; looking for similar names takes time
 
 
 def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -105,8 +106,8 @@ def problems(config: Mapping[str, Any]) -> list[str]:
   """Returns everything that is wrong with a ConfigDict or nested dictionary, as lines '<field>: <what is wrong>'."""
   fields, defaults = dict(leaves(config)), dict(leaves(Config().to_dict()))
   wrong = _type_problems(fields, defaults)
-  for name, value in fields.items():
-    if name not in wrong and (problem := _range_problem(name, value)):
+  for name in [name for name in defaults if name in fields]:
+    if name not in wrong and (problem := _range_problem(name, fields[name])):
       wrong[name] = problem
   valid = {name: default if name in wrong else fields[name] for name, default in defaults.items()}
   frozen = Config.from_mapping(nested(valid))
@@ -120,7 +121,10 @@ def problems(config: Mapping[str, Any]) -> list[str]:
 
 def _type_problems(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
   """Returns unknown, missing and wrongly typed fields."""
-  wrong = {name: f'no such field{suggestion(name, list(defaults))}' for name in fields if name not in defaults}
+  unknown = [name for name in fields if name not in defaults]
+  wrong = {name: f'no such field{suggestion(name, list(defaults))}' for name in unknown[:MAX_UNKNOWN]}
+  if len(unknown) > MAX_UNKNOWN:
+    wrong[unknown[MAX_UNKNOWN]] = f'no such field, like {len(unknown) - MAX_UNKNOWN - 1} more'
   wrong |= {name: 'missing' for name in defaults if name not in fields}
   for name, reference in defaults.items():
     if name in fields and not is_like(fields[name], reference):

@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from dgnet_jax.config.defaults import default_config, unfrozen
 from dgnet_jax.config.schema import Config
-from dgnet_jax.config.validation import is_like, leaves, nested, suggestion, type_name, validate
+from dgnet_jax.config.validation import is_like, leaves, nested, shown, suggestion, type_name, validate
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import write_json
+from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
 
 PREFIX = '--config.'
 SAVED_CONFIG = 'config.json'  # in a work folder
@@ -86,8 +87,8 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> list[st
       continue
     try:
       set_field(config, name, parse_value(text, references[name]))
-    except (ValueError, SyntaxError):
-      problems.append(f'{name}: {text!r} is not {type_name(references[name])}')
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two from deeply nested brackets
+      problems.append(f'{name}: {shown(text)} is not {type_name(references[name])}')
   return problems
 
 
@@ -158,7 +159,10 @@ def read_config_file(name: str | os.PathLike[str]) -> ConfigDict:
   """
   path = find_config_file(name)
   if path.suffix == '.json':
-    return unfrozen(_current(_read_json(path)))
+    try:
+      return unfrozen(_current(_read_json(path)))
+    except KeyError as error:  # ConfigDict refuses the names of its methods
+      raise UserError(f'{path}: not the {SAVED_CONFIG} of a work folder ({error})') from error
   module = run_config_file(path)
   try:
     config = module.get_config()
@@ -174,8 +178,8 @@ def read_config_file(name: str | os.PathLike[str]) -> ConfigDict:
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   """Returns the values of a config.json, unchanged."""
   try:
-    values = json.loads(path.read_text(encoding='utf-8'))
-  except (ValueError, RecursionError) as error:
+    values = read_json(path, MAX_DESCRIPTION_BYTES)
+  except (OSError, ValueError) as error:
     raise UserError(f'{path}: damaged ({error})') from error
   known = dict(leaves(default_config())).keys() | FORMER_FIELDS.keys()
   if not isinstance(values, dict) or len(dict(leaves(values)).keys() & known) < len(known) / 2:
@@ -251,8 +255,8 @@ def changed_fields(path: str | os.PathLike[str], config: Config) -> list[str]:
   if not path.exists():
     return []
   try:
-    return differences(json.loads(path.read_text(encoding='utf-8')), config)
-  except (ValueError, TypeError, AttributeError) as error:
+    return differences(read_json(path, MAX_DESCRIPTION_BYTES), config)
+  except (OSError, ValueError, TypeError, AttributeError) as error:
     raise UserError(f'{path}: damaged ({error}); delete it to continue without a comparison') from error
 
 

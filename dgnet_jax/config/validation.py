@@ -9,6 +9,11 @@ from dgnet_jax.config.rules import AT_LEAST_TWO, CHOICES, COMBINATIONS, FRACTION
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError
 
+MAX_WHOLE = 2**31 - 1  # of a whole number: steps and sizes are 32-bit integers on the device
+MAX_SEED = 2**63 - 1
+MAX_SHOWN = 100  # characters of a value in a message
+MAX_UNKNOWN = 20  # unknown fields that are named; looking for similar names takes time
+
 
 def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
   """Yields the dotted name and the value of every field that is not a section."""
@@ -20,13 +25,19 @@ def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, A
 
 
 def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Inverts `leaves`: makes nested dictionaries of fields with dotted names."""
+  """Inverts `leaves`: makes nested dictionaries of fields with dotted names.
+
+  Raises:
+    ConfigError: a name is both a field and a section.
+  """
   values: dict[str, Any] = {}
   for name, value in fields.items():
     *sections, last = name.split('.')
     section = values
     for part in sections:
       section = section.setdefault(part, {})
+      if not isinstance(section, dict):
+        raise ConfigError([f'{name}: {part} is a field, not a section'])
     section[last] = value
   return values
 
@@ -52,6 +63,15 @@ def is_like(value: Any, reference: Any) -> bool:
   if isinstance(reference, float):
     return isinstance(value, int | float) and not isinstance(value, bool)
   return type(value) is type(reference)
+
+
+def shown(value: Any) -> str:
+  """Returns `value` as it is written in Python, cut if it is long."""
+  try:
+    text = repr(value)
+  except ValueError:  # Python does not write integers of more than 4,300 digits
+    return 'a number of more than 4,300 digits'
+  return text if len(text) <= MAX_SHOWN else f'{text[:MAX_SHOWN]}... ({len(text)} characters)'
 
 
 def type_name(reference: Any) -> str:
@@ -86,8 +106,8 @@ def problems(config: Mapping[str, Any]) -> list[str]:
   """Returns everything that is wrong with a ConfigDict or nested dictionary, as lines '<field>: <what is wrong>'."""
   fields, defaults = dict(leaves(config)), dict(leaves(Config().to_dict()))
   wrong = _type_problems(fields, defaults)
-  for name, value in fields.items():
-    if name not in wrong and (problem := _range_problem(name, value)):
+  for name in [name for name in defaults if name in fields]:
+    if name not in wrong and (problem := _range_problem(name, fields[name])):
       wrong[name] = problem
   valid = {name: default if name in wrong else fields[name] for name, default in defaults.items()}
   frozen = Config.from_mapping(nested(valid))
@@ -101,13 +121,16 @@ def problems(config: Mapping[str, Any]) -> list[str]:
 
 def _type_problems(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
   """Returns unknown, missing and wrongly typed fields."""
-  wrong = {name: f'no such field{suggestion(name, list(defaults))}' for name in fields if name not in defaults}
+  unknown = [name for name in fields if name not in defaults]
+  wrong = {name: f'no such field{suggestion(name, list(defaults))}' for name in unknown[:MAX_UNKNOWN]}
+  if len(unknown) > MAX_UNKNOWN:
+    wrong[unknown[MAX_UNKNOWN]] = f'no such field, like {len(unknown) - MAX_UNKNOWN - 1} more'
   wrong |= {name: 'missing' for name in defaults if name not in fields}
   for name, reference in defaults.items():
     if name in fields and not is_like(fields[name], reference):
-      wrong[name] = f'{fields[name]!r} is not {type_name(reference)}'
+      wrong[name] = f'{shown(fields[name])} is not {type_name(reference)}'
     elif name in fields and name.endswith('_hw') and len(fields[name]) != 2:
-      wrong[name] = f'{fields[name]!r} is not (height, width)'
+      wrong[name] = f'{shown(fields[name])} is not (height, width)'
   return wrong
 
 
@@ -115,12 +138,15 @@ def _range_problem(name: str, value: Any) -> str:
   """Returns what is wrong with a well-typed value by itself, or ''."""
   if name in CHOICES and value not in CHOICES[name]:
     reason = REFUSED.get((name, value))
-    return f'{value!r} must be one of {", ".join(map(str, CHOICES[name]))}{f": {reason}" if reason else ""}'
+    return f'{shown(value)} must be one of {", ".join(map(str, CHOICES[name]))}{f": {reason}" if reason else ""}'
   if isinstance(value, bool | str):
     return ''
   numbers = value if isinstance(value, tuple | list) else (value,)
   if not numbers:
     return 'must not be empty'
+  highest = MAX_SEED if name.rpartition('.')[2] == 'seed' else MAX_WHOLE
+  if any(isinstance(number, int) and abs(number) > highest for number in numbers):
+    return f'{shown(value)} must be at most {highest}'
   if not all(math.isfinite(number) for number in numbers):
     return f'{value} must be finite'
   minimum = 2 if name in AT_LEAST_TWO else 0

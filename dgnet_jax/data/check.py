@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
-import io
 import itertools
 import os
 
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.data.image_bytes import read_bytes
-from dgnet_jax.data.images import decode_rgb, find_problems
+from dgnet_jax.data.images import decode_rgb, find_problems, read_encoded
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, printable, summarize
 from dgnet_jax.data.layouts import LAYOUTS, Count
 from dgnet_jax.errors import UserError
@@ -67,14 +65,11 @@ def scan_files(index: DatasetIndex, *, threads: int) -> Scan:
   size_hw, digest = np.zeros((len(paths), 2), np.int32), np.zeros((len(paths), DIGEST_BYTES), np.uint8)
 
   def scan(i: int) -> None:
-    try:
-      encoded = read_bytes(paths[i])
-    except OSError as error:
-      raise UserError(f'{printable(paths[i])}: unreadable ({error.strerror})') from error
+    encoded = read_encoded(paths[i])
     digest[i] = np.frombuffer(hashlib.blake2b(encoded, digest_size=DIGEST_BYTES).digest(), np.uint8)
     if not encoded:
       raise UserError(f'{printable(paths[i])}: empty file')
-    size_hw[i] = decode_rgb(io.BytesIO(encoded), paths[i]).size[::-1]
+    size_hw[i] = decode_rgb(encoded, paths[i]).size[::-1]
 
   bad = find_problems(scan, paths, threads=threads, action='scanning')
   lengths = [len(split) for split in index.splits.values()]
@@ -269,7 +264,7 @@ def contact_sheet_rows(index: DatasetIndex, scan: Scan) -> Mapping[str, np.ndarr
 
 def _fitted(path: str, size_hw: tuple[int, int]) -> np.ndarray:
   """Reads an image and fits it on white without distortion or cropping, u8[H, W, 3]."""
-  image = decode_rgb(io.BytesIO(read_bytes(path)), path)
+  image = decode_rgb(read_encoded(path), path)
   height, width = size_hw
   scale = min(height / image.height, width / image.width)
   resized = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

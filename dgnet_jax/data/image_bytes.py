@@ -1,18 +1,17 @@
 """The encoded bytes of an image: of a file, or of a record in a prepared data set (TFDS, ArrayRecord)."""
 
 import functools
-import json
 import os
-import pathlib
 import tempfile
 import threading
 from typing import Any
 
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json, read_regular
 from dgnet_jax.utils.extras import install_command
 
 BUILDERS_MODULE = 'dgnet_jax.data.tfds_builders'
-MAX_DESCRIPTION_BYTES = 1 << 20  # of a JSON file beside the records; ours have a few thousand
+MAX_IMAGE_BYTES = 2**28  # of a file; a PNG of the most pixels that are decoded can be this large
 _DIGITS = 9  # so that addresses sort by position
 
 
@@ -60,12 +59,10 @@ def record_features() -> Any:
 
 def _described(folder: str, name: str) -> Any:
   """Returns the content of a JSON file beside the records."""
-  path = pathlib.Path(folder, name)
+  path = os.path.join(folder, name)
   try:
-    if not path.is_file() or path.stat().st_size > MAX_DESCRIPTION_BYTES:
-      raise ValueError(f'not a file of at most {MAX_DESCRIPTION_BYTES} bytes')
-    return json.loads(path.read_bytes())
-  except (OSError, ValueError, RecursionError) as error:
+    return read_json(path, MAX_DESCRIPTION_BYTES)
+  except (OSError, ValueError) as error:
     raise UserError(f'{path}: cannot be read ({error}); prepare the data set again') from error
 
 
@@ -111,19 +108,18 @@ class _Records:
 _records = functools.lru_cache(maxsize=16)(_Records)
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
   """Reads the encoded bytes of an image.
 
   Args:
     path: path of a file, or address of a record.
 
   Raises:
-    OSError: the file cannot be read.
+    OSError: the file cannot be read, is not a regular file, or is larger than `MAX_IMAGE_BYTES`.
     UserError: the record cannot be read, or TensorFlow Datasets is not installed.
   """
   if not isinstance(path, RecordAddress):
-    with open(path, 'rb') as file:
-      return file.read()
+    return read_regular(path, MAX_IMAGE_BYTES)
   records = _records(path.folder, path.split_name)
   try:
     return records.read(path.position)

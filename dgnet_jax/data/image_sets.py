@@ -17,6 +17,7 @@ from dgnet_jax.data.layouts import LAYOUTS, SPLITS
 from dgnet_jax.data.readers.listing import list_recursively, warn_about_skipped
 from dgnet_jax.data.registry import detect_layout, read_layout
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.bounded_files import open_table
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def _read_generated(folder: pathlib.Path, threads: int) -> ImageSet:
   """
   path = folder / MANIFEST
   try:
-    with path.open(newline='', encoding='utf-8', errors='surrogateescape') as file:
+    with open_table(path) as file:
       reader = csv.DictReader(file)
       columns = [names for names in COLUMNS if set(names) <= set(reader.fieldnames or ())]
       rows = sorted(tuple(row[name] or '' for name in columns[0]) for row in reader) if columns else []

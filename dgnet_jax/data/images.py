@@ -5,14 +5,15 @@ import concurrent.futures
 import io
 import logging
 import os
-from typing import BinaryIO
+import warnings
 
 import numpy as np
 import PIL
 from PIL import ExifTags, Image
 
-from dgnet_jax.data.image_bytes import RecordAddress, read_bytes
+from dgnet_jax.data.image_bytes import read_bytes
 from dgnet_jax.data.index import printable, summarize
+from dgnet_jax.data.jpeg_scans import MAX_SCANS, has_too_many_scans
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.progress import ProgressLog
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 FORMATS = ('JPEG', 'PNG')  # every source decodes these in the same way
+MAX_PIXELS = 89_478_485  # where Pillow warns: 256 MiB when decoded
 # Exif's orientation -> what makes the stored image upright; 1 is upright.
 UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,11 +50,30 @@ def upright(image: Image.Image) -> Image.Image:
   return image if turn is None else image.transpose(turn)
 
 
+def _open(encoded: bytes, shown: str) -> Image.Image:
+  """Opens an image without decoding it; raises UserError if decoding would take too long or too much memory."""
+  if has_too_many_scans(encoded):
+    raise UserError(f'{shown}: a JPEG of more than {MAX_SCANS} scans; save it again')
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+    image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+  if image.width * image.height > MAX_PIXELS:
+    raise UserError(f'{shown}: {image.width} x {image.height} pixels; at most {MAX_PIXELS / 1e6:.0f} million are read')
+  return image
+
+
 def read_orientation(path: str) -> int:
-  """Returns Exif's orientation of an image file, 1 to 8; 1 if the file cannot be read, which its decoder reports."""
+  """Returns Exif's orientation of an image file, 1 to 8; 1 if the file cannot be decoded, which its decoder reports.
+
+  Raises:
+    UserError: decoding the file would take too long or too much memory, or it is not a regular file.
+  """
+  encoded = read_encoded(path)
   try:
-    with Image.open(path, formats=FORMATS) as image:
+    with _open(encoded, printable(path)) as image:
       return _orientation(image)
+  except UserError:
+    raise
   except Exception:
     return 1
 
@@ -68,30 +89,38 @@ def _to_rgb(image: Image.Image) -> Image.Image:
   return image.convert('RGB')
 
 
-def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str]) -> Image.Image:
+def read_encoded(path: str | os.PathLike[str]) -> bytes:
+  """Returns the bytes of an image file or record, as `read_bytes`; raises UserError if they cannot be read."""
+  try:
+    return read_bytes(path)
+  except OSError as error:
+    raise UserError(f'{printable(os.fspath(path))}: unreadable ({error.strerror or error})') from error
+
+
+def decode_rgb(encoded: bytes, name: str | os.PathLike[str]) -> Image.Image:
   """Decodes a JPEG or PNG file completely, and turns it upright as its Exif orientation says.
 
   Args:
-    file: a path or an open file.
+    encoded: content of the file.
     name: name of the image in error messages.
 
   Raises:
-    UserError: the file cannot be read or decoded.
+    UserError: the file cannot be decoded, or it has more than `MAX_PIXELS` pixels or `MAX_SCANS` scans.
   """
   shown = printable(os.fspath(name))
   try:
-    with Image.open(file, formats=FORMATS) as image:
+    with _open(encoded, shown) as image:
       return _to_rgb(upright(image))
+  except UserError:
+    raise
   except PIL.UnidentifiedImageError:
     raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} image') from None
-  except OSError as error:
-    raise UserError(f'{shown}: unreadable ({error.strerror or error})') from error
   except Exception as error:  # damaged files make Pillow's decoders raise anything, even SyntaxError
     raise UserError(f'{shown}: unreadable ({str(error) or type(error).__name__})') from error
 
 
 def _open_rgb(path: str) -> Image.Image:
-  return decode_rgb(io.BytesIO(read_bytes(path)) if isinstance(path, RecordAddress) else path, path)
+  return decode_rgb(read_encoded(path), path)
 
 
 def _resized(image: Image.Image, image_size_hw: tuple[int, int]) -> np.ndarray:
@@ -123,7 +152,7 @@ def read_unresized(path: str) -> np.ndarray:
 
 def decode_image(encoded: bytes, name: str, image_size_hw: tuple[int, int]) -> np.ndarray:
   """Does what `read_image` does, from the bytes of a file; `name` is used in error messages."""
-  return _resized(decode_rgb(io.BytesIO(encoded), name), image_size_hw)
+  return _resized(decode_rgb(encoded, name), image_size_hw)
 
 
 def verify_image(path: str) -> None:

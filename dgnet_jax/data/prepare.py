@@ -16,6 +16,7 @@ from dgnet_jax.data.layouts import LAYOUTS, SPLITS
 from dgnet_jax.data.readers.table import SUFFIX, write_table
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_folder
+from dgnet_jax.utils.bounded_files import check_regular
 from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ def _place_files(files: Sequence[tuple[str, str]], out: pathlib.Path, how: str) 
         (partial / folder).mkdir(parents=True, exist_ok=True)
         folders.add(folder)
       try:
+        if not isinstance(source, RecordAddress):
+          check_regular(source)
         place(source, partial / target)
       except OSError as error:
         hint = '; --files=copy works everywhere' if how != 'copy' else ''

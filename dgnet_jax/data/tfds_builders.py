@@ -10,6 +10,7 @@ of the files in the order of the reader, so batch N is the same from files and f
 """
 
 from collections.abc import Iterator, Mapping
+import io
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from dgnet_jax.data.image_bytes import record_features
+from dgnet_jax.data.images import read_encoded
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.layouts import BOXES, LAYOUTS, Layout
 from dgnet_jax.data.registry import read_layout
@@ -61,7 +63,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
     split = index.splits[name]
     for i, path in enumerate(split.paths):
       relative = os.path.relpath(path, index.root)
-      yield i, {'image': path, 'identity': split.identity[i], 'camera': split.camera[i], 'path': relative}
+      image = io.BytesIO(read_encoded(path))  # a path would be opened whatever it is
+      yield i, {'image': image, 'identity': split.identity[i], 'camera': split.camera[i], 'path': relative}
 
 
 def _label_names(index: DatasetIndex, name: str) -> dict[str, list[str]]:

@@ -12,6 +12,7 @@ import pathlib
 from dgnet_jax.data.image_bytes import RecordAddress
 from dgnet_jax.data.images import find_problems, raise_problems, verify_image
 from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.bounded_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def _stamps(paths: Sequence[str], threads: int) -> dict[str, Stamp]:
   def stamps_of(part: Sequence[str]) -> dict[str, Stamp]:
     stamps = {}
     for path in part:
-      with contextlib.suppress(OSError):
+      with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in the path
         stamps[path] = folder_stamp(path.folder) if isinstance(path, RecordAddress) else _file_stamp(path)
     return stamps
 
@@ -53,9 +54,9 @@ def _stamps(paths: Sequence[str], threads: int) -> dict[str, Stamp]:
 def _load(cache_file: pathlib.Path) -> Mapping[str, Stamp]:
   """Reads the stamps of the images verified before; empty if the file is missing or damaged."""
   try:
-    content = json.loads(cache_file.read_text(encoding='utf-8'))
+    content = read_json(cache_file)
     images = content['images'] if content['format'] == FORMAT else {}
-  except (OSError, ValueError, TypeError, KeyError, RecursionError):
+  except (OSError, ValueError, TypeError, KeyError):
     return {}
   return images if isinstance(images, dict) else {}
 

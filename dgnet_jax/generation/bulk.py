@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import functools
 import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -30,6 +29,7 @@ from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.results import results_folder
 from dgnet_jax.training.preemption import stop_signals
 from dgnet_jax.utils.atomic_files import write_json
+from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
 from dgnet_jax.utils.writers import save_image
 
 logger = logging.getLogger(__name__)
@@ -212,11 +212,11 @@ def _check_plan(path: pathlib.Path, description: dict[str, Any]) -> None:
     write_json(path, description)
     return
   try:
-    saved = json.loads(path.read_text())
+    saved = read_json(path, MAX_DESCRIPTION_BYTES)
     changes = [
       f'{name}: {saved.get(name)} -> {value}' for name, value in description.items() if saved.get(name) != value
     ]
-  except (ValueError, AttributeError) as error:
+  except (OSError, ValueError, AttributeError) as error:
     raise UserError(f'{path} is damaged ({error}); move the folder away') from error
   if changes:
     raise UserError(

@@ -118,7 +118,7 @@ def find_checkpoints(path: str | os.PathLike[str]) -> tuple[pathlib.Path, pathli
     return path, path / 'checkpoints', None
   if path.is_dir() and path.name == 'checkpoints':
     return path.parent, path, None
-  if path.is_dir() and path.name.isdigit():
+  if path.is_dir() and path.name.isdecimal():
     return path.absolute().parent.parent, path.absolute().parent, int(path.name)
   problem = 'not a work folder or a checkpoint of a run' if path.exists() else 'no such folder'
   raise UserError(f'{path}: {problem} (a run has checkpoints in <workdir>/checkpoints/<step>)')

@@ -14,6 +14,8 @@ from dgnet_jax.interop.torch_names import Entry, from_torch, torch_shapes
 logger = logging.getLogger(__name__)
 
 StateDict = Mapping[str, np.ndarray]
+MAX_ARRAYS = 10_000  # of a state dict; ResNet-50 has 320
+MAX_NAME = 300  # characters
 
 # Arrays of the release that nothing reads: counters of BatchNorm calls (its momentum is fixed), the ImageNet head,
 # which gets no gradient (release fact 20), AdaIN's running statistics, which never change (fact 20), and those of the
@@ -67,6 +69,10 @@ def check_state_dict(value: Any, source: str) -> dict[str, np.ndarray]:
   """
   if not isinstance(value, dict) or not value or not all(isinstance(x, np.ndarray) for x in value.values()):
     raise UserError(f'{source}: not a state dict (names with arrays)')
+  if len(value) > MAX_ARRAYS or any(len(str(name)) > MAX_NAME for name in value):
+    raise UserError(
+      f'{source}: a state dict of more than {MAX_ARRAYS} arrays, or of names of more than {MAX_NAME} characters'
+    )
   return {str(name): array for name, array in value.items()}
 
 

@@ -19,8 +19,10 @@ import numpy as np
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.torch_pickle import Malformed, StorageRef, TensorRef, read_pickle
 
+MAX_FILE_BYTES = 4 * 2**30  # the release's largest has 400 MB; a file with holes can be larger than the disk
 MAX_PICKLE_BYTES = 64 * 2**20  # of data.pkl in a zip, which has names and shapes; that of ResNet-50 has 40 kB
 MAX_DEPTH = 100  # of nested containers; an optimizer's state has five levels
+MAX_SHARING = 4  # total size of all tensors by that of the file; above 1 if they share storages
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
 
@@ -44,6 +46,8 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
     raise UserError(f'{path}: no such file')
   with path.open('rb') as file:
     try:
+      if _size_of(file) > MAX_FILE_BYTES:
+        raise Malformed(f'{_size_of(file)} bytes, more than any network here has')
       if file.read(4) == b'PK\x03\x04':
         return _read_zip(file, path)
       if not _size_of(file):
@@ -140,12 +144,17 @@ def _read_legacy(file: mmap.mmap, file_size: int, path: pathlib.Path) -> Any:
 
 def _array_maker(contents: dict[str, bytes], file_size: int) -> Callable[[TensorRef], np.ndarray]:
   """Makes arrays that are views of their storages, so that a stride of 0 cannot allocate more than the file has."""
+  total = 0
 
   def array_of(ref: TensorRef) -> np.ndarray:
     storage = np.frombuffer(contents[ref.storage.key], ref.storage.dtype)
     count = math.prod(ref.shape)
-    if count * storage.itemsize > file_size:
-      raise Malformed(f'a tensor of {count} elements, more than the file has')
+    if max(count, *ref.shape, 0) * storage.itemsize > file_size:
+      raise Malformed(f'a tensor of shape {list(ref.shape)}, more than the file has')
+    nonlocal total
+    total += count * storage.itemsize
+    if total > MAX_SHARING * file_size:
+      raise Malformed(f'tensors of more than {MAX_SHARING} times the bytes of the file')
     last = ref.offset + sum((size - 1) * stride for size, stride in zip(ref.shape, ref.strides, strict=True))
     if count and last >= storage.size:
       raise Malformed(f'a tensor that reads element {last} of a storage of {storage.size}')

@@ -21,6 +21,8 @@ from dgnet_jax.errors import UserError
 
 Stream = io.BytesIO | mmap.mmap
 MAX_OPCODES = 2_000_000  # the largest file of the release has 20,000
+MAX_AXES = 64  # NumPy's
+MAX_PAIRS = 1_000_000  # given to OrderedDict in a file; newer versions of torch give none
 
 STORAGE_DTYPES = {
   'torch.DoubleStorage': np.dtype(np.float64),
@@ -67,7 +69,8 @@ class _Name:
 
 
 def _is_sizes(value: Any) -> bool:
-  return isinstance(value, tuple) and all(type(x) is int and x >= 0 for x in value)
+  """Returns True for a tuple of at most `MAX_AXES` numbers of 63 bits."""
+  return isinstance(value, tuple) and len(value) <= MAX_AXES and all(type(x) is int and 0 <= x < 2**63 for x in value)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorRef:
@@ -91,13 +94,18 @@ def _size(sizes: Any) -> tuple[int, ...]:
 
 
 def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
+  if not isinstance(pairs, list | tuple):
+    raise Malformed(f'an OrderedDict of a {type(pairs).__name__}')
   return {_key(key): value for key, value in pairs}
 
 
 def _key(key: Any) -> Any:
-  # No tuples: the time to hash one that contains another twice, and so on, grows exponentially with its depth.
+  # No tuples: the time to hash one that contains another twice, and so on, grows exponentially with its depth. No long
+  # integers: many of them can have one hash.
   if not isinstance(key, str | int):
     raise Malformed(f'a dictionary with a key that is a {type(key).__name__}')
+  if isinstance(key, int) and not 0 <= key < 2**32:
+    raise Malformed('a dictionary with a key that is a negative or long integer')
   return key
 
 
@@ -119,6 +127,7 @@ class _Machine:
     self._stack: list[Any] = []
     self._marks: list[list[Any]] = []
     self._memo: dict[int, Any] = {}
+    self._pairs = 0
     self.storages: dict[str, StorageRef] = {}
 
   def run(self, stream: Stream) -> Any:
@@ -181,6 +190,9 @@ class _Machine:
     arguments, function = self._stack.pop(), self._stack.pop()
     if not isinstance(function, _Name) or function.path not in CALLABLE or not isinstance(arguments, tuple):
       raise Malformed('a call of something that is not a function')
+    self._pairs += sum(len(argument) for argument in arguments if isinstance(argument, list | tuple))
+    if self._pairs > MAX_PAIRS:  # a list that is given again and again
+      raise Malformed(f'calls with more than {MAX_PAIRS} values')
     self.push(CALLABLE[function.path](*arguments))
 
   def build(self, _: Any) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dgnet_jax.api import Model
 from dgnet_jax.data.image_lists import ImageList
-from dgnet_jax.data.images import FORMATS, decode_rgb
+from dgnet_jax.data.images import FORMATS, decode_rgb, read_encoded
 from dgnet_jax.data.index import printable
 from dgnet_jax.errors import UserError
 
@@ -43,7 +43,7 @@ def decode_upload(content: bytes, name: str) -> np.ndarray:
     raise UserError(f'{name}: {len(content) / 2**20:.1f} MiB; at most {MAX_BYTES // 2**20} MiB are allowed')
   if _num_pixels(content) > MAX_PIXELS:  # before memory is allocated for them
     raise UserError(f'{name}: more than {MAX_PIXELS // 10**6} million pixels; scale it down')
-  return np.asarray(decode_rgb(io.BytesIO(content), name))
+  return np.asarray(decode_rgb(content, name))
 
 
 def _num_pixels(content: bytes) -> float:
@@ -140,7 +140,7 @@ def _decode_pair(first: bytes, second: bytes) -> list[np.ndarray]:
 
 
 def _thumbnail(path: str) -> str:
-  image = decode_rgb(path, os.path.basename(path))
+  image = decode_rgb(read_encoded(path), os.path.basename(path))
   image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
   return _data_uri(np.asarray(image))
 

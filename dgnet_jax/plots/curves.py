@@ -1,7 +1,6 @@
 """Curves of a training run, from its metrics.jsonl."""
 
 from collections.abc import Mapping
-import json
 import os
 import pathlib
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.plots.charts import save_figure
+from dgnet_jax.utils.bounded_files import parse_json, read_text
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -50,20 +50,25 @@ def read_metrics(path: str | os.PathLike[str]) -> Series:
     Name -> steps i64[n], ascending, and values f64[n]; values that were not finite are NaN.
 
   Raises:
-    UserError: the file does not exist or has no metrics.
+    UserError: the file does not exist, cannot be read or has no metrics.
   """
   path = pathlib.Path(path)
   if not path.is_file():
     raise UserError(f'{path}: no such file; training writes it')
+  try:
+    lines = read_text(path, errors='replace').splitlines()
+  except OSError as error:
+    raise UserError(f'{path}: cannot be read ({error.strerror})') from error
   values_by_step: dict[str, dict[int, float]] = {}
-  for line in path.read_text(encoding='utf-8').splitlines():
+  for line in lines:
     try:
-      numbers = json.loads(line)
+      numbers = parse_json(line)
       step = int(numbers.pop('step'))
-    except (ValueError, KeyError, AttributeError, TypeError):
+      values = {name: np.nan if value is None else float(value) for name, value in numbers.items()}
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
       continue
-    for name, value in numbers.items():
-      values_by_step.setdefault(name, {})[step] = np.nan if value is None else float(value)
+    for name, value in values.items():
+      values_by_step.setdefault(name, {})[step] = value
   if not values_by_step:
     raise UserError(f'{path}: no metrics in it')
   return {

@@ -10,7 +10,6 @@ images: what a perfect generator would give.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import json
 import logging
 import pathlib
 from typing import Any
@@ -25,6 +24,7 @@ from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.errors import UserError
 from dgnet_jax.plots.charts import dot_chart
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
+from dgnet_jax.utils.bounded_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,18 @@ def _results_path(cell: Cell) -> pathlib.Path:
   return cell.workdir / 'evaluation' / 'results.json'
 
 
+def _read_results(cell: Cell) -> dict[str, Any]:
+  """Reads the results of a cell that is done; raises UserError if they are damaged."""
+  path = _results_path(cell)
+  try:
+    results = read_json(path)
+    if not isinstance(results, dict) or 'step' not in results:
+      raise ValueError('it has no step')
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path}: damaged ({error}); remove it to evaluate this run again') from error
+  return results
+
+
 def _is_done(config: Config, cell: Cell) -> bool:
   """Returns True if a cell has the results of its last step.
 
@@ -163,8 +175,7 @@ def _is_done(config: Config, cell: Cell) -> bool:
   changes = [change for change in changed_fields(cell.workdir / SAVED_CONFIG, config) if not change.startswith('log.')]
   if changes:
     raise UserError(f'{cell.workdir} was run with other settings ({"; ".join(changes)}); choose another folder, --out')
-  path = _results_path(cell)
-  return path.exists() and bool(json.loads(path.read_text())['step'] == config.num_steps)
+  return _results_path(cell).exists() and bool(_read_results(cell)['step'] == config.num_steps)
 
 
 def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] = ('joint', 'real')) -> dict[str, Any]:
@@ -182,7 +193,7 @@ def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] =
     than the built-in pedestrians.
   """
   all_cells = cells(folder, seeds, kinds)
-  results = {(cell.kind, cell.seed): json.loads(_results_path(cell).read_text()) for cell in all_cells}
+  results = {(cell.kind, cell.seed): _read_results(cell) for cell in all_cells}
   scores = {
     row: {metric: [results[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
     for row, (kind, embedding) in ROWS.items()

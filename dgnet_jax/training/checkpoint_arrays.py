@@ -13,6 +13,8 @@ import numpy as np
 from dgnet_jax.sharding import device_put_global
 
 MAX_REASON = 500  # characters
+MAX_AXES = 32
+MAX_AXIS = 2**31
 Form = dict[str, tuple[str, list[int]]]  # dtype and shape by name
 
 # A file that should be there is not: the checkpoint is incomplete, the storage works.
@@ -39,7 +41,13 @@ def describe(leaf: Any) -> dict[str, Any]:
 
 
 def saved_form(leaves: Mapping[str, Mapping[str, Any]]) -> Form:
-  """Returns the form of arrays from their descriptions."""
+  """Returns the form of arrays from their descriptions; raises ValueError, TypeError or KeyError if one is damaged."""
+  for name, leaf in leaves.items():
+    shape = leaf['shape']
+    if not isinstance(shape, list) or len(shape) > MAX_AXES or not isinstance(leaf['dtype'], str):
+      raise ValueError(f'{name} has no shape or dtype')
+    if not all(type(size) is int and 0 <= size < MAX_AXIS for size in shape):
+      raise ValueError(f'{name} has an impossible shape')
   return {name: (leaf['dtype'], leaf['shape']) for name, leaf in leaves.items()}
 
 

@@ -5,6 +5,7 @@ Orbax does not notice a flipped byte, so the SHA-256 checksum of every array is 
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from dgnet_jax.config.loading import differences
 from dgnet_jax.config.schema import Config
+from dgnet_jax.config.validation import leaves
 from dgnet_jax.data.index import printable
 from dgnet_jax.errors import UserError
 from dgnet_jax.training import checkpoint_replacement
@@ -31,6 +33,7 @@ from dgnet_jax.training.checkpoint_arrays import (
   saved_form,
   short_reason,
 )
+from dgnet_jax.utils.bounded_files import parse_json
 
 Tree = TypeVar('Tree')
 Description = dict[str, Any]  # leaves: description of each array by name; config: of the run
@@ -183,7 +186,8 @@ class Checkpoints:
     Raises:
       UserError: the generator has another design, or no checkpoint can be read.
     """
-    saved, configured = self.saved_config(step).get('generator', {}).get('design', 'adain'), config.generator.design
+    saved_fields, configured = dict(leaves(self.saved_config(step))), config.generator.design
+    saved = saved_fields.get('generator.design', 'adain')
     if saved != configured:
       raise UserError(
         f'{self.folder}: the generator of this run has generator.design={saved}, not {configured}; set '
@@ -203,7 +207,7 @@ class Checkpoints:
       except _Damaged as damage:
         error = error or damage
         continue
-      counts = [shape[0] for name, shape in shapes.items() if CLASSIFIER_BIAS.fullmatch(name)]
+      counts = [shape[0] for name, shape in shapes.items() if shape and CLASSIFIER_BIAS.fullmatch(name)]
       if counts:
         return counts[0]
       error = error or UserError(f'{self.folder}: the checkpoint of step {candidate} is not a checkpoint of DG-Net')
@@ -254,6 +258,8 @@ class Checkpoints:
   def _description(self, step: int) -> Description:
     with self._reading(step) as manager:
       about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
+      about = parse_json(json.dumps(about))  # bounds its depth and its numbers
+      saved_form(about['leaves'])  # checks it
       return {'leaves': dict(about['leaves']), 'config': dict(about['config'])}
 
   def _restore(self, template: Tree, step: int | None, *, partial: bool) -> Tree:
@@ -290,9 +296,7 @@ class Checkpoints:
 
   def _check_form(self, step: int, description: Description, wanted: Any, *, partial: bool) -> None:
     """Raises UserError if an intact checkpoint does not have the expected arrays."""
-    with self._reading(step):
-      saved = saved_form(description['leaves'])
-    wrong = mismatches(saved, form_of(wanted), partial=partial)
+    wrong = mismatches(saved_form(description['leaves']), form_of(wanted), partial=partial)
     if not wrong:
       return
     more = f' and {len(wrong) - SHOWN_MISMATCHES} more' if len(wrong) > SHOWN_MISMATCHES else ''

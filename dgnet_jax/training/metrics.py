@@ -15,7 +15,9 @@ import jax
 import numpy as np
 from PIL import Image
 
+from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.bounded_files import parse_json, read_text
 
 try:
   from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -137,15 +139,23 @@ class EventFile:
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:
-  """Keeps the complete lines up to `step`; a killed process may have left an incomplete one."""
+  """Keeps the complete lines up to `step`; a killed process may have left an incomplete one.
+
+  Raises:
+    UserError: the file cannot be read.
+  """
   if not path.exists():
     return
+  try:
+    lines = read_text(path, errors='replace').splitlines()
+  except OSError as error:
+    raise UserError(f'{path}: cannot be read ({error.strerror}); move it away to continue') from error
   kept = []
-  for line in path.read_text(encoding='utf-8').splitlines():
+  for line in lines:
     try:
-      if json.loads(line)['step'] <= step:
+      if parse_json(line)['step'] <= step:
         kept.append(f'{line}\n')
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
       continue
   with atomic_file(path) as temporary:
     temporary.write_text(''.join(kept), encoding='utf-8')

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import contextlib
-import json
 import pathlib
 from typing import Any
 
@@ -18,6 +17,7 @@ from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.teacher_step import TeacherState, create_teacher_state
 from dgnet_jax.types import Teacher
 from dgnet_jax.utils.atomic_files import write_json
+from dgnet_jax.utils.bounded_files import read_json
 
 DESCRIPTION_FILE = 'teacher.json'
 Description = dict[str, Any]
@@ -58,10 +58,12 @@ def read_description(folder: pathlib.Path) -> Description | None:
   """
   path = folder / DESCRIPTION_FILE
   try:
-    description: Description = json.loads(path.read_text(encoding='utf-8'))
+    description = read_json(path)
+    if not isinstance(description, dict) or type(description.get('num_steps')) is not int:
+      raise ValueError('it has no num_steps')
   except FileNotFoundError:
     return None
-  except ValueError as error:
+  except (OSError, ValueError) as error:
     raise UserError(f'{path} is damaged ({error}); remove {folder} to train a new teacher') from error
   return description
 

@@ -216,3 +216,42 @@ def test_nothing_heavy_is_imported():
   )
   result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
   assert result.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize('text', ['9' * 4000, '9' * 5000, '(' * 100_000, '-' * 100_000, '((1,' * 500], ids=len)
+@pytest.mark.parametrize('field', ['num_steps', 'data.image_size_hw', 'optimizer.weight_decay'])
+def test_long_values_on_the_command_line_are_one_short_problem(field, text):
+  with pytest.raises(ConfigError) as error:
+    loading.load_config(CONFIGS / 'synthetic.py', {field: text})
+  assert len(error.value.problems) == 1 and error.value.problems[0].startswith(field)
+  assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    lambda values: values.update(batch_size=10**18),
+    lambda values: values.update(batch_size={'x': 1}),
+    lambda values: values.update({'data.root.x': 1}),
+    lambda values: values.update(data=5),
+    lambda values: values.update(items=1),
+    lambda values: values.update({'': {'': 1}}),
+  ],
+)
+def test_strange_saved_configs_are_refused(tmp_path, change):
+  values = default_config().to_dict()
+  change(values)
+  path = tmp_path / 'config.json'
+  path.write_text(json.dumps(values))
+  with pytest.raises(UserError):
+    loading.load_config(path, {})
+
+
+@pytest.mark.parametrize('text', ['[' * 100_000, '{"a":' * 900 + '1' + '}' * 900, '9' * 5000, '\x00', '"'], ids=len)
+def test_damaged_saved_configs_are_named(tmp_path, config, text):
+  path = tmp_path / 'config.json'
+  path.write_text(text)
+  with pytest.raises(UserError, match=r'config\.json: damaged'):
+    loading.load_config(path, {})
+  with pytest.raises(UserError, match=r'config\.json: damaged'):
+    loading.changed_fields(path, validate(config))

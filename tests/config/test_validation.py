@@ -1,5 +1,7 @@
 """Validation of configurations: which values the fields may have, alone and together."""
 
+import time
+
 import pytest
 
 from dgnet_jax.config import loading, rules
@@ -23,6 +25,30 @@ def problems_of(config):
 
 
 class TestValidate:
+  def test_many_unknown_fields_are_counted(self, config):
+    values = config.to_dict() | {f'batch_sice{i}': None for i in range(50_000)}
+    start = time.process_time()
+    problems = problems_of(values)
+    assert time.process_time() - start < 5
+    assert len(problems) == 21 and problems[-1].endswith(': no such field, like 49979 more')
+
+  @pytest.mark.parametrize(
+    ('field', 'value', 'words'),
+    [
+      ('num_steps', 10**4000, '... (4001 characters) must be at most 2147483647'),
+      ('num_steps', 10**5000, 'a number of more than 4,300 digits must be at most'),
+      ('structure_encoder.dilations', (3, 10**4000), 'must be at most'),
+      ('optimizer.adam_betas', (0.5, 10**400), 'must be at most'),
+      ('data.root', 10**5000, 'a number of more than 4,300 digits is not a string'),
+      ('data.layout', 'x' * 5000, 'x... (5002 characters) must be one of'),
+    ],
+    ids=range(6),
+  )
+  def test_long_values_are_shortened(self, config, field, value, words):
+    loading.set_field(config, field, value)
+    (problem,) = problems_of(config)
+    assert words in problem and len(problem) < 500
+
   def test_default_with_a_root_is_valid(self, config):
     validate(config)
 
@@ -54,6 +80,8 @@ class TestValidate:
       ('data.image_size_hw', [1.5, 2.5], 'whole numbers'),
       ('structure_encoder.dilations', (3, 32), 'quarter'),
       ('structure_encoder.dilations', (), 'must not be empty'),
+      ('num_steps', 2**31, 'must be at most 2147483647'),
+      ('seed', 2**63, 'must be at most 9223372036854775807'),
       ('discriminator.num_scales', 7, '2x2'),
       ('decoder.num_res_blocks', 3, 'divide the appearance code'),
       ('reid.num_parts', 17, 'stripes'),

@@ -215,8 +215,9 @@ class TestOrientation:
     Image.fromarray(self.pixels).save(tmp_path / 'x.png', exif=b'Exif\0\0MM\0*\xff\xff\xff\xff')
     np.testing.assert_array_equal(read_unresized(str(tmp_path / 'x.png')), self.pixels)
 
-  def test_missing_file_is_reported_by_its_decoder(self, tmp_path):
-    assert read_orientation(str(tmp_path / 'none.jpg')) == 1
+  def test_damaged_file_is_reported_by_its_decoder(self, tmp_path):
+    (tmp_path / 'no.jpg').write_bytes(b'no image')
+    assert read_orientation(str(tmp_path / 'no.jpg')) == 1
 
 
 def test_a_png_with_a_damaged_byte_is_refused(tmp_path):

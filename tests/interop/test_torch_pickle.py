@@ -33,6 +33,7 @@ def test_commands_are_rejected_and_not_executed(tmp_path, protocol):
   assert not touched.exists()
 
 
+HUGE = b'\x8a\xff' + b'\x7f' * 255
 LONG = b'\x8a\x08' + struct.pack('<q', 10**15)
 SHARED = b'h\x00h\x00\x86q\x00'  # a pair of what memo 0 holds, twice, into memo 0
 HOSTILE = {
@@ -67,8 +68,16 @@ HOSTILE = {
   'negative shape': (tensor((-4,)), 'invalid shape'),
   'shape of strings': (tensor(('4',)), 'invalid shape'),
   'axes without strides': (tensor((2, 2), (1,)), '2 axes with 1 strides'),
-  'hundred axes': (tensor((1,) * 100, (1,) * 100), '100 axes'),
-  'empty with huge axes': (tensor((0, 10**15, 10**15), (1, 1, 1)), '3 axes'),
+  'hundred axes': (tensor((1,) * 100, (1,) * 100), 'invalid shape'),
+  'ten thousand huge axes': (tensor((HUGE,) * 10_000, (HUGE,) * 10_000), 'invalid shape'),
+  'huge axis': (tensor((2**63,)), 'invalid shape'),
+  'empty with huge axes': (tensor((0, 10**15, 10**15), (1, 1, 1)), 'more than the file has'),
+  'one tensor a hundred times': (b'](' + tensor((1000,), (0,)) * 100 + b'e', 'times the bytes of the file'),
+  'a list given again and again': (
+    b'](](' + (binary('x') + b'N\x86') * 2000 + b'eq\x00' + b'ccollections\nOrderedDict\nh\x00\x85R' * 600 + b'e',
+    'calls with more than',
+  ),
+  'keys with one hash': (b'}(' + b''.join(binary(i * (2**61 - 1)) + b'N' for i in range(9)) + b'u', 'long integer'),
   'huge storage': (tensor(of=storage(count=LONG)), 'should have 1000000000000000'),
   'missing storage': (tensor(of=storage(key='7')), "storage '7' should have"),
   'storage outside the folder': (tensor(of=storage(key='../data.pkl')), 'should have'),

@@ -62,6 +62,25 @@ class TestDamage:
       assert_same(checkpoints.restore(make_state()), make_state(20))
     checkpoints.close()
 
+  @pytest.mark.parametrize(
+    'text',
+    [
+      *('{}', '[]', '{"leaves": 5, "config": {}}', '{"leaves": {"step": {}}, "config": {}}', '[' * 5000),
+      '{"leaves": {"step": {"dtype": "int32", "shape": [9223372036854775807], "sha256": ""}}, "config": {}}',
+      '{"leaves": {"step": {"dtype": "int32", "shape": ["a"], "sha256": ""}}, "config": {}}',
+      '{"leaves": {}, "config": ' + '{"a":' * 500 + '1' + '}' * 500 + '}',
+      '{"leaves": {}, "config": {"seed": ' + '9' * 4000 + '}}',
+    ],
+    ids=len,
+  )
+  def test_strange_descriptions_are_damage(self, folder, text):
+    (folder / '30' / 'about' / 'metadata').write_text(text)
+    assert restored_step(folder) == 20
+    checkpoints = Checkpoints(folder)
+    for read in (checkpoints.shapes, checkpoints.saved_config):
+      with pytest.raises(UserError, match='the checkpoint of step 30 is damaged'):
+        read(30)
+
   def test_truncated_files_are_detected(self, folder):
     steps = set()
     for path in array_files(folder, 30):

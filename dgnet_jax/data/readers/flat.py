@@ -9,6 +9,7 @@ from dgnet_jax.data.index import UNIDENTIFIED, LabeledImage, summarize
 from dgnet_jax.data.layouts import Layout
 from dgnet_jax.data.readers.listing import ReadImages, first_folder, list_images, warn_about_skipped
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.bounded_files import read_text
 
 SAMPLE = 20  # file names inspected to detect a layout
 UNIDENTIFIED_NAMES = {number: name for name, number in UNIDENTIFIED.items()}
@@ -32,7 +33,7 @@ def _select_listed(path: pathlib.Path, folder: pathlib.Path, names: list[str]) -
     UserError: the list cannot be read, or names files that do not exist.
   """
   try:
-    lines = path.read_text(encoding='utf-8', errors='surrogateescape').splitlines()
+    lines = read_text(path, errors='surrogateescape').splitlines()
   except FileNotFoundError:
     return names
   except OSError as error:

@@ -6,10 +6,11 @@ import pathlib
 import re
 
 from dgnet_jax.config.schema import DataConfig
-from dgnet_jax.data.index import LabeledImage, summarize
+from dgnet_jax.data.index import MAX_DIGITS, LabeledImage, summarize
 from dgnet_jax.data.layouts import Layout
 from dgnet_jax.data.readers.listing import ReadImages, first_folder
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.bounded_files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ LISTS = {
   'gallery': ('list_gallery.txt',),
 }
 VALIDATION = 'list_val.txt'
+MAX_LINE = 4096  # characters; longer paths cannot be opened
+MAX_SHOWN = 200  # characters of a wrong line in a message
 
 
 def _read_list(path: pathlib.Path) -> list[tuple[str, int]]:
@@ -29,16 +32,17 @@ def _read_list(path: pathlib.Path) -> list[tuple[str, int]]:
     UserError: it cannot be read, or a line has another form.
   """
   try:
-    lines = path.read_text(encoding='utf-8', errors='surrogateescape').splitlines()
+    lines = read_text(path, errors='surrogateescape').splitlines()
   except OSError as error:
     raise UserError(f'{path}: cannot be read ({error.strerror})') from error
   rows = []
   for number, line in enumerate(lines, 1):
     name, _, label = line.strip().rpartition(' ')
-    if name and label.isascii() and label.isdigit():
+    is_label = label.isascii() and label.isdigit() and len(label) <= MAX_DIGITS
+    if name and is_label and len(line) <= MAX_LINE and '\0' not in line:
       rows.append((name.strip(), int(label)))
     elif line.strip():
-      raise UserError(f"{path}, line {number}: not 'relative/path.jpg label': {summarize([line])}")
+      raise UserError(f"{path}, line {number}: not 'relative/path.jpg label': {summarize([line[:MAX_SHOWN]])}")
   return rows
 
 

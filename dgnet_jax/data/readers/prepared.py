@@ -1,6 +1,5 @@
 """A data set prepared by TensorFlow Datasets from one of the other layouts: records instead of files."""
 
-import json
 import pathlib
 from typing import Any
 
@@ -10,9 +9,17 @@ from dgnet_jax.data.index import LabeledImage
 from dgnet_jax.data.layouts import SPLITS, Layout
 from dgnet_jax.data.readers.listing import ReadImages
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.bounded_files import read_json
 
 METADATA = 'metadata.json'  # TFDS's file for a builder's own metadata
-COLUMNS = ('path', 'identity', 'camera')  # for each split, lists of equal length
+COLUMNS = ('path', 'identity', 'camera')  # for each split, lists of strings of equal length
+
+
+def _columns(table: Any) -> list[list[str]]:
+  """Returns the columns of a split; empty if it was not written by the builders."""
+  columns: list[Any] = [table.get(name) for name in COLUMNS] if isinstance(table, dict) else []
+  is_valid = all(isinstance(column, list) and all(isinstance(name, str) for name in column) for column in columns)
+  return columns if is_valid and len(set(map(len, columns))) == 1 else []
 
 
 def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadImages:
@@ -23,7 +30,7 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
   """
   path = root / METADATA
   try:
-    metadata = json.loads(path.read_text())
+    metadata = read_json(path)
   except (OSError, ValueError) as error:
     raise UserError(
       f'{path}: cannot be read ({error}); data.root must be the folder of a version, like market1501/1.0.0'
@@ -33,8 +40,8 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
     table = metadata.get(split) if isinstance(metadata, dict) else None
     if table is None:
       continue
-    columns: list[Any] = [table.get(name) for name in COLUMNS] if isinstance(table, dict) else []
-    if not columns or not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+    columns = _columns(table)
+    if not columns:
       raise UserError(f'{path}: {split}: not written by the builders of dgnet_jax; prepare the data set again')
     images[split] = [
       LabeledImage(record_address(root, split, position, name), identity, camera)

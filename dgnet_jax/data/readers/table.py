@@ -13,9 +13,11 @@ from dgnet_jax.data.readers.identity_folders import mark_unidentified
 from dgnet_jax.data.readers.listing import ReadImages
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.bounded_files import open_table
 
 COLUMNS = ('path', 'identity', 'camera', 'split')
 SUFFIX = '.csv'
+MAX_SHOWN = 200  # characters of a wrong value in a message
 
 
 def _problem_with(row: Mapping[str | None, Any]) -> str:
@@ -25,7 +27,10 @@ def _problem_with(row: Mapping[str | None, Any]) -> str:
   empty = [name for name in COLUMNS if not row[name].strip()]
   if empty:
     return f'no {", ".join(empty)}'
-  return '' if row['split'].strip() in SPLITS else f'split {row["split"]!r} is not one of {", ".join(SPLITS)}'
+  if '\0' in row['path']:
+    return f'a path with a zero byte, {summarize([row["path"][:MAX_SHOWN]])}'
+  split = row['split'].strip()
+  return '' if split in SPLITS else f'split {split[:MAX_SHOWN]!r} is not one of {", ".join(SPLITS)}'
 
 
 def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadImages:
@@ -44,8 +49,7 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
   images: dict[str, list[LabeledImage]] = {}
   problems = []
   try:
-    # File names may contain any byte but 0, so undecodable bytes are kept.
-    with root.open(encoding='utf-8-sig', errors='surrogateescape', newline='') as file:
+    with open_table(root) as file:
       reader = csv.DictReader(file)
       missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
       if missing:

@@ -9,12 +9,10 @@ import threading
 import numpy as np
 
 from dgnet_jax.config.schema import DataConfig
-from dgnet_jax.data.image_bytes import read_bytes
-from dgnet_jax.data.images import decode_image
-from dgnet_jax.data.index import Split, printable
+from dgnet_jax.data.images import decode_image, read_encoded
+from dgnet_jax.data.index import Split
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.data.sources.base import Source
-from dgnet_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +36,7 @@ class ThreadSource(Source):
   def _read(self, index: int) -> bytes:
     if index in self._cache:
       return self._cache[index]
-    path = self._paths[index]
-    try:
-      encoded = read_bytes(path)
-    except OSError as error:
-      raise UserError(f'{printable(path)}: unreadable ({error.strerror or error})') from error
+    encoded = read_encoded(self._paths[index])
     with self._lock:
       if self._free_bytes >= len(encoded) and index not in self._cache:
         self._cache[index] = encoded

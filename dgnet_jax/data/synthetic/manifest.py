@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from dgnet_jax.data.synthetic.people import Appearance, Structure, appearance_from_json, structure_from_json
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.bounded_files import read_json
 
 MANIFEST = 'truth.json'
 FORMAT = 3  # of the manifest and the drawings; a folder of another format is not reused
@@ -49,7 +50,7 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
   """
   path = root / MANIFEST
   try:
-    manifest = json.loads(path.read_text())
+    manifest = read_json(path)
   except FileNotFoundError as error:
     raise UserError(f'{root}: not a folder of built-in pedestrians ({MANIFEST} is missing)') from error
   except (OSError, ValueError) as error:

@@ -11,6 +11,11 @@ from dgnet_jax.config.rules import CHOICES
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import leaves, nested
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.bounded_files import read_text
+
+MAX_YAML_BYTES = 2**16  # the release's configs have 4,000
+MAX_YAML_DEPTH = 8  # the release's configs have two levels
+MAX_YAML_SCALAR = 1000  # characters
 
 # Our fields by the release's key; a number at the end is an index into a tuple. Keys of the sections gen and dis have a
 # dot.
@@ -143,12 +148,28 @@ def read_yaml(path: str | pathlib.Path) -> dict[str, Any]:
     UserError: the file cannot be read, or is not a YAML mapping.
   """
   try:
-    values = yaml.safe_load(pathlib.Path(path).read_text(encoding='utf-8'))
-  except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    text = read_text(path, MAX_YAML_BYTES)
+    _check_yaml(text)
+    values = yaml.safe_load(text)
+  # PyYAML raises ValueErrors and others for values that look like numbers or dates but are none.
+  except (OSError, ValueError, KeyError, IndexError, OverflowError, TypeError, yaml.YAMLError) as error:
     raise UserError(f'{path}: cannot be read as YAML: {error}') from error
   if not isinstance(values, dict):
     raise UserError(f'{path}: not a YAML mapping of names to values')
   return flatten(values)
+
+
+def _check_yaml(text: str) -> None:
+  """Raises ValueError for YAML that could grow when it is read: by references, deep nesting or long numbers."""
+  depth = 0
+  for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+    if depth > MAX_YAML_DEPTH:
+      raise ValueError(f'nested more than {MAX_YAML_DEPTH} levels deep')
+    if isinstance(event, yaml.AliasEvent):
+      raise ValueError('references (*name), which no config of the release has')
+    if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_YAML_SCALAR:
+      raise ValueError(f'a value of more than {MAX_YAML_SCALAR} characters')
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import optax
 from dgnet_jax.config import loading
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.schema import Config
-from dgnet_jax.config.validation import leaves, validate
+from dgnet_jax.config.validation import leaves, shown, validate
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.release.config import config_fields, read_yaml, teacher_fields
 from dgnet_jax.interop.release.files import KEPT_ARRAYS, KEPT_FOLDER, ReleaseFiles, read_state_dict
@@ -129,7 +129,10 @@ def _make_config(
   defaults = dict(leaves(config))
   for name, value in fields.items():
     is_whole = isinstance(defaults[name], int) and isinstance(value, float) and value.is_integer()
-    loading.set_field(config, name, int(value) if is_whole else value)
+    try:
+      loading.set_field(config, name, int(value) if is_whole else value)
+    except OverflowError:  # a whole number that no float can hold
+      problems.append(f'{name}: {shown(value)} is too large')
   problems += loading.apply_overrides(config, overrides)
   return validate(config, problems)
 

@@ -35,7 +35,7 @@ _WORDS = (
   'mlp_b downsample fuse value_conv imagenet',
 )
 _RANK = {word: (group, place) for group, words in enumerate(_WORDS) for place, word in enumerate(words.split())}
-_PART = re.compile(r'(.*?)(\d*)')
+_PART = re.compile(r'(.*?)(\d*)', re.DOTALL)
 
 
 def network_entries(network: str, config: Config) -> list[Entry]:

@@ -20,6 +20,8 @@ from dgnet_jax.types import Params
 
 ADAM_SLOTS = ('exp_avg', 'exp_avg_sq')
 SGD_SLOTS = ('momentum_buffer',)
+MAX_PARAMETERS = 100_000  # of an optimizer; the release's have up to 330
+MAX_STATE = 16  # entries of a parameter's state; Adam's has three
 SLOTS = {'gen': ADAM_SLOTS, 'dis': ADAM_SLOTS, 'id': SGD_SLOTS}
 
 
@@ -57,18 +59,40 @@ def read_optimizers(path: pathlib.Path) -> dict[str, SavedOptimizer]:
 
 def _parse(state_dict: Any, source: str) -> SavedOptimizer:
   try:
-    groups = state_dict['param_groups']
-    # Parameters are numbered through all groups.
-    states = [dict(state_dict['state'].get(number, {})) for group in groups for number in group['params']]
+    groups, states = state_dict['param_groups'], state_dict['state']
     rate, betas = groups[0].get('lr'), groups[0].get('betas')
     return SavedOptimizer(
-      states=states,
-      learning_rate=None if rate is None else float(rate),
-      betas=None if betas is None else (float(betas[0]), float(betas[1])),
+      states=[_state(states.get(number, {})) for number in _parameters(groups)],
+      learning_rate=None if rate is None else _as_float(rate),
+      betas=None if betas is None else (_as_float(betas[0]), _as_float(betas[1])),
       source=source,
     )
-  except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+  except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
     raise UserError(f'{source}: not the state dict of an optimizer ({type(error).__name__}: {error})') from error
+
+
+def _parameters(groups: Any) -> list[int]:
+  """Returns the numbers of an optimizer's parameters, which are numbered through all groups."""
+  numbers: list[int] = []
+  for group in groups:
+    if len(numbers) + max(1, len(group['params'])) > MAX_PARAMETERS:
+      raise ValueError(f'more than {MAX_PARAMETERS} parameters')
+    numbers += group['params']
+  if not all(type(number) is int for number in numbers):
+    raise ValueError('a parameter that is not a number')
+  return numbers
+
+
+def _state(state: Any) -> dict[str, Any]:
+  if not isinstance(state, dict) or len(state) > MAX_STATE:
+    raise ValueError('the state of a parameter is not like that of Adam or SGD')
+  return dict(state)
+
+
+def _as_float(value: Any) -> float:
+  if not isinstance(value, int | float):
+    raise TypeError(f'a {type(value).__name__} that should be a number')
+  return float(value)
 
 
 def adam_betas(saved: Mapping[str, SavedOptimizer]) -> tuple[float, float] | None:

@@ -11,10 +11,20 @@ from dgnet_jax.errors import UserError
 StateDict = Mapping[str, np.ndarray]
 Fields = dict[str, Any]
 
+MAX_STAGES = 8  # of a backbone; ResNet has four
+MAX_COUNT = 100  # of blocks of a stage, scales and other parts
+
 
 def _count(state_dict: StateDict, pattern: str) -> int:
-  """Returns the number of different values of the pattern's group among all names."""
-  return len({match[1] for name in state_dict if (match := re.match(pattern, name))})
+  """Returns the number of different values of the pattern's group among all names.
+
+  Raises:
+    IndexError: there are more than `MAX_COUNT`.
+  """
+  count = len({match[1] for name in state_dict if (match := re.match(pattern, name))})
+  if count > MAX_COUNT:
+    raise IndexError(f'{count} times {pattern}')
+  return count
 
 
 def _has(state_dict: StateDict, pattern: str) -> bool:
@@ -23,6 +33,8 @@ def _has(state_dict: StateDict, pattern: str) -> bool:
 
 def _backbone(state_dict: StateDict, head: str) -> Fields:
   stages = _count(state_dict, r'model\.layer(\d+)\.')
+  if stages > MAX_STAGES:
+    raise IndexError(f'{stages} stages')
   return {
     'stage_sizes': tuple(_count(state_dict, rf'model\.layer{stage + 1}\.(\d+)\.') for stage in range(stages)),
     'width': state_dict['model.conv1.weight'].shape[0],
@@ -102,7 +114,7 @@ def release_sizes(state_dicts: Mapping[str, StateDict], sources: Mapping[str, st
       continue
     try:
       fields |= read()
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, ZeroDivisionError) as error:
       raise UserError(f'{sources[network]}: not a supported `{network}` of the release ({error!r})') from error
   return fields
 
@@ -122,7 +134,7 @@ def num_identities(state_dicts: Mapping[str, StateDict], sources: Mapping[str, s
     classifiers['teacher'] = 'classifier.classifier.0.weight'
   counts: dict[str, int] = {}
   for network, name in classifiers.items():
-    if name not in state_dicts[network]:
+    if not np.ndim(state_dicts[network].get(name, 0)):
       raise UserError(f'{sources[network]}: the classifier {name} is missing')
     counts[network] = state_dicts[network][name].shape[0]
   if len(set(counts.values())) > 1:

@@ -33,8 +33,8 @@ def test_cached_files_are_not_read_again(split, tmp_path, lines):
 
 
 def test_a_full_cache_is_logged_once_and_other_files_are_read_again(split, tmp_path, lines, monkeypatch):
-  read, read_bytes = [], threaded.read_bytes
-  monkeypatch.setattr(threaded, 'read_bytes', lambda path: read.append(path) or read_bytes(path))
+  read, read_encoded = [], threaded.read_encoded
+  monkeypatch.setattr(threaded, 'read_encoded', lambda path: read.append(path) or read_encoded(path))
   expected = take(make_source(split, make_config('threads')))
   read.clear()
   source = make_source(split, make_config('threads', cache_mib=1))

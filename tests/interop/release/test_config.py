@@ -1,6 +1,7 @@
 """Settings of the release to fields of our config, and back."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -109,3 +110,36 @@ def test_invalid_yaml_is_rejected(tmp_path, text):
   (tmp_path / 'config.yaml').write_text(text)
   with pytest.raises(UserError, match='config.yaml: (cannot be read as YAML|not a YAML mapping)'):
     read_yaml(tmp_path / 'config.yaml')
+
+
+LAUGHS = 'a: &a [x, x]\n' + ''.join(
+  f'{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n' for a, b in zip('abcdefghijkl', 'bcdefghijklm', strict=True)
+)
+STRANGE_YAML = {
+  'laughs': (LAUGHS, 'references'),
+  'itself': ('a: &a [*a]', 'references'),
+  'deep flow': ('a: ' + '[' * 30_000, 'nested more than 8'),
+  'deep mapping': ('{a: ' * 15_000, 'nested more than 8'),
+  'deep block': ('- ' * 30_000, 'nested more than 8'),
+  'questions': ('? ' * 30_000, 'nested more than 8'),
+  'long integer': ('a: ' + '9' * 5000, 'more than 1000 characters'),
+  'base sixty': ('a: 1' + ':59' * 5000, 'more than 1000 characters'),
+  'date': ('a: 2001-99-99', 'month'),
+  'time': ('a: 2001-01-01T99:99:99', 'hour'),
+  'float': ('a: !!float x', 'x'),
+  'bool': ('a: !!bool x', 'x'),
+  'underscores': ('a: 0x_', 'invalid literal'),
+  'object': ('a: !!python/object/apply:os.system [ls]', 'python/object'),
+  'large': ('a: 1\n' * 20_000, 'more than the 65536'),
+  'control': ('a: \0', 'unacceptable'),
+}
+
+
+@pytest.mark.parametrize('case', STRANGE_YAML)
+def test_strange_yaml_is_named_at_once(tmp_path, case):
+  text, message = STRANGE_YAML[case]
+  (tmp_path / 'config.yaml').write_text(text)
+  start = time.process_time()
+  with pytest.raises(UserError, match=rf'(?s)config\.yaml: cannot be read as YAML: .*{message}'):
+    read_yaml(tmp_path / 'config.yaml')
+  assert time.process_time() - start < 5

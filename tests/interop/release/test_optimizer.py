@@ -10,12 +10,13 @@ from dgnet_jax.config.schema import OptimizerConfig
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.release.exporter import export_release, read_state
 from dgnet_jax.interop.release.names import OURS, parameters_in_order
-from dgnet_jax.interop.release.optimizer import release_groups
+from dgnet_jax.interop.release.optimizer import read_optimizers, release_groups
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.training.optimizers import adam_state, momentum_buffers
 from dgnet_jax.training.schedules import learning_rates
 from tests.interop.synthetic_release import STEP, TINY_SETTINGS, import_tiny, write_release, write_settings
+from tests.interop.torch_files import binary, write_zip
 from tests.parity import goldens
 
 
@@ -177,3 +178,35 @@ class TestGroups:
     for group, expected in zip(ours, groups, strict=True):
       for key in group.keys() - {'params'}:
         assert np.allclose(group[key], expected[key]), key
+
+
+def optimizer_file(path, numbers=b'](K\x00e', state=b'}', rate=b'K\x01', groups=1):
+  """An optimizer.pt whose three optimizers are one; opcodes of its parts."""
+  group = b'}(' + binary('params') + numbers + binary('lr') + rate + b'uq\x01'
+  optimizer = b'}(' + binary('state') + state + binary('param_groups') + b'](' + group + b'h\x01' * (groups - 1) + b'eu'
+  content = b'}(' + binary('gen') + optimizer + b'q\x02' + binary('dis') + b'h\x02' + binary('id') + b'h\x02u'
+  return write_zip(path, content)
+
+
+DOUBLED = b')q\x00' + b'h\x00h\x00\x86q\x00' * 50  # a tuple that takes 2^50 steps to hash
+STRANGE = {
+  'nested tuples as numbers': ({'numbers': b'](' + DOUBLED + b'e'}, 'not a number'),
+  'lists as numbers': ({'numbers': b'](]e'}, 'not a number'),
+  'one group a hundred thousand times': ({'groups': 100_001}, 'more than 100000 parameters'),
+  'a large group a thousand times': ({'numbers': b'](' + b'K\x00' * 1000 + b'e', 'groups': 1000}, 'more than 100000'),
+  'a state that is a list': ({'state': b'}K\x00]s'}, 'not like that of Adam'),
+  'a large state': ({'state': b'}K\x00}(' + b''.join(binary(i) + b'N' for i in range(17)) + b'us'}, 'not like that of'),
+  'a huge rate': ({'rate': b'\x8a\xff' + b'\x7f' * 255}, 'OverflowError'),
+  'a rate of digits': ({'rate': binary('9' * 1000)}, 'a str that should be a number'),
+}
+
+
+@pytest.mark.parametrize('case', STRANGE)
+def test_strange_files_are_named(tmp_path, case):
+  parts, message = STRANGE[case]
+  with pytest.raises(UserError, match=rf'optimizer\.pt, gen: .*{message}'):
+    read_optimizers(optimizer_file(tmp_path / 'optimizer.pt', **parts))
+
+
+def test_the_file_of_these_tests_is_read_otherwise(tmp_path):
+  assert read_optimizers(optimizer_file(tmp_path / 'optimizer.pt'))['id'].learning_rate == 1

@@ -1,0 +1,274 @@
+"""What the fuzz tests read: for each kind of file a name, what reads it, and a strategy for its content."""
+
+from collections.abc import Callable
+import dataclasses
+import io
+import json
+import pathlib
+import types
+
+from hypothesis import strategies as st
+import numpy as np
+from PIL import Image
+
+from dgnet_jax.config.defaults import default_config
+from dgnet_jax.config.loading import changed_fields, complete_config, load_config
+from dgnet_jax.config.schema import Config, DataConfig
+from dgnet_jax.data import images, verification
+from dgnet_jax.data.image_lists import as_image_list
+from dgnet_jax.data.image_sets import read_image_set
+from dgnet_jax.data.registry import read_dataset, read_layout
+from dgnet_jax.data.synthetic.dataset import SETTINGS, _is_finished
+from dgnet_jax.data.synthetic.manifest import image_descriptions
+from dgnet_jax.generation.bulk import _check_plan
+from dgnet_jax.interop.pretrained import read_weights
+from dgnet_jax.interop.release.files import read_state_dict
+from dgnet_jax.interop.release.importer import _make_config
+from dgnet_jax.interop.release.optimizer import adam_betas, read_optimizers
+from dgnet_jax.interop.release.sizes import num_identities, release_sizes
+from dgnet_jax.interop.torch_file import read_torch
+from dgnet_jax.page.service import decode_upload
+from dgnet_jax.plots.curves import panels_of, read_metrics
+from dgnet_jax.reports.ablation import _read_results
+from dgnet_jax.training.metrics import _drop_after
+from dgnet_jax.training.teacher_store import check_description, describe_teacher, read_description
+from tests.data.folders import write_image
+from tests.data.jpeg_files import many_scans
+from tests.fuzz import mutations
+from tests.interop.torch_files import BEGIN, binary, tensor, write_zip
+
+DATA = pathlib.Path(__file__).parents[1] / 'interop' / 'data'
+CONFIG = Config()
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """A reader under test.
+
+  Attributes:
+    name: name of the file, which its errors must contain.
+    read: reads the file at a path; raises UserError if it is not as it should be.
+    contents: strategy for its bytes.
+    prepare: makes what else must be in its folder.
+  """
+
+  name: str
+  read: Callable[[pathlib.Path], object]
+  contents: st.SearchStrategy
+  prepare: Callable[[pathlib.Path], object] = lambda folder: None
+
+
+def _json(*values):
+  seeds = [json.dumps(value) for value in values]
+  return mutations.changed_json(seeds) | mutations.mutated([seed.encode() for seed in seeds], mutations.JSON_TOKENS)
+
+
+def _text(tokens, *seeds):
+  return mutations.mutated([seed.encode() for seed in seeds], tokens)
+
+
+def _zipped(pickle, **files):
+  file = io.BytesIO()
+  write_zip(file, pickle, files=files)
+  return file.getvalue()
+
+
+def _torch(*bodies):
+  """Zips around changed pickles, and changed files of both formats."""
+  files = [(DATA / name).read_bytes() for name in ('torch_2_13.pt', 'torch_2_13_legacy.pt')]
+  legacy = files[1]
+  magic = legacy[: legacy.index(BEGIN, legacy.index(b'little_endian'))]
+  zipped = mutations.pickles(bodies).map(_zipped)
+  old = mutations.pickles(bodies).map(
+    lambda body: magic + BEGIN + body + b'.' + BEGIN + b'](' + binary('0') + b'e.' + bytes(64)
+  )
+  return zipped | old | mutations.mutated([*files, *map(_zipped, bodies)], mutations.PICKLE_TOKENS)
+
+
+STATE_DICT = b'}(' + binary('conv1.weight') + tensor((2, 2), (2, 1)) + binary('bn1.weight') + tensor() + b'u'
+NAMES = (
+  *(
+    'model.conv1.weight',
+    'model.layer1.0.conv1.weight',
+    'model.layer2.0.conv1.weight',
+    'classifier1.add_block.0.weight',
+  ),
+  *(
+    'classifier1.classifier.0.weight',
+    'enc_content.model.0.conv.weight',
+    'enc_content.model.4.model.0.x',
+    'dec.model.1.model.0.x',
+  ),
+  *(
+    'mlp_w1.model.0.fc.weight',
+    'cnns.0.0.conv.weight',
+    'cnn.0.conv.weight',
+    'classifier.add_block.0.weight',
+    'dec.model.2.gamma',
+  ),
+)
+NETWORK = b'}' + binary('a') + b'}(' + b''.join(binary(name) + tensor((2, 2), (2, 1)) for name in NAMES) + b'us'
+GROUP = (
+  b'}(' + binary('params') + b'](K\0K\1e' + binary('lr') + binary(0.1) + binary('betas') + binary((0.5, 0.9)) + b'u'
+)
+STATE = b'}(K\0}' + binary('exp_avg') + tensor() + b'sK\1}' + binary('step') + b'K\7su'
+OPTIMIZER = b'}(' + binary('state') + STATE + binary('param_groups') + b'](' + GROUP + b'eu'
+OPTIMIZERS = b'}(' + b''.join(binary(name) + OPTIMIZER for name in ('gen', 'dis', 'id')) + b'u'
+
+
+def _read_network(path):
+  state_dict = read_state_dict('gen', path)
+  state_dicts = {name: state_dict for name in ('gen', 'id', 'dis', 'teacher')}
+  sources = dict.fromkeys(state_dicts, str(path))
+  release_sizes(state_dicts, sources)
+  num_identities(state_dicts, sources)
+
+
+def _read_settings(path):
+  """The other problems of a config do not name the file, but the field."""
+  _make_config({'config': path}, {}, None, {})
+
+
+def _encoded(kind, mode='RGB', **options):
+  file = io.BytesIO()
+  pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 3), np.uint8)
+  Image.fromarray(pixels).resize((24, 40)).convert(mode).save(file, kind, **options)
+  return file.getvalue()
+
+
+exif = Image.Exif()
+exif[0x112] = 6
+IMAGES = (
+  *(
+    _encoded('jpeg'),
+    _encoded('jpeg', progressive=True),
+    _encoded('jpeg', 'CMYK', exif=exif),
+    many_scans((40, 30), 20),
+  ),
+  *(_encoded('png'), _encoded('png', 'P', exif=exif), _encoded('png', 'LA'), _encoded('png', '1')),
+)
+IMAGE_FILES = mutations.mutated(IMAGES, mutations.IMAGE_TOKENS) | mutations.mutated(IMAGES, mutations.IMAGE_TOKENS).map(
+  mutations.with_checksums
+)
+
+
+def _read_image(path):
+  as_image_list(str(path))
+  images.read_orientation(str(path))
+  assert images.read_image(str(path), (8, 4)).shape == (8, 4, 3)
+
+
+def _decode_upload(path):
+  assert decode_upload(path.read_bytes(), path.name).dtype == np.uint8
+
+
+def _read_verified(path):
+  verification.verify_images([str(path.parent / 'x.jpg')], threads=1, cache_file=path)
+
+
+SYNTHETIC = {name: getattr(CONFIG.data.synthetic, name) for name in SETTINGS}
+SYNTHETIC |= {name: list(SYNTHETIC[name]) for name in ('image_size_hw', 'cameras_per_identity')}
+LOOK = {'hair': 1, 'top': {'color': [1, 2, 3]}}
+
+
+def _read_truth(path):
+  image_descriptions(path.parent)
+  _is_finished(path.parent, SYNTHETIC)
+
+
+def _read_config(path):
+  changed_fields(path, CONFIG)
+  load_config(path, {})
+
+
+def _read_saved_config(path):
+  """As it is stored in a checkpoint, whose description is read as JSON of bounded depth."""
+  from dgnet_jax.utils.bounded_files import parse_json
+
+  try:
+    values = parse_json(path.read_text())
+  except ValueError:
+    return
+  if isinstance(values, dict):
+    complete_config(values)
+
+
+TEACHER = describe_teacher(CONFIG, 5, {i: i for i in range(5)})
+PEOPLE = {'path': ['a/b.jpg', 'c.jpg'], 'identity': ['1', 'x'], 'camera': ['1', '2']}
+TENSORS = {
+  'a': {'dtype': 'F32', 'shape': [2, 4], 'data_offsets': [0, 32]},
+  'b': {'dtype': 'BF16', 'shape': [16], 'data_offsets': [32, 64]},
+}
+TENSORS['__metadata__'] = {'format': 'pt'}
+METRICS = '{"step": 10, "loss/total": 1.5, "rate/reid": null}\n{"step": 20, "loss/total": 1.0}\n'
+YAML = 'batch_size: 8\nlr2: 1e-4\nbeta1: 0.5\ncrop_image_height: 256\nstep_size: 60000\nID_style: AB\n'
+YAML += 'gen:\n  dim: 16\n  activ: relu\n'
+TABLE = 'path,identity,camera,split\na.jpg,1,1,train\n"b,c.jpg",-1,2,gallery\nx.jpg,ann,3,train\n'
+
+
+def _drop(path):
+  _drop_after(path, 15)
+
+
+READERS = {
+  'torch': Reader('x.pt', read_torch, _torch(STATE_DICT, OPTIMIZERS)),
+  'weights': Reader('x.pth', read_weights, _torch(STATE_DICT)),
+  'network': Reader('gen.pt', _read_network, _torch(NETWORK)),
+  'optimizers': Reader('optimizer.pt', lambda path: adam_betas(read_optimizers(path)), _torch(OPTIMIZERS)),
+  'safetensors': Reader(
+    'x.safetensors',
+    read_weights,
+    _json(TENSORS).map(mutations.with_length)
+    | mutations.mutated([mutations.with_length(json.dumps(TENSORS).encode())], mutations.JSON_TOKENS),
+  ),
+  'yaml': Reader('config.yaml', _read_settings, _text(mutations.YAML_TOKENS, YAML, 'a: [1, {b: c}]\n')),
+  'config': Reader('config.json', _read_config, _json(default_config().to_dict())),
+  'saved config': Reader('config.json', _read_saved_config, _json(default_config().to_dict())),
+  'teacher': Reader(
+    'teacher.json',
+    lambda path: check_description(read_description(path.parent), TEACHER, path.parent),
+    _json(TEACHER | {'num_steps': 5}),
+  ),
+  'metrics': Reader('metrics.jsonl', lambda path: panels_of(read_metrics(path)), _text(mutations.JSON_TOKENS, METRICS)),
+  'resumed metrics': Reader('metrics.jsonl', _drop, _text(mutations.JSON_TOKENS, METRICS)),
+  'results': Reader(
+    'results.json',
+    lambda path: _read_results(types.SimpleNamespace(workdir=path.parents[1])),
+    _json({'step': 5, 'single_query': {'both': {'mAP': 0.5}}}),
+  ),
+  'plan': Reader(
+    'plan.json', lambda path: _check_plan(path, {'plan': 'images', 'seed': 0}), _json({'plan': 'images', 'seed': 0})
+  ),
+  'truth': Reader(
+    'truth.json', _read_truth, _json({'format': 3, 'settings': SYNTHETIC, 'looks': [LOOK], 'images': {}})
+  ),
+  'verified images': Reader(
+    'verified_images.json',
+    _read_verified,
+    _json({'format': 1, 'images': {'/x.jpg': [5, 10**18]}}),
+    lambda folder: write_image(folder / 'x.jpg'),
+  ),
+  'tfds': Reader(
+    'metadata.json',
+    lambda path: read_dataset(DataConfig(layout='tfds', root=str(path.parent))),
+    _json({'train': PEOPLE, 'query': PEOPLE}),
+  ),
+  'csv': Reader(
+    'x.csv', lambda path: read_dataset(DataConfig(layout='csv', root=str(path))), _text(mutations.TABLE_TOKENS, TABLE)
+  ),
+  'manifest': Reader(
+    'manifest.csv',
+    lambda path: read_image_set(str(path.parent)),
+    _text(mutations.TABLE_TOKENS, 'path,identity\na.jpg,1\n'),
+  ),
+  'list': Reader(
+    'list_train.txt',
+    lambda path: read_layout(path.parent, 'msmt17'),
+    _text(
+      mutations.TABLE_TOKENS, '0000/0000_000_01_0303morning_0008_0.jpg 0\n0001/0001_000_02_0303noon_0008_0.jpg 1\n'
+    ),
+    lambda folder: (folder / 'train').mkdir(),
+  ),
+  'image': Reader('x.jpg', _read_image, IMAGE_FILES),
+  'upload': Reader('x.jpg', _decode_upload, IMAGE_FILES),
+}

@@ -44,7 +44,8 @@ def stored(config, index, tmp_path_factory):
   state = create_teacher_state(network, optimizer, seed=0).replace(step=jnp.int32(NUM_STEPS))
   with contextlib.closing(Checkpoints(workdir / 'teacher' / 'checkpoints', 1, config)) as checkpoints:
     checkpoints.save(NUM_STEPS, state, wait=True)
-  write_description(describe_teacher(config, index.num_identities, index.class_of), NUM_STEPS, workdir / 'teacher')
+  names = list(index.identity_names.values())[: index.num_identities]
+  write_description(describe_teacher(config, index.num_identities, names), NUM_STEPS, workdir / 'teacher')
   return workdir, state.network
 
 

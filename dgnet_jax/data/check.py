@@ -14,6 +14,7 @@ from dgnet_jax.data.image_bytes import read_bytes
 from dgnet_jax.data.images import decode_rgb, find_problems
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, printable, summarize
 from dgnet_jax.data.layouts import LAYOUTS, Count
+from dgnet_jax.data.matches import has_match, why_nothing_matches
 from dgnet_jax.errors import UserError
 
 DIGEST_BYTES = 16
@@ -166,14 +167,10 @@ def _check_queries(index: DatasetIndex) -> tuple[list[str], list[str]]:
   if not len(query) or not len(gallery):
     note = 'query or gallery is missing: the data set can be used for training but not for evaluation'
     return [], [note] if len(index.train) else []
-  cameras_of: dict[int, set[int]] = {}
-  for identity, camera in zip(gallery.identity.tolist(), gallery.camera.tolist(), strict=True):
-    cameras_of.setdefault(identity, set()).add(camera)
-  unmatched = [
-    path
-    for path, identity, camera in zip(query.paths, query.identity.tolist(), query.camera.tolist(), strict=True)
-    if not cameras_of.get(identity, set()) - {camera}
-  ]
+  problem = why_nothing_matches(index)
+  if problem:
+    return [problem], []
+  unmatched = [query.paths[i] for i in np.flatnonzero(~has_match(query, gallery))]
   if not unmatched:
     return [], []
   return [f'query: {len(unmatched)} without a gallery image by another camera ({_relative(index, unmatched)})'], []

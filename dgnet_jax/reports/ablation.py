@@ -22,6 +22,7 @@ from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import validate
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
+from dgnet_jax.data.matches import require_matches
 from dgnet_jax.errors import UserError
 from dgnet_jax.plots.charts import dot_chart
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
@@ -97,7 +98,8 @@ def run_cell(config: Config, cell: Cell) -> None:
   from dgnet_jax.training.loop import train
 
   save_config(config, cell.workdir / SAVED_CONFIG)
-  open_dataset(config.data, cell.workdir, needs=('train', *TEST_SPLITS))  # reports missing splits before training
+  # Before training: missing splits, and queries without any match.
+  require_matches(open_dataset(config.data, cell.workdir, needs=('train', *TEST_SPLITS)))
   train(config, cell.workdir)
   evaluate(config, cell.workdir)
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
-from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split
+from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, summarize
 from dgnet_jax.data.lazy_images import ImageFiles
+from dgnet_jax.data.matches import has_match, require_matches
 from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.evaluation.ranking import best_matches
 from dgnet_jax.generation.sheets import write_swap_sheet
@@ -55,13 +56,19 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
 
   Raises:
     UserError: the data set, the checkpoint or the teacher is missing or damaged, or they do not fit each other.
+    NoMatches: no query has a match.
   """
   workdir = pathlib.Path(workdir)
   index = open_dataset(config.data, workdir, needs=TEST_SPLITS)
+  require_matches(index)
   predictor = load_predictor(config, workdir)
   results = _describe(config, index, predictor)
-  counts = f'{results["num_queries"]} queries, {results["num_gallery"]} gallery images'
+  counts = (
+    f'{results["num_queries"]} queries, {results["num_valid_queries"]} of them with a match, '
+    f'{results["num_gallery"]} gallery images'
+  )
   logger.info(f'evaluating step {predictor.step} on {index.name}: {counts}')
+  _warn_about_invalid_queries(index, config.evaluation.protocol)
   teacher = load_teacher_predictor(config, workdir, predictor.num_identities)
   size_hw = config.data.image_size_hw
   dgnet_embeddings = _embed_splits(index, size_hw, predictor, 'DG-Net')
@@ -106,11 +113,23 @@ def _describe(config: Config, index: DatasetIndex, predictor: Predictor) -> dict
     'root': index.root,
     'protocol': config.evaluation.protocol,
     'num_queries': len(index.query),
+    'num_valid_queries': int(has_match(index.query, index.gallery).sum()),
     'num_gallery': len(index.gallery),
     'num_distractors': int((gallery == DISTRACTOR).sum()),
     'num_junk': int((gallery == JUNK).sum()),
     'num_multi_query': len(index.multi_query),
   }
+
+
+def _warn_about_invalid_queries(index: DatasetIndex, protocol: str) -> None:
+  """Names queries without a match, and says how the protocol counts them."""
+  invalid = np.flatnonzero(~has_match(index.query, index.gallery))
+  if len(invalid):
+    effect = 'counted as failures' if protocol == 'release' else 'left out'
+    logger.warning(
+      f'{len(invalid)} of {len(index.query)} queries have no match, a gallery image of the same identity by another '
+      f'camera, and are {effect} (evaluation.protocol={protocol}): {summarize([index.query.paths[i] for i in invalid])}'
+    )
 
 
 def _embed_splits(

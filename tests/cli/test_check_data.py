@@ -101,6 +101,12 @@ def test_identities_without_a_match_are_reported(capsys, valid):
   assert '1 identities seen by a single camera (Anna)' in text
 
 
+def test_cameras_that_leave_no_match_are_named(capsys, valid):
+  status, text = run(capsys, valid, '--config.data.camera_pattern=(?P<camera>c)')
+  assert status == 1 and text.endswith('1 problem\n')
+  assert 'none of the 2 queries has a match' in text and "query's own camera (the cameras are c)" in text
+
+
 def test_training_split_alone_is_valid(capsys, valid):
   for split in ('query', 'gallery'):
     shutil.rmtree(valid / split)

@@ -11,12 +11,13 @@ from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, summarize
 from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.data.matches import has_match, require_matches
+from dgnet_jax.data.overlaps import digests, identity_problems, image_problems, without_training
 from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.evaluation.ranking import best_matches
 from dgnet_jax.generation.sheets import write_swap_sheet
 from dgnet_jax.inference.loading import load_predictor, load_teacher_predictor
 from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
-from dgnet_jax.inference.results import results_folder
+from dgnet_jax.inference.results import is_direct_transfer, results_folder
 from dgnet_jax.plots.sheets import ranked_sheet
 from dgnet_jax.reports.figures import image_label
 from dgnet_jax.reports.ground_truth import image_table, measure_against_ground_truth
@@ -50,9 +51,9 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
     workdir: the run's work folder.
 
   Returns:
-    The contents of results.json: what was evaluated, the tables of `reports.ranking.ranking_tables` (also in
-    rankings.csv), for the built-in pedestrians `images` (`reports.ground_truth.measure_against_ground_truth`), and
-    `files`, the names of the other files.
+    The contents of results.json: what was evaluated, `overlaps` (problems that make its scores wrong), the tables of
+    `reports.ranking.ranking_tables` (also in rankings.csv), for the built-in pedestrians `images`
+    (`reports.ground_truth.measure_against_ground_truth`), and `files`, the names of the other files.
 
   Raises:
     UserError: the data set, the checkpoint or the teacher is missing or damaged, or they do not fit each other.
@@ -70,6 +71,8 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   logger.info(f'evaluating step {predictor.step} on {index.name}: {counts}')
   _warn_about_invalid_queries(index, config.evaluation.protocol)
   teacher = load_teacher_predictor(config, workdir, predictor.num_identities)
+  trained = without_training(index) if is_direct_transfer(config, workdir) else index
+  results['overlaps'] = _find_overlaps(trained, config.data.decode_threads)
   size_hw = config.data.image_size_hw
   dgnet_embeddings = _embed_splits(index, size_hw, predictor, 'DG-Net')
   teacher_embeddings = _embed_splits(index, size_hw, teacher, 'teacher')
@@ -130,6 +133,15 @@ def _warn_about_invalid_queries(index: DatasetIndex, protocol: str) -> None:
       f'{len(invalid)} of {len(index.query)} queries have no match, a gallery image of the same identity by another '
       f'camera, and are {effect} (evaluation.protocol={protocol}): {summarize([index.query.paths[i] for i in invalid])}'
     )
+
+
+def _find_overlaps(index: DatasetIndex, threads: int) -> list[str]:
+  """Returns and logs what makes scores wrong: people or images in two splits, and images of two identities."""
+  logger.info('comparing the images of the splits')
+  problems = [*identity_problems(index), *image_problems(index, digests(index, threads=threads))]
+  for problem in problems:
+    logger.warning(f'{index.root}: {problem}')
+  return problems
 
 
 def _embed_splits(

@@ -52,6 +52,12 @@ def test_queries_without_any_match_are_a_warning_for_training(data_config, root,
   assert 'the run can be trained but not evaluated' in lines[0] and 'none of the 2 queries has a match' in lines[0]
 
 
+def test_people_in_train_and_test_are_a_warning_for_training(data_config, root, tmp_path, lines):
+  write_image(root / 'bounding_box_test' / '0002_c3s1_000001_00.jpg')
+  open_dataset(data_config, tmp_path / 'run')
+  assert len(lines) == 2 and '1 identities are in train and in the test splits (0002)' in lines[0]
+
+
 def test_missing_query_is_an_error_for_evaluation(data_config, root, tmp_path):
   (root / 'query').rename(root / 'elsewhere')
   with pytest.raises(MissingSplit, match=r'has no images of query \(folder query\)') as error:

@@ -56,7 +56,7 @@ def evaluation(workdir):
 def test_results_have_all_tables(workdir, index, evaluation):
   results, _ = evaluation
   assert results['step'] == STEP and results['num_queries'] == results['num_valid_queries'] == len(index.query)
-  assert results['num_distractors'] == 2 and results['num_junk'] == 2
+  assert results['num_distractors'] == 2 and results['num_junk'] == 2 and results['overlaps'] == []
   for table in (results['single_query'], results['multi_query']):
     assert list(table) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']
     for row in table.values():
@@ -116,13 +116,17 @@ def test_direct_transfer_to_other_data(workdir, evaluation, tmp_path, lines):
   save_config(run_config(), workdir / 'config.json')
   before = (workdir / 'evaluation' / 'results.json').read_bytes()
   other = run_config(data={'layout': 'dukemtmc', 'root': str(write_fake(tmp_path / 'duke', 'dukemtmc'))})
-  write_image(tmp_path / 'duke' / 'query' / '0099_c2_f0000001.jpg')  # of nobody in the gallery
+  write_image(tmp_path / 'duke' / 'query' / '0099_c2_f0000001.jpg', seed=99)  # of nobody in the gallery
+  gallery = sorted((tmp_path / 'duke' / 'bounding_box_test').iterdir())
+  gallery[-1].write_bytes(gallery[0].read_bytes())  # of another identity
   results = evaluate(other, workdir)
   folder = workdir / 'evaluation' / 'on_dukemtmc_duke'
   assert json.loads((folder / 'results.json').read_text()) == results
   assert (results['data'], results['num_queries'], results['num_gallery']) == ('dukemtmc', 3, 5)
   assert results['num_valid_queries'] == 2 and '3 queries, 2 of them with a match' in '\n'.join(lines)
   assert any('counted as failures (evaluation.protocol=release)' in line and '0099_c2' in line for line in lines)
+  (overlap,) = results['overlaps']
+  assert overlap.startswith('1 images have two identities') and any(overlap in line for line in lines)
   assert list(results['single_query']) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']
   assert 'multi_query' not in results and 'images' not in results and f'step {STEP} on dukemtmc' in '\n'.join(lines)
   assert (workdir / 'evaluation' / 'results.json').read_bytes() == before

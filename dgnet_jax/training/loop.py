@@ -70,6 +70,11 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     state = _initial_state(context, checkpoints, teachers[0], mesh)
     start = int(state.step)
     _announce(context, index, state)
+    if start > config.num_steps:
+      logger.warning(
+        f'num_steps is {config.num_steps}, but the run has done {start} steps already: nothing is trained, and results '
+        f'are those of step {start}. For a shorter run use another --workdir'
+      )
     with (
       contextlib.closing(MetricWriter(workdir, resume_step=start)) as writer,
       contextlib.closing(device_batches(_batches(config, index, source, start), mesh)) as batches,
@@ -83,7 +88,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
         after_step=_draw_images(context, source, writer) if config.joint else None,
       )
       state = run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
-    logger.info(f'{config.num_steps} steps done; state in {checkpoints.folder}')
+    logger.info(f'{int(state.step)} steps done; state in {checkpoints.folder}')
   return state
 
 

@@ -94,8 +94,13 @@ def _train(
   if state is None:
     backbone = load_backbone(config, 'teacher')
     state = device_put_global(create_teacher_state(network, optimizer, config.seed, backbone), replicated(mesh))
-  start = int(state.step)
-  num_steps = max(config.teacher.num_epochs * steps_per_epoch, start)
+  start, configured = int(state.step), config.teacher.num_epochs * steps_per_epoch
+  num_steps = max(configured, start)
+  if start > configured:
+    logger.warning(
+      f'teacher.num_epochs={config.teacher.num_epochs} are {configured} steps, but the teacher has done {start} steps '
+      'already: it stays as it is'
+    )
   if jax.process_index() == 0:
     write_description(describe_teacher(config, num_identities, data.identities), num_steps, folder, data)
   count = sum(x.size for x in jax.tree.leaves(state.network.params))

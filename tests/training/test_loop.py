@@ -207,6 +207,15 @@ def test_teacher_batch_size_does_not_matter_once_it_is_trained(work):
   assert int(train(finished, folder / 'unbroken').step) == finished.num_steps
 
 
+def test_run_beyond_its_number_of_steps_says_which_step_it_is_at(work, lines):
+  folder, config, unbroken = work
+  assert_same(train(dataclasses.replace(config, num_steps=3), folder / 'unbroken'), unbroken)
+  assert any('num_steps is 3, but the run has done 4 steps already: nothing is trained' in line for line in lines)
+  assert any(line.startswith('4 steps done') for line in lines) and not any(
+    line.startswith('3 steps') for line in lines
+  )
+
+
 def test_images_and_metrics_are_written(work):
   folder, _, _ = work
   assert list((folder / 'unbroken' / 'images').glob('*.png'))

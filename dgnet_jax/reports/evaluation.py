@@ -20,7 +20,7 @@ from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
 from dgnet_jax.inference.results import is_direct_transfer, results_folder
 from dgnet_jax.plots.sheets import ranked_sheet
 from dgnet_jax.reports.figures import image_label
-from dgnet_jax.reports.ground_truth import image_table, measure_against_ground_truth
+from dgnet_jax.reports.ground_truth import TeacherJudge, image_table, measure_against_ground_truth
 from dgnet_jax.reports.ranking import (
   TITLES,
   SplitEmbeddings,
@@ -32,6 +32,7 @@ from dgnet_jax.reports.ranking import (
   table_rows,
   write_csv,
 )
+from dgnet_jax.training.teacher_store import without_teacher
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.writers import save_image
 
@@ -44,7 +45,8 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   """Evaluates the newest checkpoint of a run: logs the tables, writes results and sheets to `<workdir>/evaluation`.
 
   The config may name other data than the run was trained on (direct transfer). The results are then written to a
-  subfolder, `<workdir>/evaluation/on_<layout>_<root>`, and the teacher is evaluated on the same data.
+  subfolder, `<workdir>/evaluation/on_<layout>_<root>`, and the teacher is evaluated on the same data. Without the
+  teacher, everything that does not need it is evaluated.
 
   Args:
     config: the run's validated config.
@@ -56,7 +58,8 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
     (`reports.ground_truth.measure_against_ground_truth`), and `files`, the names of the other files.
 
   Raises:
-    UserError: the data set, the checkpoint or the teacher is missing or damaged, or they do not fit each other.
+    UserError: the data set or the checkpoint is missing, one of them or the teacher is damaged, or they do not fit each
+      other.
     NoMatches: no query has a match.
   """
   workdir = pathlib.Path(workdir)
@@ -70,12 +73,12 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   )
   logger.info(f'evaluating step {predictor.step} on {index.name}: {counts}')
   _warn_about_invalid_queries(index, config.evaluation.protocol)
-  teacher = load_teacher_predictor(config, workdir, predictor.num_identities)
+  teacher = _load_teacher(config, workdir, predictor.num_identities)
   trained = without_training(index) if is_direct_transfer(config, workdir) else index
   results['overlaps'] = _find_overlaps(trained, config.data.decode_threads)
   size_hw = config.data.image_size_hw
   dgnet_embeddings = _embed_splits(index, size_hw, predictor, 'DG-Net')
-  teacher_embeddings = _embed_splits(index, size_hw, teacher, 'teacher')
+  teacher_embeddings = _embed_splits(index, size_hw, teacher, 'teacher') if teacher else None
   rows = table_rows(config.reid, config.evaluation, dgnet_embeddings, teacher_embeddings)
   tables = ranking_tables(config.evaluation, rows)
   for name, table in tables.items():
@@ -97,9 +100,8 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
     write_swap_sheet(files['swaps'], index.query, predictor, config.evaluation.num_swaps)
     if config.data.layout == 'synthetic':
       files['ground_truth'] = folder / 'ground_truth.png'
-      real_features = np.concatenate([teacher_embeddings.query.features, teacher_embeddings.gallery.features])
       results['images'] = measure_against_ground_truth(
-        config, index, predictor, teacher, real_features, files['ground_truth']
+        config, index, predictor, _judge(teacher, teacher_embeddings), files['ground_truth']
       )
       logger.info(image_table(results['images']))
   results['files'] = {name: path.name for name, path in files.items()}
@@ -133,6 +135,23 @@ def _warn_about_invalid_queries(index: DatasetIndex, protocol: str) -> None:
       f'{len(invalid)} of {len(index.query)} queries have no match, a gallery image of the same identity by another '
       f'camera, and are {effect} (evaluation.protocol={protocol}): {summarize([index.query.paths[i] for i in invalid])}'
     )
+
+
+def _load_teacher(config: Config, workdir: pathlib.Path, num_identities: int) -> TeacherPredictor | None:
+  """Reads the run's teacher; None, with a warning of what is left out, if it was not copied with the run."""
+  missing = without_teacher(config.teacher, workdir)
+  if not missing:
+    return load_teacher_predictor(config, workdir, num_identities)
+  logger.warning(
+    f'{missing}: its row of the tables and distances in its embedding are left out; copy it there for them'
+  )
+  return None
+
+
+def _judge(teacher: TeacherPredictor | None, embeddings: SplitEmbeddings | None) -> TeacherJudge | None:
+  if teacher is None or embeddings is None:
+    return None
+  return TeacherJudge(teacher, np.concatenate([embeddings.query.features, embeddings.gallery.features]))
 
 
 def _find_overlaps(index: DatasetIndex, threads: int) -> list[str]:

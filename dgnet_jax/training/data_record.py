@@ -159,7 +159,8 @@ def check_unchanged(data: TrainingData, data_config: DataConfig, workdir: pathli
     UserError: they have changed, and `data.accept_changes` does not accept it; names the changes.
   """
   before = read_record(workdir)
-  if before is None or not _can_be_resumed(workdir):
+  can_be_resumed = has_checkpoint(workdir / 'checkpoints') or has_checkpoint(workdir / 'teacher' / 'checkpoints')
+  if before is None or not can_be_resumed:
     return
   changes = data_changes(before, data)
   if not changes:
@@ -193,7 +194,6 @@ def _listed(kinds: Mapping[str, Sequence[str]]) -> list[str]:
   return [f'{len(names)} {kind} ({summarize(names)})' for kind, names in kinds.items() if names]
 
 
-def _can_be_resumed(workdir: pathlib.Path) -> bool:
-  """Returns True if the folder has a checkpoint of DG-Net or of its teacher."""
-  folders = (workdir / 'checkpoints', workdir / 'teacher' / 'checkpoints')
-  return any(path.name.isdigit() for folder in folders if folder.is_dir() for path in folder.iterdir())
+def has_checkpoint(folder: pathlib.Path) -> bool:
+  """Returns True if a folder of checkpoints has one; does not open it."""
+  return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())

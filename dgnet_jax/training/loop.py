@@ -17,6 +17,7 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.sharding import device_put_global, make_mesh, replicated
 from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.data_record import has_checkpoint
 from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.metrics import MetricWriter
@@ -24,6 +25,7 @@ from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weig
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import Metrics, StepContext, make_step_context, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
+from dgnet_jax.training.teacher_store import without_teacher
 from dgnet_jax.training.training_data import open_training_data
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher, TrainState
 
@@ -64,6 +66,11 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
   check_pretrained(config, workdir)
   index = open_training_data(config, workdir)
   source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
+  if not config.teacher.checkpoint and has_checkpoint(workdir / 'checkpoints'):
+    if missing := without_teacher(config.teacher, workdir):
+      logger.warning(
+        f'{missing}, although DG-Net has a checkpoint: a new teacher is trained; copy the old one to use it'
+      )
   teachers = train_teacher(config, index, workdir, source=source)
   mesh, context = make_mesh(), make_step_context(config, index.num_identities)
   with contextlib.closing(Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:

@@ -18,6 +18,7 @@ from dgnet_jax.training.data_record import (
   TrainingData,
   accept,
   describe_training_data,
+  has_checkpoint,
   identity_changes,
   other_people,
   read_record,
@@ -175,6 +176,14 @@ def teacher_folders(teacher: TeacherConfig, workdir: str | pathlib.Path) -> tupl
   """Returns the folders in `teacher.checkpoint`, or that in `workdir` if the field is empty."""
   folders = [pathlib.Path(folder.strip()) for folder in teacher.checkpoint.split(',') if folder.strip()]
   return tuple(folders) or (pathlib.Path(workdir) / 'teacher',)
+
+
+def without_teacher(teacher: TeacherConfig, workdir: str | pathlib.Path) -> str:
+  """Says that the folder of a run's first teacher has none, as after copying only a part of the run; '' if it has."""
+  folder = teacher_folders(teacher, workdir)[0]
+  if (folder / DESCRIPTION_FILE).is_file() and has_checkpoint(folder / 'checkpoints'):
+    return ''
+  return f'no teacher in {folder}'
 
 
 def load_teachers(

@@ -181,6 +181,19 @@ def test_optional_tables_and_charts(workdir, evaluation, tmp_path):
       assert chart.size[0] > 500
 
 
+def test_run_without_its_teacher_is_evaluated_as_far_as_possible(workdir, evaluation, tmp_path, lines):
+  for name in ('synthetic_data', 'checkpoints'):
+    (tmp_path / name).symlink_to(workdir / name)
+  results = evaluate(run_config(), tmp_path)
+  warning = next(i for i, line in enumerate(lines) if line.startswith(f'no teacher in {tmp_path / "teacher"}: its row'))
+  assert warning < next(i for i, line in enumerate(lines) if line.startswith('comparing the images'))  # before the work
+  usual = evaluation[0]
+  for name in ('single_query', 'multi_query'):
+    assert results[name] == {row: values for row, values in usual[name].items() if row != 'teacher'}
+  images = {name: values for name, values in usual['images'].items() if name != 'teacher_frechet_distance'}
+  assert results['images'] == images and results['files'] == usual['files']
+
+
 def random_embeddings(index, size):
   """Random embeddings of the query and the gallery split."""
   rng = np.random.default_rng(0)

@@ -32,7 +32,7 @@ def _select_listed(path: pathlib.Path, folder: pathlib.Path, names: list[str]) -
     UserError: the list cannot be read, or names files that do not exist.
   """
   try:
-    lines = path.read_text(encoding='utf-8', errors='surrogateescape').splitlines()
+    lines = path.read_text(encoding='utf-8-sig', errors='surrogateescape').splitlines()
   except FileNotFoundError:
     return names
   except OSError as error:

@@ -29,7 +29,7 @@ def _read_list(path: pathlib.Path) -> list[tuple[str, int]]:
     UserError: it cannot be read, or a line has another form.
   """
   try:
-    lines = path.read_text(encoding='utf-8', errors='surrogateescape').splitlines()
+    lines = path.read_text(encoding='utf-8-sig', errors='surrogateescape').splitlines()
   except OSError as error:
     raise UserError(f'{path}: cannot be read ({error.strerror})') from error
   rows = []

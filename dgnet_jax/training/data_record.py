@@ -159,7 +159,7 @@ def check_unchanged(data: TrainingData, data_config: DataConfig, workdir: pathli
     UserError: they have changed, and `data.accept_changes` does not accept it; names the changes.
   """
   before = read_record(workdir)
-  can_be_resumed = has_checkpoint(workdir / 'checkpoints') or has_checkpoint(workdir / 'teacher' / 'checkpoints')
+  can_be_resumed = saved_steps(workdir / 'checkpoints') or saved_steps(workdir / 'teacher' / 'checkpoints')
   if before is None or not can_be_resumed:
     return
   changes = data_changes(before, data)
@@ -194,6 +194,6 @@ def _listed(kinds: Mapping[str, Sequence[str]]) -> list[str]:
   return [f'{len(names)} {kind} ({summarize(names)})' for kind, names in kinds.items() if names]
 
 
-def has_checkpoint(folder: pathlib.Path) -> bool:
-  """Returns True if a folder of checkpoints has one; does not open it."""
-  return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+def saved_steps(folder: pathlib.Path) -> list[int]:
+  """Returns the steps of the checkpoints in a folder, which is not opened."""
+  return [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []

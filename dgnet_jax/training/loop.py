@@ -17,7 +17,7 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.sharding import device_put_global, make_mesh, replicated
 from dgnet_jax.training.checkpoints import Checkpoints
-from dgnet_jax.training.data_record import has_checkpoint
+from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.metrics import MetricWriter
@@ -59,18 +59,15 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
 
   Raises:
     UserError: a batch size does not fit data or devices, a loss is not finite, pretrained weights are missing or do not
-      fit, or the run in `workdir` has another value of `joint` or another design of the generator.
+      fit, or the run in `workdir` has another value of `joint`, another design of the generator or other training
+      data, or is finished and lacks its teacher.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   workdir = pathlib.Path(workdir)
   check_pretrained(config, workdir)
+  _check_teacher_was_copied(config, workdir)
   index = open_training_data(config, workdir)
   source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
-  if not config.teacher.checkpoint and has_checkpoint(workdir / 'checkpoints'):
-    if missing := without_teacher(config.teacher, workdir):
-      logger.warning(
-        f'{missing}, although DG-Net has a checkpoint: a new teacher is trained; copy the old one to use it'
-      )
   teachers = train_teacher(config, index, workdir, source=source)
   mesh, context = make_mesh(), make_step_context(config, index.num_identities)
   with contextlib.closing(Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:
@@ -97,6 +94,22 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
       state = run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
     logger.info(f'{int(state.step)} steps done; state in {checkpoints.folder}')
   return state
+
+
+def _check_teacher_was_copied(config: Config, workdir: pathlib.Path) -> None:
+  """Warns if a run to resume lacks its teacher; raises UserError if it would be trained for a run that is finished."""
+  missing = '' if config.teacher.checkpoint else without_teacher(config.teacher, workdir)
+  steps = saved_steps(workdir / 'checkpoints')
+  if not missing or not steps:
+    return
+  if max(steps) >= config.num_steps:
+    raise UserError(
+      f'{missing}, and the run has done its {max(steps)} steps: there is nothing to train it for. `dgnet evaluate` '
+      'evaluates the run without it; `dgnet teacher` trains a new one'
+    )
+  logger.warning(
+    f'{missing}, although the run is at step {max(steps)}: a new one is trained; copy the old one to use it'
+  )
 
 
 def _initial_state(

@@ -18,10 +18,10 @@ from dgnet_jax.training.data_record import (
   TrainingData,
   accept,
   describe_training_data,
-  has_checkpoint,
   identity_changes,
   other_people,
   read_record,
+  saved_steps,
   write_record,
 )
 from dgnet_jax.training.optimizers import make_teacher_optimizer
@@ -181,7 +181,7 @@ def teacher_folders(teacher: TeacherConfig, workdir: str | pathlib.Path) -> tupl
 def without_teacher(teacher: TeacherConfig, workdir: str | pathlib.Path) -> str:
   """Says that the folder of a run's first teacher has none, as after copying only a part of the run; '' if it has."""
   folder = teacher_folders(teacher, workdir)[0]
-  if (folder / DESCRIPTION_FILE).is_file() and has_checkpoint(folder / 'checkpoints'):
+  if (folder / DESCRIPTION_FILE).is_file() and saved_steps(folder / 'checkpoints'):
     return ''
   return f'no teacher in {folder}'
 

@@ -216,6 +216,17 @@ def test_run_beyond_its_number_of_steps_says_which_step_it_is_at(work, lines):
   )
 
 
+def test_no_teacher_is_trained_for_a_finished_run(tmp_path, monkeypatch, lines):
+  config = tiny_config(tmp_path / 'data')
+  (tmp_path / 'run' / 'checkpoints' / str(config.num_steps)).mkdir(parents=True)
+  monkeypatch.delattr(loop, 'open_training_data')
+  with pytest.raises(UserError, match=f'no teacher in .*has done its {config.num_steps} steps: .*dgnet evaluate'):
+    train(config, tmp_path / 'run')
+  with pytest.raises(NameError):  # goes on, with a warning
+    train(dataclasses.replace(config, num_steps=9), tmp_path / 'run')
+  assert any(f'although the run is at step {config.num_steps}: a new one is trained' in line for line in lines)
+
+
 def test_images_and_metrics_are_written(work):
   folder, _, _ = work
   assert list((folder / 'unbroken' / 'images').glob('*.png'))

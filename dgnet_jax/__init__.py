@@ -9,14 +9,14 @@ importing the package, and its exceptions, is cheap.
 
 from typing import TYPE_CHECKING, Any
 
-from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, UserError
+from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, NoMatches, UserError
 
 if TYPE_CHECKING:
   from dgnet_jax.api import Gallery, Match, Model, load
 
 __version__ = '0.1.0'
 _FROM_API = ('Gallery', 'Match', 'Model', 'load')
-__all__ = ['ConfigError', 'Gallery', 'Interrupted', 'Match', 'MissingSplit', 'Model', 'UserError', 'load']
+__all__ = ['ConfigError', 'Gallery', 'Interrupted', 'Match', 'MissingSplit', 'Model', 'NoMatches', 'UserError', 'load']
 
 
 def __getattr__(name: str) -> Any:

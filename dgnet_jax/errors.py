@@ -11,6 +11,10 @@ class MissingSplit(UserError):
   """The data set is valid, but lacks a split that the command needs."""
 
 
+class NoMatches(UserError):
+  """The data set is valid, but no query has a match in the gallery, so that there is nothing to evaluate."""
+
+
 class Interrupted(Exception):
   """The run was asked to stop and has saved its state. The message says how to resume."""
 

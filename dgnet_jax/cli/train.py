@@ -1,6 +1,7 @@
 """`dgnet train`, `teacher`, `evaluate` and `generate`: the jobs that work on a work folder."""
 
 import argparse
+from collections.abc import Callable
 import functools
 import logging
 import pathlib
@@ -10,7 +11,7 @@ from dgnet_jax.cli.arguments import CONFIG_HELP, read_config
 from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
-from dgnet_jax.errors import MissingSplit, UserError
+from dgnet_jax.errors import MissingSplit, NoMatches, UserError
 from dgnet_jax.utils.console import logged_to
 
 logger = logging.getLogger(__name__)
@@ -140,19 +141,24 @@ def _dispatch(mode: str, config: Config, workdir: pathlib.Path) -> None:
     from dgnet_jax.training.loop import train
 
     train(config, workdir)
+  if mode in ('train', 'evaluate'):
+    from dgnet_jax.reports.evaluation import evaluate
+
+    _run_if_possible(mode, 'evaluate', lambda: evaluate(config, workdir))
+  if mode == 'generate' or (mode == 'train' and config.joint):
+    from dgnet_jax.generation.generate import generate
+
+    _run_if_possible(mode, 'generate', lambda: generate(config, workdir))
+
+
+def _run_if_possible(mode: str, verb: str, job: Callable[[], object]) -> None:
+  """Runs a job that needs test images. In mode train it may lack them: training, the main job, is done."""
   try:
-    if mode in ('train', 'evaluate'):
-      from dgnet_jax.reports.evaluation import evaluate
-
-      evaluate(config, workdir)
-    if mode == 'generate' or (mode == 'train' and config.joint):
-      from dgnet_jax.generation.generate import generate
-
-      generate(config, workdir)
-  except MissingSplit as error:
+    job()
+  except (MissingSplit, NoMatches) as error:
     if mode != 'train':
       raise
-    logger.warning(f'nothing to evaluate: {error}')  # training, the job, is done
+    logger.warning(f'nothing to {verb}: {error}')
 
 
 COMMANDS = tuple(

@@ -54,6 +54,9 @@ class DataConfig:
   image_size_hw: tuple[int, int] = (256, 128)  # height and width of training images, pixels
   prefetch_batches: int = 4  # batches decoded in advance; loaders tfdata and threads
   decode_threads: int = 8  # images decoded in parallel
+  # To resume a run, or to use a teacher, although identities, files or labels of the training images have changed: the
+  # value that the error names.
+  accept_changes: str = ''
   synthetic: SyntheticDataConfig = SyntheticDataConfig()
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-import hashlib
-import itertools
 import os
 
 import numpy as np
@@ -12,9 +10,10 @@ from PIL import Image
 from dgnet_jax.data.images import decode_rgb, find_problems, read_encoded
 from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, printable, summarize
 from dgnet_jax.data.layouts import LAYOUTS, Count
+from dgnet_jax.data.matches import has_match, why_nothing_matches
+from dgnet_jax.data.overlaps import DIGEST_BYTES, copies, digest, identity_problems, image_problems
 from dgnet_jax.errors import UserError
 
-DIGEST_BYTES = 16
 SHEET_IDENTITIES = 3  # rows of the contact sheet for each split
 SHEET_IMAGES = 6  # images in a row
 SHEET_HEIGHT = 128  # pixels of an image
@@ -22,8 +21,6 @@ MAX_ASPECT = 3.0  # width by height of an image on the sheet, at most
 MIN_ASPECT = 0.25
 LABEL_LENGTH = 24
 WHITE = (255, 255, 255)
-# Splits that may share images: the hand-drawn boxes of multi_query may include the query's own box.
-MAY_SHARE = {'query', 'multi_query'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,18 +59,18 @@ def scan_files(index: DatasetIndex, *, threads: int) -> Scan:
     threads: number of files processed at a time.
   """
   paths = tuple(path for split in index.splits.values() for path in split.paths)
-  size_hw, digest = np.zeros((len(paths), 2), np.int32), np.zeros((len(paths), DIGEST_BYTES), np.uint8)
+  size_hw, content = np.zeros((len(paths), 2), np.int32), np.zeros((len(paths), DIGEST_BYTES), np.uint8)
 
   def scan(i: int) -> None:
     encoded = read_encoded(paths[i])
-    digest[i] = np.frombuffer(hashlib.blake2b(encoded, digest_size=DIGEST_BYTES).digest(), np.uint8)
+    content[i] = np.frombuffer(digest(encoded), np.uint8)
     if not encoded:
       raise UserError(f'{printable(paths[i])}: empty file')
     size_hw[i] = decode_rgb(encoded, paths[i]).size[::-1]
 
   bad = find_problems(scan, paths, threads=threads, action='scanning')
   lengths = [len(split) for split in index.splits.values()]
-  return Scan(paths, np.repeat(np.arange(len(lengths), dtype=np.uint8), lengths), size_hw, digest, bad)
+  return Scan(paths, np.repeat(np.arange(len(lengths), dtype=np.uint8), lengths), size_hw, content, bad)
 
 
 def _identified(split: Split) -> np.ndarray:
@@ -161,51 +158,20 @@ def _check_queries(index: DatasetIndex) -> tuple[list[str], list[str]]:
   if not len(query) or not len(gallery):
     note = 'query or gallery is missing: the data set can be used for training but not for evaluation'
     return [], [note] if len(index.train) else []
-  cameras_of: dict[int, set[int]] = {}
-  for identity, camera in zip(gallery.identity.tolist(), gallery.camera.tolist(), strict=True):
-    cameras_of.setdefault(identity, set()).add(camera)
-  unmatched = [
-    path
-    for path, identity, camera in zip(query.paths, query.identity.tolist(), query.camera.tolist(), strict=True)
-    if not cameras_of.get(identity, set()) - {camera}
-  ]
+  problem = why_nothing_matches(index)
+  if problem:
+    return [problem], []
+  unmatched = [query.paths[i] for i in np.flatnonzero(~has_match(query, gallery))]
   if not unmatched:
     return [], []
   return [f'query: {len(unmatched)} without a gallery image by another camera ({_relative(index, unmatched)})'], []
 
 
-def _duplicates(scan: Scan) -> list[list[int]]:
-  """Returns the indices of good files with the same content, for every content that occurs more than once."""
-  good = np.setdiff1d(np.arange(len(scan.paths)), list(scan.bad))
-  _, content, counts = np.unique(scan.digest[good], axis=0, return_inverse=True, return_counts=True)
-  groups: dict[int, list[int]] = {}
-  for i, group in zip(good.tolist(), content.tolist(), strict=True):
-    if counts[group] > 1:
-      groups.setdefault(group, []).append(i)
-  return list(groups.values())
-
-
-def _check_duplicates(index: DatasetIndex, scan: Scan) -> tuple[list[str], list[str]]:
-  """Returns problems (content that leaks between splits) and notes (duplicates within a split)."""
-  names = list(index.splits)
-  labels = np.concatenate([np.stack([s.identity, s.camera], axis=1) for s in index.splits.values()])
-  leaks: dict[tuple[str, str], list[str]] = {}
-  within = 0
-  for duplicates in _duplicates(scan):
-    by_split: dict[str, list[int]] = {}
-    for i in duplicates:
-      by_split.setdefault(names[scan.split[i]], []).append(i)
-    within += len(duplicates) - len(by_split)
-    for first, second in itertools.combinations(by_split, 2):
-      both = by_split[first] + by_split[second]
-      # A gallery image of the query's identity by the query's camera is excluded from its ranking anyway.
-      excluded = (first, second) == ('query', 'gallery') and (labels[both] == labels[both[0]]).all()
-      if {first, second} != MAY_SHARE and not excluded:
-        pair = (scan.paths[by_split[split][0]] for split in (first, second))
-        leaks.setdefault((first, second), []).append(' = '.join(os.path.relpath(path, index.root) for path in pair))
-  problems = [
-    f'{first} and {second} share {len(pairs)} images: {summarize(pairs)}' for (first, second), pairs in leaks.items()
-  ]
+def _check_overlaps(index: DatasetIndex, scan: Scan) -> tuple[list[str], list[str]]:
+  """Returns problems (people and images in two splits, images of two identities) and notes (copies within a split)."""
+  keys = [None if i in scan.bad else row.tobytes() for i, row in enumerate(scan.digest)]
+  within = sum(len(group) - len(np.unique(scan.split[group])) for group in copies(keys))
+  problems = [*identity_problems(index), *image_problems(index, keys)]
   return problems, [f'{within} files are copies of another file in their split'] if within else []
 
 
@@ -228,9 +194,9 @@ def make_report(index: DatasetIndex, scan: Scan) -> DatasetReport:
   table, differences = _counts(index)
   training, training_notes = _check_training(index)
   queries, query_notes = _check_queries(index)
-  leaks, duplicates = _check_duplicates(index, scan)
-  problems = [*scan.bad.values(), *leaks, *training, *queries, *differences]
-  return DatasetReport(table + _sizes(scan), problems, [*training_notes, *query_notes, *duplicates])
+  overlaps, copies_within = _check_overlaps(index, scan)
+  problems = [*scan.bad.values(), *overlaps, *training, *queries, *differences]
+  return DatasetReport(table + _sizes(scan), problems, [*training_notes, *query_notes, *copies_within])
 
 
 def contact_sheet_rows(index: DatasetIndex, scan: Scan) -> Mapping[str, np.ndarray]:

@@ -7,6 +7,8 @@ import pathlib
 from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.layouts import LAYOUTS
+from dgnet_jax.data.matches import why_nothing_matches
+from dgnet_jax.data.overlaps import quick_problems
 from dgnet_jax.data.registry import read_dataset
 from dgnet_jax.data.remote import is_remote, local_copy
 from dgnet_jax.data.synthetic.dataset import write_dataset
@@ -64,8 +66,11 @@ def open_dataset(
     raise MissingSplit(missing)
   if 'train' in needs and index.num_identities < 2:
     raise UserError(f'{index.root}: only one identity in the training split; re-identification needs at least two')
-  if 'train' in needs and _missing(index, TEST_SPLITS):
-    logger.warning(f'{_missing(index, TEST_SPLITS)}: the run can be trained but not evaluated')
+  no_evaluation = _missing(index, TEST_SPLITS) or why_nothing_matches(index) if 'train' in needs else ''
+  if no_evaluation:
+    logger.warning(f'the run can be trained but not evaluated: {no_evaluation}')
+  for problem in quick_problems(index) if 'train' in needs else ():
+    logger.warning(f'{index.root}: {problem}')
   logger.info(f'data: {root}')
   return index
 

@@ -22,11 +22,13 @@ class RecordAddress(str):
     folder: folder of the prepared data set.
     split_name: name of the split.
     position: index of the record in the split.
+    original: path of the image in the data set that the record was made from, relative to its root.
   """
 
   folder: str
   split_name: str
   position: int
+  original: str
 
 
 def record_address(folder: str | os.PathLike[str], split: str, position: int, name: str) -> RecordAddress:
@@ -36,10 +38,11 @@ def record_address(folder: str | os.PathLike[str], split: str, position: int, na
     folder: folder of the prepared data set.
     split: name of the split.
     position: index of the record in the split.
-    name: file name of the image, shown in messages.
+    name: path of the image in the original data set; its file name is shown in messages.
   """
   address = RecordAddress(os.path.join(folder, f'{split}@{position:0{_DIGITS}d}', os.path.basename(name)))
   address.folder, address.split_name, address.position = os.fspath(folder), split, position
+  address.original = name
   return address
 
 

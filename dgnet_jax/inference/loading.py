@@ -14,7 +14,8 @@ from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.training.checkpoints import Checkpoints
-from dgnet_jax.training.teacher_store import load_teachers
+from dgnet_jax.training.data_record import read_record
+from dgnet_jax.training.teacher_store import load_teacher, teacher_folders
 from dgnet_jax.types import Array
 
 
@@ -89,10 +90,14 @@ def load_teacher_predictor(
     batch_size: images per call of the network; by default `config.evaluation.batch_size`.
 
   Raises:
-    UserError: the teacher is missing, not fully trained or damaged, or it does not fit the config.
+    UserError: the teacher is missing, not fully trained or damaged, or it does not fit the config or the run's data.
   """
   mesh = make_mesh(jax.local_devices())
-  teacher = load_teachers(config, num_identities, workdir)[0]
+  data = read_record(pathlib.Path(workdir))
+  # A record of another number of classes is not of this run.
+  fits = data is not None and len(data.identities) == num_identities
+  folder = teacher_folders(config.teacher, workdir)[0]
+  teacher = load_teacher(config, data if data is not None and fits else num_identities, folder)
   return TeacherPredictor(
     network=make_teacher_network(config, num_identities),
     teacher=jax.device_put(jax.device_get(teacher), replicated(mesh)),  # from the devices of all processes to ours

@@ -21,8 +21,16 @@ from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import validate
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
+from dgnet_jax.data.matches import require_matches
 from dgnet_jax.errors import UserError
 from dgnet_jax.plots.charts import dot_chart
+from dgnet_jax.training.data_record import (
+  RECORD_FILE,
+  TrainingData,
+  data_changes,
+  describe_training_data,
+  read_record,
+)
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
 from dgnet_jax.utils.bounded_files import read_json
 
@@ -97,9 +105,23 @@ def run_cell(config: Config, cell: Cell) -> None:
   from dgnet_jax.training.loop import train
 
   save_config(config, cell.workdir / SAVED_CONFIG)
-  open_dataset(config.data, cell.workdir, needs=('train', *TEST_SPLITS))  # reports missing splits before training
+  # Before training: missing splits, queries without any match, and data that changed since another cell was trained.
+  index = open_dataset(config.data, cell.workdir, needs=('train', *TEST_SPLITS))
+  require_matches(index)
+  _check_same_data(describe_training_data(index, config.data), cell)
   train(config, cell.workdir)
   evaluate(config, cell.workdir)
+
+
+def _check_same_data(data: TrainingData, cell: Cell) -> None:
+  """Raises UserError if another cell was trained on other data, so that a table would compare data, not methods."""
+  for path in sorted(cell.workdir.parent.glob(f'*/{RECORD_FILE}')):
+    other = read_record(path.parent)
+    changes = data_changes(other, data) if other is not None else []
+    if changes:
+      raise UserError(
+        f'{path.parent} was trained on other data ({"; ".join(changes)}); restore them, or choose another folder, --out'
+      )
 
 
 def run_all(

@@ -8,17 +8,19 @@ import numpy as np
 
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
-from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split
+from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, summarize
 from dgnet_jax.data.lazy_images import ImageFiles
+from dgnet_jax.data.matches import has_match, require_matches
+from dgnet_jax.data.overlaps import digests, identity_problems, image_problems, without_training
 from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.evaluation.ranking import best_matches
 from dgnet_jax.generation.sheets import write_swap_sheet
 from dgnet_jax.inference.loading import load_predictor, load_teacher_predictor
 from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
-from dgnet_jax.inference.results import results_folder
+from dgnet_jax.inference.results import is_direct_transfer, results_folder
 from dgnet_jax.plots.sheets import ranked_sheet
 from dgnet_jax.reports.figures import image_label
-from dgnet_jax.reports.ground_truth import image_table, measure_against_ground_truth
+from dgnet_jax.reports.ground_truth import TeacherJudge, image_table, measure_against_ground_truth
 from dgnet_jax.reports.ranking import (
   TITLES,
   SplitEmbeddings,
@@ -30,6 +32,7 @@ from dgnet_jax.reports.ranking import (
   table_rows,
   write_csv,
 )
+from dgnet_jax.training.teacher_store import without_teacher
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.writers import save_image
 
@@ -42,30 +45,40 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   """Evaluates the newest checkpoint of a run: logs the tables, writes results and sheets to `<workdir>/evaluation`.
 
   The config may name other data than the run was trained on (direct transfer). The results are then written to a
-  subfolder, `<workdir>/evaluation/on_<layout>_<root>`, and the teacher is evaluated on the same data.
+  subfolder, `<workdir>/evaluation/on_<layout>_<root>`, and the teacher is evaluated on the same data. Without the
+  teacher, everything that does not need it is evaluated.
 
   Args:
     config: the run's validated config.
     workdir: the run's work folder.
 
   Returns:
-    The contents of results.json: what was evaluated, the tables of `reports.ranking.ranking_tables` (also in
-    rankings.csv), for the built-in pedestrians `images` (`reports.ground_truth.measure_against_ground_truth`), and
-    `files`, the names of the other files.
+    The contents of results.json: what was evaluated, `overlaps` (problems that make its scores wrong), the tables of
+    `reports.ranking.ranking_tables` (also in rankings.csv), for the built-in pedestrians `images`
+    (`reports.ground_truth.measure_against_ground_truth`), and `files`, the names of the other files.
 
   Raises:
-    UserError: the data set, the checkpoint or the teacher is missing or damaged, or they do not fit each other.
+    UserError: the data set or the checkpoint is missing, one of them or the teacher is damaged, or they do not fit each
+      other.
+    NoMatches: no query has a match.
   """
   workdir = pathlib.Path(workdir)
   index = open_dataset(config.data, workdir, needs=TEST_SPLITS)
+  require_matches(index)
   predictor = load_predictor(config, workdir)
   results = _describe(config, index, predictor)
-  counts = f'{results["num_queries"]} queries, {results["num_gallery"]} gallery images'
+  counts = (
+    f'{results["num_queries"]} queries, {results["num_valid_queries"]} of them with a match, '
+    f'{results["num_gallery"]} gallery images'
+  )
   logger.info(f'evaluating step {predictor.step} on {index.name}: {counts}')
-  teacher = load_teacher_predictor(config, workdir, predictor.num_identities)
+  _warn_about_invalid_queries(index, config.evaluation.protocol)
+  teacher = _load_teacher(config, workdir, predictor.num_identities)
+  trained = without_training(index) if is_direct_transfer(config, workdir) else index
+  results['overlaps'] = _find_overlaps(trained, config.data.decode_threads)
   size_hw = config.data.image_size_hw
   dgnet_embeddings = _embed_splits(index, size_hw, predictor, 'DG-Net')
-  teacher_embeddings = _embed_splits(index, size_hw, teacher, 'teacher')
+  teacher_embeddings = _embed_splits(index, size_hw, teacher, 'teacher') if teacher else None
   rows = table_rows(config.reid, config.evaluation, dgnet_embeddings, teacher_embeddings)
   tables = ranking_tables(config.evaluation, rows)
   for name, table in tables.items():
@@ -87,9 +100,8 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
     write_swap_sheet(files['swaps'], index.query, predictor, config.evaluation.num_swaps)
     if config.data.layout == 'synthetic':
       files['ground_truth'] = folder / 'ground_truth.png'
-      real_features = np.concatenate([teacher_embeddings.query.features, teacher_embeddings.gallery.features])
       results['images'] = measure_against_ground_truth(
-        config, index, predictor, teacher, real_features, files['ground_truth']
+        config, index, predictor, _judge(teacher, teacher_embeddings), files['ground_truth']
       )
       logger.info(image_table(results['images']))
   results['files'] = {name: path.name for name, path in files.items()}
@@ -106,11 +118,49 @@ def _describe(config: Config, index: DatasetIndex, predictor: Predictor) -> dict
     'root': index.root,
     'protocol': config.evaluation.protocol,
     'num_queries': len(index.query),
+    'num_valid_queries': int(has_match(index.query, index.gallery).sum()),
     'num_gallery': len(index.gallery),
     'num_distractors': int((gallery == DISTRACTOR).sum()),
     'num_junk': int((gallery == JUNK).sum()),
     'num_multi_query': len(index.multi_query),
   }
+
+
+def _warn_about_invalid_queries(index: DatasetIndex, protocol: str) -> None:
+  """Names queries without a match, and says how the protocol counts them."""
+  invalid = np.flatnonzero(~has_match(index.query, index.gallery))
+  if len(invalid):
+    effect = 'counted as failures' if protocol == 'release' else 'left out'
+    logger.warning(
+      f'{len(invalid)} of {len(index.query)} queries have no match, a gallery image of the same identity by another '
+      f'camera, and are {effect} (evaluation.protocol={protocol}): {summarize([index.query.paths[i] for i in invalid])}'
+    )
+
+
+def _load_teacher(config: Config, workdir: pathlib.Path, num_identities: int) -> TeacherPredictor | None:
+  """Reads the run's teacher; None, with a warning of what is left out, if it was not copied with the run."""
+  missing = without_teacher(config.teacher, workdir)
+  if not missing:
+    return load_teacher_predictor(config, workdir, num_identities)
+  logger.warning(
+    f'{missing}: its row of the tables and distances in its embedding are left out; copy it there for them'
+  )
+  return None
+
+
+def _judge(teacher: TeacherPredictor | None, embeddings: SplitEmbeddings | None) -> TeacherJudge | None:
+  if teacher is None or embeddings is None:
+    return None
+  return TeacherJudge(teacher, np.concatenate([embeddings.query.features, embeddings.gallery.features]))
+
+
+def _find_overlaps(index: DatasetIndex, threads: int) -> list[str]:
+  """Returns and logs what makes scores wrong: people or images in two splits, and images of two identities."""
+  logger.info('comparing the images of the splits')
+  problems = [*identity_problems(index), *image_problems(index, digests(index, threads=threads))]
+  for problem in problems:
+    logger.warning(f'{index.root}: {problem}')
+  return problems
 
 
 def _embed_splits(

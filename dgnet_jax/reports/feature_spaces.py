@@ -21,6 +21,7 @@ from dgnet_jax.inference.loading import load_predictor, load_teacher_predictor
 from dgnet_jax.interop.inception import load_inception
 from dgnet_jax.models.inception import IMAGE_SIZE, inception_features
 from dgnet_jax.sharding import make_mesh, replicated
+from dgnet_jax.training.teacher_store import without_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,8 @@ def run_spaces(workdir: str | pathlib.Path, names: Sequence[str], batch_size: in
   predictor = load_predictor(config, workdir, batch_size=batch_size)
   features: dict[str, _FeatureFunction] = {'dgnet': predictor.embed_batches}
   if 'teacher' in names:
+    if missing := without_teacher(config.teacher, workdir):
+      raise UserError(f'{missing}; choose the embedding of DG-Net (--embedding=dgnet), or copy the teacher there')
     teacher = load_teacher_predictor(config, workdir, predictor.num_identities, batch_size=batch_size)
     features['teacher'] = teacher.embed_batches
   titles = {'teacher': "embedding of the run's teacher", 'dgnet': 'embedding of DG-Net'}

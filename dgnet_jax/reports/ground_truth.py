@@ -75,12 +75,19 @@ def draw_donors(identity: npt.NDArray[np.integer], count: int) -> Donors:
   return Donors(structure, np.array(other), np.array(same))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class TeacherJudge:
+  """A teacher, and its features f[P, D] of all query and gallery images, in this order."""
+
+  teacher: TeacherPredictor
+  real_features: Floats
+
+
 def measure_against_ground_truth(
   config: Config,
   index: DatasetIndex,
   predictor: Predictor,
-  teacher: TeacherPredictor,
-  real_features: Floats,
+  judge: TeacherJudge | None,
   sheet_path: pathlib.Path,
 ) -> dict[str, dict[str, Any]]:
   """Measures generated images of test identities, and two trivial baselines, against the rendered ground truth.
@@ -92,15 +99,15 @@ def measure_against_ground_truth(
     config: the run's config; the data are the built-in pedestrians.
     index: index of the data set.
     predictor: generates the images.
-    teacher: embeds them for the Frechet distance.
-    real_features: f[P, D], the teacher's features of all query and gallery images, in this order.
+    judge: for the Frechet distance, which is left out without it.
     sheet_path: the PNG file to write, with some cross images beside the ground truth.
 
   Returns:
     For each of `KINDS` the groups of `group_means`, with psnr in dB, ssim and, from `evaluation.clothes_quality`,
     colour_error (dE) and pattern_fidelity. diversity: the mean SSIM of two images of one identity (the paper's
     measure) for cross images in that identity's clothes (generated) and for real images (real); None if no identity
-    has two. teacher_frechet_distance: `feature_distances` in the teacher's embedding, which is not Inception's FID.
+    has two. teacher_frechet_distance, with a judge: `feature_distances` in the teacher's embedding, which is not
+    Inception's FID.
   """
   images = _TestImages(index, config.data.image_size_hw)
   count = config.evaluation.num_ground_truth_pairs
@@ -132,11 +139,12 @@ def measure_against_ground_truth(
     'generated': _ssim_within(images.identity[donors.other], count, lambda index: generated['cross'][index]),
     'real': _ssim_within(images.identity, count, images.read),
   }
-  results['teacher_frechet_distance'] = feature_distances(
-    real=real_features[images.identity > DISTRACTOR],
-    generated=teacher.embed(generated['cross'], label='teacher: embedding cross images'),
-    ground_truth=teacher.embed(cross.images, label='teacher: embedding their ground truth'),
-  )
+  if judge is not None:
+    results['teacher_frechet_distance'] = feature_distances(
+      real=judge.real_features[images.identity > DISTRACTOR],
+      generated=judge.teacher.embed(generated['cross'], label='teacher: embedding cross images'),
+      ground_truth=judge.teacher.embed(cross.images, label='teacher: embedding their ground truth'),
+    )
   return results
 
 
@@ -269,7 +277,9 @@ def image_table(results: Mapping[str, Mapping[str, Any]]) -> str:
   for key, label in (('generated', 'cross images in its clothes'), ('real', 'real images')):
     value = results['diversity'][key]
     lines.append(f'  {label:<42}' + (f'{"-":>9}' if value is None else f'{value:>9.3f}'))
-  distance = results['teacher_frechet_distance']
+  distance = results.get('teacher_frechet_distance')
+  if distance is None:
+    return '\n'.join(lines)
   sizes = f'{distance["num_generated"]} images, {distance["num_real"]} real images, {distance["dimensions"]} dimensions'
   lines.append(f"Frechet distance from real images in the teacher's embedding (not Inception FID): {sizes}")
   lines += [f'  {label:<42}{distance[key]:>9.4f}' for key, label in DISTANCES.items()]

@@ -55,10 +55,10 @@ def alpha_of(reid: ReidConfig, evaluation: EvaluationConfig) -> float | None:
 
 
 def table_rows(
-  reid: ReidConfig, evaluation: EvaluationConfig, dgnet: SplitEmbeddings, teacher: SplitEmbeddings
+  reid: ReidConfig, evaluation: EvaluationConfig, dgnet: SplitEmbeddings, teacher: SplitEmbeddings | None
 ) -> dict[str, TableRow]:
-  """Returns the rows of every table: teacher and primary and, in style AB, fine_grained and both."""
-  rows = {'teacher': TableRow(teacher, None)}
+  """Returns the rows of every table: teacher, if there is one, and primary and, in style AB, fine_grained and both."""
+  rows = {'teacher': TableRow(teacher, None)} if teacher is not None else {}
   if reid.style != 'AB':
     return rows | {'primary': TableRow(dgnet, None)}
   alphas = {'primary': 0.0, 'fine_grained': FINE_ONLY, 'both': evaluation.alpha}

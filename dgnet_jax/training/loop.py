@@ -17,6 +17,7 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.sharding import device_put_global, make_mesh, replicated
 from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.metrics import MetricWriter
@@ -24,6 +25,7 @@ from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weig
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import Metrics, StepContext, make_step_context, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
+from dgnet_jax.training.teacher_store import without_teacher
 from dgnet_jax.training.training_data import open_training_data
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher, TrainState
 
@@ -57,11 +59,13 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
 
   Raises:
     UserError: a batch size does not fit data or devices, a loss is not finite, pretrained weights are missing or do not
-      fit, or the run in `workdir` has another value of `joint` or another design of the generator.
+      fit, or the run in `workdir` has another value of `joint`, another design of the generator or other training
+      data, or is finished and lacks its teacher.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   workdir = pathlib.Path(workdir)
   check_pretrained(config, workdir)
+  _check_teacher_was_copied(config, workdir)
   index = open_training_data(config, workdir)
   source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
   teachers = train_teacher(config, index, workdir, source=source)
@@ -70,6 +74,11 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     state = _initial_state(context, checkpoints, teachers[0], mesh)
     start = int(state.step)
     _announce(context, index, state)
+    if start > config.num_steps:
+      logger.warning(
+        f'num_steps is {config.num_steps}, but the run has done {start} steps already: nothing is trained, and results '
+        f'are those of step {start}. For a shorter run use another --workdir'
+      )
     with (
       contextlib.closing(MetricWriter(workdir, resume_step=start)) as writer,
       contextlib.closing(device_batches(_batches(config, index, source, start), mesh)) as batches,
@@ -83,8 +92,24 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
         after_step=_draw_images(context, source, writer) if config.joint else None,
       )
       state = run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
-    logger.info(f'{config.num_steps} steps done; state in {checkpoints.folder}')
+    logger.info(f'{int(state.step)} steps done; state in {checkpoints.folder}')
   return state
+
+
+def _check_teacher_was_copied(config: Config, workdir: pathlib.Path) -> None:
+  """Warns if a run to resume lacks its teacher; raises UserError if it would be trained for a run that is finished."""
+  missing = '' if config.teacher.checkpoint else without_teacher(config.teacher, workdir)
+  steps = saved_steps(workdir / 'checkpoints')
+  if not missing or not steps:
+    return
+  if max(steps) >= config.num_steps:
+    raise UserError(
+      f'{missing}, and the run has done its {max(steps)} steps: there is nothing to train it for. `dgnet evaluate` '
+      'evaluates the run without it; `dgnet teacher` trains a new one'
+    )
+  logger.warning(
+    f'{missing}, although the run is at step {max(steps)}: a new one is trained; copy the old one to use it'
+  )
 
 
 def _initial_state(

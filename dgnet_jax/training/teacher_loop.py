@@ -19,13 +19,14 @@ from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.sharding import device_put_global, make_mesh, replicated
 from dgnet_jax.training.batch_sizes import check_batch_sizes
 from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.data_record import TrainingData, describe_training_data
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.schedules import teacher_schedule
 from dgnet_jax.training.teacher_step import Metrics, TeacherState, TeacherStep, create_teacher_state, make_teacher_step
 from dgnet_jax.training.teacher_store import (
-  check_description,
+  check_teacher,
   describe_teacher,
   load_teachers,
   read_description,
@@ -52,13 +53,17 @@ def train_teacher(
     UserError: an existing teacher does not fit, the batch size does not fit data or devices, or a loss is not finite.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
+  data = describe_training_data(index, config.data)
   if config.teacher.checkpoint:
     logger.info(f'teacher: {config.teacher.checkpoint}')
-    return load_teachers(config, index, workdir)
+    return load_teachers(config, data, workdir)
   folder = pathlib.Path(workdir) / 'teacher'
   saved = read_description(folder)
   if saved is not None:
-    check_description(saved, describe_teacher(config, index.num_identities, index.class_of), folder)
+    check_teacher(saved, config, data, folder)
+    if config.data.accept_changes == data.fingerprint and jax.process_index() == 0:  # accepted once and for all
+      description = describe_teacher(config, index.num_identities, data.identities)
+      write_description(description, saved['num_steps'], folder, data)
   with contextlib.closing(Checkpoints(folder / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:
     state = None
     if checkpoints.latest_step() is not None:
@@ -69,13 +74,13 @@ def train_teacher(
       sizes = {'teacher.batch_size': config.teacher.batch_size}
       check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
       source = source or make_source(index.train, config)
-      state = _train(config, index, source, folder, checkpoints, state)
+      state = _train(config, data, source, folder, checkpoints, state)
   return (Teacher(state.network.params, state.network.batch_stats),)
 
 
 def _train(
   config: Config,
-  index: DatasetIndex,
+  data: TrainingData,
   source: Source,
   folder: pathlib.Path,
   checkpoints: Checkpoints,
@@ -83,16 +88,21 @@ def _train(
 ) -> TeacherState:
   """Trains to the end, from `state` or from scratch."""
   mesh = make_mesh()
-  steps_per_epoch = source.single_sampler.steps_per_epoch
-  network = make_teacher_network(config, index.num_identities)
+  steps_per_epoch, num_identities = source.single_sampler.steps_per_epoch, len(data.identities)
+  network = make_teacher_network(config, num_identities)
   optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch)
   if state is None:
     backbone = load_backbone(config, 'teacher')
     state = device_put_global(create_teacher_state(network, optimizer, config.seed, backbone), replicated(mesh))
-  start = int(state.step)
-  num_steps = max(config.teacher.num_epochs * steps_per_epoch, start)
+  start, configured = int(state.step), config.teacher.num_epochs * steps_per_epoch
+  num_steps = max(configured, start)
+  if start > configured:
+    logger.warning(
+      f'teacher.num_epochs={config.teacher.num_epochs} are {configured} steps, but the teacher has done {start} steps '
+      'already: it stays as it is'
+    )
   if jax.process_index() == 0:
-    write_description(describe_teacher(config, index.num_identities, index.class_of), num_steps, folder)
+    write_description(describe_teacher(config, num_identities, data.identities), num_steps, folder, data)
   count = sum(x.size for x in jax.tree.leaves(state.network.params))
   logger.info(
     f'teacher: {count / 1e6:.2f} M parameters, {config.teacher.num_epochs} epochs of {steps_per_epoch} steps, '

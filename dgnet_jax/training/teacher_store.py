@@ -1,6 +1,6 @@
 """Trained teachers on disk: their description, and reading them back."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
 import pathlib
 from typing import Any
@@ -8,11 +8,21 @@ from typing import Any
 import jax
 
 from dgnet_jax.config.schema import Config, TeacherConfig
-from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.data.index import DatasetIndex, assign_numbers
 from dgnet_jax.errors import UserError
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.data_record import (
+  TrainingData,
+  accept,
+  describe_training_data,
+  identity_changes,
+  other_people,
+  read_record,
+  saved_steps,
+  write_record,
+)
 from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.teacher_step import TeacherState, create_teacher_state
 from dgnet_jax.types import Teacher
@@ -23,19 +33,19 @@ DESCRIPTION_FILE = 'teacher.json'
 Description = dict[str, Any]
 
 
-def describe_teacher(config: Config, num_identities: int, class_of: Mapping[int, int] | None) -> Description:
+def describe_teacher(config: Config, num_identities: int, identities: Sequence[str] | None) -> Description:
   """Describes the identities and sizes that a run and its teacher must share.
 
   Args:
     config: the run's config.
     num_identities: number of the teacher's classes.
-    class_of: class of each identity; None if only their number is known.
+    identities: name of the identity of each class; None if only their number is known.
   """
   network = make_teacher_network(config, num_identities)
   teacher = config.teacher
   return {
     'num_identities': num_identities,
-    'identities': None if class_of is None else sorted(class_of, key=class_of.__getitem__),
+    'identities': None if identities is None else list(identities),
     'stage_sizes': list(teacher.stage_sizes),
     'width': teacher.width,
     'last_stride': teacher.last_stride,
@@ -45,8 +55,19 @@ def describe_teacher(config: Config, num_identities: int, class_of: Mapping[int,
   }
 
 
-def write_description(description: Description, num_steps: int, folder: pathlib.Path) -> None:
-  """Writes a description, and the number of steps after which the teacher is trained, to a teacher's folder."""
+def write_description(
+  description: Description, num_steps: int, folder: pathlib.Path, data: TrainingData | None = None
+) -> None:
+  """Writes to a teacher's folder what it was trained on and for how many steps.
+
+  Args:
+    description: from `describe_teacher`.
+    num_steps: number of steps after which the teacher is trained.
+    folder: the teacher's folder.
+    data: its training data, if they are known.
+  """
+  if data is not None:
+    write_record(data, folder)
   write_json(folder / DESCRIPTION_FILE, description | {'num_steps': num_steps})
 
 
@@ -68,25 +89,47 @@ def read_description(folder: pathlib.Path) -> Description | None:
   return description
 
 
-def check_description(saved: Description, expected: Description, folder: pathlib.Path) -> None:
-  """Compares a teacher's description with that of the run.
+def check_teacher(saved: Description, config: Config, data: TrainingData | int, folder: pathlib.Path) -> None:
+  """Compares a teacher with the run that uses it.
+
+  Args:
+    saved: the teacher's description.
+    config: the run's config.
+    data: the run's training data; only the number of identities to apply the teacher to other data.
+    folder: the teacher's folder.
 
   Raises:
-    UserError: they differ; names every difference.
+    UserError: sizes or numbers of identities differ; names every difference. Or it knows other people, and
+      `data.accept_changes` does not accept that; names them.
   """
+  count = data if isinstance(data, int) else len(data.identities)
   differences = [
     f'{name} is {saved.get(name)} in the teacher and {value} in this run'
-    for name, value in expected.items()
+    for name, value in describe_teacher(config, count, None).items()
     if name != 'identities' and saved.get(name) != value
   ]
-  # A teacher imported from the release knows only the number of its identities.
-  if not differences and expected['identities'] and saved.get('identities') not in (None, expected['identities']):
-    differences = ['it was trained on other identities, although the number is the same']
   if differences:
     raise UserError(
       f'the teacher in {folder} does not fit: {"; ".join(differences)}. Set the data and the teacher.* fields as they '
       'were when it was trained, or use another folder (teacher.checkpoint, or another workdir) for a new teacher.'
     )
+  if isinstance(data, TrainingData):
+    others = _other_identities(saved, data, folder)
+    if others:
+      found = f'the teacher in {folder} was trained on other identities, although the number is the same: {others}.'
+      accept(found, data, config.data, 'Use another folder (teacher.checkpoint, or another workdir) for a new teacher')
+
+
+def _other_identities(saved: Description, data: TrainingData, folder: pathlib.Path) -> str:
+  """Says how the people that a teacher knows differ from those in `data`; '' if they do not, as far as is known."""
+  known = saved.get('identities')
+  if not isinstance(known, list) or len(known) != len(data.identities):
+    return ''  # imported from the release, which does not store them
+  if not all(isinstance(name, str) for name in known):  # an earlier version stored the numbers
+    numbers = sorted(assign_numbers([data.identities]).values())
+    return '' if known == numbers else 'their numbers differ'
+  images = read_record(folder)
+  return '; '.join(identity_changes(known, data.identities)) or (other_people(images, data) if images else '')
 
 
 def is_trained(folder: pathlib.Path) -> bool:
@@ -98,7 +141,7 @@ def is_trained(folder: pathlib.Path) -> bool:
     return bool(checkpoints.latest_step() == description['num_steps'])
 
 
-def load_teacher(config: Config, data: DatasetIndex | int, folder: str | pathlib.Path) -> Teacher:
+def load_teacher(config: Config, data: DatasetIndex | TrainingData | int, folder: str | pathlib.Path) -> Teacher:
   """Reads a trained teacher, checked against the run.
 
   Args:
@@ -110,9 +153,9 @@ def load_teacher(config: Config, data: DatasetIndex | int, folder: str | pathlib
     UserError: the teacher is missing, not fully trained or damaged, or it does not fit; names the differences.
   """
   folder = pathlib.Path(folder)
-  count, class_of = (data, None) if isinstance(data, int) else (data.num_identities, data.class_of)
-  check_description(_existing_description(folder), describe_teacher(config, count, class_of), folder)
-  return read_teacher(config, count, folder)
+  known = describe_training_data(data, config.data) if isinstance(data, DatasetIndex) else data
+  check_teacher(_existing_description(folder), config, known, folder)
+  return read_teacher(config, known if isinstance(known, int) else len(known.identities), folder)
 
 
 def read_teacher(config: Config, num_identities: int, folder: pathlib.Path) -> Teacher:
@@ -137,7 +180,17 @@ def teacher_folders(teacher: TeacherConfig, workdir: str | pathlib.Path) -> tupl
   return tuple(folders) or (pathlib.Path(workdir) / 'teacher',)
 
 
-def load_teachers(config: Config, data: DatasetIndex | int, workdir: str | pathlib.Path) -> tuple[Teacher, ...]:
+def without_teacher(teacher: TeacherConfig, workdir: str | pathlib.Path) -> str:
+  """Says that the folder of a run's first teacher has none, as after copying only a part of the run; '' if it has."""
+  folder = teacher_folders(teacher, workdir)[0]
+  if (folder / DESCRIPTION_FILE).is_file() and saved_steps(folder / 'checkpoints'):
+    return ''
+  return f'no teacher in {folder}'
+
+
+def load_teachers(
+  config: Config, data: DatasetIndex | TrainingData | int, workdir: str | pathlib.Path
+) -> tuple[Teacher, ...]:
   """Reads the teachers in `teacher_folders`; arguments and errors as for `load_teacher`."""
   return tuple(load_teacher(config, data, folder) for folder in teacher_folders(config.teacher, workdir))
 

@@ -8,11 +8,14 @@ from dgnet_jax.config.schema import Config
 from dgnet_jax.data.dataset import open_dataset, verify_dataset
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.training.batch_sizes import check_batch_sizes
+from dgnet_jax.training.data_record import check_unchanged, describe_training_data, write_record
 from dgnet_jax.training.teacher_store import is_trained
 
 
 def open_training_data(config: Config, workdir: str | pathlib.Path, *, teacher_only: bool = False) -> DatasetIndex:
-  """Opens the data set, checks the batch sizes, and only then verifies all images, which can take minutes.
+  """Opens the data set, compares it with that of earlier starts, and checks the batch sizes.
+
+  Only then all images are verified, which can take minutes, and the record of the data is written.
 
   Args:
     config: of the run.
@@ -20,12 +23,18 @@ def open_training_data(config: Config, workdir: str | pathlib.Path, *, teacher_o
     teacher_only: only the teacher will be trained.
 
   Raises:
-    UserError: the data set is missing or damaged, or a batch size does not fit data or devices.
+    UserError: the data set is missing or damaged, it is not that of earlier starts, or a batch size does not fit data
+      or devices.
   """
+  workdir = pathlib.Path(workdir)
   index = open_dataset(config.data, workdir)
+  data = describe_training_data(index, config.data)
+  check_unchanged(data, config.data, workdir)
   sizes = {} if teacher_only else {'batch_size': config.batch_size}
-  if not config.teacher.checkpoint and not is_trained(pathlib.Path(workdir) / 'teacher'):
+  if not config.teacher.checkpoint and not is_trained(workdir / 'teacher'):
     sizes['teacher.batch_size'] = config.teacher.batch_size
   check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
   verify_dataset(index, config.data, workdir)
+  if jax.process_index() == 0:
+    write_record(data, workdir)
   return index

@@ -1,5 +1,6 @@
 """Files that others may have made: regular files only, of bounded size, and JSON of bounded depth and integers."""
 
+import codecs
 import errno
 import io
 import itertools
@@ -54,14 +55,18 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 
 def open_table(path: str | os.PathLike[str]) -> TextIO:
-  """Opens a CSV file in UTF-8, with or without a byte order mark; raises OSError as `open_regular`."""
-  # File names may contain any byte but 0, so undecodable bytes are kept.
+  """Opens a CSV file in UTF-8, or in UTF-16 with a byte order mark; raises OSError as `open_regular`."""
   binary = open_regular(path, MAX_TEXT_BYTES)
+  start = binary.read(2)
+  binary.seek(0)
+  if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    return io.TextIOWrapper(binary, encoding='utf-16', newline='')
+  # File names may contain any byte but 0, so undecodable bytes are kept.
   return io.TextIOWrapper(binary, encoding='utf-8-sig', errors='surrogateescape', newline='')
 
 
 def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES, *, errors: str = 'strict') -> str:
-  """Returns the content of a regular UTF-8 file.
+  """Returns the content of a regular UTF-8 file, without its byte order mark.
 
   Args:
     path: the file.
@@ -72,7 +77,7 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES, *, 
     OSError: as `open_regular`.
     UnicodeDecodeError: it is not UTF-8.
   """
-  return read_regular(path, max_bytes).decode('utf-8', errors)
+  return read_regular(path, max_bytes).decode('utf-8-sig', errors)
 
 
 def _integer(digits: str) -> int:

@@ -86,7 +86,10 @@ def test_images_in_two_splits_are_reported(capsys, valid):
   shutil.copy(valid / VALID[0], valid / 'train' / 'Anna' / 'again_c3.jpg')
   shutil.copytree(valid / 'query', valid / 'multi_query')
   status, text = run(capsys, valid, CAMERA)
-  assert status == 1 and text.endswith('1 problem\n')
+  assert status == 1 and text.endswith('2 problems\n')
+  assert (
+    'problem: 1 images have two identities: train/Anna/Anna_c1.jpg = gallery/Cleo/again_c3.jpg: Anna and Cleo' in text
+  )
   assert 'train and gallery share 1 images: train/Anna/Anna_c1.jpg = gallery/Cleo/again_c3.jpg' in text
   assert 'note: 1 files are copies of another file in their split' in text
 
@@ -99,6 +102,19 @@ def test_identities_without_a_match_are_reported(capsys, valid):
   assert 'problem: query: 1 without a gallery image by another camera (query/Dan/_c1.jpg)' in text
   assert '1 identities with a single image, which is its own positive (Anna)' in text
   assert '1 identities seen by a single camera (Anna)' in text
+
+
+def test_cameras_that_leave_no_match_are_named(capsys, valid):
+  status, text = run(capsys, valid, '--config.data.camera_pattern=(?P<camera>c)')
+  assert status == 1 and text.endswith('1 problem\n')
+  assert 'none of the 2 queries has a match' in text and "query's own camera (the cameras are c)" in text
+
+
+def test_people_in_train_and_test_are_reported(capsys, valid):
+  (valid / 'gallery' / 'Anna').mkdir()
+  write_image(valid / 'gallery' / 'Anna' / '_c3.jpg', seed=99)
+  status, text = run(capsys, valid, CAMERA)
+  assert status == 1 and 'problem: 1 identities are in train and in the test splits (Anna)' in text
 
 
 def test_training_split_alone_is_valid(capsys, valid):

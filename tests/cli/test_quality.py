@@ -130,6 +130,14 @@ def test_ssim_within_identities_and_of_equal_names(capsys, folders, tmp_path):
   assert 'SSIM 1.0000, PSNR all equal' in text and 'to 16x16' in text and 'within' not in text
 
 
+def test_run_without_its_teacher_can_be_used_with_the_other_embedding(capsys, workdir, folders, tmp_path):
+  for name in ('checkpoints', 'config.json'):
+    (tmp_path / name).symlink_to(workdir / name)
+  text = run(capsys, *folders, f'--workdir={tmp_path}', status=2)
+  assert f'no teacher in {tmp_path / "teacher"}; choose the embedding of DG-Net (--embedding=dgnet)' in text
+  assert 'no teacher' not in run(capsys, *folders, f'--workdir={tmp_path}', '--embedding=dgnet')
+
+
 def test_mistakes_are_reported_before_work_starts(capsys, workdir, folders, tmp_path):
   real, generated = folders
   one = write_folder(tmp_path / 'one', 1)

@@ -12,7 +12,7 @@ from dgnet_jax.cli import train
 from dgnet_jax.cli.arguments import read_config
 from dgnet_jax.cli.command import make_parser, parse
 from dgnet_jax.cli.main import COMMANDS, main
-from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, UserError
+from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, NoMatches, UserError
 
 
 class Parts:
@@ -154,10 +154,11 @@ class TestRun:
     for text in (capsys.readouterr().err, (tmp_path / 'log.txt').read_text()):
       assert text.count(str(error)) == 1 and 'Traceback' not in text
 
-  def test_training_does_not_need_test_images(self, parts, tmp_path, capsys):
-    parts.replace('reports.evaluation', 'evaluate', MissingSplit('no images of query'))
+  @pytest.mark.parametrize('error', [MissingSplit, NoMatches])
+  def test_training_does_not_need_test_images(self, parts, tmp_path, capsys, error):
+    parts.replace('reports.evaluation', 'evaluate', error('no images of query'))
     main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
-    assert parts.called == ['train', 'evaluate']
+    assert parts.called == ['train', 'evaluate', 'generate']
     assert 'warning: nothing to evaluate: no images of query' in capsys.readouterr().err
     with pytest.raises(SystemExit):
       main(['evaluate', f'--workdir={tmp_path}'])

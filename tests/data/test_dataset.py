@@ -42,7 +42,20 @@ def test_complete_dataset_logs_only_its_root(data_config, root, tmp_path, lines)
 def test_missing_query_is_a_warning_for_training(data_config, root, tmp_path, lines):
   (root / 'query').rename(root / 'elsewhere')
   open_dataset(data_config, tmp_path / 'run')
-  assert 'query (folder query): the run can be trained but not evaluated' in lines[0]
+  assert 'the run can be trained but not evaluated' in lines[0] and 'no images of query (folder query)' in lines[0]
+
+
+def test_queries_without_any_match_are_a_warning_for_training(data_config, root, tmp_path, lines):
+  for name in ('0003_c5s1_000251_00.jpg', '0004_c1s1_000251_00.jpg'):
+    (root / 'bounding_box_test' / name).unlink()
+  open_dataset(data_config, tmp_path / 'run')
+  assert 'the run can be trained but not evaluated' in lines[0] and 'none of the 2 queries has a match' in lines[0]
+
+
+def test_people_in_train_and_test_are_a_warning_for_training(data_config, root, tmp_path, lines):
+  write_image(root / 'bounding_box_test' / '0002_c3s1_000001_00.jpg')
+  open_dataset(data_config, tmp_path / 'run')
+  assert len(lines) == 2 and '1 identities are in train and in the test splits (0002)' in lines[0]
 
 
 def test_missing_query_is_an_error_for_evaluation(data_config, root, tmp_path):

@@ -30,8 +30,9 @@ from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.page.service import decode_upload
 from dgnet_jax.plots.curves import panels_of, read_metrics
 from dgnet_jax.reports.ablation import _read_results
+from dgnet_jax.training.data_record import TrainingData, data_changes, read_record
 from dgnet_jax.training.metrics import _drop_after
-from dgnet_jax.training.teacher_store import check_description, describe_teacher, read_description
+from dgnet_jax.training.teacher_store import check_teacher, describe_teacher, read_description
 from tests.data.folders import write_image
 from tests.data.jpeg_files import many_scans
 from tests.fuzz import mutations
@@ -193,7 +194,8 @@ def _read_saved_config(path):
     complete_config(values)
 
 
-TEACHER = describe_teacher(CONFIG, 5, {i: i for i in range(5)})
+PEOPLE_OF_RUN = TrainingData(('0001', '0002', 'ann'), {'a/1.jpg': (0, 10), 'a/2.jpg': (1, 20), 'b.jpg': (2, 30)})
+TEACHER = describe_teacher(CONFIG, 3, PEOPLE_OF_RUN.identities)
 PEOPLE = {'path': ['a/b.jpg', 'c.jpg'], 'identity': ['1', 'x'], 'camera': ['1', '2']}
 TENSORS = {
   'a': {'dtype': 'F32', 'shape': [2, 4], 'data_offsets': [0, 32]},
@@ -208,6 +210,12 @@ TABLE = 'path,identity,camera,split\na.jpg,1,1,train\n"b,c.jpg",-1,2,gallery\nx.
 
 def _drop(path):
   _drop_after(path, 15)
+
+
+def _read_record(path):
+  record = read_record(path.parent)
+  data_changes(record, PEOPLE_OF_RUN)
+  assert record.fingerprint
 
 
 READERS = {
@@ -226,8 +234,20 @@ READERS = {
   'saved config': Reader('config.json', _read_saved_config, _json(default_config().to_dict())),
   'teacher': Reader(
     'teacher.json',
-    lambda path: check_description(read_description(path.parent), TEACHER, path.parent),
+    lambda path: check_teacher(read_description(path.parent), CONFIG, PEOPLE_OF_RUN, path.parent),
     _json(TEACHER | {'num_steps': 5}),
+  ),
+  'training data': Reader(
+    'training_data.json',
+    _read_record,
+    _json(
+      {
+        'identities': PEOPLE_OF_RUN.identities,
+        'paths': ['a/1.jpg', 'a/2.jpg', 'b.jpg'],
+        'classes': [0, 1, 2],
+        'bytes': [10, 20, 30],
+      }
+    ),
   ),
   'metrics': Reader('metrics.jsonl', lambda path: panels_of(read_metrics(path)), _text(mutations.JSON_TOKENS, METRICS)),
   'resumed metrics': Reader('metrics.jsonl', _drop, _text(mutations.JSON_TOKENS, METRICS)),

@@ -9,8 +9,12 @@ import pytest
 
 from dgnet_jax.config.loading import find_config_file, load_config, run_config_file, save_config
 from dgnet_jax.config.validation import leaves, validate
+from dgnet_jax.data.layouts import SPLITS
+from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
 from dgnet_jax.reports import ablation
+from dgnet_jax.training.data_record import describe_training_data, write_record
+from tests.data.folders import write_images
 
 SCORES = {'teacher': 0.5, 'primary': 0.6, 'fine_grained': 0.55, 'both': 0.7}
 IMAGES = {'cross': {'plain': {'psnr': 20.0, 'colour_error': 9.0}, 'patterned': {'psnr': 18.0, 'pattern_fidelity': 0.5}}}
@@ -121,6 +125,16 @@ def test_cells_with_other_settings_are_refused(base, tmp_path):
   with pytest.raises(UserError, match=r'joint_1 was run with other settings \(num_steps: 3000 -> 3001\)'):
     ablation.run_all(dataclasses.replace(base, num_steps=3_001), tmp_path, [2, 1], run=run)
   assert len(run.ran) == 2
+
+
+def test_data_that_changed_between_cells_are_refused_before_training(base, tmp_path):
+  root = write_images(tmp_path / 'data', *(f'{split}/{name}/1.jpg' for split in SPLITS for name in (split, 'Anna')))
+  data = dataclasses.replace(base.data, layout='folders', root=str(root))
+  joint, real = ablation.cells(tmp_path / 'out', [0])
+  write_record(describe_training_data(read_layout(root, 'folders'), data), joint.workdir)
+  (root / 'train' / 'Anna').rename(root / 'train' / 'Ben')
+  with pytest.raises(UserError, match=r'joint_0 was trained on other data \(1 identities are missing \(Anna\)'):
+    ablation.run_cell(dataclasses.replace(base, data=data), real)
 
 
 def test_a_configured_teacher_is_used_by_all_cells(base, tmp_path):

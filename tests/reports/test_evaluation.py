@@ -9,12 +9,13 @@ import pytest
 
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.data.dataset import open_dataset
-from dgnet_jax.errors import MissingSplit, UserError
+from dgnet_jax.errors import MissingSplit, NoMatches, UserError
 from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.reports.evaluation import evaluate
 from dgnet_jax.reports.ranking import SplitEmbeddings, ranking_table, ranking_tables, table_rows
 from dgnet_jax.training.teacher_loop import train_teacher
 from tests.data.fakes import write_fake
+from tests.data.folders import write_image, write_images
 from tests.log_lines import logged
 from tests.tiny_run import frozen, save_checkpoint, tiny_config
 
@@ -54,8 +55,8 @@ def evaluation(workdir):
 
 def test_results_have_all_tables(workdir, index, evaluation):
   results, _ = evaluation
-  assert results['step'] == STEP and results['num_queries'] == len(index.query)
-  assert results['num_distractors'] == 2 and results['num_junk'] == 2
+  assert results['step'] == STEP and results['num_queries'] == results['num_valid_queries'] == len(index.query)
+  assert results['num_distractors'] == 2 and results['num_junk'] == 2 and results['overlaps'] == []
   for table in (results['single_query'], results['multi_query']):
     assert list(table) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']
     for row in table.values():
@@ -115,10 +116,17 @@ def test_direct_transfer_to_other_data(workdir, evaluation, tmp_path, lines):
   save_config(run_config(), workdir / 'config.json')
   before = (workdir / 'evaluation' / 'results.json').read_bytes()
   other = run_config(data={'layout': 'dukemtmc', 'root': str(write_fake(tmp_path / 'duke', 'dukemtmc'))})
+  write_image(tmp_path / 'duke' / 'query' / '0099_c2_f0000001.jpg', seed=99)  # of nobody in the gallery
+  gallery = sorted((tmp_path / 'duke' / 'bounding_box_test').iterdir())
+  gallery[-1].write_bytes(gallery[0].read_bytes())  # of another identity
   results = evaluate(other, workdir)
   folder = workdir / 'evaluation' / 'on_dukemtmc_duke'
   assert json.loads((folder / 'results.json').read_text()) == results
-  assert (results['data'], results['num_queries'], results['num_gallery']) == ('dukemtmc', 2, 5)
+  assert (results['data'], results['num_queries'], results['num_gallery']) == ('dukemtmc', 3, 5)
+  assert results['num_valid_queries'] == 2 and '3 queries, 2 of them with a match' in '\n'.join(lines)
+  assert any('counted as failures (evaluation.protocol=release)' in line and '0099_c2' in line for line in lines)
+  (overlap,) = results['overlaps']
+  assert overlap.startswith('1 images have two identities') and any(overlap in line for line in lines)
   assert list(results['single_query']) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']
   assert 'multi_query' not in results and 'images' not in results and f'step {STEP} on dukemtmc' in '\n'.join(lines)
   assert (workdir / 'evaluation' / 'results.json').read_bytes() == before
@@ -136,6 +144,14 @@ def test_missing_checkpoint_is_reported(workdir, tmp_path):
     evaluate(run_config(), tmp_path)
 
 
+@pytest.mark.parametrize('protocol', ['release', 'standard'])
+def test_queries_without_any_match_are_an_error_before_the_work(tmp_path, protocol):
+  root = write_images(tmp_path, *(f'{split}/{name}/c1_{split}.jpg' for split in ('query', 'gallery') for name in 'AB'))
+  data = {'layout': 'folders', 'root': str(root), 'camera_pattern': 'c(?P<camera>[0-9])'}
+  with pytest.raises(NoMatches, match='none of the 2 queries has a match'):
+    evaluate(run_config(data=data, evaluation={'protocol': protocol}), tmp_path / 'no run')
+
+
 def test_ranking_table_is_in_percent():
   row = {'rank_1': 0.5, 'rank_5': 0.75, 'rank_10': 1.0, 'mAP': 0.1236}
   assert ranking_table('single query', {'both': row}, 0.5).split('\n')[1].split() == [
@@ -150,6 +166,7 @@ def test_optional_tables_and_charts(workdir, evaluation, tmp_path):
   results = evaluate(run_config(evaluation=options | {'reranking': {'k1': 6, 'k2': 2, 'weight': 0.3}}), tmp_path)
   usual = evaluation[0]
   assert results['protocol'] == 'standard' and usual['protocol'] == 'release'
+  assert results['num_valid_queries'] == usual['num_valid_queries']
   both = results['single_query']['both']
   assert both['mAP'] != usual['single_query']['both']['mAP'] and both['mINP'] == usual['single_query']['both']['mINP']
   assert 0 <= both['tpr_at_0.0001'] <= both['tpr_at_0.01'] <= 1
@@ -162,6 +179,19 @@ def test_optional_tables_and_charts(workdir, evaluation, tmp_path):
   for name in ('alphas', 'roc'):
     with Image.open(tmp_path / 'evaluation' / results['files'][name]) as chart:
       assert chart.size[0] > 500
+
+
+def test_run_without_its_teacher_is_evaluated_as_far_as_possible(workdir, evaluation, tmp_path, lines):
+  for name in ('synthetic_data', 'checkpoints'):
+    (tmp_path / name).symlink_to(workdir / name)
+  results = evaluate(run_config(), tmp_path)
+  warning = next(i for i, line in enumerate(lines) if line.startswith(f'no teacher in {tmp_path / "teacher"}: its row'))
+  assert warning < next(i for i, line in enumerate(lines) if line.startswith('comparing the images'))  # before the work
+  usual = evaluation[0]
+  for name in ('single_query', 'multi_query'):
+    assert results[name] == {row: values for row, values in usual[name].items() if row != 'teacher'}
+  images = {name: values for name, values in usual['images'].items() if name != 'teacher_frechet_distance'}
+  assert results['images'] == images and results['files'] == usual['files']
 
 
 def random_embeddings(index, size):

@@ -207,6 +207,26 @@ def test_teacher_batch_size_does_not_matter_once_it_is_trained(work):
   assert int(train(finished, folder / 'unbroken').step) == finished.num_steps
 
 
+def test_run_beyond_its_number_of_steps_says_which_step_it_is_at(work, lines):
+  folder, config, unbroken = work
+  assert_same(train(dataclasses.replace(config, num_steps=3), folder / 'unbroken'), unbroken)
+  assert any('num_steps is 3, but the run has done 4 steps already: nothing is trained' in line for line in lines)
+  assert any(line.startswith('4 steps done') for line in lines) and not any(
+    line.startswith('3 steps') for line in lines
+  )
+
+
+def test_no_teacher_is_trained_for_a_finished_run(tmp_path, monkeypatch, lines):
+  config = tiny_config(tmp_path / 'data')
+  (tmp_path / 'run' / 'checkpoints' / str(config.num_steps)).mkdir(parents=True)
+  monkeypatch.delattr(loop, 'open_training_data')
+  with pytest.raises(UserError, match=f'no teacher in .*has done its {config.num_steps} steps: .*dgnet evaluate'):
+    train(config, tmp_path / 'run')
+  with pytest.raises(NameError):  # goes on, with a warning
+    train(dataclasses.replace(config, num_steps=9), tmp_path / 'run')
+  assert any(f'although the run is at step {config.num_steps}: a new one is trained' in line for line in lines)
+
+
 def test_images_and_metrics_are_written(work):
   folder, _, _ = work
   assert list((folder / 'unbroken' / 'images').glob('*.png'))

@@ -123,6 +123,14 @@ def test_killed_run_resumes_exactly(trained, config, index, tmp_path, monkeypatc
   assert [record['step'] for record in metric_records(tmp_path)] == [2, 4, 6]
 
 
+def test_teacher_beyond_its_number_of_epochs_stays_as_it_is(trained, config, index, tmp_path, lines):
+  shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+  shutil.rmtree(tmp_path / 'teacher' / 'checkpoints' / str(NUM_STEPS))
+  train_teacher(with_teacher(config, num_epochs=1, warmup_epochs=0, decay_epoch=1), index, tmp_path)
+  assert any('teacher.num_epochs=1 are 2 steps, but the teacher has done 4 steps already' in line for line in lines)
+  assert json.loads((tmp_path / 'teacher' / 'teacher.json').read_text())['num_steps'] == 4
+
+
 def test_loss_that_is_not_finite_raises_with_its_step(config, index, tmp_path, monkeypatch):
   after_steps(monkeypatch, 3, lambda result: (result[0], result[1] | {'loss': np.float32(np.nan)}))
   with pytest.raises(UserError, match='step 2: loss not finite.*learning_rate'):

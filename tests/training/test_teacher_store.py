@@ -1,6 +1,8 @@
 """Reading a teacher that does not fit the run, or is not complete."""
 
 import contextlib
+import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,10 @@ import pytest
 
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
+from dgnet_jax.inference.loading import load_teacher_predictor
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.data_record import describe_training_data, write_record
 from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.teacher_loop import train_teacher
 from dgnet_jax.training.teacher_step import create_teacher_state
@@ -44,7 +48,8 @@ def stored(config, index, tmp_path_factory):
   state = create_teacher_state(network, optimizer, seed=0).replace(step=jnp.int32(NUM_STEPS))
   with contextlib.closing(Checkpoints(workdir / 'teacher' / 'checkpoints', 1, config)) as checkpoints:
     checkpoints.save(NUM_STEPS, state, wait=True)
-  write_description(describe_teacher(config, index.num_identities, index.class_of), NUM_STEPS, workdir / 'teacher')
+  names = list(index.identity_names.values())[: index.num_identities]
+  write_description(describe_teacher(config, index.num_identities, names), NUM_STEPS, workdir / 'teacher')
   return workdir, state.network
 
 
@@ -82,6 +87,16 @@ def test_other_identities_raise(stored, config, tmp_path):
   others = read_layout(write_market(tmp_path, train=(*IMAGES[2:], '0099_c1s1_000151_00.jpg')))
   with pytest.raises(UserError, match='other identities, although the number is the same'):
     load_teachers(config, others, stored[0])
+
+
+def test_teacher_of_other_people_is_not_evaluated_with_a_run(stored, config, index, tmp_path):
+  shutil.copytree(stored[0], tmp_path, dirs_exist_ok=True)
+  data = describe_training_data(index, config.data)
+  write_record(data, tmp_path)
+  load_teacher_predictor(config, tmp_path, index.num_identities)
+  write_record(dataclasses.replace(data, identities=tuple('ABCDEFGH')), tmp_path)
+  with pytest.raises(UserError, match=r'8 identities are missing .0001, .*8 identities are new .A, B'):
+    load_teacher_predictor(config, tmp_path, index.num_identities)
 
 
 def test_missing_teacher_raises(config, index, tmp_path):

@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 RELEASE_FOLDER = 'pytorch'  # in which the release keeps the splits
 QUERY_CAMERA, OTHER_CAMERA = 'query', 'others'  # camera names if cameras are unknown
 SAMPLE = 50  # identities inspected to detect a layout
+# What data sets call crops without a usable person, and people who are in no query.
+UNIDENTIFIED_WORDS = {
+  **dict.fromkeys(('-1', 'junk'), 'junk'),
+  **dict.fromkeys(('distractor', 'distractors', 'background'), 'distractor'),
+}
 
 
 def _camera(pattern: str, split: str, name: str) -> str | None:
@@ -65,13 +70,13 @@ def mark_unidentified(images: Mapping[str, list[LabeledImage]]) -> dict[str, lis
   """Replaces the identities of junk and distractors by 'junk' and 'distractor'.
 
   -1 is junk. 0 (0000) is a distractor if it is in neither train nor query; otherwise it is an identity, as in MSMT17,
-  whose labels start at 0.
+  whose labels start at 0. The names of `UNIDENTIFIED_WORDS` are not names of people, in upper or lower case.
   """
   known = {image.identity for split in ('train', 'query') for image in images.get(split, ())}
 
   def marked(identity: str) -> str:
-    if identity == '-1':
-      return 'junk'
+    if identity.lower() in UNIDENTIFIED_WORDS:
+      return UNIDENTIFIED_WORDS[identity.lower()]
     return 'distractor' if not identity.strip('0') and identity not in known else identity
 
   return {split: [image._replace(identity=marked(image.identity)) for image in rows] for split, rows in images.items()}

@@ -109,7 +109,9 @@ def test_boxes_select_the_variant_of_cuhk03(tmp_path):
 def test_name_lists_of_veri_select_images(tmp_path, lines):
   folder = write_fake(tmp_path, 'veri776') / 'image_train'
   names = sorted(path.name for path in folder.iterdir())
-  (tmp_path / 'name_train.txt').write_text('\n'.join(names[:3]) + '\n')
+  (tmp_path / 'name_train.txt').write_text(
+    '\r\n'.join(names[:3]) + '\r\n', encoding='utf-8-sig'
+  )  # as Windows' editors save it
   assert len(read_layout(tmp_path).train) == 3
   assert 'skipped 3 entries' in lines[0] and names[3] in lines[0]
   (tmp_path / 'name_train.txt').write_text('0009_c001_00000001_0.jpg\n')

@@ -15,6 +15,14 @@ def test_labels_of_both_parts_become_different_identities(tmp_path, version):
   assert ('mask_train_v2' in index.train.paths[0]) == (version == 2)
 
 
+def test_list_saved_by_an_editor_of_windows_is_read(tmp_path):
+  root = write_fake(tmp_path, 'msmt17')
+  paths = read_layout(root).train.paths
+  text = (root / 'list_train.txt').read_text()
+  (root / 'list_train.txt').write_text(text.replace('\n', '\r\n'), encoding='utf-8-sig', newline='')
+  assert read_layout(root).train.paths == paths
+
+
 def test_validation_list_can_be_excluded(tmp_path):
   root = write_fake(tmp_path, 'msmt17', {'train': (20, 4), 'query': (2, 2), 'gallery': (4, 2)})
   assert len(read_layout(root).train) == 20

@@ -61,7 +61,7 @@ def test_unusable_uploads_are_refused(content, message):
 
 
 def test_results_equal_those_of_the_library(model, service, images):
-  a, b = (image.read_bytes() for image in images[:2])
+  a, b = (service.read(image.read_bytes(), image.name) for image in images[:2])
   swapped = service.swap(a, b)
   expected = model.swap(structure_from=images[:2], appearance_from=images[1::-1])
   np.testing.assert_allclose(pixels(swapped['first']).astype(int), expected[0], atol=1)
@@ -83,7 +83,8 @@ def test_match_names_omit_the_folders_above_the_gallery(model, images, tmp_path)
     (tmp_path / name).parent.mkdir()
     shutil.copy(images[0], tmp_path / name)
   service = PageService(model, as_image_list([tmp_path / 'anna', tmp_path / 'ben']))
-  assert [match['name'] for match in service.rank(images[0].read_bytes())['matches']] == ['anna/1.jpg', 'ben/1.jpg']
+  image = service.read(images[0].read_bytes(), 'name')
+  assert [match['name'] for match in service.rank(image)['matches']] == ['anna/1.jpg', 'ben/1.jpg']
 
 
 def test_page_is_served_with_safe_headers(page, model):
@@ -135,12 +136,15 @@ def test_without_a_gallery_ranking_is_refused(model, images):
   service = PageService(model, None)
   assert service.about()['num_gallery'] is None
   with pytest.raises(UserError, match='--gallery FOLDER'):
-    service.rank(images[0].read_bytes())
+    service.rank(service.read(images[0].read_bytes(), 'name'))
 
 
 def test_requests_use_the_model_one_at_a_time():
   class Slow:
     running = max_running = 0
+
+    def read(self, content, name):
+      return content
 
     def rank(self, query):
       self.running += 1

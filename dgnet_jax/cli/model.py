@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DETAILS = """RUN is the work folder of a run, or one of its checkpoints, RUN/checkpoints/STEP. IMAGE is a JPEG or
-PNG file of any size, preferably of one upright person from head to foot; a folder stands for the
-images in it and its subfolders.
+DETAILS = """RUN is the work folder of a run, or one of its checkpoints, RUN/checkpoints/STEP. IMAGE is a JPEG,
+PNG, BMP or WebP file of any size, preferably of one upright person from head to foot; a folder
+stands for the images in it and its subfolders.
 """
 
 
@@ -279,9 +279,9 @@ A score of 1 is the same image. Without --out, rank, score and path are printed.
   dgnet page runs/market
   dgnet page runs/market --gallery images/ --port=8080
 
-Open the printed address in a browser on this machine. Uploads (JPEG or PNG) stay in memory until they are answered, and
-are stored nowhere; the page loads nothing from and sends nothing to other servers. With --host=0.0.0.0 every machine of
-the network can use it.
+Open the printed address in a browser on this machine. Uploads stay in memory until they are answered, and are stored
+nowhere; the page loads nothing from and sends nothing to other servers. With --host=0.0.0.0 every machine of the
+network can use it.
 """,
     add_arguments=_add_page,
     run=_page,

@@ -5,7 +5,7 @@ import concurrent.futures
 import io
 import logging
 import os
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import PIL
@@ -19,7 +19,8 @@ from dgnet_jax.utils.progress import ProgressLog
 logger = logging.getLogger(__name__)
 
 
-FORMATS = ('JPEG', 'PNG')  # every source decodes these in the same way
+FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')  # Pillow's names
+FORMAT_NAMES = 'JPEG, PNG, BMP or WebP'
 # Exif's orientation -> what makes the stored image upright; 1 is upright.
 UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,13 +49,20 @@ def upright(image: Image.Image) -> Image.Image:
   return image if turn is None else image.transpose(turn)
 
 
-def read_orientation(path: str) -> int:
-  """Returns Exif's orientation of an image file, 1 to 8; 1 if the file cannot be read, which its decoder reports."""
+class Header(NamedTuple):
+  """What decoders other than Pillow must know about a file: Pillow's name of its format, and Exif's orientation."""
+
+  format: str
+  orientation: int
+
+
+def read_header(path: str) -> Header:
+  """Reads the header of an image file; ('', 1) if that fails, which the file's decoder reports."""
   try:
     with Image.open(path, formats=FORMATS) as image:
-      return _orientation(image)
+      return Header(image.format or '', _orientation(image))
   except Exception:
-    return 1
+    return Header('', 1)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -69,7 +77,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[str]) -> Image.Image:
-  """Decodes a JPEG or PNG file completely, and turns it upright as its Exif orientation says.
+  """Decodes a file in one of `FORMATS` completely, and turns it upright as its Exif orientation says.
 
   Args:
     file: a path or an open file.
@@ -83,7 +91,7 @@ def decode_rgb(file: str | os.PathLike[str] | BinaryIO, name: str | os.PathLike[
     with Image.open(file, formats=FORMATS) as image:
       return _to_rgb(upright(image))
   except PIL.UnidentifiedImageError:
-    raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} image') from None
+    raise UserError(f'{shown}: not a readable {FORMAT_NAMES} image') from None
   except OSError as error:
     raise UserError(f'{shown}: unreadable ({error.strerror or error})') from error
   except Exception as error:  # damaged files make Pillow's decoders raise anything, even SyntaxError
@@ -103,7 +111,7 @@ def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
   """Reads an image and resizes it as the release does: bicubic, antialiased when it shrinks.
 
   Args:
-    path: path of a JPEG or PNG file, or address of a record.
+    path: path of a file, or address of a record.
     image_size_hw: height and width of the result, pixels.
 
   Returns:

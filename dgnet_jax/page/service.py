@@ -35,7 +35,7 @@ def decode_upload(content: bytes, name: str) -> np.ndarray:
     u8[h, w, 3], RGB, in the size of the file.
 
   Raises:
-    UserError: the file is empty, too large, damaged, or not a JPEG or PNG image.
+    UserError: the file is empty, too large, damaged, or not an image in one of `FORMATS`.
   """
   if not content:
     raise UserError(f'{name}: the upload is empty')

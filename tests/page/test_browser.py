@@ -122,7 +122,7 @@ def test_unusable_files_show_errors(browse, page, images, tmp_path):
   (tmp_path / 'notes.txt').write_text('text')
   (tmp_path / 'damaged.jpg').write_bytes(images[0].read_bytes()[:500])
   browser.choose('query', tmp_path / 'notes.txt')
-  browser.wait_for_error('notes.txt: not a JPEG or PNG image')
+  browser.wait_for_error('notes.txt: not a JPEG, PNG, BMP or WebP image')
   browser.choose('query', tmp_path / 'damaged.jpg')
   browser.wait_for_error('the image: ')
   browser.choose('query', images[0])
@@ -131,9 +131,9 @@ def test_unusable_files_show_errors(browse, page, images, tmp_path):
   browser.drop('query', 'image/png', MAX_BYTES + 2**20)
   browser.wait_for_error('dropped: 11.0 MiB; at most 10.0 MiB are allowed')
   browser.drop('query', 'image/gif', 9)
-  browser.wait_for_error('dropped: not a JPEG or PNG image')
+  browser.wait_for_error('dropped: not a JPEG, PNG, BMP or WebP image')
   browser.drop('query', 'image/png', 9)
-  browser.wait_for_error('the image: not a readable JPEG or PNG image')
+  browser.wait_for_error('the image: not a readable JPEG, PNG, BMP or WebP image')
   assert not browser.images('#matches img')  # those of the previous query are hidden
 
 

@@ -277,7 +277,7 @@ class Model:
     return self._predictor.decode(structure_code, appearance_code)
 
   def activation(self, images: Images) -> np.ndarray:
-    """Measures how strongly the re-id backbone responds at each position: f32[N, h, w], at least 0."""
+    """Measures how strongly the re-id backbone responds at each pixel: f32[N, H, W], at least 0."""
     return self._predictor.activation(self._resized(as_image_list(images)))
 
   def pixels(self, images: Images) -> np.ndarray:

@@ -223,10 +223,11 @@ def test_an_embedded_gallery_gives_the_same_ranking(model, images):
     assert model.rank(images[:2], gallery, alpha=alpha) == model.rank(images[:2], images[1:], alpha=alpha)
 
 
-def test_activation_is_a_norm_at_each_position(model, images):
+def test_activation_is_a_norm_at_each_pixel(model, images):
   activation = model.activation(images)
-  assert activation.shape[0] == len(images) and activation.ndim == 3
-  assert activation.min() >= 0 and activation.std() > 0
+  assert activation.shape == (len(images), *SIZE) and activation.min() >= 0 and activation.std() > 0
+  mirrored = model.activation(model.pixels(images)[:, :, ::-1])
+  np.testing.assert_allclose(mirrored, activation[:, :, ::-1], rtol=1e-3, atol=1e-4 * activation.max())
 
 
 def test_mistakes_raise_user_errors(tiny_run, model, images, tmp_path):

@@ -60,7 +60,7 @@ def read_dataset(data_config: DataConfig, root: str | pathlib.Path = '') -> Data
   """Reads the configured data set, without opening any image.
 
   Args:
-    data_config: layout, root, boxes, train_with_val and camera_pattern are read.
+    data_config: layout, root, boxes, train_with_val, camera_pattern and identity_pattern are read.
     root: the folder (layout csv: the file) if it is not `data_config.root`.
 
   Returns:

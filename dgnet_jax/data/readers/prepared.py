@@ -25,9 +25,7 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
   try:
     metadata = json.loads(path.read_text())
   except (OSError, ValueError) as error:
-    raise UserError(
-      f'{path}: cannot be read ({error}); data.root must be the folder of a version, like market1501/1.0.0'
-    ) from error
+    raise UserError(f'{path}: cannot be read ({error}); name the folder of a version, like market1501/1.0.0') from error
   images = {}
   for split in SPLITS:
     table = metadata.get(split) if isinstance(metadata, dict) else None

@@ -2,8 +2,7 @@
 
 Only a checkpoint is needed, no data set and no teacher. Every argument that takes images takes one or a list of paths,
 PIL images and arrays (see `data.image_lists.as_image_list`) of any size; a folder stands for the images in it and its
-subfolders, sorted by path. A file gets the same embedding as in evaluation, and is turned upright as its Exif
-orientation says, as in training.
+subfolders, sorted by path. A file is turned upright as its Exif orientation says, as in training and evaluation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +21,9 @@ from dgnet_jax.config.schema import Config
 from dgnet_jax.data.image_lists import ImageList, as_image_list
 from dgnet_jax.data.lazy_images import ImageSequence, ReorderedImages
 from dgnet_jax.errors import UserError
-from dgnet_jax.evaluation.embeddings import FINE_ONLY
 from dgnet_jax.inference.loading import find_checkpoints, restore_predictor
 from dgnet_jax.inference.predictor import Codes, Predictor
+from dgnet_jax.inference.scoring import piece_shares, scored
 from dgnet_jax.training.checkpoints import Checkpoints
 
 BATCH_SIZE = 8  # small: a single image takes as long as a batch, which matters on a laptop
@@ -54,11 +53,11 @@ class Gallery:
 
   Attributes:
     paths: one per image; '' if it was a PIL image or an array.
-    embeddings: f32[N, D].
+    features: f32[N, D], before `rank` weights the halves: each has length 1. `Model.embed` returns embeddings.
   """
 
   paths: tuple[str, ...]
-  embeddings: np.ndarray
+  features: np.ndarray
 
 
 class Model:
@@ -85,20 +84,22 @@ class Model:
     height, width = self.image_size_hw
     return f'<DG-Net, {self.num_identities} identities, step {self.step}, images {height}x{width}, {self.workdir}>'
 
-  def embed(self, images: Images) -> np.ndarray:
-    """Embeds images for re-identification.
+  def embed(self, images: Images, *, alpha: float | None = None) -> np.ndarray:
+    """Embeds images for re-identification. The dot product of two embeddings is their score in `rank`.
 
     Args:
       images: one or more images.
+      alpha: as for `rank`.
 
     Returns:
-      f32[N, D], also for a single image: the primary half, then the fine-grained half, each of length 1. In style
-      normal there is one vector of length 1, in style PCB one for each part.
+      f32[N, D] of length 1, also for a single image: the primary half, then the fine-grained half, each scaled by the
+      root of its share in the score, 1 / (1 + alpha) and alpha / (1 + alpha).
 
     Raises:
-      UserError: some images cannot be read. Every method that takes images raises it.
+      UserError: alpha is not allowed, or some images cannot be read. Every method that takes images raises the latter.
     """
-    return self._predictor.embed(self._resized(as_image_list(images)))
+    shares = piece_shares(self.config, alpha)
+    return scored(self._predictor.embed(self._resized(as_image_list(images))), shares)
 
   def swap(self, *, structure_from: Images, appearance_from: Images, one_person: bool = False) -> np.ndarray:
     """Generates people in the clothes of others.
@@ -236,17 +237,16 @@ class Model:
     Raises:
       UserError: alpha or count is not allowed.
     """
-    weights = self._piece_weights(alpha)
+    shares = piece_shares(self.config, alpha)
     if count is not None and count < 1:
       raise UserError(f'{count=} must be at least 1')
     query_images = as_image_list(queries, 'queries')
     gallery = gallery if isinstance(gallery, Gallery) else as_image_list(gallery, 'gallery')  # both are verified first
     features = self._predictor.embed(self._resized(query_images), label='embedding the queries')
-    pieces = features.reshape(len(query_images), len(weights), -1) * (weights / weights.sum())[:, None]
     gallery = gallery if isinstance(gallery, Gallery) else self.gallery(gallery)
     rankings = []
-    for query in pieces.reshape(len(query_images), -1):
-      scores = gallery.embeddings @ query
+    for query in scored(scored(features, shares), shares):  # the gallery's roots, too: a gallery may be large
+      scores = gallery.features @ query
       order = np.argsort(-scores, kind='stable')[:count]
       rankings.append([Match(gallery.paths[i], float(scores[i]), int(i)) for i in order])
     return rankings
@@ -277,7 +277,7 @@ class Model:
     return self._predictor.decode(structure_code, appearance_code)
 
   def activation(self, images: Images) -> np.ndarray:
-    """Measures how strongly the re-id backbone responds at each position: f32[N, h, w], at least 0."""
+    """Measures how strongly the re-id backbone responds at each pixel: f32[N, H, W], at least 0."""
     return self._predictor.activation(self._resized(as_image_list(images)))
 
   def pixels(self, images: Images) -> np.ndarray:
@@ -291,18 +291,6 @@ class Model:
     """Returns the resized images; a single image `count` times, read once."""
     resized = self._resized(images)
     return resized if len(images) == count else ReorderedImages(resized[:], np.zeros(count, int))
-
-  def _piece_weights(self, alpha: float | None) -> np.ndarray:
-    """Returns the weight of each piece of the embedding: f32[pieces]."""
-    reid = self.config.reid
-    if reid.style != 'AB':
-      if alpha is not None:
-        raise UserError(f'{alpha=} weights the fine-grained half, which style {reid.style} does not have')
-      return np.ones(reid.num_parts if reid.style == 'PCB' else 1, np.float32)
-    alpha = self.config.evaluation.alpha if alpha is None else alpha
-    if alpha != FINE_ONLY and not 0 <= alpha < np.inf:
-      raise UserError(f'{alpha=} must be at least 0, or {FINE_ONLY:g} for the fine-grained half alone')
-    return np.array([0, 1] if alpha == FINE_ONLY else [1, alpha], np.float32)
 
 
 def _reordered(codes: Codes, index: np.ndarray) -> Codes:

@@ -1,5 +1,6 @@
 """The library on the user's own images: results equal those of evaluation, without its data."""
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -51,11 +52,23 @@ def test_load_takes_the_newest_checkpoint_or_the_named_one(tiny_run, model):
   assert dgnet_jax.load(workdir / 'checkpoints').step == 7
 
 
-def test_embeddings_equal_those_of_evaluation(tiny_run, model, images):
+def test_embeddings_are_those_of_evaluation_at_length_one(tiny_run, model, images):
   config, workdir, _ = tiny_run
-  expected = load_predictor(config, workdir).embed(ImageFiles(images, SIZE))
-  np.testing.assert_allclose(model.embed(images), expected, rtol=1e-5, atol=1e-6)
+  halves = load_predictor(config, workdir).embed(ImageFiles(images, SIZE)).reshape(len(images), 2, -1)
+  for alpha, shares in ((None, (2 / 3, 1 / 3)), (0.0, (1, 0)), (FINE_ONLY, (0, 1)), (3.0, (1 / 4, 3 / 4))):
+    embeddings = model.embed(images, alpha=alpha)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-6)
+    expected = (halves * np.sqrt(shares)[:, None]).reshape(embeddings.shape)
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-5, atol=1e-6)
   np.testing.assert_array_equal(model.embed(images), model.embed(images))
+
+
+@pytest.mark.parametrize('alpha', [None, 0.0, FINE_ONLY, 2.0])
+def test_dot_products_of_embeddings_are_the_scores(model, images, alpha):
+  scores = model.embed(images, alpha=alpha) @ model.embed(images, alpha=alpha).T
+  for query, matches in zip(scores, model.rank(images, images, alpha=alpha), strict=True):
+    np.testing.assert_allclose([match.score for match in matches], query[[m.index for m in matches]], atol=1e-6)
+    assert matches[0].score == pytest.approx(1, abs=1e-6)
 
 
 def test_an_image_is_a_path_a_pil_image_or_an_array(model, images):
@@ -183,7 +196,7 @@ def test_ranking_equals_that_of_evaluation(tiny_run, model, images):
   config, _, index = tiny_run
   distractors = (np.zeros(len(paths), int) for paths in (images, index.gallery.paths))  # nothing is junk
   query, gallery = (
-    Embeddings(model.embed(list(paths)), zeros, zeros)
+    Embeddings(model.gallery(list(paths)).features, zeros, zeros)
     for paths, zeros in zip((images, index.gallery.paths), distractors, strict=True)
   )
   for alpha in (None, 0.0, FINE_ONLY, 2.0):
@@ -205,15 +218,16 @@ def test_the_same_image_scores_one(model, images):
 
 def test_an_embedded_gallery_gives_the_same_ranking(model, images):
   gallery = model.gallery(images[1:])
-  assert gallery.paths == tuple(images[1:]) and gallery.embeddings.shape[0] == 4
+  assert gallery.paths == tuple(images[1:]) and gallery.features.shape[0] == 4
   for alpha in (None, 0.0):
     assert model.rank(images[:2], gallery, alpha=alpha) == model.rank(images[:2], images[1:], alpha=alpha)
 
 
-def test_activation_is_a_norm_at_each_position(model, images):
+def test_activation_is_a_norm_at_each_pixel(model, images):
   activation = model.activation(images)
-  assert activation.shape[0] == len(images) and activation.ndim == 3
-  assert activation.min() >= 0 and activation.std() > 0
+  assert activation.shape == (len(images), *SIZE) and activation.min() >= 0 and activation.std() > 0
+  mirrored = model.activation(model.pixels(images)[:, :, ::-1])
+  np.testing.assert_allclose(mirrored, activation[:, :, ::-1], rtol=1e-3, atol=1e-4 * activation.max())
 
 
 def test_mistakes_raise_user_errors(tiny_run, model, images, tmp_path):
@@ -224,6 +238,8 @@ def test_mistakes_raise_user_errors(tiny_run, model, images, tmp_path):
     model.interpolate(structure_from=images[0], appearance_from=images[1])
   with pytest.raises(UserError, match='alpha=-3'):
     model.rank(images[0], images, alpha=-3)
+  with pytest.raises(UserError, match='alpha=nan'):
+    model.embed(images[0], alpha=np.nan)
   with pytest.raises(UserError, match='count=0'):
     model.rank(images[0], images, count=0)
   with pytest.raises(UserError, match='no such folder'):
@@ -241,8 +257,9 @@ def test_alpha_is_refused_for_styles_without_a_fine_grained_half(tiny_run, image
   config.reid.style = 'normal'
   model.config = frozen(config)
   assert model.rank(images[0], images)[0][0].score == pytest.approx(2, abs=1e-5)  # two halves, taken for one vector
-  with pytest.raises(UserError, match='style normal does not have'):
-    model.rank(images[0], images, alpha=0.5)
+  for function in (model.embed, functools.partial(model.rank, images[0])):
+    with pytest.raises(UserError, match='style normal does not have'):
+      function(images, alpha=0.5)
 
 
 def test_configs_of_older_runs_are_completed(tiny_run):

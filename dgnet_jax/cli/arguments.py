@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pathlib
 
 from dgnet_jax.config.defaults import default_config
-from dgnet_jax.config.loading import SAVED_CONFIG, apply_overrides, load_config
+from dgnet_jax.config.loading import PREFIX, SAVED_CONFIG, apply_overrides, load_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError
 
@@ -72,6 +72,8 @@ def data_fields(options: argparse.Namespace) -> dict[str, object]:
   problems = [*options.problems]
   # Names that are not fields of `data` have been reported already.
   overrides = {name: text for name, text in options.overrides.items() if name.startswith('data.')}
+  named = [name for name in ('data.root', 'data.layout') if overrides.pop(name, None) is not None]
+  problems += [f'{PREFIX}{name}: the command names its data itself; see --help' for name in named]
   problems += apply_overrides(config, overrides)
   if problems:
     raise ConfigError(problems)

@@ -77,13 +77,14 @@ def parse(command: Command, arguments: Sequence[str], prog: str = '') -> argpars
   if command.fields == 'data':
     problems += [f'{name}: only fields of data can be set here' for name in overrides if not name.startswith('data.')]
   options.overrides = overrides
-  options.problems = problems + _unknown_arguments(parser, unknown)
+  fields = [name for name, _ in leaves(default_config()) if command.fields == 'all' or name.startswith('data.')]
+  options.problems = problems + _unknown_arguments([*_flags(parser), *(PREFIX + name for name in fields)], unknown)
   return options
 
 
-def _unknown_arguments(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> list[str]:
-  """Returns a line for each unknown argument, with similar flags and config fields."""
-  known = [*dict.fromkeys(_flags(parser)), *(f'{PREFIX}{name}' for name, _ in leaves(default_config()))]
+def _unknown_arguments(known: Sequence[str], unknown: Sequence[str]) -> list[str]:
+  """Returns a line for each unknown argument, with similar ones that the command knows."""
+  known = list(dict.fromkeys(known))
   problems = []
   for argument in unknown:
     name = argument.split('=')[0]

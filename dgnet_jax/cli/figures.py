@@ -59,7 +59,7 @@ FIGURES = {
   'appearances': Figure('one structure with many appearances', SWAPPED, 16),
   'fetched': Figure('where each pixel came from (design correspondence)', SWAPPED, 8, 'pairs'),
   'ranked': Figure('queries with their most similar images, matches framed green', ('queries', 'gallery'), 8),
-  'attention': Figure('where the embedding responds', ('images',), 8),
+  'attention': Figure('where the re-id network responds', ('images',), 8),
   'curves': Figure('losses, their weights and learning rates during training'),
 }
 

@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
+import contextlib
 import csv
 import importlib.util
 import logging
+import math
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DETAILS = """RUN is the work folder of a run, or one of its checkpoints, RUN/checkpoints/STEP. IMAGE is a JPEG or
-PNG file of any size, preferably of one upright person from head to foot; a folder stands for the
-images in it and its subfolders.
+DETAILS = """RUN is the work folder of a run, or one of its checkpoints, RUN/checkpoints/STEP. IMAGE is a JPEG,
+PNG, BMP or WebP file of any size, preferably of one upright person from head to foot; a folder
+stands for the images in it and its subfolders.
 """
 
 
@@ -37,6 +39,19 @@ def _load(options: argparse.Namespace) -> 'Model':
   return model
 
 
+def _alpha(text: str) -> float:
+  """An argparse type: what `piece_shares` allows."""
+  with contextlib.suppress(ValueError):
+    alpha = float(text)
+    if alpha == -1 or 0 <= alpha < math.inf:
+      return alpha
+  raise argparse.ArgumentTypeError(f'{text} must be at least 0, or -1 for the fine-grained half alone')
+
+
+def _add_alpha(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--alpha', type=_alpha, help="weight of the fine-grained half (default: the run's)")
+
+
 def _check_run(options: argparse.Namespace) -> None:
   """Raises UserError if there is no such run, before JAX is imported."""
   if not pathlib.Path(options.run).exists():
@@ -46,18 +61,21 @@ def _check_run(options: argparse.Namespace) -> None:
 def _add_embed(parser: argparse.ArgumentParser) -> None:
   _add_run(parser)
   parser.add_argument('images', metavar='IMAGE', nargs='+')
+  _add_alpha(parser)
   parser.add_argument('--out', required=True, metavar='FILE', help='.npz or .parquet')
 
 
 def _embed(options: argparse.Namespace) -> None:
   _check_run(options)
   from dgnet_jax.data.image_lists import as_image_list
+  from dgnet_jax.inference.scoring import piece_shares
   from dgnet_jax.utils.writers import EMBEDDINGS, check_output, save_embeddings
 
   check_output(options.out, EMBEDDINGS)
   images = as_image_list(options.images)
-  embeddings = _load(options).embed(images)
-  path = save_embeddings(options.out, images.paths, embeddings)
+  model = _load(options)
+  embeddings = model.embed(images, alpha=options.alpha)
+  path = save_embeddings(options.out, images.paths, embeddings, piece_shares(model.config, options.alpha))
   logger.info(f'{len(images)} embeddings of {embeddings.shape[1]} numbers: {path}')
 
 
@@ -142,7 +160,7 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
   _add_run(parser)
   parser.add_argument('queries', metavar='IMAGE', nargs='+', help='people to find')
   parser.add_argument('--gallery', required=True, metavar='IMAGE', nargs='+', help='images to search')
-  parser.add_argument('--alpha', type=float, help="weight of the fine-grained half (default: the run's)")
+  _add_alpha(parser)
   parser.add_argument('--count', type=positive, default=10, help='images per query (default: %(default)s)')
   parser.add_argument('--out', metavar='FILE.csv', help='write a table instead of printing')
 
@@ -205,7 +223,9 @@ COMMANDS = (
   dgnet embed runs/market images/ --out=images.npz
   dgnet embed runs/market a.jpg b.jpg --out=embeddings.parquet
 
-The file has the columns path and embedding. The dot product of two embeddings is the similarity of the people.
+The file has the columns path and embedding. Embeddings have length 1, and the dot product of two is their score in
+`dgnet rank`. `share` (in Parquet: the schema's metadata) has the shares of the primary and the fine-grained half in it,
+1/(1 + alpha) and alpha/(1 + alpha).
 """,
     add_arguments=_add_embed,
     run=_embed,
@@ -259,9 +279,9 @@ A score of 1 is the same image. Without --out, rank, score and path are printed.
   dgnet page runs/market
   dgnet page runs/market --gallery images/ --port=8080
 
-Open the printed address in a browser on this machine. Uploads (JPEG or PNG) stay in memory until they are answered, and
-are stored nowhere; the page loads nothing from and sends nothing to other servers. With --host=0.0.0.0 every machine of
-the network can use it.
+Open the printed address in a browser on this machine. Uploads stay in memory until they are answered, and are stored
+nowhere; the page loads nothing from and sends nothing to other servers. With --host=0.0.0.0 every machine of the
+network can use it.
 """,
     add_arguments=_add_page,
     run=_page,

@@ -263,18 +263,24 @@ def _backbones_are_equal(config: Config) -> str:
 
 @_rule('data.camera_pattern', 'data.layout')
 def _camera_pattern_is_valid(config: Config) -> str:
-  pattern, layout = config.data.camera_pattern, config.data.layout
+  return _problem_with_pattern(config.data.camera_pattern, 'camera', r'cam(?P<camera>\d+)', config.data.layout)
+
+
+@_rule('data.identity_pattern', 'data.layout')
+def _identity_pattern_is_valid(config: Config) -> str:
+  return _problem_with_pattern(config.data.identity_pattern, 'identity', '^(?P<identity>[^_]+)_', config.data.layout)
+
+
+def _problem_with_pattern(pattern: str, group: str, example: str, layout: str) -> str:
   if not pattern:
     return ''
   try:
     groups = re.compile(pattern).groupindex
   except re.error as error:
     return f'{pattern!r} is not a regular expression ({error})'
-  if 'camera' not in groups:
-    return f'{pattern!r} has no group named camera, like cam(?P<camera>\\d+)'
-  if layout == 'folders':
-    return ''
-  return f"only layout folders reads it; leave it '' for {layout}, whose file names have the camera"
+  if group not in groups:
+    return f'{pattern!r} has no group named {group}, like {example}'
+  return '' if layout == 'folders' else f"only layout folders reads it; leave it '' for {layout}, which has the {group}"
 
 
 @_rule('data.loader', 'data.layout')

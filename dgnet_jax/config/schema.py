@@ -45,9 +45,12 @@ class DataConfig:
   root: str = ''  # folder of the data set; layout csv: the file; layout synthetic: '' means <workdir>/synthetic_data
   boxes: str = 'detected'  # bounding boxes: detected or labeled; layout cuhk03 only
   train_with_val: bool = True  # also train on the validation split; layouts msmt17 and release only
-  # Regular expression with a group `camera`, searched in file names: cam(?P<camera>\d+). With '' cameras are unknown,
-  # and every gallery image of a query's identity is a match. Layout folders only.
+  # Regular expression with a group `camera`, searched in the path within an identity's folder: cam(?P<camera>\d+). With
+  # '' cameras are unknown, and every gallery image of a query's identity is a match. Layout folders only.
   camera_pattern: str = ''
+  # Regular expression with a group `identity`, searched in the path within a split's folder: ^(?P<identity>[^_]+)_.
+  # Then `camera_pattern` is searched there, too. With '' each identity has its own folder. Layout folders only.
+  identity_pattern: str = ''
   # tfdata (decode while training), threads (the same batches without TensorFlow) or memory (decode once, keep all).
   loader: str = 'tfdata'
   cache_mib: int = 2048  # loader threads: MiB of encoded files to keep in memory

@@ -76,9 +76,9 @@ def as_image_list(images: Any, name: str = 'images') -> ImageList:
 
   Args:
     images: a path, a PIL image or an array, or a list of these; an `ImageList` is returned unchanged. A folder stands
-      for the images in it and its subfolders, sorted by path. Files are JPEG or PNG. Arrays are u8[h, w], u8[h, w, C]
-      or u8[n, h, w, C] with C of 1 (gray), 3 (RGB) or 4 (alpha is dropped); other dtypes are refused because their
-      range is unknown.
+      for the images in it and its subfolders, sorted by path. Files are JPEG, PNG, BMP or WebP. Arrays are u8[h, w],
+      u8[h, w, C] or u8[n, h, w, C] with C of 1 (gray), 3 (RGB) or 4 (alpha is dropped); other dtypes are refused
+      because their range is unknown.
     name: name of the images in error messages.
 
   Raises:

@@ -5,6 +5,7 @@ import concurrent.futures
 import io
 import logging
 import os
+from typing import NamedTuple
 import warnings
 
 import numpy as np
@@ -20,7 +21,8 @@ from dgnet_jax.utils.progress import ProgressLog
 logger = logging.getLogger(__name__)
 
 
-FORMATS = ('JPEG', 'PNG')  # every source decodes these in the same way
+FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP')  # Pillow's names
+FORMAT_NAMES = 'JPEG, PNG, BMP or WebP'
 MAX_PIXELS = 89_478_485  # where Pillow warns: 256 MiB when decoded
 # Exif's orientation -> what makes the stored image upright; 1 is upright.
 UPRIGHT = {
@@ -62,8 +64,15 @@ def _open(encoded: bytes, shown: str) -> Image.Image:
   return image
 
 
-def read_orientation(path: str) -> int:
-  """Returns Exif's orientation of an image file, 1 to 8; 1 if the file cannot be decoded, which its decoder reports.
+class Header(NamedTuple):
+  """What decoders other than Pillow must know about a file: Pillow's name of its format, and Exif's orientation."""
+
+  format: str
+  orientation: int
+
+
+def read_header(path: str) -> Header:
+  """Reads the header of an image file; ('', 1) if that fails, which the file's decoder reports.
 
   Raises:
     UserError: decoding the file would take too long or too much memory, or it is not a regular file.
@@ -71,11 +80,11 @@ def read_orientation(path: str) -> int:
   encoded = read_encoded(path)
   try:
     with _open(encoded, printable(path)) as image:
-      return _orientation(image)
+      return Header(image.format or '', _orientation(image))
   except UserError:
     raise
   except Exception:
-    return 1
+    return Header('', 1)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -98,7 +107,7 @@ def read_encoded(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode_rgb(encoded: bytes, name: str | os.PathLike[str]) -> Image.Image:
-  """Decodes a JPEG or PNG file completely, and turns it upright as its Exif orientation says.
+  """Decodes a file in one of `FORMATS` completely, and turns it upright as its Exif orientation says.
 
   Args:
     encoded: content of the file.
@@ -114,7 +123,7 @@ def decode_rgb(encoded: bytes, name: str | os.PathLike[str]) -> Image.Image:
   except UserError:
     raise
   except PIL.UnidentifiedImageError:
-    raise UserError(f'{shown}: not a readable {" or ".join(FORMATS)} image') from None
+    raise UserError(f'{shown}: not a readable {FORMAT_NAMES} image') from None
   except Exception as error:  # damaged files make Pillow's decoders raise anything, even SyntaxError
     raise UserError(f'{shown}: unreadable ({str(error) or type(error).__name__})') from error
 
@@ -132,7 +141,7 @@ def read_image(path: str, image_size_hw: tuple[int, int]) -> np.ndarray:
   """Reads an image and resizes it as the release does: bicubic, antialiased when it shrinks.
 
   Args:
-    path: path of a JPEG or PNG file, or address of a record.
+    path: path of a file, or address of a record.
     image_size_hw: height and width of the result, pixels.
 
   Returns:

@@ -135,7 +135,10 @@ def to_market1501(index: DatasetIndex, out: pathlib.Path, *, how: str) -> None:
   """
   last_camera = max(index.camera_names, default=0)
   if last_camera > MARKET1501_CAMERAS:
-    raise UserError(f"{index.root}: camera {last_camera} does not fit into Market-1501's names, which have one digit")
+    raise UserError(
+      f"{index.root}: camera {last_camera} does not fit into Market-1501's names, which have one digit; `to-release` "
+      'takes any number'
+    )
   files = []
   for split, part in index.splits.items():
     rows = list(zip(part.paths, part.identity.tolist(), part.camera.tolist(), strict=True))

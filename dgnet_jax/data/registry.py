@@ -38,13 +38,21 @@ def detect_layout(root: str | pathlib.Path) -> Layout | None:
     return None
 
 
-def _hint(root: pathlib.Path, wanted: Layout | None) -> str:
-  """Suggests another layout of `root`, or a folder one level off; '' if nothing was found."""
+def _hint(root: pathlib.Path, wanted: Layout | None, *, fields: bool) -> str:
+  """Suggests another layout of `root`, or a folder one level off; '' if nothing was found.
+
+  Args:
+    root: the folder or file.
+    wanted: the layout that was asked for, if any.
+    fields: name the fields of the config; programs that read a data set without a config have other flags.
+  """
   if wanted is LAYOUTS['synthetic']:
     return ''  # rendered by this program, with Market-1501's names
   detected = detect_layout(root)
+  if detected is wanted is not None:
+    return ''
   if detected is not None:
-    return '' if detected is wanted else f' This looks like {detected.title}: data.layout={detected.name}'
+    return f' This looks like {detected.title}: {"data.layout=" if fields else "layout "}{detected.name}'
   try:
     subfolders = [root / name for name in list_folders(root)[0][:MAX_SUBFOLDERS]]
   except UserError:
@@ -52,16 +60,17 @@ def _hint(root: pathlib.Path, wanted: Layout | None) -> str:
   for path in (root.parent, *subfolders):
     nearby = detect_layout(path)
     if nearby is not None and nearby is (wanted or nearby):
-      return f' Did you mean data.root={path}?'
+      return f' Did you mean {"data.root=" if fields else ""}{path}?'
   return ''
 
 
-def read_dataset(data_config: DataConfig, root: str | pathlib.Path = '') -> DatasetIndex:
+def read_dataset(data_config: DataConfig, root: str | pathlib.Path = '', *, fields: bool = True) -> DatasetIndex:
   """Reads the configured data set, without opening any image.
 
   Args:
-    data_config: layout, root, boxes, train_with_val and camera_pattern are read.
+    data_config: layout, root, boxes, train_with_val, camera_pattern and identity_pattern are read.
     root: the folder (layout csv: the file) if it is not `data_config.root`.
+    fields: name fields of the config in messages.
 
   Returns:
     The index; splits that do not exist are empty.
@@ -72,12 +81,12 @@ def read_dataset(data_config: DataConfig, root: str | pathlib.Path = '') -> Data
   """
   root, layout = pathlib.Path(root or data_config.root), LAYOUTS[data_config.layout]
   if not root.exists():
-    raise UserError(f'{root}: no such folder or file (data.root)')
+    raise UserError(f'{root}: no such folder or file{" (data.root)" if fields else ""}')
   try:
     result = READERS[layout.reader].read(layout, root, data_config)
     return make_index(layout.name, str(result.root), result.images, variant=result.variant)
   except UserError as error:
-    raise UserError(f'{error}{"" if str(error).endswith(".") else "."}{_hint(root, layout)}') from error
+    raise UserError(f'{error}{"" if str(error).endswith(".") else "."}{_hint(root, layout, fields=fields)}') from error
 
 
 def read_layout(root: str | pathlib.Path, layout: str = '', **fields: Any) -> DatasetIndex:
@@ -98,6 +107,6 @@ def read_layout(root: str | pathlib.Path, layout: str = '', **fields: Any) -> Da
       if not root.exists():
         raise UserError(f'{root}: no such folder or file')
       known = ''.join(f'\n  {name}: {row.title}, files like {row.example}' for name, row in LAYOUTS.items())
-      raise UserError(f'{root}: unknown layout.{_hint(root, None) or f" Known layouts:{known}"}')
+      raise UserError(f'{root}: unknown layout.{_hint(root, None, fields=False) or f" Known layouts:{known}"}')
     layout = detected.name
-  return read_dataset(DataConfig(layout=layout, root=str(root), **fields))
+  return read_dataset(DataConfig(layout=layout, root=str(root), **fields), fields=False)

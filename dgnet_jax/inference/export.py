@@ -16,6 +16,7 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.inference import functions
 from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.inference.predictor import Predictor
+from dgnet_jax.inference.scoring import piece_shares, scored
 from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.types import Array
 from dgnet_jax.utils.atomic_files import atomic_folder, write_json
@@ -25,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 TEMPLATE = pathlib.Path(__file__).parent / 'export_template.py'  # copied beside the programs, as load.py
-EMBEDDINGS = {  # description of the embedding in model.json, by reid.style
-  'AB': 'the primary and the fine-grained half, each of length 1',
-  'normal': 'one vector of length 1',
-  'PCB': 'one vector of length 1 for each part',
+PIECES = {  # the pieces of an embedding as model.json names them, by reid.style
+  'AB': 'the primary and the fine-grained half',
+  'normal': 'one vector',
+  'PCB': 'one vector for each part',
 }
 Weights = Mapping[str, Array]  # arrays by names like reid/backbone/stem/kernel
 
@@ -59,8 +60,9 @@ def export_model(
     raise UserError(f'exporting needs flatbuffers: {install_command("export")}') from error
   predictor = load_predictor(config, workdir)
   weights = exported_weights(predictor)
+  shares = piece_shares(config)
   with atomic_folder(folder) as temporary:
-    for name, program in export_programs(predictor, weights, platforms).items():
+    for name, program in export_programs(predictor, weights, shares, platforms).items():
       logger.info(f'writing {folder / name}.stablehlo for {", ".join(platforms)}')
       (temporary / f'{name}.stablehlo').write_bytes(program.serialize())
     safetensors.numpy.save_file(weights, temporary / 'weights.safetensors')
@@ -68,7 +70,12 @@ def export_model(
       'step': predictor.step,
       'image_size_hw': list(predictor.networks.image_size_hw),
       'platforms': list(platforms),
-      'embedding': EMBEDDINGS[config.reid.style],
+      'embedding': {
+        'length': 1,
+        'score': 'the dot product of two embeddings',
+        'pieces': PIECES[config.reid.style],
+        'share': shares.tolist(),  # of each piece in the score
+      },
       'jax': jax.__version__,
     }
     write_json(temporary / 'model.json', description)
@@ -94,17 +101,18 @@ def exported_weights(predictor: Predictor) -> dict[str, np.ndarray]:
 
 
 def export_programs(
-  predictor: Predictor, weights: Mapping[str, np.ndarray], platforms: Sequence[str]
+  predictor: Predictor, weights: Mapping[str, np.ndarray], shares: np.ndarray, platforms: Sequence[str]
 ) -> dict[str, jax.export.Exported]:
   """Traces the exported programs once for all platforms and batch sizes.
 
   Args:
     predictor: its networks are traced.
     weights: from `exported_weights`; only their shapes and dtypes are read.
+    shares: from `piece_shares`.
     platforms: platforms to lower for.
 
   Returns:
-    embed: maps (weights, u8[B, H, W, 3]) to f32[B, D], as `functions.embedding`. swap: maps (weights, structure_from,
+    embed: maps (weights, u8[B, H, W, 3]) to f32[B, D], as `api.Model.embed`. swap: maps (weights, structure_from,
     appearance_from), u8[B, H, W, 3] both, to u8[B, H, W, 3].
   """
   height, width = predictor.networks.image_size_hw
@@ -112,17 +120,17 @@ def export_programs(
   (images,) = jax.export.symbolic_args_specs((example,), f'(batch, {height}, {width}, 3)')
   return {
     name: jax.export.export(jax.jit(function), platforms=platforms)(weights, *[images] * num_inputs)
-    for name, (function, num_inputs) in _programs(predictor).items()
+    for name, (function, num_inputs) in _programs(predictor, shares).items()
   }
 
 
-def _programs(predictor: Predictor) -> dict[str, tuple[Callable[..., Array], int]]:
+def _programs(predictor: Predictor, shares: np.ndarray) -> dict[str, tuple[Callable[..., Array], int]]:
   """By name, functions of (weights, images...) and their number of image arguments."""
   networks = predictor.networks
 
   def embed(weights: Weights, images: Array) -> Array:
     tree = _nested(weights)
-    return functions.embedding(networks, tree['reid'], tree['reid_stats'], normalize(images))
+    return scored(functions.embedding(networks, tree['reid'], tree['reid_stats'], normalize(images)), shares)
 
   def swap(weights: Weights, structures: Array, appearances: Array) -> Array:
     tree = _nested(weights)

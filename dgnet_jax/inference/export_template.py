@@ -31,8 +31,9 @@ def load(folder: pathlib.Path = FOLDER) -> tuple[Callable[..., np.ndarray], Call
   """Loads the exported programs.
 
   Returns:
-    embed(images), which maps u8[N, H, W, 3] to embeddings f32[N, D], and swap(structure_from, appearance_from), which
-    maps u8[N, H, W, 3] each to generated images u8[N, H, W, 3]. Both work for any N.
+    embed(images), which maps u8[N, H, W, 3] to embeddings f32[N, D] of length 1, whose dot products are the scores of
+    `dgnet rank`, and swap(structure_from, appearance_from), which maps u8[N, H, W, 3] each to generated images
+    u8[N, H, W, 3]. Both work for any N.
   """
   weights = jax.device_put(read_safetensors(folder / 'weights.safetensors'))
 
@@ -51,7 +52,7 @@ def main(paths: Sequence[str]) -> None:
   images = np.stack([np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)) for image in upright])
   embed, swap = load()
   embeddings = embed(images)
-  print('similarity of the first image to the others:', embeddings[1:] @ embeddings[0])
+  print('score of the others for the first image:', embeddings[1:] @ embeddings[0])
   for i, swapped in enumerate(swap(np.repeat(images[:1], len(images), axis=0), images)):
     Image.fromarray(swapped).save(f'swapped_{i}.png')
 

@@ -1,6 +1,7 @@
 """Embeddings, activation maps and swaps of normalized images, as pure functions of parameters and images."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from dgnet_jax.models.generators import Codes, CorrespondenceGenerator, Trace
 from dgnet_jax.models.networks import Networks
@@ -51,7 +52,11 @@ def teacher_embedding(teacher: TeacherNetwork, params: Params, batch_stats: Para
 
 
 def activation(networks: Networks, params: Params, batch_stats: Params, image: Array) -> Array:
-  """Measures how strongly the re-id backbone responds at each position: the norm of its last feature map over channels.
+  """Measures how strongly the re-id backbone responds at each pixel: the norm of its last feature map over channels.
+
+  It is the mean of both mirror views, which the embedding adds, too. In each view the cells of the map lie where their
+  windows are centered, at multiples of the stride from the first pixel on. So the first cell sees a margin of zeros and
+  the last does not: one view alone responds more to its right side, whatever it shows.
 
   Args:
     networks: their appearance encoder is used.
@@ -60,11 +65,31 @@ def activation(networks: Networks, params: Params, batch_stats: Params, image: A
     image: f[..., H, W, 3], normalized.
 
   Returns:
-    f[..., h, w], at least 0.
+    f32[..., H, W], at least 0; linear between the centers of cells, constant outside.
   """
-  features = networks.feature_map(params, batch_stats, image).astype(jnp.float32)
-  norm: Array = jnp.linalg.norm(features, axis=-1)
-  return norm
+  views = _with_mirror(image)
+  norm = jnp.linalg.norm(networks.feature_map(params, batch_stats, views).astype(jnp.float32), axis=-1)
+  rows, columns = (
+    _between_cells(size, num_cells, networks.reid_scale, networks.reid_stride)
+    for size, num_cells in zip(image.shape[-3:-1], norm.shape[-2:], strict=True)
+  )
+  maps = jnp.einsum('yh,...hw,xw->...yx', rows, norm, columns, precision='highest')
+  return (maps[..., 0, :, :] + maps[..., 1, :, ::-1]) / 2
+
+
+def _between_cells(size: int, num_cells: int, scale: int, stride: int) -> np.ndarray:
+  """Returns the weight of each cell at each pixel, f32[size, num_cells], for linear interpolation along an axis.
+
+  Args:
+    size: number of pixels.
+    num_cells: number of cells.
+    scale: pixels of the network's input for each pixel.
+    stride: pixels of the network's input from one cell's center to the next.
+  """
+  center = (np.arange(size) + 0.5) * scale - 0.5  # of a pixel, in the network's input
+  place = np.clip(center / stride, 0, num_cells - 1)[:, None]
+  weight: np.ndarray = np.maximum(1 - np.abs(place - np.arange(num_cells)), 0).astype(np.float32)
+  return weight
 
 
 def encode_donor(

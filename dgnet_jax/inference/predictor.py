@@ -199,7 +199,7 @@ class Predictor:
     return np.asarray(decoded)
 
   def activation(self, images: ImageSequence) -> np.ndarray:
-    """Computes the re-id backbone's activation at each position, as `functions.activation`: f32[N, h, w]."""
+    """Computes the re-id backbone's activation at each pixel, as `functions.activation`: f32[N, H, W]."""
     return np.asarray(self._batched(_activation, self.reid, self.reid_stats)(images, label='activation'))
 
   def require_generator(self) -> Params:

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
-from dgnet_jax.interop.strict import check_state_dict, load_strictly
+from dgnet_jax.interop.strict import load_strictly, unwrapped
 from dgnet_jax.interop.torch_file import MAX_FILE_BYTES, read_torch
 from dgnet_jax.interop.torch_names import imagenet_entries
 from dgnet_jax.interop.torch_pickle import MAX_AXES
@@ -30,19 +30,19 @@ Network = Literal['reid', 'teacher']
 
 
 def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads a state dict that torch.save wrote, or safetensors if the file is named .safetensors.
+  """Reads a state dict that torch.save wrote, or safetensors if the file is named .safetensors; see `unwrapped`.
 
   Raises:
     UserError: the file is missing or damaged, or holds something else.
   """
   path = pathlib.Path(path)
   if path.suffix != '.safetensors':
-    return check_state_dict(read_torch(path), str(path))
+    return unwrapped(read_torch(path), str(path))
   if not path.is_file():
     raise UserError(f'{path}: no such file')
   try:
     _check_header(path)
-    return check_state_dict(safetensors.numpy.load_file(path), str(path))
+    return unwrapped(safetensors.numpy.load_file(path), str(path))
   except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
     raise UserError(f'{path}: damaged, or not a safetensors file ({error}); download or copy it again') from error
 

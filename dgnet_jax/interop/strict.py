@@ -17,6 +17,10 @@ StateDict = Mapping[str, np.ndarray]
 MAX_ARRAYS = 10_000  # of a state dict; ResNet-50 has 320
 MAX_NAME = 300  # characters
 
+WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net')  # keys under which training programs save a state dict
+MAX_WRAPPERS = 4  # around one another
+MAX_LISTED = 5  # keys in one message
+
 # Arrays of the release that nothing reads: counters of BatchNorm calls (its momentum is fixed), the ImageNet head,
 # which gets no gradient (release fact 20), AdaIN's running statistics, which never change (fact 20), and those of the
 # discriminator, which always normalizes with batch statistics.
@@ -68,12 +72,45 @@ def check_state_dict(value: Any, source: str) -> dict[str, np.ndarray]:
     UserError: it is something else.
   """
   if not isinstance(value, dict) or not value or not all(isinstance(x, np.ndarray) for x in value.values()):
-    raise UserError(f'{source}: not a state dict (names with arrays)')
+    keys = f'; it has {_keys(value)}' if isinstance(value, dict) else ''
+    raise UserError(f'{source}: not a state dict (names with arrays){keys}')
   if len(value) > MAX_ARRAYS or any(len(str(name)) > MAX_NAME for name in value):
     raise UserError(
       f'{source}: a state dict of more than {MAX_ARRAYS} arrays, or of names of more than {MAX_NAME} characters'
     )
   return {str(name): array for name, array in value.items()}
+
+
+def _keys(value: Mapping[Any, Any]) -> str:
+  more = f' and {len(value) - MAX_LISTED} more' if len(value) > MAX_LISTED else ''
+  return f'{", ".join(repr(key)[:MAX_NAME] for key in list(value)[:MAX_LISTED]) or "nothing"}{more}'
+
+
+def unwrapped(value: Any, source: str) -> dict[str, np.ndarray]:
+  """Returns the state dict in the content of a file, without what training programs put around it.
+
+  That is a dictionary that has the epoch and so on, too, and a prefix of all names, like the module. of torch's
+  DataParallel. What was taken off is logged.
+
+  Args:
+    value: content of a file.
+    source: the file, for messages.
+
+  Raises:
+    UserError: there is no state dict in it.
+  """
+  for _ in range(MAX_WRAPPERS):  # a file may hold a dictionary in itself
+    key = next((key for key in WRAPPERS if isinstance(value, dict) and isinstance(value.get(key), dict)), None)
+    if key is None:
+      break
+    logger.info(f'{source}: read {key!r} of {_keys(value)}')
+    value = value[key]
+  state_dict = check_state_dict(value, source)
+  while len(firsts := {name.partition('.')[0] for name in state_dict}) == 1 and all('.' in name for name in state_dict):
+    prefix = f'{firsts.pop()}.'
+    logger.info(f'{source}: removed {prefix} from the names of all arrays')
+    state_dict = {name.removeprefix(prefix): array for name, array in state_dict.items()}
+  return state_dict
 
 
 def load_strictly(
@@ -82,7 +119,7 @@ def load_strictly(
   template: Mapping[str, Any],
   *,
   source: str,
-  drop: Sequence[str] | None = (),
+  drop: Sequence[str] | None = None,
 ) -> Loaded:
   """Converts a state dict in which no array is missing, unexpected or of another shape.
 
@@ -91,7 +128,7 @@ def load_strictly(
     entries: the expected arrays.
     template: our variables or their shapes.
     source: the file, for messages.
-    drop: patterns of unexpected arrays that may be dropped; they are logged. None if the user cannot choose them.
+    drop: patterns of unexpected arrays that may be dropped; they are logged. None if the program has no --drop-extra.
 
   Raises:
     UserError: arrays are missing, unexpected, of another shape, or not floating-point. The message lists all of them.

@@ -18,6 +18,7 @@ from dgnet_jax.models.batch_norm import BatchNormMode
 from dgnet_jax.models.discriminator import Critic, PatchDiscriminator
 from dgnet_jax.models.generators import Codes, Generator
 from dgnet_jax.models.pooling import average_pool
+from dgnet_jax.models.resnet import ResNet
 from dgnet_jax.pixels import enlarge
 from dgnet_jax.types import AppearanceOutput, Array, Params
 
@@ -88,6 +89,11 @@ class Networks:
     reid = self.appearance_encoder
     channels: int = 4 * reid.width * 2 ** (len(reid.stage_sizes) - 1)
     return reid.num_parts * channels
+
+  @property
+  def reid_stride(self) -> int:
+    """Pixels of the re-id network's input from one cell of `feature_map` to the next; cell 0 is centered at pixel 0."""
+    return ResNet.stride(self.appearance_encoder.stage_sizes, self.appearance_encoder.last_stride)
 
   def encode_structure(self, params: Params, image: Array, key: Array | None = None) -> Codes:
     """Encodes the structure of images.

@@ -54,6 +54,16 @@ class ResNet(nn.Module):
   last_stride: int
   dtype: jnp.dtype | None = None
 
+  @staticmethod
+  def stride(stage_sizes: tuple[int, ...], last_stride: int) -> int:
+    """Returns the pixels from one cell of the features to the next.
+
+    With odd windows padded equally on both sides, a window with stride 2 is centered at every second cell from cell 0
+    on. So the cells of the features are centered at the pixels 0, stride, 2 * stride and so on.
+    """
+    last = len(stage_sizes) - 1
+    return (4 << max(last - 1, 0)) * (last_stride if last else 1)
+
   @nn.compact
   def __call__(self, image: Array, mode: BatchNormMode) -> Array:
     x = nn.Conv(

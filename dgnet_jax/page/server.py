@@ -1,14 +1,16 @@
-"""Serves the page: one model request at a time, uploads in memory only, nothing loaded from other sites."""
+"""Serves the page: the model works on one request at a time, uploads stay in memory, no other site is used."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 import contextlib
 import ipaddress
 import logging
 import pathlib
 import re
 import socket
+import weakref
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -21,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import uvicorn
 
 from dgnet_jax.errors import UserError
+from dgnet_jax.page.limits import LimitedProtocol
 from dgnet_jax.page.service import MAX_BYTES, JsonObject, PageService
 
 logger = logging.getLogger(__name__)
@@ -29,7 +32,10 @@ STATIC = pathlib.Path(__file__).parent / 'static'
 # Browsers send this type across sites only after a preflight request, which this server does not grant: other pages in
 # the visitor's browser cannot use it.
 UPLOAD_TYPE = 'application/octet-stream'
-MAX_CONNECTIONS = 64  # a browser opens up to 6; further requests get status 503
+UPLOAD_SECONDS = 60  # from a request's header to the end of its images
+WAIT_SECONDS = 60  # for the images of other requests to be decoded, and for the model; then status 503
+MAX_DECODED = 4  # requests whose images are decoded at a time
+MAX_DECODED_PER_CLIENT = 2  # of one address
 SHUTDOWN_SECONDS = 3  # that running requests get to finish after Ctrl-C
 HEADERS = {
   b'cache-control': b'no-store',  # no image stays in the browser's cache on disk
@@ -94,57 +100,96 @@ async def _upload(request: Request, limit: int) -> bytes:
   """Reads the body, and stops as soon as it is too large.
 
   Raises:
-    UserError: the body is larger than `limit` bytes, or has another content type.
+    UserError: the body is larger than `limit` bytes, takes too long, or has another content type.
   """
   if request.headers.get('content-type') != UPLOAD_TYPE:
     raise UserError(f'images must be sent as {UPLOAD_TYPE}')
   content = bytearray()
-  async for part in request.stream():
-    content += part
-    if len(content) > limit:
-      raise UserError(f'the upload is too large: an image may have at most {MAX_BYTES // 2**20} MiB')
+  try:
+    async with asyncio.timeout(UPLOAD_SECONDS):
+      async for part in request.stream():
+        content += part
+        if len(content) > limit:
+          raise UserError(f'the upload is too large: an image may have at most {MAX_BYTES // 2**20} MiB')
+  except TimeoutError:
+    raise UserError(f'the upload takes too long: images must arrive within {UPLOAD_SECONDS} seconds') from None
   return bytes(content)
 
 
-async def _pair(request: Request) -> tuple[bytes, bytes]:
-  """Reads two concatenated images; the query parameter `first` is the length of the first."""
+async def _pair(request: Request) -> dict[str, bytes]:
+  """Reads two concatenated images, by their names; the query parameter `first` is the length of the first."""
   content = await _upload(request, 2 * MAX_BYTES)
   length = request.query_params.get('first', '')
   if not (re.fullmatch('[0-9]{1,9}', length) and int(length) <= len(content)):
     raise UserError(f'first={length[:20]!r} is not the length in bytes of the first of two images')
-  return content[: int(length)], content[int(length) :]
+  return {'image A': content[: int(length)], 'image B': content[int(length) :]}
+
+
+class _BusyError(Exception):
+  """A request waited too long for its turn."""
+
+
+@contextlib.asynccontextmanager
+async def _turn(request: Request, *locks: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+  """Holds the locks, which are acquired in this order.
+
+  Raises:
+    _BusyError: that takes too long.
+    ClientDisconnect: the client has gone meanwhile.
+  """
+  async with contextlib.AsyncExitStack() as held:
+    try:
+      async with asyncio.timeout(WAIT_SECONDS):
+        for lock in locks:
+          await held.enter_async_context(lock)
+    except TimeoutError:
+      raise _BusyError from None
+    if await request.is_disconnected():
+      raise ClientDisconnect
+    yield
 
 
 def make_app(service: PageService, host: str) -> Starlette:
   """Returns the page as an ASGI application.
 
   Args:
-    service: used by one request at a time, in order of arrival.
+    service: reads the images of a few requests at a time, so that no image keeps the others waiting; everything else is
+      done for one request at a time, in order of arrival.
     host: where the server listens. If it is this machine only, requests that name another host are refused; otherwise
       another site could resolve its name to this machine and read the gallery.
   """
-  lock = asyncio.Lock()
+  model, decoders = asyncio.Lock(), asyncio.Semaphore(MAX_DECODED)
+  by_client: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
+
+  async def read(request: Request, contents: dict[str, bytes]) -> list[np.ndarray]:
+    address = request.client.host if request.client else ''
+    of_client = by_client.setdefault(address, asyncio.Semaphore(MAX_DECODED_PER_CLIENT))
+    async with _turn(request, of_client, decoders):
+      return [await run_in_threadpool(service.read, content, name) for name, content in contents.items()]
 
   async def respond(request: Request, function: Callable[..., JsonObject], *arguments: object) -> JSONResponse:
-    async with lock:
-      if await request.is_disconnected():  # while waiting for the lock
-        raise ClientDisconnect
+    async with _turn(request, model):
       return JSONResponse(await run_in_threadpool(function, *arguments))
 
   async def about(request: Request) -> JSONResponse:
     return JSONResponse(service.about())
 
   async def swap(request: Request) -> JSONResponse:
-    return await respond(request, service.swap, *await _pair(request))
+    return await respond(request, service.swap, *await read(request, await _pair(request)))
 
   async def interpolate(request: Request) -> JSONResponse:
-    return await respond(request, service.interpolate, request.query_params.get('change', ''), *await _pair(request))
+    people = await read(request, await _pair(request))
+    return await respond(request, service.interpolate, request.query_params.get('change', ''), *people)
 
   async def rank(request: Request) -> JSONResponse:
-    return await respond(request, service.rank, await _upload(request, MAX_BYTES))
+    query = {'the image': await _upload(request, MAX_BYTES)}
+    return await respond(request, service.rank, *await read(request, query))
 
   async def refused(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({'error': str(error) or 'the browser disconnected'}, status_code=400)
+
+  async def busy(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({'error': 'the server is busy'}, status_code=503)
 
   return Starlette(
     routes=[
@@ -158,7 +203,7 @@ def make_app(service: PageService, host: str) -> Starlette:
       Middleware(_WithHeaders),
       Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host), www_redirect=False),
     ],
-    exception_handlers={UserError: refused, ClientDisconnect: refused},
+    exception_handlers={UserError: refused, ClientDisconnect: refused, _BusyError: busy},
   )
 
 
@@ -172,9 +217,8 @@ def make_server(service: PageService, host: str) -> uvicorn.Server:
   config = uvicorn.Config(
     make_app(service, host),
     access_log=False,
-    http='h11',
+    http=LimitedProtocol,
     lifespan='off',
-    limit_concurrency=MAX_CONNECTIONS,
     log_config=None,
     log_level='error',
     loop='asyncio',

@@ -35,7 +35,7 @@ def decode_upload(content: bytes, name: str) -> np.ndarray:
     u8[h, w, 3], RGB, in the size of the file.
 
   Raises:
-    UserError: the file is empty, too large, damaged, or not a JPEG or PNG image.
+    UserError: the file is empty, too large, damaged, or not an image in one of `FORMATS`.
   """
   if not content:
     raise UserError(f'{name}: the upload is empty')
@@ -74,6 +74,11 @@ class PageService:
     paths = [] if gallery is None else [os.path.abspath(path) for path in gallery.paths]
     self._root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ''
 
+  def read(self, content: bytes, name: str) -> np.ndarray:
+    """Decodes an uploaded file as `decode_upload` does, at the size of the networks' input: u8[H, W, 3]."""
+    pixels: np.ndarray = self._model.pixels(decode_upload(content, name))[0]
+    return pixels
+
   def warm_up(self) -> None:
     """Compiles the networks, so that the first visitor does not wait for it."""
     gray = np.full((2, *self._model.image_size_hw, 3), 128, np.uint8)
@@ -90,40 +95,44 @@ class PageService:
       'max_bytes': MAX_BYTES,
     }
 
-  def swap(self, first: bytes, second: bytes) -> JsonObject:
-    """Puts each of two people into the other's clothes: {first, second}, images named by their structure donor."""
-    people = _decode_pair(first, second)
+  def swap(self, first: np.ndarray, second: np.ndarray) -> JsonObject:
+    """Puts each of two people into the other's clothes: {first, second}, images named by their structure donor.
+
+    Args:
+      first: from `read`, as all images here.
+      second: another image.
+    """
+    people = [first, second]
     grid = self._model.swap_grid(structure_from=people, appearance_from=people)
     return {'first': _data_uri(grid[0, 1]), 'second': _data_uri(grid[1, 0])}
 
-  def interpolate(self, change: str, first: bytes, second: bytes) -> JsonObject:
+  def interpolate(self, change: str, first: np.ndarray, second: np.ndarray) -> JsonObject:
     """Interpolates from the first person to the first person in the second's clothes or pose: {frames}.
 
     Args:
       change: clothes or pose.
-      first: content of an image file.
-      second: content of an image file.
+      first: u8[H, W, 3].
+      second: u8[H, W, 3].
 
     Raises:
-      UserError: an image cannot be decoded, or `change` is something else.
+      UserError: `change` is something else.
     """
     if change not in ('clothes', 'pose'):
       raise UserError(f'{change!r} is neither clothes nor pose')
-    people = _decode_pair(first, second)
+    people = [first, second]
     structures, appearances = (people[:1], people) if change == 'clothes' else (people, people[:1])
     frames = self._model.interpolate(structure_from=structures, appearance_from=appearances, steps=NUM_FRAMES)
     return {'frames': [_data_uri(frame) for frame in frames]}
 
-  def rank(self, query: bytes) -> JsonObject:
+  def rank(self, query: np.ndarray) -> JsonObject:
     """Finds the gallery images most similar to a query: {matches: [{score, name, image}]}, the most similar first.
 
     Raises:
-      UserError: there is no gallery, one of its images is gone, or the query cannot be decoded.
+      UserError: there is no gallery, or one of its images is gone.
     """
     if self._gallery is None:
       raise UserError('there is no gallery to search: start the page with --gallery FOLDER')
-    image = decode_upload(query, 'the image')
-    (matches,) = self._model.rank(image, self._gallery, count=NUM_MATCHES)
+    (matches,) = self._model.rank(query, self._gallery, count=NUM_MATCHES)
     return {
       'matches': [
         {'score': match.score, 'name': self._name(match.path), 'image': _thumbnail(match.path)} for match in matches
@@ -133,10 +142,6 @@ class PageService:
   def _name(self, path: str) -> str:
     """Returns the path within the gallery; visitors do not see the folders above it."""
     return printable(os.path.relpath(os.path.abspath(path), self._root))
-
-
-def _decode_pair(first: bytes, second: bytes) -> list[np.ndarray]:
-  return [decode_upload(first, 'image A'), decode_upload(second, 'image B')]
 
 
 def _thumbnail(path: str) -> str:

@@ -105,25 +105,6 @@ def appearances_sheet(structure: Pixels, appearances: Pixels, generated: Pixels,
   return canvas.pixels()
 
 
-def normalize_stripes(activation: Maps, num_stripes: int) -> Maps:
-  """Scales every horizontal stripe of each map to [0, 1], because the appearance code pools each stripe separately.
-
-  Args:
-    activation: f32[N, h, w].
-    num_stripes: number of stripes, at most h.
-
-  Returns:
-    f32[N, h, w]; constant stripes become 0.
-  """
-  normalized = np.zeros(activation.shape, np.float32)
-  edges = [i * activation.shape[1] // num_stripes for i in range(num_stripes + 1)]
-  for top, bottom in zip(edges, edges[1:], strict=False):
-    stripe = activation[:, top:bottom]
-    low, high = stripe.min((1, 2), keepdims=True), stripe.max((1, 2), keepdims=True)
-    normalized[:, top:bottom] = (stripe - low) / np.where(high > low, high - low, 1)
-  return normalized
-
-
 def overlay_heat(images: Pixels, heat: Maps) -> Pixels:
   """Lays colored maps over gray images.
 
@@ -148,13 +129,12 @@ def overlay_heat(images: Pixels, heat: Maps) -> Pixels:
   return np.stack(overlaid)
 
 
-def activation_sheet(images: Pixels, activation: Maps, num_stripes: int) -> Pixels:
-  """Draws images and, below each, the re-id network's activation with lines between the stripes.
+def activation_sheet(images: Pixels, activation: Maps) -> Pixels:
+  """Draws images and, below each, the re-id network's activation from 0 to the image's highest.
 
   Args:
     images: u8[N, H, W, 3].
-    activation: f32[N, h, w], at least 0.
-    num_stripes: number of stripes in the appearance code.
+    activation: f32[N, H, W], at least 0.
 
   Returns:
     The sheet, u8[height, width, 3].
@@ -162,10 +142,9 @@ def activation_sheet(images: Pixels, activation: Maps, num_stripes: int) -> Pixe
   check_images('images', images)
   scale = display_scale(images.shape[1])
   enlarged = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
-  overlaid = overlay_heat(enlarged, normalize_stripes(activation, num_stripes))
-  rows, height = activation.shape[1], overlaid.shape[1]
-  for i in range(1, num_stripes):
-    overlaid[:, round(i * rows // num_stripes * height / rows)] = 255
+  highest = activation.max((1, 2), keepdims=True)
+  highest[highest == 0] = 1
+  overlaid = overlay_heat(enlarged, activation / highest)
   left = text_width('activation') + 2 * MARGIN
   canvas = Canvas((images.shape[1], images.shape[2]), (2, len(images)), left=left)
   canvas.row_label(0, 'image')

@@ -101,8 +101,8 @@ def appearances(model: Model, structure: ImageList, donors: ImageList) -> Pixels
 
 
 def activation(model: Model, images: ImageList) -> Pixels:
-  """Draws where the re-id network responds, stripe by stripe."""
-  return figure_sheets.activation_sheet(model.pixels(images), model.activation(images), model.config.reid.num_parts)
+  """Draws where the re-id network responds."""
+  return figure_sheets.activation_sheet(model.pixels(images), model.activation(images))
 
 
 def ranked(model: Model, queries: ImageList, gallery: ImageList, *, count: int) -> Pixels:

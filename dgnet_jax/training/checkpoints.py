@@ -191,7 +191,7 @@ class Checkpoints:
     if saved != configured:
       raise UserError(
         f'{self.folder}: the generator of this run has generator.design={saved}, not {configured}; set '
-        f'--config.generator.design={saved}, or use another --workdir'
+        f'--config.generator.design={saved}, or use another work folder'
       )
 
   def num_identities(self, step: int | None = None) -> int:

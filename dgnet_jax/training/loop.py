@@ -126,7 +126,7 @@ def _initial_state(
   if joint != config.joint:
     raise UserError(
       f'{checkpoints.folder} belongs to a run with joint={joint}, which cannot be resumed with joint={config.joint}; '
-      'use another --workdir'
+      'use another work folder'
     )
   checkpoints.require_design(config)
   state = checkpoints.restore(state)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import importlib.util
+import json
 import os
 import pathlib
 from typing import Any
@@ -72,14 +73,19 @@ def save_animation(path: str | os.PathLike[str], frames: Pixels) -> pathlib.Path
 
 
 def save_embeddings(
-  path: str | os.PathLike[str], paths: Sequence[str], embeddings: npt.NDArray[np.floating[Any]]
+  path: str | os.PathLike[str],
+  paths: Sequence[str],
+  embeddings: npt.NDArray[np.floating[Any]],
+  shares: npt.NDArray[np.floating[Any]],
 ) -> pathlib.Path:
   """Writes a table with the columns `path` and `embedding`.
 
   Args:
-    path: .npz (path: str[N], embedding: f32[N, D]) or .parquet (a fixed-size list of floats in each row).
+    path: .npz (path: str[N], embedding: f32[N, D], share: f32[P]) or .parquet (a fixed-size list of floats in each row,
+      and `share` as JSON in the metadata of the schema).
     paths: paths of the N images.
     embeddings: f32[N, D].
+    shares: f32[P], the share of each piece of an embedding in dot products.
 
   Returns:
     `path` as a Path.
@@ -88,12 +94,13 @@ def save_embeddings(
   with atomic_file(path) as temporary:
     if path.suffix.lower() == '.npz':
       with temporary.open('wb') as file:  # NumPy appends a suffix to a name, but not to an open file
-        np.savez(file, path=np.array(paths, str), embedding=embeddings)
+        np.savez(file, path=np.array(paths, str), embedding=embeddings, share=shares)
     else:
       import pyarrow
       import pyarrow.parquet
 
       column = pyarrow.FixedSizeListArray.from_arrays(embeddings.reshape(-1), embeddings.shape[1])
-      table = pyarrow.table({'path': pyarrow.array(paths, 'string'), 'embedding': column})
+      columns = {'path': pyarrow.array(paths, 'string'), 'embedding': column}
+      table = pyarrow.table(columns, metadata={'share': json.dumps(shares.tolist())})
       pyarrow.parquet.write_table(table, temporary)
   return path

@@ -130,7 +130,8 @@ def test_training_split_alone_is_valid(capsys, valid):
     (['--layout=duke'], 'invalid choice'),
     (['--config.data.box=labeled'], 'did you mean data.boxes?'),
     (['--config.batch_size=3'], 'only fields of data can be set'),
-    (['--layout=market1501'], 'data.layout=folders'),
+    (['--layout=market1501'], 'This looks like a folder for each identity: layout folders'),
+    (['--config.data.root=x'], '--config.data.root: the command names its data itself'),
   ],
 )
 def test_mistakes_are_reported(capsys, valid, arguments, words):

@@ -39,6 +39,14 @@ def test_unknown_arguments_are_problems_with_suggestions():
     check_no_problems(options)
 
 
+def test_only_fields_that_the_command_takes_are_suggested():
+  arguments = ['--cache_mib=1', '--batch_size=1']
+  assert parse(make_command('data'), arguments).problems == [
+    '--cache_mib=1: unknown argument; did you mean --config.data.cache_mib?',
+    '--batch_size=1: unknown argument',
+  ]
+
+
 def test_flags_of_subcommands_are_suggested():
   options = parse(COMMANDS['figures'], ['swap', '--workdir=w', '--out=o', '--structure=a'])
   assert options.problems == ['--structure=a: unknown argument; did you mean --structures?']

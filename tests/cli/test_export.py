@@ -12,6 +12,7 @@ import pytest
 from dgnet_jax.cli.main import main
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.inference.scoring import piece_shares, scored
 
 SCRIPT = """
 import sys
@@ -46,7 +47,7 @@ def test_outputs_equal_those_of_the_run_without_the_package(exported, tmp_path):
   arguments = [str(folder), str(tmp_path / 'images.npy'), str(tmp_path / 'outputs.npz')]
   subprocess.run([sys.executable, '-c', SCRIPT, *arguments], check=True, cwd=tmp_path, env=environment)
   predictor = load_predictor(config, workdir)
-  expected = predictor.embed(images)
+  expected = scored(predictor.embed(images), piece_shares(config))
   with np.load(tmp_path / 'outputs.npz') as outputs:
     np.testing.assert_allclose(outputs['five'], expected, atol=1e-5)
     np.testing.assert_allclose(outputs['one'], expected[:1], atol=1e-5)
@@ -62,10 +63,12 @@ def test_example_runs(exported, tmp_path):
   result = subprocess.run(
     [sys.executable, folder / 'load.py', '0.png', '1.png'], check=True, cwd=tmp_path, capture_output=True, text=True
   )
-  assert 'similarity of the first image' in result.stdout
+  assert 'score of the others' in result.stdout
   with Image.open(tmp_path / 'swapped_1.png') as image:
     assert image.size == (16, 32)
-  assert json.loads((folder / 'model.json').read_text())['image_size_hw'] == [32, 16]
+  description = json.loads((folder / 'model.json').read_text())
+  assert description['image_size_hw'] == [32, 16]
+  assert description['embedding']['share'] == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_existing_folder_is_not_overwritten(exported, capsys):

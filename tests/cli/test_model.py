@@ -42,9 +42,11 @@ def images(tiny_run):
 
 
 def test_embed_writes_paths_and_embeddings(run, images, tmp_path):
-  run('embed', *images, f'--out={tmp_path / "e.npz"}')
+  run('embed', *images, '--alpha=1', f'--out={tmp_path / "e.npz"}')
   table = np.load(tmp_path / 'e.npz')
   assert table['path'].tolist() == list(map(str, images)) and table['embedding'].shape == (3, 16)
+  assert table['share'].tolist() == [0.5, 0.5]
+  np.testing.assert_allclose(np.linalg.norm(table['embedding'], axis=1), 1, rtol=1e-6)
 
 
 def test_swap_writes_a_file_or_a_folder(run, images, tmp_path):
@@ -83,6 +85,7 @@ def test_mistakes_are_reported_before_the_model_is_loaded(error_of, images, tmp_
   image, out = images[0], f'--out={tmp_path / "new.png"}'
   assert 'absent.jpg' in error_of('embed', image, 'absent.jpg', f'--out={tmp_path / "e.npz"}')
   assert 'must end in .npz or .parquet' in error_of('embed', image, out)
+  assert '--alpha: -2 ' in error_of('embed', image, out, '--alpha=-2')
   assert '2 images do not fit into one file' in error_of(
     'swap', '--structure', image, image, '--appearance', image, out
   )

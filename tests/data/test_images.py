@@ -11,8 +11,8 @@ import pytest
 from dgnet_jax.data.images import (
   decode_image,
   for_each_file,
+  read_header,
   read_image,
-  read_orientation,
   read_unresized,
   resize_bilinear,
   verify_image,
@@ -64,6 +64,33 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
   path = tmp_path / 'x.png'
   Image.new('RGB', (5, 6), (51, 51, 51)).convert(mode).save(path)
   np.testing.assert_array_equal(read_image(str(path), (8, 4)), np.full((8, 4, 3), 51))
+
+
+@pytest.mark.parametrize('suffix', ['.bmp', '.png', '.webp'])
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'P', '1'])
+def test_lossless_formats_have_the_same_pixels(tmp_path, suffix, mode):
+  image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)).convert(mode)
+  path = tmp_path / f'x{suffix}'
+  image.save(path, **({'lossless': True} if suffix == '.webp' else {}))
+  np.testing.assert_array_equal(read_unresized(str(path)), image.convert('RGB'))
+  assert read_header(str(path)).orientation == 1
+
+
+def test_an_animated_webp_is_its_first_frame(tmp_path):
+  frames = [Image.new('RGB', (4, 4), (50 * i, 0, 0)) for i in range(3)]
+  frames[0].save(tmp_path / 'x.webp', save_all=True, append_images=frames[1:], lossless=True)
+  assert not read_unresized(str(tmp_path / 'x.webp')).any()
+
+
+@pytest.mark.parametrize('suffix', ['bmp', 'webp'])
+def test_damaged_files_of_other_formats_are_named(tmp_path, suffix):
+  file = io.BytesIO()
+  Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)).save(file, suffix)
+  path = tmp_path / 'no.jpg'
+  for length in (20, 60, len(file.getvalue()) - 100):
+    path.write_bytes(file.getvalue()[:length])
+    with pytest.raises(UserError, match=r'no\.jpg: (unreadable|not a readable)'):
+      read_unresized(str(path))
 
 
 def jpeg():
@@ -193,7 +220,15 @@ class TestOrientation:
   def test_images_become_upright(self, tmp_path, orientation):
     oriented(tmp_path / 'x.png', orientation, self.pixels)
     np.testing.assert_array_equal(read_unresized(str(tmp_path / 'x.png')), self.pixels)
-    assert read_orientation(str(tmp_path / 'x.png')) == orientation
+    assert read_header(str(tmp_path / 'x.png')) == ('PNG', orientation)
+
+  @pytest.mark.parametrize('orientation', [1, 3, 6])
+  def test_webp_has_an_orientation(self, tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(self.pixels).save(tmp_path / 'x.webp', exif=exif, lossless=True)
+    expected = np.rot90(self.pixels, {1: 0, 3: 2, 6: -1}[orientation])
+    np.testing.assert_array_equal(read_unresized(str(tmp_path / 'x.webp')), expected)
 
   @pytest.mark.parametrize('orientation', [3, 6, 8])
   def test_jpeg_from_bytes_and_from_a_file(self, tmp_path, orientation):
@@ -217,7 +252,7 @@ class TestOrientation:
 
   def test_damaged_file_is_reported_by_its_decoder(self, tmp_path):
     (tmp_path / 'no.jpg').write_bytes(b'no image')
-    assert read_orientation(str(tmp_path / 'no.jpg')) == 1
+    assert read_header(str(tmp_path / 'no.jpg')) == ('', 1)
 
 
 def test_a_png_with_a_damaged_byte_is_refused(tmp_path):

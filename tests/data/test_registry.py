@@ -1,11 +1,14 @@
 """Every layout of the registry is detected and read, and confusions are explained."""
 
+import re
+
 import numpy as np
 import pytest
 
 from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.layouts import LAYOUTS, SPLITS
 from dgnet_jax.data.registry import READERS, detect_layout, read_dataset, read_layout
+from dgnet_jax.errors import UserError
 from tests.data.fakes import SMALL, write_fake
 from tests.data.folders import write_market
 from tests.data.reading import check_error
@@ -44,7 +47,7 @@ def test_public_layouts_are_detected_and_read(tmp_path, layout):
   ],
 )
 def test_error_of_a_wrong_layout_names_the_right_one(tmp_path, layout, wrong):
-  check_error(write_fake(tmp_path, layout), f'data.layout={layout}', str(tmp_path), layout=wrong)
+  check_error(write_fake(tmp_path, layout), f': layout {layout}', str(tmp_path), layout=wrong)
 
 
 def test_error_of_an_unknown_folder_lists_all_layouts(tmp_path):
@@ -53,15 +56,26 @@ def test_error_of_an_unknown_folder_lists_all_layouts(tmp_path):
 
 
 def test_missing_root_is_named(tmp_path):
-  check_error(tmp_path / 'nowhere', str(tmp_path / 'nowhere'), 'data.root')
+  check_error(tmp_path / 'nowhere', str(tmp_path / 'nowhere'), 'no such folder')
 
 
 def test_error_of_a_root_one_level_off_names_the_right_one(tmp_path):
   inner = tmp_path / 'Market-1501-v15.09.15'
   inner.mkdir()
   write_market(inner)
-  check_error(tmp_path, f'data.root={inner}?')
-  check_error(inner / 'query', f'data.root={inner}?')
+  check_error(tmp_path, f'Did you mean {inner}?')
+  check_error(inner / 'query', f'Did you mean {inner}?')
+
+
+@pytest.mark.parametrize(('root', 'hint'), [('nowhere', '(data.root)'), ('', 'data.layout=market1501')])
+def test_only_errors_of_a_config_name_its_fields(tmp_path, root, hint):
+  """Commands that take the folder as an argument have no flags of these names."""
+  write_market(tmp_path)
+  with pytest.raises(UserError, match=re.escape(hint)):
+    read_dataset(DataConfig(root=str(tmp_path / root), layout='msmt17'))
+  with pytest.raises(UserError) as caught:
+    read_layout(tmp_path / root, 'msmt17')
+  assert 'data.' not in str(caught.value).replace(str(tmp_path), '')
 
 
 def test_config_selects_layout_and_root(tmp_path):

@@ -33,7 +33,7 @@ from tests.special_files import SPECIAL, make_special
 IMAGE_READERS = {
   'read': lambda path: images.read_image(path, (8, 4)),
   'verify': images.verify_image,
-  'orientation': images.read_orientation,
+  'orientation': images.read_header,
   'api': image_lists.as_image_list,
   'run': lambda path: verify_images([path], threads=1, cache_file=image_cache(path)),
 }

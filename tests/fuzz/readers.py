@@ -146,6 +146,7 @@ IMAGES = (
     _encoded('jpeg', 'CMYK', exif=exif),
     many_scans((40, 30), 20),
   ),
+  *(_encoded('bmp'), _encoded('webp')),
   *(_encoded('png'), _encoded('png', 'P', exif=exif), _encoded('png', 'LA'), _encoded('png', '1')),
 )
 IMAGE_FILES = mutations.mutated(IMAGES, mutations.IMAGE_TOKENS) | mutations.mutated(IMAGES, mutations.IMAGE_TOKENS).map(
@@ -155,7 +156,7 @@ IMAGE_FILES = mutations.mutated(IMAGES, mutations.IMAGE_TOKENS) | mutations.muta
 
 def _read_image(path):
   as_image_list(str(path))
-  images.read_orientation(str(path))
+  images.read_header(str(path))
   assert images.read_image(str(path), (8, 4)).shape == (8, 4, 3)
 
 

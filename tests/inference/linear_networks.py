@@ -24,6 +24,7 @@ class LinearNetworks:
   traces: list = dataclasses.field(default_factory=list)
   image_size_hw = (HEIGHT, WIDTH)
   generator = types.SimpleNamespace(fetches=False)
+  reid_scale = reid_stride = 1
 
   def encode_structure(self, params, image):
     return image.mean(-1, keepdims=True) * params['structure']

@@ -9,9 +9,11 @@ import pytest
 
 from dgnet_jax.inference.export import PLATFORMS, export_programs, exported_weights
 from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.inference.scoring import scored
 from dgnet_jax.sharding import make_mesh
 from tests.tiny_run import correspondence_config, frozen, save_checkpoint
 
+SHARES = np.float32([2 / 3, 1 / 3])
 SPARE_COLUMN = re.compile(r'pad = \[\[0, 0\], \[0, 1\]\]')  # of a convolution that is padded for CPUs only
 
 
@@ -32,10 +34,12 @@ def weights(predictor):
 
 
 def test_program_for_several_platforms_equals_the_predictor_on_cpu(predictor, weights):
-  programs = export_programs(predictor, weights, PLATFORMS)
+  programs = export_programs(predictor, weights, SHARES, PLATFORMS)
   assert {program.platforms for program in programs.values()} == {PLATFORMS}
   first, second = np.random.default_rng(0).integers(0, 256, (2, 5, 32, 16, 3), np.uint8)
-  np.testing.assert_allclose(programs['embed'].call(weights, first), predictor.embed(first), rtol=1e-6, atol=1e-6)
+  embeddings = programs['embed'].call(weights, first)
+  np.testing.assert_allclose(embeddings, scored(predictor.embed(first), SHARES), rtol=1e-6, atol=1e-6)
+  np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-6)
   swapped = predictor.swap(structure_from=first, appearance_from=second)
   np.testing.assert_array_equal(programs['swap'].call(weights, first, second), swapped)
   assert swapped.std() > 0
@@ -46,16 +50,16 @@ def test_program_of_the_other_design_equals_the_predictor(tmp_path):
   save_checkpoint(config, tmp_path, num_identities=4, step=1)
   predictor = load_predictor(config, tmp_path, batch_size=5)
   weights = exported_weights(predictor)
-  program = export_programs(predictor, weights, ('cpu',))['swap']
+  program = export_programs(predictor, weights, SHARES, ('cpu',))['swap']
   first, second = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 16, 3), np.uint8)
   expected = predictor.swap(structure_from=first, appearance_from=second).astype(int)
   np.testing.assert_allclose(program.call(weights, first, second).astype(int), expected, atol=1)
 
 
 def test_program_works_for_any_batch_size(predictor, weights):
-  program = export_programs(predictor, weights, ('cpu',))['embed']
+  program = export_programs(predictor, weights, SHARES, ('cpu',))['embed']
   images = np.random.default_rng(0).integers(0, 256, (5, 32, 16, 3), np.uint8)
-  expected = predictor.embed(images)
+  expected = scored(predictor.embed(images), SHARES)
   for count in (1, 3):
     np.testing.assert_allclose(program.call(weights, images[:count]), expected[:count], atol=1e-5)
 
@@ -63,5 +67,5 @@ def test_program_works_for_any_batch_size(predictor, weights):
 @pytest.mark.parametrize(('platform', 'is_padded'), [('cpu', True), ('cuda', False), ('tpu', False)])
 def test_convolutions_are_those_of_the_platform(predictor, weights, platform, is_padded):
   """The platform that the program is for counts, not the one that it is exported on."""
-  program = export_programs(predictor, weights, (platform,))['swap']
+  program = export_programs(predictor, weights, SHARES, (platform,))['swap']
   assert bool(SPARE_COLUMN.search(program.mlir_module())) == is_padded

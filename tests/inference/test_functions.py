@@ -76,3 +76,37 @@ def test_activation_is_the_norm_over_channels(linear):
   image = normalize(random_images(2))
   activation = functions.activation(networks, reid, stats, image)
   np.testing.assert_allclose(activation, np.sqrt(((image + stats['mean']) ** 2).sum(-1)), rtol=1e-5)
+
+
+class Strided(LinearNetworks):
+  """Every cell is the sum of a 3x3 window with stride 2 and a margin of zeros, as in the backbone."""
+
+  reid_stride = 2
+
+  def feature_map(self, params, batch_stats, image):
+    flat = image.reshape(-1, *image.shape[-3:])
+    sums = jax.lax.reduce_window(flat, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sums.reshape(*image.shape[:-3], *sums.shape[1:])
+
+
+class TestActivationOfAStridedNetwork:
+  def activation(self, image):
+    return np.asarray(functions.activation(Strided(), {}, {}, np.float32(image)))
+
+  def test_no_side_is_preferred(self):
+    one_view = Strided().feature_map({}, {}, np.ones((8, 8, 3), np.float32))[..., 0]
+    assert one_view[3, 0] < one_view[3, -1]  # the first cell sees a margin, the last does not
+    activation = self.activation(np.ones((8, 8, 3)))
+    np.testing.assert_allclose(activation, activation[:, ::-1], rtol=1e-6)
+
+  def test_the_mirror_image_has_the_mirrored_map(self):
+    image = np.random.default_rng(0).normal(size=(2, 8, 6, 3))
+    np.testing.assert_allclose(self.activation(image[:, :, ::-1]), self.activation(image)[..., ::-1], rtol=1e-5)
+
+  @pytest.mark.parametrize('place', [(2, 4), (4, 3), (6, 8)])
+  def test_the_highest_value_is_where_the_image_has_it(self, place):
+    image = np.zeros((10, 12, 3))
+    image[place] = 1
+    activation = self.activation(image)
+    assert abs(np.argmax(activation.max(axis=0)) - place[1]) <= 1
+    assert activation[place] > activation.max() / 2

@@ -59,6 +59,26 @@ def test_axes_are_transposed(file):
   np.testing.assert_array_equal(stats['var'], expected['layer1.0.downsample.1.running_var'])
 
 
+@pytest.mark.parametrize('form', ['file', 'nested', 'prefix', 'both'])
+def test_what_training_programs_put_around_weights_is_taken_off(tmp_path, lines, form):
+  state_dict, path = imagenet(frozen(tiny_config())), tmp_path / 'w.pth'
+  prefix = '' if form in ('file', 'nested') else 'module.'
+  content = {prefix + name: array for name, array in state_dict.items()}
+  write_torch(path, content if form in ('file', 'prefix') else {'epoch': 3, 'state_dict': content, 'arch': 'resnet50'})
+  backbone = load_backbone(config_with(path), 'reid')
+  np.testing.assert_array_equal(
+    backbone['params']['stem']['kernel'], np.transpose(state_dict['conv1.weight'], (2, 3, 1, 0))
+  )
+  assert ("read 'state_dict' of 'epoch', 'state_dict', 'arch'" in ' '.join(lines)) == (form in ('nested', 'both'))
+  assert ('removed module. from the names of all arrays' in ' '.join(lines)) == (form in ('prefix', 'both'))
+
+
+def test_a_file_without_a_state_dict_says_what_it_has(tmp_path):
+  write_torch(tmp_path / 'w.pth', {'epoch': 3, 'weights_of_the_best': {'conv1.weight': np.ones(3, np.float32)}})
+  with pytest.raises(UserError, match="not a state dict .* it has 'epoch', 'weights_of_the_best'"):
+    load_backbone(config_with(tmp_path / 'w.pth'), 'reid')
+
+
 def test_new_state_starts_with_the_backbone(file):
   config = config_with(file)
   backbone = load_backbone(config, 'reid')
@@ -104,6 +124,7 @@ def test_weights_of_another_network_are_rejected(file, network):
     load_backbone(config, network)
   message = str(error.value)
   assert f'{network}.pretrained={file} does not fit' in message
+  assert '--drop-extra' not in message  # it is a flag of `dgnet convert`
   assert 'layer3.0.conv1.weight' in message and 'conv1.weight [4, 3, 7, 7], expected [8, 3, 7, 7]' in message
 
 

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import io
 import json
+import socket
 import threading
 
 import numpy as np
@@ -33,6 +34,25 @@ def send(page, method, path, body=None, **headers):
     connection.request(method, path, body, {name.replace('_', '-'): value for name, value in headers.items()})
     response = connection.getresponse()
     return response.status, response.headers, response.read()
+
+
+def connect(page, content=b'', source='127.0.0.1'):
+  """Opens a connection from an address of this machine and sends bytes."""
+  connection = socket.create_connection(page, timeout=20, source_address=(source, 0))
+  connection.sendall(content)
+  return connection
+
+
+def is_open(connection):
+  """Whether the server has neither closed the connection nor sent anything."""
+  connection.setblocking(False)
+  try:
+    connection.recv(1)
+  except BlockingIOError:
+    return True
+  except ConnectionError:
+    pass
+  return False
 
 
 def upload(page, path, *images):

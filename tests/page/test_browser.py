@@ -85,7 +85,7 @@ def browse(tmp_path):
 
 def test_two_images_are_swapped_and_interpolated(browse, page, service, images):
   browser = browse(page)
-  a, b = (image.read_bytes() for image in images[:2])
+  a, b = (service.read(image.read_bytes(), image.name) for image in images[:2])
   browser.choose('first', images[0])
   browser.choose('second', images[1])
   browser.wait_for_status('clothes')
@@ -111,7 +111,7 @@ def test_query_shows_the_most_similar_gallery_images(browse, page, service, imag
   assert 'most similar of 10 gallery images' in browser.find('#search-hint').text
   browser.choose('query', images[2])
   browser.wait_for_status('search')
-  matches = service.rank(images[2].read_bytes())['matches']
+  matches = service.rank(service.read(images[2].read_bytes(), 'query'))['matches']
   lines = [item.text.split() for item in browser.driver.find_elements('css selector', '#matches li')]
   assert lines == [[str(i), f'{match["score"]:.3f}', match['name']] for i, match in enumerate(matches, 1)]
   assert lines[0][1:] == ['1.000', images[2].name] and len(browser.images('#matches img')) == len(matches) == 10
@@ -122,7 +122,7 @@ def test_unusable_files_show_errors(browse, page, images, tmp_path):
   (tmp_path / 'notes.txt').write_text('text')
   (tmp_path / 'damaged.jpg').write_bytes(images[0].read_bytes()[:500])
   browser.choose('query', tmp_path / 'notes.txt')
-  browser.wait_for_error('notes.txt: not a JPEG or PNG image')
+  browser.wait_for_error('notes.txt: not a JPEG, PNG, BMP or WebP image')
   browser.choose('query', tmp_path / 'damaged.jpg')
   browser.wait_for_error('the image: ')
   browser.choose('query', images[0])
@@ -131,9 +131,9 @@ def test_unusable_files_show_errors(browse, page, images, tmp_path):
   browser.drop('query', 'image/png', MAX_BYTES + 2**20)
   browser.wait_for_error('dropped: 11.0 MiB; at most 10.0 MiB are allowed')
   browser.drop('query', 'image/gif', 9)
-  browser.wait_for_error('dropped: not a JPEG or PNG image')
+  browser.wait_for_error('dropped: not a JPEG, PNG, BMP or WebP image')
   browser.drop('query', 'image/png', 9)
-  browser.wait_for_error('the image: not a readable JPEG or PNG image')
+  browser.wait_for_error('the image: not a readable JPEG, PNG, BMP or WebP image')
   assert not browser.images('#matches img')  # those of the previous query are hidden
 
 

@@ -38,7 +38,8 @@ def encoded(size=(4, 6), form='PNG', mode='RGB'):
 def test_uploads_are_decoded_in_their_own_size(images):
   with Image.open(images[0]) as file:
     np.testing.assert_array_equal(decode_upload(images[0].read_bytes(), 'name'), np.asarray(file))
-  assert decode_upload(encoded(mode='RGBA'), 'name').shape == (6, 4, 3)
+  for form, mode in (('PNG', 'RGBA'), ('BMP', 'RGB'), ('WEBP', 'RGB')):
+    assert decode_upload(encoded(form=form, mode=mode), 'name').shape == (6, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +47,15 @@ def test_uploads_are_decoded_in_their_own_size(images):
   [
     (b'', 'name: the upload is empty'),
     (b'a' * (MAX_BYTES + 1), 'name: 10.0 MiB; at most 10 MiB are allowed'),
-    (b'not an image', 'name: not a readable JPEG or PNG image'),
-    (encoded(form='GIF'), 'name: not a readable JPEG or PNG image'),
+    (b'not an image', 'name: not a readable JPEG, PNG, BMP or WebP image'),
+    (encoded(form='GIF'), 'name: not a readable JPEG, PNG, BMP or WebP image'),
     (encoded((64, 64), 'JPEG')[:300], 'name: '),
     (encoded((5001, 5000), mode='1'), 'name: more than 25 million pixels'),
     (encoded((10_000, 10_000), mode='1'), 'name: more than 25 million pixels'),  # Pillow warns
     (encoded((20_000, 10_000), mode='1'), 'name: more than 25 million pixels'),  # Pillow refuses
+    (encoded((5001, 5000), 'BMP', '1'), 'name: more than 25 million pixels'),
   ],
-  ids=['empty', 'bytes', 'text', 'gif', 'truncated', 'pixels', 'bomb', 'big bomb'],
+  ids=['empty', 'bytes', 'text', 'gif', 'truncated', 'pixels', 'bomb', 'big bomb', 'bmp'],
 )
 def test_unusable_uploads_are_refused(content, message):
   with pytest.raises(UserError, match=message):
@@ -61,7 +63,7 @@ def test_unusable_uploads_are_refused(content, message):
 
 
 def test_results_equal_those_of_the_library(model, service, images):
-  a, b = (image.read_bytes() for image in images[:2])
+  a, b = (service.read(image.read_bytes(), image.name) for image in images[:2])
   swapped = service.swap(a, b)
   expected = model.swap(structure_from=images[:2], appearance_from=images[1::-1])
   np.testing.assert_allclose(pixels(swapped['first']).astype(int), expected[0], atol=1)
@@ -83,7 +85,8 @@ def test_match_names_omit_the_folders_above_the_gallery(model, images, tmp_path)
     (tmp_path / name).parent.mkdir()
     shutil.copy(images[0], tmp_path / name)
   service = PageService(model, as_image_list([tmp_path / 'anna', tmp_path / 'ben']))
-  assert [match['name'] for match in service.rank(images[0].read_bytes())['matches']] == ['anna/1.jpg', 'ben/1.jpg']
+  image = service.read(images[0].read_bytes(), 'name')
+  assert [match['name'] for match in service.rank(image)['matches']] == ['anna/1.jpg', 'ben/1.jpg']
 
 
 def test_page_is_served_with_safe_headers(page, model):
@@ -135,12 +138,15 @@ def test_without_a_gallery_ranking_is_refused(model, images):
   service = PageService(model, None)
   assert service.about()['num_gallery'] is None
   with pytest.raises(UserError, match='--gallery FOLDER'):
-    service.rank(images[0].read_bytes())
+    service.rank(service.read(images[0].read_bytes(), 'name'))
 
 
 def test_requests_use_the_model_one_at_a_time():
   class Slow:
     running = max_running = 0
+
+    def read(self, content, name):
+      return content
 
     def rank(self, query):
       self.running += 1

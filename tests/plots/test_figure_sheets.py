@@ -49,13 +49,6 @@ def test_generated_images_are_below_their_donors():
     figure_sheets.appearances_sheet(structure, donors, generated[:2], 3)
 
 
-def test_stripes_are_normalized_separately():
-  maps = np.arange(12, dtype=np.float32).reshape(1, 6, 2)
-  normalized = figure_sheets.normalize_stripes(maps, 3)
-  np.testing.assert_allclose(normalized.reshape(3, 4), np.tile([0, 1 / 3, 2 / 3, 1], (3, 1)), rtol=1e-6)
-  assert not figure_sheets.normalize_stripes(np.ones((1, 5, 2), np.float32), 2).any()
-
-
 def test_heat_colours_high_values_only():
   images = np.full((1, 16, 8, 3), 100, np.uint8)
   heat = np.zeros((1, 4, 2), np.float32)
@@ -67,9 +60,19 @@ def test_heat_colours_high_values_only():
 
 def test_activation_sheet_has_images_above_their_maps():
   images = flat(3)
-  sheet = figure_sheets.activation_sheet(images, np.random.default_rng(0).random((3, 8, 4), np.float32), 4)
+  sheet = figure_sheets.activation_sheet(images, np.random.default_rng(0).random((3, HEIGHT, WIDTH), np.float32))
   for image in images:
     assert center(sheet, image)[1] < sheet.shape[0] / 2
+
+
+def test_activation_is_shown_on_a_scale_from_zero(monkeypatch):
+  """Nearly equal values look nearly equal."""
+  shown = []
+  monkeypatch.setattr(figure_sheets, 'overlay_heat', lambda images, heat: shown.append(heat) or images)
+  maps = np.full((3, HEIGHT, WIDTH), 9, np.float32)
+  maps[:, :, WIDTH // 2 :] = 10
+  figure_sheets.activation_sheet(flat(3), maps * np.float32([1, 100, 0])[:, None, None])
+  np.testing.assert_allclose(shown[0], np.stack([maps[0] / 10, maps[0] / 10, 0 * maps[0]]), rtol=1e-6)
 
 
 def test_long_names_are_shortened_in_the_middle():

@@ -1,5 +1,6 @@
 """Images, animations and tables of embeddings are written in the format of their suffix."""
 
+import json
 import sys
 
 import numpy as np
@@ -42,14 +43,17 @@ def test_embeddings_can_be_read_back(tmp_path, suffix):
   path = tmp_path / f'e{suffix}'
   if suffix == '.parquet':
     parquet = pytest.importorskip('pyarrow.parquet')
-  writers.save_embeddings(path, ['ä.jpg', 'b', 'c'], embeddings)
+  shares = np.float32([0.75, 0.25])
+  writers.save_embeddings(path, ['ä.jpg', 'b', 'c'], embeddings, shares)
   if suffix == '.parquet':
     table = parquet.read_table(path)
     columns = {'path': table['path'].to_pylist(), 'embedding': np.array(table['embedding'].to_pylist(), np.float32)}
+    columns['share'] = json.loads(table.schema.metadata[b'share'])
   else:
     columns = np.load(path)
   assert list(columns['path']) == ['ä.jpg', 'b', 'c']
   np.testing.assert_array_equal(columns['embedding'], embeddings)
+  np.testing.assert_array_equal(columns['share'], shares)
 
 
 def test_check_output_raises_for_files_that_cannot_be_written(tmp_path, monkeypatch):

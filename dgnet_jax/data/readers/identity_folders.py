@@ -9,7 +9,14 @@ import re
 from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.index import LabeledImage, summarize
 from dgnet_jax.data.layouts import Layout
-from dgnet_jax.data.readers.listing import ReadImages, first_folder, list_folders, list_images, warn_about_skipped
+from dgnet_jax.data.readers.listing import (
+  ReadImages,
+  first_folder,
+  list_folders,
+  list_images,
+  list_recursively,
+  warn_about_skipped,
+)
 from dgnet_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -26,43 +33,83 @@ UNIDENTIFIED_WORDS = {
 
 
 def _camera(pattern: str, split: str, name: str) -> str | None:
-  """Returns the camera in a file name; None or '' if it has none."""
+  """Returns the camera in the name of an image; None or '' if it has none."""
   if not pattern:
     return QUERY_CAMERA if split == 'query' else OTHER_CAMERA
-  match = re.search(pattern, name)
-  camera = match['camera'] if match else None
+  camera = _group(pattern, 'camera', name)
   return str(int(camera)) if camera and camera.isascii() and camera.isdigit() else camera
 
 
-def _read_split(split: str, folder: pathlib.Path, pattern: str) -> list[LabeledImage]:
+def _group(pattern: str, group: str, name: str) -> str | None:
+  match = re.search(pattern, name)
+  return match[group] if match else None
+
+
+def _by_identity(folder: pathlib.Path, paths: Sequence[str], pattern: str) -> list[tuple[str, str, str]]:
+  """Finds the identities of images: by the pattern in the path within `folder`, else the folder that they are in.
+
+  Returns:
+    For each image its path, its identity, and the part of its path that may contain the camera.
+
+  Raises:
+    UserError: images have no identity.
+  """
+  found, without = [], []
+  for path in paths:
+    name = pathlib.PurePath(os.path.relpath(path, folder)).as_posix()
+    folder_name, slash, inner = name.partition('/')
+    identity, rest = (_group(pattern, 'identity', name), name) if pattern else (folder_name if slash else None, inner)
+    if identity:
+      found.append((path, identity, rest))
+    else:
+      without.append(name)
+  if without and pattern:
+    raise UserError(
+      f'{folder}: no identity in {len(without)} of {len(paths)} names, by the pattern {pattern}: {summarize(without)}. '
+      'Rename or remove them, or change data.identity_pattern.'
+    )
+  if without and not found:
+    raise UserError(
+      f'{folder}: {len(without)} images, but no folder for each identity: {summarize(without)}. Move them into such '
+      'folders, or set data.identity_pattern, like ^(?P<identity>[^_]+)_'
+    )
+  if without:
+    logger.warning(f"{folder}: skipped {len(without)} images that are in no identity's folder ({summarize(without)})")
+  return found
+
+
+def _read_split(split: str, folder: pathlib.Path, camera_pattern: str, identity_pattern: str) -> list[LabeledImage]:
   """Reads one split.
 
   Raises:
-    UserError: a file name has no camera, or there are no images.
+    UserError: a name has no camera or no identity, or there are no images.
   """
-  identities, skipped = list_folders(folder)
-  images, without_camera, empty = [], [], []
-  for identity in identities:
-    names, others = list_images(folder / identity)
-    skipped += [os.path.join(identity, name) for name in others]
-    if not names:
-      empty.append(identity)
-    for name in names:
-      camera = _camera(pattern, split, name)
-      if camera:
-        images.append(LabeledImage(os.path.join(folder, identity, name), identity, camera))
-      else:
-        without_camera.append(os.path.join(identity, name))
-  warn_about_skipped(folder, skipped)
-  if empty:
-    logger.warning(f'{folder}: {len(empty)} folders without images ({summarize(empty)})')
+  paths, skipped = list_recursively(folder)
+  warn_about_skipped(folder, [os.path.relpath(path, folder) for path in skipped])
+  images, without_camera, nested = [], [], []
+  for path, identity, name in _by_identity(folder, paths, identity_pattern):
+    camera = _camera(camera_pattern, split, name)
+    if camera:
+      images.append(LabeledImage(path, identity, camera))
+    else:
+      without_camera.append(os.path.relpath(path, folder))
+    if '/' in name and not camera_pattern:
+      nested.append(os.path.relpath(path, folder))
   if without_camera:
     raise UserError(
       f'{folder}: no camera in {len(without_camera)} of {len(without_camera) + len(images)} file names, by the pattern '
-      f'{pattern}: {summarize(without_camera)}. Rename or remove them, or set data.camera_pattern.'
+      f'{camera_pattern}: {summarize(without_camera)}. Rename or remove them, or set data.camera_pattern.'
     )
   if not images:
     raise UserError(f'{folder}: no images in it; it should contain a folder for each identity')
+  if nested:
+    logger.warning(
+      f"{folder}: {len(nested)} images are in folders of an identity's folder ({summarize(nested)}); if those are "
+      "cameras, set data.camera_pattern='^(?P<camera>[^/]+)/'"
+    )
+  empty = sorted(set(list_folders(folder)[0]) - {image.identity for image in images})
+  if empty and not identity_pattern:
+    logger.warning(f'{folder}: {len(empty)} folders without images ({summarize(empty)})')
   return images
 
 
@@ -103,7 +150,7 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
   """Reads the splits that exist, without opening any image.
 
   Raises:
-    UserError: there are no splits, a split is empty, or a file name has no camera.
+    UserError: there are no splits, a split is empty, or an image has no camera or no identity.
   """
   base = _base(layout, root)
   pattern = layout.file_name or data_config.camera_pattern
@@ -116,10 +163,16 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
       'data.camera_pattern is not set, so cameras are unknown and every gallery image of a query identity is a match'
     )
   images = {
-    split: [image for folder in folders for image in _read_split(split, folder, pattern)]
+    split: [image for folder in folders for image in _read_split(split, folder, pattern, data_config.identity_pattern)]
     for split, folders in paths.items()
   }
   return ReadImages(mark_unidentified(images), base)
+
+
+def _first_image(folder: pathlib.Path) -> list[str]:
+  """Returns the name of an image in `folder` or in one of its folders, in a list; an empty list if there is none."""
+  folders = [folder, *(folder / name for name in list_folders(folder)[0][:SAMPLE])]
+  return next((names[:1] for inner in folders if (names := list_images(inner)[0])), [])
 
 
 def matches(layout: Layout, root: pathlib.Path) -> bool:
@@ -127,7 +180,7 @@ def matches(layout: Layout, root: pathlib.Path) -> bool:
   names = []
   for folders in _folders(layout, _base(layout, root), True).values():
     for identity in list_folders(folders[0])[0][:SAMPLE]:
-      names += list_images(folders[0] / identity)[0][:1]
+      names += _first_image(folders[0] / identity)
   if layout.name != 'release':
     return bool(names)
   # Identity and camera, as in 0002_c1...: users' own file names rarely look like this by chance.

@@ -12,7 +12,8 @@ from dgnet_jax.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm')
+# Those of other formats, too, so that they are reported instead of being skipped.
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.ppm')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,9 +32,7 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
   try:
     metadata = read_json(path)
   except (OSError, ValueError) as error:
-    raise UserError(
-      f'{path}: cannot be read ({error}); data.root must be the folder of a version, like market1501/1.0.0'
-    ) from error
+    raise UserError(f'{path}: cannot be read ({error}); name the folder of a version, like market1501/1.0.0') from error
   images = {}
   for split in SPLITS:
     table = metadata.get(split) if isinstance(metadata, dict) else None

@@ -89,7 +89,7 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
     UserError: the file cannot be read, a column is missing, or rows are wrong.
   """
   if root.is_dir():
-    raise UserError(f'{root}: a folder; data.root must name the {SUFFIX} file')
+    raise UserError(f'{root}: a folder; name the {SUFFIX} file')
   images: dict[str, list[LabeledImage]] = {}
   problems, line = [], 1
   try:

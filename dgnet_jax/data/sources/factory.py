@@ -11,7 +11,7 @@ from dgnet_jax.data.index import Split
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.data.sources.base import Source
 from dgnet_jax.data.sources.in_memory import MemorySource
-from dgnet_jax.data.sources.tfdata import TfDataSource, import_tensorflow
+from dgnet_jax.data.sources.tfdata import TfDataSource, UnsupportedFormatError, import_tensorflow
 from dgnet_jax.data.sources.threaded import ThreadSource
 from dgnet_jax.utils.extras import install_command
 
@@ -49,7 +49,7 @@ def _usable(loader: str) -> str:
 def make_source(split: Split, config: Config) -> Source:
   """Creates the source of training batches that `config.data.loader` names.
 
-  Where TensorFlow is not installed, threads replaces tfdata with a warning.
+  Where TensorFlow is not installed or cannot decode the images, threads replaces tfdata with a warning.
 
   Args:
     split: the training images.
@@ -65,4 +65,8 @@ def make_source(split: Split, config: Config) -> Source:
   processes = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
   sampler = PairSampler(split.classes, config.batch_size, config.seed, **processes)
   single_sampler = SingleSampler(split.classes, config.teacher.batch_size, config.seed, **processes)
-  return SOURCES[_usable(config.data.loader)](split, config.data, sampler, single_sampler)
+  try:
+    return SOURCES[_usable(config.data.loader)](split, config.data, sampler, single_sampler)
+  except UnsupportedFormatError as problem:
+    logger.warning(f"{problem}, so data.loader 'threads' replaces 'tfdata', with the same batches")
+    return ThreadSource(split, config.data, sampler, single_sampler)

@@ -1,7 +1,7 @@
 """Decoding during training with tf.data. TensorFlow is imported only when a source is created."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import itertools
 import math
@@ -12,11 +12,13 @@ import weakref
 import numpy as np
 
 from dgnet_jax.config.schema import DataConfig
-from dgnet_jax.data.images import read_image, read_orientation
-from dgnet_jax.data.index import Split
+from dgnet_jax.data.images import Header, read_header, read_image
+from dgnet_jax.data.index import Split, printable, summarize
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.data.sources.base import Source
+from dgnet_jax.errors import UserError
 
+PILLOW_FORMATS = ('BMP', 'WEBP')  # that TensorFlow does not decode as Pillow does
 _ENDLESS = 2**62  # elements of a tf.data range that no run exhausts
 
 
@@ -36,7 +38,7 @@ def decode_and_resize(tf: Any, encoded: Any, orientation: Any, image_size_hw: tu
   Args:
     tf: the module from `import_tensorflow`.
     encoded: scalar string tensor, the bytes of a JPEG or PNG file.
-    orientation: scalar integer tensor, from `read_orientation`.
+    orientation: scalar integer tensor, from `read_header`.
     image_size_hw: height and width of the result, pixels.
 
   Returns:
@@ -64,6 +66,10 @@ def _upright(tf: Any, image: Any, orientation: Any) -> Any:
   return if_any(image, (3, 4, 7, 8), lambda x: tf.reverse(x, (0,)))
 
 
+class UnsupportedFormatError(UserError):
+  """Some images have a format that only Pillow decodes."""
+
+
 class _Pipeline:
   """An endless tf.data pipeline that decodes, in order, the batches whose indices are put into its queue.
 
@@ -71,12 +77,15 @@ class _Pipeline:
   never has to be rebuilt.
   """
 
-  def __init__(self, tf: Any, paths: np.ndarray, data_config: DataConfig, batch_images: int) -> None:
+  def __init__(
+    self, tf: Any, paths: np.ndarray, headers: Sequence[Header], data_config: DataConfig, batch_images: int
+  ) -> None:
     """Builds the pipeline.
 
     Args:
       tf: the module from `import_tensorflow`.
       paths: encoded paths of all images.
+      headers: their headers.
       data_config: image_size_hw, decode_threads and prefetch_batches are read.
       batch_images: images per batch.
     """
@@ -89,8 +98,7 @@ class _Pipeline:
     # Also runs at interpreter exit: TensorFlow must not shut down while a thread waits for indices.
     self._finalizer = weakref.finalize(self, self._queue.close, cancel_pending_enqueues=True)
     path_tensor, queue, image_size_hw = tf.constant(paths), self._queue, data_config.image_size_hw
-    with ThreadPoolExecutor(threads) as pool:
-      orientations = tf.constant(list(pool.map(read_orientation, map(os.fsdecode, paths))), tf.int64)
+    orientations = tf.constant([header.orientation for header in headers], tf.int64)
 
     def next_indices(_: Any) -> Any:
       return queue.dequeue()
@@ -132,9 +140,20 @@ class TfDataSource(Source):
   def __init__(
     self, split: Split, data_config: DataConfig, sampler: PairSampler, single_sampler: SingleSampler
   ) -> None:
-    """Initializes the source; the arguments are those of `Source`. Raises ImportError if TensorFlow is missing."""
+    """Initializes the source; the arguments are those of `Source`.
+
+    Raises:
+      ImportError: TensorFlow is missing.
+      UnsupportedFormatError: it cannot decode some of the images.
+    """
     super().__init__(split, data_config, sampler, single_sampler)
     self._tf = import_tensorflow()
+    with ThreadPoolExecutor(data_config.decode_threads) as pool:
+      self._headers = list(pool.map(read_header, split.paths))
+    pairs = zip(split.paths, self._headers, strict=True)
+    others = [printable(path) for path, header in pairs if header.format in PILLOW_FORMATS]
+    if others:
+      raise UnsupportedFormatError(f'TensorFlow cannot decode {len(others)} BMP or WebP images ({summarize(others)})')
     self._encoded_paths = np.array([os.fsencode(path) for path in split.paths], object)
     self._data_config = data_config
 
@@ -143,7 +162,7 @@ class TfDataSource(Source):
     first = next(indices, None)
     if first is None:
       return
-    pipeline = _Pipeline(self._tf, self._encoded_paths, self._data_config, first.size)
+    pipeline = _Pipeline(self._tf, self._encoded_paths, self._headers, self._data_config, first.size)
     waiting: collections.deque[np.ndarray] = collections.deque()
     try:
       for batch in itertools.chain([first], indices):

@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 from dgnet_jax.errors import UserError
-from dgnet_jax.interop.strict import check_state_dict
+from dgnet_jax.interop.strict import check_state_dict, unwrapped
 from dgnet_jax.interop.torch_file import read_torch
 
 KEPT_FOLDER = 'release'  # in the work folder: what only the release has, for a later export
@@ -102,7 +102,7 @@ def read_state_dict(network: str, path: pathlib.Path) -> dict[str, np.ndarray]:
   """
   content = read_torch(path)
   if network == 'teacher':
-    return check_state_dict(content, str(path))
+    return unwrapped(content, str(path))
   if not isinstance(content, dict) or 'a' not in content:
     raise UserError(f"{path}: not a '{network}' file of the release, which holds a state dict under the key 'a'")
   return check_state_dict(content['a'], str(path))

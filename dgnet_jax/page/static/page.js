@@ -1,6 +1,6 @@
 'use strict';
 
-const TYPES = ['image/jpeg', 'image/png'];
+const TYPES = ['image/jpeg', 'image/png', 'image/bmp', 'image/webp'];
 const files = {first: null, second: null, query: null};
 let maxBytes = Infinity;  // of an image
 let frames = [];  // of the interpolation from A to B
@@ -124,7 +124,7 @@ async function search(signal) {
 
 /** Returns the problem with a file that can be found before it is sent, or ''. */
 function findProblem(file) {
-  if (file.type && !TYPES.includes(file.type)) return `${file.name}: not a JPEG or PNG image`;
+  if (file.type && !TYPES.includes(file.type)) return `${file.name}: not a JPEG, PNG, BMP or WebP image`;
   const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   return file.size > maxBytes ? `${file.name}: ${mebibytes(file.size)}; at most ${mebibytes(maxBytes)} are allowed` : '';
 }

@@ -21,7 +21,7 @@ def test_example_names_match(layout):
   assert flat.match_name(LAYOUTS[layout], LAYOUTS[layout].example)
 
 
-@given(st.integers(-1, 9999), st.integers(1, 9), st.integers(1, 9), st.integers(0, 999999), st.integers(0, 99))
+@given(st.integers(-1, 9999), st.integers(0, 1000), st.integers(1, 99), st.integers(0, 999999), st.integers(0, 99))
 @settings(max_examples=50, deadline=None)
 def test_names_of_market1501_match_no_other_layout(identity, camera, sequence, frame, box):
   digits = f'{identity:04d}' if identity >= 0 else str(identity)
@@ -29,6 +29,24 @@ def test_names_of_market1501_match_no_other_layout(identity, camera, sequence, f
   match = flat.match_name(LAYOUTS['market1501'], name)
   assert match and int(match['identity']) == identity and int(match['camera']) == camera
   assert not any(flat.match_name(LAYOUTS[other], name) for other in ('dukemtmc', 'cuhk03', 'veri776'))
+
+
+@pytest.mark.parametrize(
+  ('layout', 'name'),
+  [
+    ('market1501', '0002_c{}s1_000451_03'),
+    ('dukemtmc', '0005_c{}_f0046985'),
+    ('cuhk03', '0001_c{}_1'),
+    ('veri776', '0001_c{}_00016450_0'),
+  ],
+)
+@pytest.mark.parametrize('camera', ['3', '12', '007', '1234'])
+def test_cameras_have_numbers_of_any_width(tmp_path, layout, name, camera):
+  base = tmp_path / 'detected' if LAYOUTS[layout].variants else tmp_path
+  write_images(base, *(f'{folders[0]}/{name.format(camera)}.jpg' for folders in LAYOUTS[layout].folders.values()))
+  index = read_layout(tmp_path)
+  assert index.name == layout
+  assert {int(camera) for split in index.splits.values() for camera in split.camera} == {int(camera)}
 
 
 def test_splits_classes_and_cameras_are_read(tmp_path, lines):

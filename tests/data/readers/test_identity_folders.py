@@ -55,6 +55,42 @@ def test_own_folders_are_read(tmp_path):
   np.testing.assert_array_equal(index.gallery.identity, [-1, 0, 3])
 
 
+def test_cameras_may_be_folders(tmp_path, lines):
+  write_images(tmp_path, 'train/Anna/cam1/001.jpg', 'train/Anna/cam10/001.jpg', 'train/Ben/cam2/a/b.jpg')
+  for pattern, cameras in ((r'^(?P<camera>[^/]+)/', ['cam1', 'cam10', 'cam2']), (r'cam(?P<camera>\d+)/', [1, 10, 2])):
+    index = read_layout(tmp_path, camera_pattern=pattern)
+    assert index.name == 'folders' and [index.camera_names[i] for i in index.train.camera] == [*map(str, cameras)]
+    assert [index.identity_names[i] for i in index.train.identity] == ['Anna', 'Anna', 'Ben']
+  assert lines == []
+  assert read_layout(tmp_path).num_cameras == 1
+  assert "3 images are in folders of an identity's folder (Anna/cam1/001.jpg" in lines[1]
+  assert "data.camera_pattern='^(?P<camera>[^/]+)/'" in lines[1]
+
+
+def test_an_identity_is_not_searched_for_its_camera(tmp_path):
+  index = read_layout(write_images(tmp_path, 'train/cam9/x_cam1.jpg'), camera_pattern=r'cam(?P<camera>\d+)')
+  assert index.train.camera.tolist() == [1]
+
+
+def test_flat_folders_are_read_with_a_pattern(tmp_path):
+  write_images(tmp_path, 'train/anna_cam1_001.jpg', 'train/anna_cam12_002.jpg', 'train/more/ben_cam1_001.jpg')
+  patterns = {'identity_pattern': r'(^|/)(?P<identity>[a-z]+)_', 'camera_pattern': r'cam(?P<camera>\d+)'}
+  index = read_layout(tmp_path, 'folders', **patterns)
+  assert [index.identity_names[i] for i in index.train.identity] == ['anna', 'anna', 'ben']
+  assert index.train.camera.tolist() == [12, 1, 1]  # sorted by path
+  write_images(tmp_path, 'train/Unknown.jpg')
+  check_error(tmp_path, 'no identity in 1 of 4 names', 'Unknown.jpg', layout='folders', **patterns)
+
+
+def test_flat_folders_without_a_pattern_are_refused_with_the_way_out(tmp_path, lines):
+  write_images(tmp_path, 'train/anna_1.jpg', 'train/ben_1.jpg')
+  words = ('2 images, but no folder for each identity', 'anna_1.jpg', 'data.identity_pattern')
+  check_error(tmp_path, *words, layout='folders')
+  write_images(tmp_path, 'train/Cleo/1.jpg')
+  assert len(read_layout(tmp_path, 'folders').train) == 1
+  assert "skipped 2 images that are in no identity's folder (anna_1.jpg, ben_1.jpg)" in lines[-1]
+
+
 def test_file_names_without_camera_are_listed(tmp_path):
   write_images(tmp_path, 'train/Änne/a cam-door.jpg', 'train/Bob\n/b cam-roof.JPG')
   words = ('no camera in 2 of 2 file names', 'a cam-door.jpg', 'Bob\\n')

@@ -58,7 +58,7 @@ def test_wrong_table_is_an_error(table, text, words):
 
 
 def test_folder_in_place_of_a_table_is_an_error(tmp_path):
-  check_error(tmp_path, 'must name the .csv file', layout='csv')
+  check_error(tmp_path, 'name the .csv file', layout='csv')
 
 
 ROWS = (

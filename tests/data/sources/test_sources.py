@@ -8,6 +8,7 @@ import sys
 
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
 from dgnet_jax.config.schema import Config, DataConfig, TeacherConfig
@@ -111,6 +112,24 @@ def test_threads_replaces_tfdata_where_tensorflow_is_missing(split, monkeypatch,
   jax.tree.map(np.testing.assert_array_equal, next(sources[0].batches(3)), expected)
   assert len(lines) == 1 and "TensorFlow is not installed, so data.loader 'threads' replaces" in lines[0]
   assert 'pip install "tensorflow' in lines[0]
+
+
+@pytest.mark.parametrize('suffix', ['bmp', 'webp'])
+def test_images_of_every_format_are_read(tmp_path, loader, suffix, lines):
+  write_market(tmp_path)
+  path = tmp_path / 'bounding_box_train' / TRAIN[1]
+  with Image.open(path) as image:
+    image.save(path, suffix)
+  other = path.with_suffix(f'.{suffix}')
+  path.rename(other)
+  split = read_layout(tmp_path).train
+  assert str(other) in split.paths
+  source = make_source(split, make_config(loader))
+  files = np.stack([read_image(path, (16, 8)) for path in split.paths]).astype(int)
+  for step, batch in enumerate(take(source.batches(0), 3)):
+    assert np.abs(batch.image - files[source.sampler.batch(step)['image']]).max() <= 3
+  if loader == 'tfdata':
+    assert any(f'1 BMP or WebP images ({other})' in line and "'threads' replaces" in line for line in lines)
 
 
 def test_processes_share_a_batch(split, loader, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image
 import pytest
 
-from dgnet_jax.data.images import read_orientation, read_unresized
+from dgnet_jax.data.images import read_header, read_unresized
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.data.sources import tfdata
 from dgnet_jax.data.sources.factory import make_source
@@ -68,7 +68,8 @@ def test_a_long_run_uses_one_pipeline(split, tf, monkeypatch):
 @pytest.mark.parametrize(('threads', 'prefetch', 'batch_images'), [(1, 1, 1), (2, 4, 3), (8, 1, 3), (16, 2, 8)])
 def test_the_pipeline_never_waits_for_indices(split, tf, threads, prefetch, batch_images):
   data_config = make_config('tfdata', decode_threads=threads, prefetch_batches=prefetch).data
-  pipeline = tfdata._Pipeline(tf, np.array([path.encode() for path in split.paths], object), data_config, batch_images)
+  paths, headers = np.array([path.encode() for path in split.paths], object), [read_header(p) for p in split.paths]
+  pipeline = tfdata._Pipeline(tf, paths, headers, data_config, batch_images)
   indices = np.arange(batch_images) % len(split)
   for _ in range(pipeline.batches_ahead):
     pipeline.put(indices)
@@ -113,5 +114,5 @@ def test_orientation_is_that_of_pillow(tf, tmp_path, orientation):
   exif[ExifTags.Base.Orientation] = orientation
   Image.fromarray(pixels).save(path, exif=exif)
   expected = read_unresized(str(path))
-  read = decode_and_resize(tf, path.read_bytes(), read_orientation(str(path)), expected.shape[:2]).numpy()
+  read = decode_and_resize(tf, path.read_bytes(), read_header(str(path)).orientation, expected.shape[:2]).numpy()
   np.testing.assert_array_equal(read, expected)

@@ -38,6 +38,15 @@ def describe(leaf: Any) -> dict[str, Any]:
   return {'dtype': str(host.dtype), 'shape': list(host.shape), 'sha256': hashlib.sha256(content.data).hexdigest()}
 
 
+def not_finite(tree: Any) -> list[str]:
+  """Returns the names of the arrays of real numbers that contain NaN or infinity."""
+  return [
+    name
+    for name, leaf in named_leaves(tree).items()
+    if dtypes.issubdtype(leaf.dtype, np.floating) and not np.isfinite(np.asarray(leaf)).all()
+  ]
+
+
 def saved_form(leaves: Mapping[str, Mapping[str, Any]]) -> Form:
   """Returns the form of arrays from their descriptions."""
   return {name: (leaf['dtype'], leaf['shape']) for name, leaf in leaves.items()}

@@ -27,6 +27,7 @@ from dgnet_jax.training.checkpoint_arrays import (
   key_to_data,
   mismatches,
   named_leaves,
+  not_finite,
   place,
   saved_form,
   short_reason,
@@ -119,8 +120,13 @@ class Checkpoints:
 
   def latest_step(self) -> int | None:
     """Returns the newest step that is not known to be damaged; None if there is none."""
-    steps = self._steps()
+    steps = self.steps()
     return steps[-1] if steps else None
+
+  def steps(self) -> list[int]:
+    """Returns the steps of all checkpoints that are not known to be damaged, in order."""
+    steps = self._manager.all_steps() if self._manager is not None else []
+    return sorted(step for step in steps if step not in self._damaged)
 
   def restore(self, template: Tree, step: int | None = None) -> Tree:
     """Restores the newest intact checkpoint, or that of `step`.
@@ -215,18 +221,13 @@ class Checkpoints:
     if self._manager is not None:
       self._manager.close()
 
-  def _steps(self) -> list[int]:
-    """Returns the steps of all checkpoints that are not known to be damaged, in order."""
-    steps = self._manager.all_steps() if self._manager is not None else []
-    return sorted(step for step in steps if step not in self._damaged)
-
   def _candidates(self, step: int | None) -> list[int]:
     """Returns `step`, or all steps from the newest on; at least one.
 
     Raises:
       UserError: there is none.
     """
-    steps = self._steps()
+    steps = self.steps()
     if step in steps:
       return [step]
     if steps and step is None:
@@ -286,6 +287,8 @@ class Checkpoints:
       for name, leaf in named_leaves(data).items():
         if describe(leaf) != description['leaves'][name]:
           raise ValueError(f'{name} does not match its checksum')
+      if broken := not_finite(data):  # saved by an earlier version; training from it would fail for ever
+        raise ValueError(f'{broken[0]} is not finite')
     return data
 
   def _check_form(self, step: int, description: Description, wanted: Any, *, partial: bool) -> None:

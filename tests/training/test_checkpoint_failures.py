@@ -4,6 +4,7 @@ import errno
 import shutil
 import warnings
 
+import jax
 import numpy as np
 import pytest
 
@@ -60,6 +61,15 @@ class TestDamage:
     about.write_text(text[:start] + ('1' if text[start] == '0' else '0') + text[start + 1 :])
     with pytest.warns(UserWarning, match='step 30 is damaged .*does not match its checksum'):
       assert_same(checkpoints.restore(make_state()), make_state(20))
+    checkpoints.close()
+
+  def test_arrays_that_are_not_finite_are_not_restored(self, folder):
+    """As earlier versions saved them."""
+    checkpoints, state = Checkpoints(folder, 3), make_state(40)
+    params = jax.tree.map(lambda x: x * np.nan, state.reid.params)
+    checkpoints.save(40, state.replace(reid=state.reid.replace(params=params)), wait=True)
+    with pytest.warns(UserWarning, match='step 40 is damaged .*reid/.* is not finite'):
+      assert_same(checkpoints.restore(make_state()), make_state(30))
     checkpoints.close()
 
   def test_truncated_files_are_detected(self, folder):

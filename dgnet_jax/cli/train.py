@@ -1,6 +1,7 @@
 """`dgnet train`, `teacher`, `evaluate` and `generate`: the jobs that work on a work folder."""
 
 import argparse
+import contextlib
 import functools
 import logging
 import pathlib
@@ -98,7 +99,12 @@ def run(mode: str, options: argparse.Namespace) -> None:
   process = jax.process_index()
   log_name = f'log.{process}.txt' if process else 'log.txt'
   workdir = _work_folder(options.workdir, log_name)
-  with logged_to(workdir / log_name):
+  with contextlib.ExitStack() as stack:
+    if mode in ('train', 'teacher'):
+      from dgnet_jax.training.run_lock import run_lock
+
+      stack.enter_context(run_lock(workdir))
+    stack.enter_context(logged_to(workdir / log_name))
     logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
     _report_changes(config, workdir / SAVED_CONFIG)
     if mode in ('train', 'teacher') and process == 0:

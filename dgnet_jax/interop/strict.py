@@ -88,7 +88,8 @@ def load_strictly(
     drop: patterns of unexpected arrays that may be dropped; they are logged. None if the user cannot choose them.
 
   Raises:
-    UserError: arrays are missing, unexpected, of another shape, not floating-point, or not finite. The message lists all of them.
+    UserError: arrays are missing, unexpected, of another shape, not floating-point, or not finite. The message lists
+      all of them.
   """
   expected = torch_shapes(template, entries)
   unexpected = [name for name in state_dict if name not in expected and not is_unused(name)]

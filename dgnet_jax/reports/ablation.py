@@ -25,6 +25,7 @@ from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.errors import UserError
 from dgnet_jax.plots.charts import dot_chart
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
+from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,8 @@ def run_all(
     The contents of ablation.json, as from `summarize`.
 
   Raises:
-    UserError: seeds repeat, the base config is unsuitable, or the folder holds cells with other settings.
+    UserError: seeds repeat, the base config is unsuitable, the folder holds cells with other settings, or another
+      ablation runs in it.
   """
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'seeds {" ".join(map(str, seeds))}: give at least one, and each only once')
@@ -135,11 +137,13 @@ def run_all(
   all_cells = cells(folder, seeds, kinds)
   configs = [cell_config(bases[cell.kind] or base, cell, folder) for cell in all_cells]
   done = [_is_done(config, cell) for config, cell in zip(configs, all_cells, strict=True)]
-  for number, (config, cell, is_done) in enumerate(zip(configs, all_cells, done, strict=True), 1):
-    title = f'cell {number}/{len(all_cells)}: {cell.kind}, seed {cell.seed}'
-    logger.info(f'{title}: {"done, " if is_done else ""}in {cell.workdir}')
-    if not is_done:
-      run(config, cell)
+  folder.mkdir(parents=True, exist_ok=True)
+  with exclusive(folder / LOCK_FILE, f'the ablation in {folder}'):
+    for number, (config, cell, is_done) in enumerate(zip(configs, all_cells, done, strict=True), 1):
+      title = f'cell {number}/{len(all_cells)}: {cell.kind}, seed {cell.seed}'
+      logger.info(f'{title}: {"done, " if is_done else ""}in {cell.workdir}')
+      if not is_done:
+        run(config, cell)
   summary = summarize(folder, seeds, kinds)
   write_json(folder / 'ablation.json', summary)
   text = markdown(summary)

@@ -43,7 +43,7 @@ def not_finite(tree: Any) -> list[str]:
   return [
     name
     for name, leaf in named_leaves(tree).items()
-    if dtypes.issubdtype(leaf.dtype, np.floating) and not np.isfinite(np.asarray(leaf)).all()
+    if jnp.issubdtype(leaf.dtype, np.floating) and not np.isfinite(np.asarray(leaf)).all()
   ]
 
 

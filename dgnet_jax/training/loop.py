@@ -20,6 +20,7 @@ from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.metrics import MetricWriter
+from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import Metrics, StepContext, make_step_context, make_train_step
@@ -57,10 +58,15 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
 
   Raises:
     UserError: a batch size does not fit data or devices, a loss is not finite, pretrained weights are missing or do not
-      fit, or the run in `workdir` has another value of `joint` or another design of the generator.
+      fit, the run in `workdir` has another value of `joint` or another design of the generator, or another process
+      trains there.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
-  workdir = pathlib.Path(workdir)
+  with run_lock(workdir):
+    return _train(config, pathlib.Path(workdir))
+
+
+def _train(config: Config, workdir: pathlib.Path) -> TrainState:
   check_pretrained(config, workdir)
   index = open_training_data(config, workdir)
   source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made

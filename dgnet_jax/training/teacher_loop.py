@@ -22,6 +22,7 @@ from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.optimizers import make_teacher_optimizer
+from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import teacher_schedule
 from dgnet_jax.training.teacher_step import Metrics, TeacherState, TeacherStep, create_teacher_state, make_teacher_step
 from dgnet_jax.training.teacher_store import (
@@ -49,13 +50,21 @@ def train_teacher(
     source: source of the training images, to share with another job; by default a new one, if it is needed.
 
   Raises:
-    UserError: an existing teacher does not fit, the batch size does not fit data or devices, or a loss is not finite.
+    UserError: an existing teacher does not fit, the batch size does not fit data or devices, a loss is not finite, or
+      another process trains in `workdir`.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   if config.teacher.checkpoint:
     logger.info(f'teacher: {config.teacher.checkpoint}')
     return load_teachers(config, index, workdir)
-  folder = pathlib.Path(workdir) / 'teacher'
+  with run_lock(workdir):
+    return _trained_in(config, index, pathlib.Path(workdir) / 'teacher', source)
+
+
+def _trained_in(
+  config: Config, index: DatasetIndex, folder: pathlib.Path, source: Source | None
+) -> tuple[Teacher, ...]:
+  """Returns the teacher in `folder`, trained to the end."""
   saved = read_description(folder)
   if saved is not None:
     check_description(saved, describe_teacher(config, index.num_identities, index.class_of), folder)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import threading
 
 from PIL import Image
 import pytest
@@ -157,3 +158,22 @@ def test_settings_of_the_ablation_config_are_valid(setting):
   folder = pathlib.Path('ablation')
   joint, real = (ablation.cell_config(base, cell, folder) for cell in ablation.cells(folder, [0]))
   assert joint.joint and not real.joint
+
+
+def test_second_ablation_in_a_folder_is_refused(base, tmp_path):
+  run = FakeRun()
+
+  def with_a_second(config, cell):
+    thread = threading.Thread(target=second)  # has a lock of its own, as another process has
+    thread.start()
+    thread.join()
+    run(config, cell)
+
+  def second():
+    with pytest.raises(UserError, match='the ablation in .* is in use by another process'):
+      ablation.run_all(base, tmp_path, [0], run=run)
+    refused.append(True)
+
+  refused = []
+  ablation.run_all(base, tmp_path, [0], run=with_a_second)
+  assert len(refused) == len(run.cells) == 2

@@ -44,7 +44,7 @@ def test_term_that_is_not_finite_raises_with_step_and_checkpoint(monitor, checkp
     monitor.means()
   checkpoints.save(3, {'x': np.zeros(1)}, wait=True)
   monitor.add(4, {'identity': np.array([np.nan, 1.0])})
-  with pytest.raises(UserError, match=r'step 4: identity not finite; .* is step 3 in [^;]*checkpoints\. Lower the rate'):
+  with pytest.raises(UserError, match=r'step 4: identity not finite; .* is step 3 in [^;]*checkpoints\. Lower'):
     monitor.means()
 
 
@@ -58,6 +58,7 @@ def test_state_that_is_not_finite_is_not_to_be_saved(monitor, checkpoints):
   state = {'step': np.int32(2), 'key': jax.random.key(0), 'x': jnp.ones(3, jnp.bfloat16), 'y': np.ones((2, 2))}
   monitor.check_state(2, state)
   checkpoints.save(1, state, wait=True)
-  for broken, names in (({'x': state['x'].at[1].set(np.nan)}, 'x'), ({'x': state['x'] / 0, 'y': np.inf}, 'x and 1 more')):
+  one, two = {'x': state['x'].at[1].set(np.nan)}, {'x': state['x'] / 0, 'y': np.inf}
+  for broken, names in ((one, 'x'), (two, 'x and 1 more')):
     with pytest.raises(UserError, match=f'step 1: after its update, {names}.* not finite; the last good .* is step 1'):
       monitor.check_state(2, state | {name: jnp.asarray(value) for name, value in broken.items()})

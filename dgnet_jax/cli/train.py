@@ -7,7 +7,7 @@ import logging
 import pathlib
 from typing import Any
 
-from dgnet_jax.cli.arguments import CONFIG_HELP, read_config
+from dgnet_jax.cli.arguments import CONFIG_HELP, local, read_config
 from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
@@ -67,7 +67,9 @@ def _processes(text: str) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the arguments that all four commands have."""
   parser.add_argument('--config', metavar='CONFIG', help=CONFIG_HELP)
-  parser.add_argument('--workdir', required=True, metavar='FOLDER', help='work folder: everything is written there')
+  parser.add_argument(
+    '--workdir', required=True, type=local, metavar='FOLDER', help='work folder: everything is written there'
+  )
   parser.add_argument(
     '--distributed',
     nargs='?',
@@ -112,19 +114,16 @@ def run(mode: str, options: argparse.Namespace) -> None:
     _dispatch(mode, config, workdir)
 
 
-def _work_folder(text: str, log_name: str) -> pathlib.Path:
+def _work_folder(workdir: pathlib.Path, log_name: str) -> pathlib.Path:
   """Creates the work folder with its log; raises UserError if it cannot be one."""
   from dgnet_jax.training.checkpoints import check_folder
 
-  if '://' in text:
-    raise UserError(f'--workdir {text}: must be a local folder; copy it to the storage afterwards')
-  check_folder(text)
-  workdir = pathlib.Path(text)
+  check_folder(workdir)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / log_name).open('a').close()
   except OSError as error:
-    raise UserError(f'--workdir {text}: cannot be written to ({error.strerror})') from error
+    raise UserError(f'--workdir {workdir}: cannot be written to ({error.strerror})') from error
   return workdir
 
 

@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 
 from dgnet_jax.config.defaults import default_config, unfrozen
 from dgnet_jax.config.schema import Config
-from dgnet_jax.config.validation import is_like, leaves, nested, suggestion, type_name, validate
+from dgnet_jax.config.validation import is_like, leaves, nested, shown, suggestion, type_name, validate
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import write_json
+from dgnet_jax.utils.paths import local_path
 
 PREFIX = '--config.'
 SAVED_CONFIG = 'config.json'  # in a work folder
@@ -86,8 +87,8 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> list[st
       continue
     try:
       set_field(config, name, parse_value(text, references[name]))
-    except (ValueError, SyntaxError):
-      problems.append(f'{name}: {text!r} is not {type_name(references[name])}')
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two for many nested parentheses
+      problems.append(f'{name}: {shown(text)} is not {type_name(references[name])}')
   return problems
 
 
@@ -112,7 +113,7 @@ def find_config_file(name: str | os.PathLike[str]) -> pathlib.Path:
   Raises:
     UserError: there is no such file. The message lists the names.
   """
-  path = pathlib.Path(name)
+  path = local_path(name)
   if path.is_file():
     return path
   known = {file.stem: file for file in sorted(config_folder().glob('*.py'))}
@@ -158,7 +159,10 @@ def read_config_file(name: str | os.PathLike[str]) -> ConfigDict:
   """
   path = find_config_file(name)
   if path.suffix == '.json':
-    return unfrozen(_current(_read_json(path)))
+    try:
+      return unfrozen(_current(_read_json(path)))
+    except UserError as error:
+      raise UserError(f'{path}: {error}') from error
   module = run_config_file(path)
   try:
     config = module.get_config()
@@ -172,14 +176,14 @@ def read_config_file(name: str | os.PathLike[str]) -> ConfigDict:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Returns the values of a config.json, unchanged."""
+  """Returns the values of a config.json, unchanged; raises UserError, without the path, if it is damaged."""
   try:
     values = json.loads(path.read_text(encoding='utf-8'))
   except (ValueError, RecursionError) as error:
-    raise UserError(f'{path}: damaged ({error})') from error
+    raise UserError(f'damaged ({error})') from error
   known = dict(leaves(default_config())).keys() | FORMER_FIELDS.keys()
   if not isinstance(values, dict) or len(dict(leaves(values)).keys() & known) < len(known) / 2:
-    raise UserError(f'{path}: not the {SAVED_CONFIG} of a work folder')
+    raise UserError(f'not the {SAVED_CONFIG} of a work folder')
   return values
 
 
@@ -188,6 +192,9 @@ def _current(values: Mapping[str, Any]) -> dict[str, Any]:
 
   Fields and values of earlier versions are renamed, and lists become tuples. A field that is newer than the file gets
   its default, which is what the earlier version did.
+
+  Raises:
+    UserError: a field is a section.
   """
   fields: dict[str, Any] = {}
   for name, value in leaves(values):
@@ -197,6 +204,10 @@ def _current(values: Mapping[str, Any]) -> dict[str, Any]:
     elif isinstance(value, str):
       value = FORMER_VALUES.get((name, value), value)
     fields[name] = value
+  sections = {name.rpartition('.')[0] for name in fields}
+  for name, _ in leaves(default_config()):
+    if any(section == name or section.startswith(f'{name}.') for section in sections):
+      raise UserError(f'{name}: a section, and not a value; this is not the config of a run')
   return nested(dict(leaves(default_config())) | fields)
 
 
@@ -252,7 +263,7 @@ def changed_fields(path: str | os.PathLike[str], config: Config) -> list[str]:
     return []
   try:
     return differences(json.loads(path.read_text(encoding='utf-8')), config)
-  except (ValueError, TypeError, AttributeError) as error:
+  except (ValueError, TypeError, AttributeError, RecursionError, UserError) as error:
     raise UserError(f'{path}: damaged ({error}); delete it to continue without a comparison') from error
 
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import difflib
-import math
 from typing import Any
 
 from dgnet_jax.config.rules import AT_LEAST_TWO, CHOICES, COMBINATIONS, FRACTIONS, POSITIVE, REFUSED
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError
+from dgnet_jax.utils.text import shortened
+
+MAX_WHOLE = 2**31 - 1  # JAX computes with i32
+MAX_SEED = 2**32 - 1  # JAX ignores the bits above
+MAX_REAL = 3.4e38  # JAX computes with f32
 
 
 def leaves(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -62,6 +66,14 @@ def type_name(reference: Any) -> str:
   return {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a string'}[type(reference)]
 
 
+def shown(value: Any) -> str:
+  """Returns a value for a message, which nobody needs in full if it is long."""
+  try:
+    return shortened(repr(value))
+  except ValueError:  # Python refuses to write integers of more than 4,300 digits
+    return 'a number of thousands of digits'
+
+
 def validate(config: Mapping[str, Any], earlier_problems: Sequence[str] = ()) -> Config:
   """Checks types, ranges and combinations, and freezes the configuration. Reads no file.
 
@@ -87,7 +99,7 @@ def problems(config: Mapping[str, Any]) -> list[str]:
   fields, defaults = dict(leaves(config)), dict(leaves(Config().to_dict()))
   wrong = _type_problems(fields, defaults)
   for name, value in fields.items():
-    if name not in wrong and (problem := _range_problem(name, value)):
+    if name not in wrong and (problem := _range_problem(name, value, defaults[name])):
       wrong[name] = problem
   valid = {name: default if name in wrong else fields[name] for name, default in defaults.items()}
   frozen = Config.from_mapping(nested(valid))
@@ -105,24 +117,28 @@ def _type_problems(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> di
   wrong |= {name: 'missing' for name in defaults if name not in fields}
   for name, reference in defaults.items():
     if name in fields and not is_like(fields[name], reference):
-      wrong[name] = f'{fields[name]!r} is not {type_name(reference)}'
+      wrong[name] = f'{shown(fields[name])} is not {type_name(reference)}'
     elif name in fields and name.endswith('_hw') and len(fields[name]) != 2:
-      wrong[name] = f'{fields[name]!r} is not (height, width)'
+      wrong[name] = f'{shown(fields[name])} is not (height, width)'
   return wrong
 
 
-def _range_problem(name: str, value: Any) -> str:
+def _range_problem(name: str, value: Any, default: Any) -> str:
   """Returns what is wrong with a well-typed value by itself, or ''."""
   if name in CHOICES and value not in CHOICES[name]:
     reason = REFUSED.get((name, value))
-    return f'{value!r} must be one of {", ".join(map(str, CHOICES[name]))}{f": {reason}" if reason else ""}'
+    return f'{shown(value)} must be one of {", ".join(map(str, CHOICES[name]))}{f": {reason}" if reason else ""}'
   if isinstance(value, bool | str):
     return ''
   numbers = value if isinstance(value, tuple | list) else (value,)
+  is_whole = isinstance(default[0] if isinstance(default, tuple) else default, int)
   if not numbers:
     return 'must not be empty'
-  if not all(math.isfinite(number) for number in numbers):
-    return f'{value} must be finite'
+  if not all(abs(number) <= MAX_REAL for number in numbers):  # also of NaN
+    return f'{shown(value)} must be finite, also in float32'
+  largest = MAX_SEED if name.endswith('seed') else MAX_WHOLE
+  if is_whole and max(numbers) > largest:
+    return f'{shown(value)} must be at most {largest}'
   minimum = 2 if name in AT_LEAST_TWO else 0
   if min(numbers) < minimum or (name in POSITIVE and min(numbers) == 0):
     return f'{value} must be {"above 0" if name in POSITIVE else f"at least {minimum}"}'

@@ -18,6 +18,7 @@ from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_names import imagenet_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.types import Teacher
+from dgnet_jax.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   Raises:
     UserError: the file is missing or damaged, or holds something else.
   """
-  path = pathlib.Path(path)
+  path = local_path(path)
   if path.suffix != '.safetensors':
     return check_state_dict(read_torch(path), str(path))
   if not path.is_file():

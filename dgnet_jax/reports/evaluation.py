@@ -31,6 +31,7 @@ from dgnet_jax.reports.ranking import (
   write_csv,
 )
 from dgnet_jax.utils.atomic_files import write_json
+from dgnet_jax.utils.paths import local_path
 from dgnet_jax.utils.writers import save_image
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   Raises:
     UserError: the data set, the checkpoint or the teacher is missing or damaged, or they do not fit each other.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = local_path(workdir)
   index = open_dataset(config.data, workdir, needs=TEST_SPLITS)
   predictor = load_predictor(config, workdir)
   results = _describe(config, index, predictor)

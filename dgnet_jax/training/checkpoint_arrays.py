@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 import hashlib
+import os
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgnet_jax.sharding import device_put_global
+from dgnet_jax.utils.text import shortened
 
 MAX_REASON = 500  # characters
 Form = dict[str, tuple[str, list[int]]]  # dtype and shape by name
@@ -23,6 +25,8 @@ _STORAGE_STATUS = re.compile(
   r"|.*\bos_error_code='\d+'",
   re.DOTALL,
 )
+
+_SYSTEM_ERROR = re.compile(r"\bos_error_code='(\d{1,4})'")
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -45,6 +49,20 @@ def not_finite(tree: Any) -> list[str]:
     for name, leaf in named_leaves(tree).items()
     if jnp.issubdtype(leaf.dtype, np.floating) and not np.isfinite(np.asarray(leaf)).all()
   ]
+
+
+def check_description(about: Any) -> None:
+  """Raises ValueError unless `about` is {'leaves': by name what `describe` returns, 'config': a config}, from JSON."""
+  leaves, config = (about.get(name) if isinstance(about, Mapping) else None for name in ('leaves', 'config'))
+  if not isinstance(leaves, Mapping) or not isinstance(config, Mapping):
+    raise ValueError('its description is not one of a checkpoint')
+  if not isinstance(config.get('generator', {}), Mapping):  # read before the config is validated
+    raise ValueError('its config is not one of a run')
+  for name, leaf in leaves.items():
+    valid = isinstance(leaf, Mapping) and isinstance(leaf.get('dtype'), str) and isinstance(leaf.get('sha256'), str)
+    shape = leaf.get('shape') if valid else None
+    if not isinstance(shape, list | tuple) or not all(type(size) is int and size >= 0 for size in shape):
+      raise ValueError(f'its description of {shortened(str(name))} is not one of an array')
 
 
 def saved_form(leaves: Mapping[str, Mapping[str, Any]]) -> Form:
@@ -115,3 +133,13 @@ def is_storage_error(error: BaseException) -> bool:
     if isinstance(cause, ValueError) and _STORAGE_STATUS.match(str(cause)):
       return True
   return False
+
+
+def storage_reason(error: BaseException) -> str:
+  """Returns the system's message for a storage error, or the first line of its own."""
+  for cause in _chain(error):
+    if isinstance(cause, OSError) and cause.strerror:
+      return cause.strerror
+    if match := _SYSTEM_ERROR.search(str(cause)):
+      return os.strerror(int(match[1]))
+  return short_reason(error)

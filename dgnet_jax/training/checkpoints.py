@@ -21,6 +21,7 @@ from dgnet_jax.data.index import printable
 from dgnet_jax.errors import UserError
 from dgnet_jax.training import checkpoint_replacement
 from dgnet_jax.training.checkpoint_arrays import (
+  check_description,
   describe,
   form_of,
   is_storage_error,
@@ -31,6 +32,7 @@ from dgnet_jax.training.checkpoint_arrays import (
   place,
   saved_form,
   short_reason,
+  storage_reason,
 )
 
 Tree = TypeVar('Tree')
@@ -96,24 +98,32 @@ class Checkpoints:
       step: iterations done.
       state: pytree of arrays and typed keys, the same on every process.
       wait: return only when the checkpoint is complete on disk.
+
+    Raises:
+      UserError: this or the previous checkpoint cannot be written, for example because the disk is full; names the
+        newest that is complete.
     """
     if self._manager is None or not self._writable:
       raise ValueError(f'{self.folder} was opened for reading')
-    replaced = [old for old in self._manager.all_steps() if old >= step]
+    with self._writing():
+      self._save(self._manager, step, state, wait=wait)
+
+  def _save(self, manager: ocp.CheckpointManager, step: int, state: Any, *, wait: bool) -> None:
+    replaced = [old for old in manager.all_steps() if old >= step]
     if replaced:
-      self._manager.wait_until_finished()
+      manager.wait_until_finished()
       checkpoint_replacement.move_aside(self.folder, replaced, new_step=step)
-      self._manager.reload()
+      manager.reload()
     data = jax.tree.map(key_to_data, state)
     description = {
       'leaves': {name: describe(leaf) for name, leaf in named_leaves(data).items()},
       'config': self._config.to_dict() if self._config is not None else {},
     }
     arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(data), about=ocp.args.JsonSave(description))
-    if not self._manager.save(step, args=arguments, force=True):
+    if not manager.save(step, args=arguments, force=True):
       raise RuntimeError(f'the checkpoint of step {step} was not saved in {self.folder}')
     if wait or replaced:
-      self._manager.wait_until_finished()
+      manager.wait_until_finished()
     if replaced:
       checkpoint_replacement.recover(self.folder)
       self._damaged = {old: reason for old, reason in self._damaged.items() if old < step}
@@ -217,9 +227,10 @@ class Checkpoints:
     raise error
 
   def close(self) -> None:
-    """Waits for checkpoints that are being written."""
+    """Waits for checkpoints that are being written; raises UserError if they cannot be."""
     if self._manager is not None:
-      self._manager.close()
+      with self._writing():
+        self._manager.close()
 
   def _candidates(self, step: int | None) -> list[int]:
     """Returns `step`, or all steps from the newest on; at least one.
@@ -234,6 +245,21 @@ class Checkpoints:
       return steps[::-1]
     existing = f'available: {", ".join(map(str, steps))}' if steps else 'the folder has none'
     raise UserError(f'{self.folder}: no checkpoint{"" if step is None else f" of step {step}"}; {existing}')
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns what the storage refuses to write into an error that says which checkpoint is complete."""
+    try:
+      yield
+    except Exception as error:
+      if isinstance(error, UserError) or not is_storage_error(error):
+        raise
+      complete = checkpoint_replacement.complete_steps(self.folder)
+      kept = f'the checkpoint of step {max(complete)} is complete' if complete else 'there is no other checkpoint'
+      raise UserError(
+        f'{self.folder}: a checkpoint cannot be written ({storage_reason(error)}); {kept}. Make room or check the '
+        'storage, and run the same command again.'
+      ) from error
 
   @contextlib.contextmanager
   def _reading(self, step: int) -> Iterator[ocp.CheckpointManager]:
@@ -255,6 +281,7 @@ class Checkpoints:
   def _description(self, step: int) -> Description:
     with self._reading(step) as manager:
       about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
+      check_description(about)
       return {'leaves': dict(about['leaves']), 'config': dict(about['config'])}
 
   def _restore(self, template: Tree, step: int | None, *, partial: bool) -> Tree:

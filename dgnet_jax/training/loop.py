@@ -25,8 +25,10 @@ from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weig
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import Metrics, StepContext, make_step_context, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
+from dgnet_jax.training.teacher_store import check_named_teachers
 from dgnet_jax.training.training_data import open_training_data
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher, TrainState
+from dgnet_jax.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +64,14 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
       trains there.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
+  workdir = local_path(workdir)
   with run_lock(workdir):
-    return _train(config, pathlib.Path(workdir))
+    return _train(config, workdir)
 
 
 def _train(config: Config, workdir: pathlib.Path) -> TrainState:
   check_pretrained(config, workdir)
+  check_named_teachers(config)
   index = open_training_data(config, workdir)
   source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
   teachers = train_teacher(config, index, workdir, source=source)

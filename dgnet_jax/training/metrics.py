@@ -1,6 +1,7 @@
 """Numbers and images of a run: JSON lines, PNG files, and TensorBoard files where it is installed."""
 
 from collections.abc import Mapping
+import contextlib
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.atomic_files import atomic_file, naming
 
 try:
   from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -65,8 +66,9 @@ class MetricWriter:
       return
     numbers = {name: float(np.asarray(value)) for name, value in scalars.items()}
     finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-    self._lines.write(json.dumps({'step': step, **finite}) + '\n')
-    self._lines.flush()
+    with naming(self._lines.name):
+      self._lines.write(json.dumps({'step': step, **finite}) + '\n')
+      self._lines.flush()
     if self._events:
       self._events.write_scalars(step, numbers)
 
@@ -86,14 +88,16 @@ class MetricWriter:
         raise ValueError(f'{name}: {image.dtype=} {image.shape=}; expected u8[H, W, 3]')
       png = io.BytesIO()
       Image.fromarray(np.asarray(image)).save(png, 'png')
-      (folder / f'{name}_{step:07d}.png').write_bytes(png.getvalue())
+      with atomic_file(folder / f'{name}_{step:07d}.png') as temporary:
+        temporary.write_bytes(png.getvalue())
       if self._events:
         self._events.write_image(step, name, image.shape[:2], png.getvalue())
 
   def close(self) -> None:
     """Closes the files."""
     if self._writes:
-      self._lines.close()
+      with naming(self._lines.name):
+        self._lines.close()
     if self._events:
       self._events.close()
 
@@ -113,7 +117,8 @@ class EventFile:
     """
     folder.mkdir(exist_ok=True)
     name = f'events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}'
-    self._file = RecordWriter(open(folder / name, 'wb'))
+    self._path = folder / name
+    self._file = RecordWriter(open(self._path, 'wb'))
     self._write(0, file_version='brain.Event:2')
     self._write(resume_step + 1, session_log=SessionLog(status=SessionLog.START))
 
@@ -129,11 +134,13 @@ class EventFile:
 
   def close(self) -> None:
     """Closes the file."""
-    self._file.close()
+    with naming(self._path):
+      self._file.close()
 
   def _write(self, step: int, **content: Any) -> None:
-    self._file.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
-    self._file.flush()
+    with naming(self._path):
+      self._file.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
+      self._file.flush()
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:
@@ -141,11 +148,9 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
   if not path.exists():
     return
   kept = []
-  for line in path.read_text(encoding='utf-8').splitlines():
-    try:
+  for line in path.read_text(encoding='utf-8', errors='replace').splitlines():
+    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
       if json.loads(line)['step'] <= step:
         kept.append(f'{line}\n')
-    except ValueError:
-      continue
   with atomic_file(path) as temporary:
     temporary.write_text(''.join(kept), encoding='utf-8')

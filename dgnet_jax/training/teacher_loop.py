@@ -34,6 +34,7 @@ from dgnet_jax.training.teacher_store import (
   write_description,
 )
 from dgnet_jax.types import Teacher
+from dgnet_jax.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +58,9 @@ def train_teacher(
   if config.teacher.checkpoint:
     logger.info(f'teacher: {config.teacher.checkpoint}')
     return load_teachers(config, index, workdir)
+  workdir = local_path(workdir)
   with run_lock(workdir):
-    return _trained_in(config, index, pathlib.Path(workdir) / 'teacher', source)
+    return _trained_in(config, index, workdir / 'teacher', source)
 
 
 def _trained_in(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import contextlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -18,6 +19,7 @@ from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.teacher_step import TeacherState, create_teacher_state
 from dgnet_jax.types import Teacher
 from dgnet_jax.utils.atomic_files import write_json
+from dgnet_jax.utils.paths import local_path
 
 DESCRIPTION_FILE = 'teacher.json'
 Description = dict[str, Any]
@@ -59,9 +61,11 @@ def read_description(folder: pathlib.Path) -> Description | None:
   path = folder / DESCRIPTION_FILE
   try:
     description: Description = json.loads(path.read_text(encoding='utf-8'))
+    if not isinstance(description, dict) or not isinstance(description.get('num_steps'), int):
+      raise ValueError('not the description of a teacher')
   except FileNotFoundError:
     return None
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f'{path} is damaged ({error}); remove {folder} to train a new teacher') from error
   return description
 
@@ -131,13 +135,24 @@ def read_teacher(config: Config, num_identities: int, folder: pathlib.Path) -> T
 
 def teacher_folders(teacher: TeacherConfig, workdir: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
   """Returns the folders in `teacher.checkpoint`, or that in `workdir` if the field is empty."""
-  folders = [pathlib.Path(folder.strip()) for folder in teacher.checkpoint.split(',') if folder.strip()]
+  names = [teacher.checkpoint] if os.path.isdir(teacher.checkpoint) else teacher.checkpoint.split(',')
+  folders = [local_path(name.strip()) for name in names if name.strip()]
   return tuple(folders) or (pathlib.Path(workdir) / 'teacher',)
 
 
 def load_teachers(config: Config, data: DatasetIndex | int, workdir: str | pathlib.Path) -> tuple[Teacher, ...]:
   """Reads the teachers in `teacher_folders`; arguments and errors as for `load_teacher`."""
   return tuple(load_teacher(config, data, folder) for folder in teacher_folders(config.teacher, workdir))
+
+
+def check_named_teachers(config: Config) -> None:
+  """Checks, before any work, that `teacher.checkpoint` names trained teachers, if it names any; reads no arrays.
+
+  Raises:
+    UserError: a folder has no teacher.
+  """
+  for folder in teacher_folders(config.teacher, '') if config.teacher.checkpoint else ():
+    _existing_description(folder)
 
 
 def state_template(config: Config, num_identities: int) -> TeacherState:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 LOCK_FILE = '.lock'  # in a folder that a process keeps for itself
 _BUSY = (errno.EAGAIN, errno.EACCES)
-_UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL, errno.ENOTTY)
+_UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL, errno.EBADF)
 _MAX_HOLDER = 200  # bytes of a lock file that are read
 
 # Lock files that threads of this process hold: their owner, and whether the system holds them too.
@@ -30,6 +30,11 @@ _held_guard = threading.Lock()
 
 class InUse(UserError):
   """Another process or thread holds the lock."""
+
+
+def has_locks() -> bool:
+  """Returns True if the platform has locks; a file system may still have none."""
+  return fcntl is not None
 
 
 def try_lock(descriptor: int, *, wait: bool = False) -> bool | None:
@@ -109,7 +114,7 @@ def _acquire(path: pathlib.Path, what: str, *, wait: bool) -> tuple[int, bool]:
           raise InUse(f'{what} is in use by another process{holder}; wait until it ends, or use another folder')
         logger.info(f'waiting for another process{holder}, which writes {what}')
         locked = try_lock(descriptor, wait=True)
-      if locked is None or _is_at(descriptor, path):
+      if locked is None or is_at(descriptor, path):
         return descriptor, locked is not None
     except BaseException:
       os.close(descriptor)
@@ -117,7 +122,7 @@ def _acquire(path: pathlib.Path, what: str, *, wait: bool) -> tuple[int, bool]:
     os.close(descriptor)  # its holder removed it meanwhile: the lock of this name is another file
 
 
-def _is_at(descriptor: int, path: pathlib.Path) -> bool:
+def is_at(descriptor: int, path: pathlib.Path) -> bool:
   """Returns True if an open file still has its name."""
   try:
     return os.path.samestat(os.fstat(descriptor), os.stat(path))

@@ -129,8 +129,8 @@ class TestRun:
     ('name', 'words'),
     [
       ('a[1]', 'cannot be read from a folder with [ in its path'),
-      ('a\\b', 'cannot be read from a folder with \\ in its path'),
-      ('gs://bucket/run', 'must be a local folder'),
+      ('a\\b', 'a path of Windows'),
+      ('gs://bucket/run', 'must be on this machine'),
       ('file/run', 'cannot be written to (Not a directory)'),
       ('x' * 300, 'cannot be written to (File name too long)'),
     ],

@@ -94,3 +94,10 @@ def test_damaged_description_raises(config, index, tmp_path):
   (tmp_path / 'teacher.json').write_text('{"num')
   with pytest.raises(UserError, match='teacher.json is damaged'):
     load_teacher(config, index, tmp_path)
+
+
+@pytest.mark.parametrize('content', [b'null', b'[]', b'3', b'{}', b'{"num_steps": "6"}', b'\xff', b'[' * 9999])
+def test_damaged_description_is_reported(tmp_path, content):
+  (tmp_path / 'teacher.json').write_bytes(content)
+  with pytest.raises(UserError, match='teacher.json is damaged'):
+    is_trained(tmp_path)

@@ -23,7 +23,7 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
   """
   path = root / METADATA
   try:
-    metadata = json.loads(path.read_text())
+    metadata = json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError) as error:
     raise UserError(
       f'{path}: cannot be read ({error}); data.root must be the folder of a version, like market1501/1.0.0'

@@ -13,6 +13,7 @@ from dgnet_jax.data.readers.identity_folders import mark_unidentified
 from dgnet_jax.data.readers.listing import ReadImages
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.text import ANY_NAME
 
 COLUMNS = ('path', 'identity', 'camera', 'split')
 SUFFIX = '.csv'
@@ -77,7 +78,7 @@ def matches(layout: Layout, root: pathlib.Path) -> bool:
 def write_table(path: pathlib.Path, images: Mapping[str, Sequence[LabeledImage]]) -> None:
   """Writes a table for `read` atomically, with paths relative to its folder."""
   folder = os.path.abspath(path.parent)
-  with atomic_file(path) as partial, partial.open('w', encoding='utf-8', errors='surrogateescape', newline='') as file:
+  with atomic_file(path) as partial, partial.open('w', encoding='utf-8', errors=ANY_NAME, newline='') as file:
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     for split, rows in images.items():

@@ -29,6 +29,7 @@ from dgnet_jax.data.synthetic.rendering import render
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 from dgnet_jax.utils.progress import ProgressLog
+from dgnet_jax.utils.writers import encoded
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ def _render_all(root: pathlib.Path, settings: Mapping[str, Any]) -> None:
   progress = ProgressLog(logger, 'rendering pedestrians', len(images), 'images')
   for done, (path, (look, structure)) in enumerate(images.items(), start=1):
     image = Image.fromarray(render(look, structure, (height, width)))
-    image.save(root / path, quality=JPEG_QUALITY, subsampling=0)
+    (root / path).write_bytes(encoded(image, format='JPEG', quality=JPEG_QUALITY, subsampling=0))
     progress.update(done)
   write_manifest(root, settings, images)
 

@@ -163,7 +163,7 @@ def test_simultaneous_writers_leave_one_dataset(tmp_path, monkeypatch):
   assert image_descriptions(tmp_path / 'people')
 
 
-@pytest.mark.parametrize('text', ['{', '[]', '{"format": 1}', '{"format": 3, "settings": []}'])
+@pytest.mark.parametrize('text', ['{', '[]', '3', 'null', '[' * 9999, '{"format": 1}', '{"format": 3, "settings": []}'])
 def test_damaged_manifest_is_an_error(tmp_path, text):
   (tmp_path / 'truth.json').write_text(text)
   with pytest.raises(UserError, match='truth.json'):

@@ -10,7 +10,6 @@ images: what a perfect generator would give.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import json
 import logging
 import pathlib
 from typing import Any
@@ -23,6 +22,7 @@ from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import validate
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.errors import UserError
+from dgnet_jax.inference.results import read_results, settings_of
 from dgnet_jax.plots.charts import dot_chart
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
@@ -162,13 +162,18 @@ def _is_done(config: Config, cell: Cell) -> bool:
   """Returns True if a cell has the results of its last step.
 
   Raises:
-    UserError: the cell was run with other settings, so that a table would mix two experiments.
+    UserError: the cell was run with other settings, so that a table would mix two experiments, or its results are
+      damaged.
   """
   changes = [change for change in changed_fields(cell.workdir / SAVED_CONFIG, config) if not change.startswith('log.')]
   if changes:
     raise UserError(f'{cell.workdir} was run with other settings ({"; ".join(changes)}); choose another folder, --out')
   path = _results_path(cell)
-  return path.exists() and bool(json.loads(path.read_text())['step'] == config.num_steps)
+  if not path.exists():
+    return False
+  results, settings = read_results(path), settings_of(config.evaluation)
+  # Another evaluation of the cell may have replaced these results.
+  return bool(results.get('step') == config.num_steps and results.get('settings', settings) == settings)
 
 
 def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] = ('joint', 'real')) -> dict[str, Any]:
@@ -186,12 +191,15 @@ def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] =
     than the built-in pedestrians.
   """
   all_cells = cells(folder, seeds, kinds)
-  results = {(cell.kind, cell.seed): json.loads(_results_path(cell).read_text()) for cell in all_cells}
-  scores = {
-    row: {metric: [results[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
-    for row, (kind, embedding) in ROWS.items()
-    if (kind, seeds[0]) in results
-  }
+  results = {(cell.kind, cell.seed): read_results(_results_path(cell)) for cell in all_cells}
+  try:
+    scores = {
+      row: {metric: [results[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
+      for row, (kind, embedding) in ROWS.items()
+      if (kind, seeds[0]) in results
+    }
+  except (KeyError, TypeError) as error:
+    raise UserError(f'{folder}: a cell has a damaged evaluation/results.json ({error}); move it away') from error
   gains = {
     row: {metric: np.subtract(scores[row][metric], scores[baseline][metric]).tolist() for metric in METRICS}
     for row, baseline in BASELINES.items()

@@ -11,6 +11,7 @@ import pytest
 from dgnet_jax.config.loading import find_config_file, load_config, run_config_file, save_config
 from dgnet_jax.config.validation import leaves, validate
 from dgnet_jax.errors import UserError
+from dgnet_jax.inference.results import settings_of
 from dgnet_jax.reports import ablation
 
 SCORES = {'teacher': 0.5, 'primary': 0.6, 'fine_grained': 0.55, 'both': 0.7}
@@ -111,6 +112,27 @@ def test_cell_with_results_of_an_earlier_step_is_run_again(base, tmp_path):
   path.write_text(json.dumps(json.loads(path.read_text()) | {'step': 10}))
   ablation.run_all(base, tmp_path, [1], run=run)
   assert run.cells == [('joint', 1), ('real', 1), ('real', 1)]
+
+
+def test_cell_with_results_of_another_protocol_is_evaluated_again(base, tmp_path):
+  run = FakeRun()
+  ablation.run_all(base, tmp_path, [1], run=run)
+  path, settings = tmp_path / 'real_1' / 'evaluation' / 'results.json', settings_of(base.evaluation)
+  for changed in (settings, settings | {'protocol': 'standard'}):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'settings': changed}))
+    ablation.run_all(base, tmp_path, [1], run=run)
+  assert run.cells == [('joint', 1), ('real', 1), ('real', 1)]
+
+
+@pytest.mark.parametrize(
+  'content', ['{', '[]', '{"step": 1_000}', '{"step": STEPS}', '{"step": STEPS, "single_query": 3}']
+)
+def test_damaged_results_are_reported(base, tmp_path, content):
+  ablation.run_all(base, tmp_path, [1], run=FakeRun())
+  path = tmp_path / 'real_1' / 'evaluation' / 'results.json'
+  path.write_text(content.replace('STEPS', str(base.num_steps)))
+  with pytest.raises(UserError, match='results.json'):
+    ablation.run_all(base, tmp_path, [1], run=FakeRun())
 
 
 def test_cells_with_other_settings_are_refused(base, tmp_path):

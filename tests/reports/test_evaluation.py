@@ -116,7 +116,7 @@ def test_direct_transfer_to_other_data(workdir, evaluation, tmp_path, lines):
   before = (workdir / 'evaluation' / 'results.json').read_bytes()
   other = run_config(data={'layout': 'dukemtmc', 'root': str(write_fake(tmp_path / 'duke', 'dukemtmc'))})
   results = evaluate(other, workdir)
-  folder = workdir / 'evaluation' / 'on_dukemtmc_duke'
+  (folder,) = (workdir / 'evaluation').glob('on_dukemtmc_duke_*')
   assert json.loads((folder / 'results.json').read_text()) == results
   assert (results['data'], results['num_queries'], results['num_gallery']) == ('dukemtmc', 2, 5)
   assert list(results['single_query']) == ['chance', 'teacher', 'primary', 'fine_grained', 'both']

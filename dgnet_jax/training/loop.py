@@ -65,13 +65,13 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   workdir = local_path(workdir)
+  check_pretrained(config, workdir)
+  check_named_teachers(config)
   with run_lock(workdir):
     return _train(config, workdir)
 
 
 def _train(config: Config, workdir: pathlib.Path) -> TrainState:
-  check_pretrained(config, workdir)
-  check_named_teachers(config)
   index = open_training_data(config, workdir)
   source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
   teachers = train_teacher(config, index, workdir, source=source)

@@ -1,6 +1,7 @@
 """Reading a teacher that does not fit the run, or is not complete."""
 
 import contextlib
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,12 @@ from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.loop import train
 from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.teacher_loop import train_teacher
 from dgnet_jax.training.teacher_step import create_teacher_state
 from dgnet_jax.training.teacher_store import (
+  check_named_teachers,
   describe_teacher,
   is_trained,
   load_teacher,
@@ -101,3 +104,19 @@ def test_damaged_description_is_reported(tmp_path, content):
   (tmp_path / 'teacher.json').write_bytes(content)
   with pytest.raises(UserError, match='teacher.json is damaged'):
     is_trained(tmp_path)
+
+
+def test_named_teachers_that_do_not_exist_are_reported_before_the_work(config, tmp_path):
+  check_named_teachers(config)
+  for name in ('absent', 'gs://bucket/teacher'):
+    named = with_teacher(config, checkpoint=str(tmp_path / name) if name == 'absent' else name)
+    with pytest.raises(UserError, match=name):
+      train(named, tmp_path / 'run')
+  assert not list(tmp_path.iterdir())
+
+
+def test_folders_are_found_as_people_type_them(config, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', '/home/anna')
+  (tmp_path / 'a, b').mkdir()
+  for typed, folders in ((f'{tmp_path}/a, b', [tmp_path / 'a, b']), ('~/x/, y', ['/home/anna/x', 'y'])):
+    assert list(teacher_folders(with_teacher(config, checkpoint=typed).teacher, '')) == list(map(pathlib.Path, folders))

@@ -325,5 +325,8 @@ def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model
   with contextlib.closing(Checkpoints(folder)) as checkpoints:
     if checkpoints.latest_step() is None:
       raise UserError(f'{folder}: no checkpoint in this folder')
-    config = complete_config(checkpoints.saved_config(step))
+    try:
+      config = complete_config(checkpoints.saved_config(step))
+    except UserError as error:
+      raise UserError(f'{folder}: {error}') from error
     return Model(restore_predictor(config, checkpoints, batch_size=batch_size, step=step), config, workdir)

@@ -19,6 +19,8 @@ if os.environ.get('JAX_COMPILATION_CACHE_DIR', str(CACHE)).startswith(str(CACHE)
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE / os.environ.get('PYTEST_XDIST_WORKER', 'main'))
 
 import jax  # noqa: E402 (after the settings above)
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from dgnet_jax.config.loading import save_config  # noqa: E402
@@ -45,6 +47,13 @@ def _forget_compiled_programs():
   """Programs of one file are of no use to the next, and together they fill a small machine's memory."""
   yield
   jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _float64_ends_with_the_test():
+  """Tests hold by themselves and in any order: none leaves float64 on for the next."""
+  yield
+  assert jnp.result_type(float) == np.float32
 
 
 @pytest.fixture(scope='module')

@@ -1,9 +1,8 @@
 """`dgnet ablation`: is joint training worth it?"""
 
 import argparse
-import pathlib
 
-from dgnet_jax.cli.arguments import at_least
+from dgnet_jax.cli.arguments import at_least, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import apply_overrides, find_config_file, run_config_file
 from dgnet_jax.config.validation import validate
@@ -27,7 +26,7 @@ Every config field can be set for all cells with --config.FIELD=VALUE, except
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   settings = run_config_file(find_config_file('ablation')).SETTINGS
-  parser.add_argument('--out', required=True, type=pathlib.Path, metavar='FOLDER', help='gets a work folder per cell')
+  parser.add_argument('--out', required=True, type=writable, metavar='FOLDER', help='gets a work folder per cell')
   parser.add_argument('--seeds', type=at_least(0), nargs='+', default=[0, 1, 2], help='default: 0 1 2')
   parser.add_argument('--setting', choices=settings, default='small', help='of configs/ablation.py (default: small)')
   parser.add_argument(

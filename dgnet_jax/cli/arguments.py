@@ -7,20 +7,25 @@ import pathlib
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.loading import PREFIX, SAVED_CONFIG, apply_overrides, load_config
 from dgnet_jax.config.schema import Config
-from dgnet_jax.errors import ConfigError
+from dgnet_jax.errors import ConfigError, UserError
+from dgnet_jax.utils.paths import check_writable, local_path
+from dgnet_jax.utils.text import shortened
 
 CONFIG_HELP = (
   f'a config by name (like synthetic or market) or path; default: {SAVED_CONFIG} of the work folder. '
   'dgnet_jax/config/schema.py documents the fields'
 )
 
+MAX_DIGITS = 18  # of a whole number, so that it fits into 64 bits
+
 
 def at_least(minimum: int) -> Callable[[str], int]:
   """Returns an argparse type: whole numbers from `minimum` upwards."""
 
   def parse(text: str) -> int:
-    if not text.isdecimal() or int(text) < minimum:
-      raise argparse.ArgumentTypeError(f'{text!r} must be a whole number of at least {minimum}')
+    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) < minimum:
+      digits = f' with at most {MAX_DIGITS} digits' if len(text) > MAX_DIGITS else ''
+      raise argparse.ArgumentTypeError(f'{shortened(text)!r} must be a whole number of at least {minimum}{digits}')
     return int(text)
 
   return parse
@@ -29,11 +34,27 @@ def at_least(minimum: int) -> Callable[[str], int]:
 positive = at_least(1)
 
 
+def local(text: str) -> pathlib.Path:
+  """An argparse type: a file or folder of this machine."""
+  try:
+    return local_path(text)
+  except UserError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def writable(text: str) -> pathlib.Path:
+  """An argparse type: a file or folder to write, which is checked before anything else is done."""
+  try:
+    return check_writable(text)
+  except UserError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def size_hw(text: str) -> tuple[int, int]:
   """An argparse type: HEIGHTxWIDTH."""
   height, x, width = text.partition('x')
-  if not (x and height.isdecimal() and width.isdecimal()):
-    raise argparse.ArgumentTypeError(f'{text!r} must be HEIGHTxWIDTH, like 256x128')
+  if not (x and height.isdecimal() and width.isdecimal() and max(len(height), len(width)) <= MAX_DIGITS):
+    raise argparse.ArgumentTypeError(f'{shortened(text)!r} must be HEIGHTxWIDTH, like 256x128')
   return int(height), int(width)
 
 
@@ -55,7 +76,7 @@ def read_config(options: argparse.Namespace) -> Config:
   """
   name = options.config
   if not name:
-    name = pathlib.Path(options.workdir) / SAVED_CONFIG
+    name = options.workdir / SAVED_CONFIG
     if not name.is_file():
       problem = f'--config: name a config, like --config=synthetic; there is no {SAVED_CONFIG} in {options.workdir}'
       raise ConfigError([*options.problems, problem])

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from dgnet_jax.cli.arguments import data_fields, positive
+from dgnet_jax.cli.arguments import data_fields, positive, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.data.layouts import LAYOUTS
 
@@ -24,7 +24,9 @@ and 2 if an argument is wrong or the data set cannot be read.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--root', required=True, metavar='FOLDER', help='folder of the data set, or a .csv file')
   parser.add_argument('--layout', choices=LAYOUTS, default='', help='default: detected from the files')
-  parser.add_argument('--sheet', metavar='FILE', help='also draw a few people of every split, .png or .jpg')
+  parser.add_argument(
+    '--sheet', type=writable, metavar='FILE', help='also draw a few people of every split, .png or .jpg'
+  )
   parser.add_argument(
     '--threads', type=positive, default=os.cpu_count() or 1, help='files read in parallel (default: %(default)s)'
   )

@@ -2,6 +2,7 @@
 
 import argparse
 
+from dgnet_jax.cli.arguments import at_least, local, writable
 from dgnet_jax.cli.command import Command, check_no_problems
 from dgnet_jax.errors import ConfigError
 
@@ -19,10 +20,12 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   commands = parser.add_subparsers(dest='direction', required=True, metavar='{import,export}')
   importing = commands.add_parser('import', help="the release's files -> a work folder", allow_abbrev=False)
-  importing.add_argument('folder', help='holds gen_*.pt, dis_*.pt, id_*.pt, optimizer.pt and config.yaml')
-  importing.add_argument('--teacher', metavar='PATH', help='net_last.pth (with opts.yaml beside it), or its folder')
-  importing.add_argument('--workdir', required=True, metavar='FOLDER', help='work folder to create')
-  importing.add_argument('--step', type=int, help='step of the snapshot (default: the newest)')
+  importing.add_argument('folder', type=local, help='holds gen_*.pt, dis_*.pt, id_*.pt, optimizer.pt and config.yaml')
+  importing.add_argument(
+    '--teacher', type=local, metavar='PATH', help='net_last.pth (with opts.yaml beside it), or its folder'
+  )
+  importing.add_argument('--workdir', required=True, type=writable, metavar='FOLDER', help='work folder to create')
+  importing.add_argument('--step', type=at_least(0), help='step of the snapshot (default: the newest)')
   importing.add_argument(
     '--without',
     action='append',
@@ -38,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="drop arrays that have no counterpart here and whose name matches, like '*.query_conv.*'; each is reported",
   )
   exporting = commands.add_parser('export', help="a work folder -> the release's files", allow_abbrev=False)
-  exporting.add_argument('workdir', metavar='RUN', help='work folder of a run')
-  exporting.add_argument('--out', required=True, metavar='FOLDER', help='folder to create')
-  exporting.add_argument('--step', type=int, help='step of the checkpoint (default: the newest)')
+  exporting.add_argument('workdir', type=local, metavar='RUN', help='work folder of a run')
+  exporting.add_argument('--out', required=True, type=writable, metavar='FOLDER', help='folder to create')
+  exporting.add_argument('--step', type=at_least(0), help='step of the checkpoint (default: the newest)')
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """`dgnet export`: a trained run as programs and weights that need neither this package nor Flax."""
 
 import argparse
-import pathlib
 
+from dgnet_jax.cli.arguments import local, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import SAVED_CONFIG, load_config
 
@@ -14,8 +14,8 @@ EPILOG = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('workdir', type=pathlib.Path, metavar='RUN', help='work folder of a run')
-  parser.add_argument('--out', required=True, type=pathlib.Path, metavar='FOLDER', help='folder to create')
+  parser.add_argument('workdir', type=local, metavar='RUN', help='work folder of a run')
+  parser.add_argument('--out', required=True, type=writable, metavar='FOLDER', help='folder to create')
   parser.add_argument(
     '--platforms',
     default='cpu,cuda,tpu',

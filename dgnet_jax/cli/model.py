@@ -7,10 +7,11 @@ import csv
 import importlib.util
 import logging
 import math
+import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from dgnet_jax.cli.arguments import add_batch_size, at_least, positive
+from dgnet_jax.cli.arguments import add_batch_size, at_least, local, positive, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.extras import install_command
@@ -25,9 +26,11 @@ PNG, BMP or WebP file of any size, preferably of one upright person from head to
 stands for the images in it and its subfolders.
 """
 
+MAX_NAME_BYTES = 100  # of each image's name in the name of a swap
+
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('run', metavar='RUN', help='work folder or checkpoint')
+  parser.add_argument('run', type=local, metavar='RUN', help='work folder or checkpoint')
   add_batch_size(parser, 8)
 
 
@@ -54,7 +57,7 @@ def _add_alpha(parser: argparse.ArgumentParser) -> None:
 
 def _check_run(options: argparse.Namespace) -> None:
   """Raises UserError if there is no such run, before JAX is imported."""
-  if not pathlib.Path(options.run).exists():
+  if not options.run.exists():
     raise UserError(f'{options.run}: no such folder (RUN)')
 
 
@@ -62,7 +65,7 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
   _add_run(parser)
   parser.add_argument('images', metavar='IMAGE', nargs='+')
   _add_alpha(parser)
-  parser.add_argument('--out', required=True, metavar='FILE', help='.npz or .parquet')
+  parser.add_argument('--out', required=True, type=writable, metavar='FILE', help='.npz or .parquet')
 
 
 def _embed(options: argparse.Namespace) -> None:
@@ -79,13 +82,19 @@ def _embed(options: argparse.Namespace) -> None:
   logger.info(f'{len(images)} embeddings of {embeddings.shape[1]} numbers: {path}')
 
 
+def _output(text: str) -> tuple[pathlib.Path, bool]:
+  """An argparse type: a file or a folder to write, and whether it is a folder."""
+  path = writable(text)
+  return path, text.endswith('/') or path.is_dir() or not path.suffix
+
+
 def _add_structure_and_appearance(parser: argparse.ArgumentParser) -> None:
   _add_run(parser)
   parser.add_argument(
     '--structure', required=True, metavar='IMAGE', nargs='+', help='gives pose, position and background'
   )
   parser.add_argument('--appearance', required=True, metavar='IMAGE', nargs='+', help='gives the clothes')
-  parser.add_argument('--out', required=True, metavar='PATH', help='a file or a folder')
+  parser.add_argument('--out', required=True, type=_output, metavar='PATH', help='a file or a folder')
 
 
 def _add_swap(parser: argparse.ArgumentParser) -> None:
@@ -103,29 +112,35 @@ def _swap(options: argparse.Namespace) -> None:
   structures = as_image_list(options.structure, 'structures')
   appearances = as_image_list(options.appearance, 'appearances')
   count = len(structures) if options.one_person else max(len(structures), len(appearances))
-  if pathlib.Path(options.out).suffix:
-    check_output(options.out, IMAGES)
+  out, is_folder = options.out
+  if not is_folder:
+    check_output(out, IMAGES)
     if count > 1:
-      raise UserError(f'{options.out}: {count} images do not fit into one file; name a folder')
-    paths = [pathlib.Path(options.out)]
+      raise UserError(f'{out}: {count} images do not fit into one file; name a folder')
+    paths = [out]
   else:
     donors = appearances.paths[:1] if options.one_person else appearances.paths  # one name stands for the person
     stems = [[pathlib.Path(paths[i % len(paths)]).stem for i in range(count)] for paths in (structures.paths, donors)]
-    paths = _numbered(
-      options.out, [f'{appearance}_in_{structure}' for structure, appearance in zip(*stems, strict=True)]
-    )
+    paths = _numbered(out, [f'{_short(donor)}_in_{_short(structure)}' for structure, donor in zip(*stems, strict=True)])
   generated = _load(options).iter_swap(
     structure_from=structures, appearance_from=appearances, one_person=options.one_person
   )
   for path, image in zip(paths, generated, strict=True):
     save_image(path, image)
-  logger.info(f'{count} image{"s" if count > 1 else ""}: {options.out}')
+  logger.info(f'{count} image{"s" if count > 1 else ""}: {out}')
 
 
-def _numbered(folder: str, names: Sequence[str]) -> list[pathlib.Path]:
+def _short(name: str) -> str:
+  """Returns the beginning of a file's name, so that two and a number make the name of a file."""
+  while len(os.fsencode(name)) > MAX_NAME_BYTES:
+    name = name[:-1]
+  return name
+
+
+def _numbered(folder: pathlib.Path, names: Sequence[str]) -> list[pathlib.Path]:
   """Returns PNG files in a folder, numbered in their order."""
   digits = len(str(len(names) - 1))
-  return [pathlib.Path(folder) / f'{i:0{digits}d}_{name}.png' for i, name in enumerate(names)]
+  return [folder / f'{i:0{digits}d}_{name}.png' for i, name in enumerate(names)]
 
 
 def _add_interpolate(parser: argparse.ArgumentParser) -> None:
@@ -140,20 +155,20 @@ def _interpolate(options: argparse.Namespace) -> None:
   from dgnet_jax.data.image_lists import as_image_list
   from dgnet_jax.utils.writers import ANIMATIONS, IMAGES, check_output, save_animation, save_image
 
-  suffix = pathlib.Path(options.out).suffix.lower()
-  if suffix:
-    check_output(options.out, ANIMATIONS + IMAGES)
+  out, is_folder = options.out
+  if not is_folder:
+    check_output(out, ANIMATIONS + IMAGES)
   structures = as_image_list(options.structure, 'structures')
   appearances = as_image_list(options.appearance, 'appearances')
   frames = _load(options).interpolate(structure_from=structures, appearance_from=appearances, steps=options.steps)
-  if suffix in ANIMATIONS:
-    save_animation(options.out, frames)
-  elif suffix:
-    save_image(options.out, np.concatenate(list(frames), axis=1))
-  else:
-    for path, frame in zip(_numbered(options.out, ['step'] * len(frames)), frames, strict=True):
+  if is_folder:
+    for path, frame in zip(_numbered(out, ['step'] * len(frames)), frames, strict=True):
       save_image(path, frame)
-  logger.info(f'{len(frames)} images: {options.out}')
+  elif out.suffix.lower() in ANIMATIONS:
+    save_animation(out, frames)
+  else:
+    save_image(out, np.concatenate(list(frames), axis=1))
+  logger.info(f'{len(frames)} images: {out}')
 
 
 def _add_rank(parser: argparse.ArgumentParser) -> None:
@@ -162,13 +177,14 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--gallery', required=True, metavar='IMAGE', nargs='+', help='images to search')
   _add_alpha(parser)
   parser.add_argument('--count', type=positive, default=10, help='images per query (default: %(default)s)')
-  parser.add_argument('--out', metavar='FILE.csv', help='write a table instead of printing')
+  parser.add_argument('--out', type=writable, metavar='FILE.csv', help='write a table instead of printing')
 
 
 def _rank(options: argparse.Namespace) -> None:
   _check_run(options)
   from dgnet_jax.data.image_lists import as_image_list
   from dgnet_jax.utils.atomic_files import atomic_file
+  from dgnet_jax.utils.text import ANY_NAME
   from dgnet_jax.utils.writers import check_output
 
   if options.out:
@@ -181,7 +197,10 @@ def _rank(options: argparse.Namespace) -> None:
       for rank, match in enumerate(matches, 1):
         print(f'{rank:>6}  {match.score:7.4f}  {match.path}')
     return
-  with atomic_file(options.out) as temporary, temporary.open('w', newline='') as file:
+  with (
+    atomic_file(options.out) as temporary,
+    temporary.open('w', encoding='utf-8', errors=ANY_NAME, newline='') as file,
+  ):
     writer = csv.writer(file)
     writer.writerow(('query', 'rank', 'score', 'path'))
     for name, matches in zip(queries.names, rankings, strict=True):

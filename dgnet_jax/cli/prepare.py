@@ -1,9 +1,8 @@
 """`dgnet prepare`: converts data sets, and splits or merges them."""
 
 import argparse
-import pathlib
 
-from dgnet_jax.cli.arguments import at_least, data_fields
+from dgnet_jax.cli.arguments import at_least, data_fields, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.data.layouts import LAYOUTS
 from dgnet_jax.errors import UserError
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   def add(name: str, summary: str, out: str, out_help: str) -> argparse.ArgumentParser:
     conversion = conversions.add_parser(name, help=summary, allow_abbrev=False)
     conversion.add_argument('data', metavar='DATA', nargs='+' if name == 'merge' else None)
-    conversion.add_argument('--out', required=True, metavar=out, type=pathlib.Path, help=out_help)
+    conversion.add_argument('--out', required=True, metavar=out, type=writable, help=out_help)
     return conversion
 
   for name, summary in (

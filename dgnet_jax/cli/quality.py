@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from dgnet_jax.cli.arguments import add_batch_size, at_least, data_fields, positive, size_hw
+from dgnet_jax.cli.arguments import add_batch_size, at_least, data_fields, local, positive, size_hw, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.errors import UserError
 
@@ -27,9 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('real', metavar='REAL')
   parser.add_argument('generated', metavar='GENERATED')
   parser.add_argument(
-    '--inception', metavar='FILE', help='FID with these weights: pt_inception-2015-12-05-6726825d.pth of pytorch-fid'
+    '--inception',
+    type=local,
+    metavar='FILE',
+    help='FID with these weights: pt_inception-2015-12-05-6726825d.pth of pytorch-fid',
   )
-  parser.add_argument('--workdir', metavar='RUN', help='Frechet distance in the embedding of a run (not Inception FID)')
+  parser.add_argument(
+    '--workdir', type=local, metavar='RUN', help='Frechet distance in the embedding of a run (not Inception FID)'
+  )
   parser.add_argument(
     '--embedding',
     choices=EMBEDDINGS,
@@ -57,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add_batch_size(parser, 32)
   parser.add_argument('--threads', type=positive, default=os.cpu_count() or 1, help='files read in parallel')
-  parser.add_argument('--out', metavar='FILE.json', help='also write the results to this file')
+  parser.add_argument('--out', type=writable, metavar='FILE.json', help='also write the results to this file')
 
 
 def run(options: argparse.Namespace) -> None:

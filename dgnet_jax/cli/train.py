@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Callable
+import contextlib
 import functools
 import logging
 import pathlib
 from typing import Any
 
-from dgnet_jax.cli.arguments import CONFIG_HELP, read_config
+from dgnet_jax.cli.arguments import CONFIG_HELP, local, read_config
 from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
@@ -67,7 +68,9 @@ def _processes(text: str) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the arguments that all four commands have."""
   parser.add_argument('--config', metavar='CONFIG', help=CONFIG_HELP)
-  parser.add_argument('--workdir', required=True, metavar='FOLDER', help='work folder: everything is written there')
+  parser.add_argument(
+    '--workdir', required=True, type=local, metavar='FOLDER', help='work folder: everything is written there'
+  )
   parser.add_argument(
     '--distributed',
     nargs='?',
@@ -99,7 +102,12 @@ def run(mode: str, options: argparse.Namespace) -> None:
   process = jax.process_index()
   log_name = f'log.{process}.txt' if process else 'log.txt'
   workdir = _work_folder(options.workdir, log_name)
-  with logged_to(workdir / log_name):
+  with contextlib.ExitStack() as stack:
+    if mode in ('train', 'teacher'):
+      from dgnet_jax.training.run_lock import run_lock
+
+      stack.enter_context(run_lock(workdir))
+    stack.enter_context(logged_to(workdir / log_name))
     logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
     _report_changes(config, workdir / SAVED_CONFIG)
     if mode in ('train', 'teacher') and process == 0:
@@ -107,19 +115,16 @@ def run(mode: str, options: argparse.Namespace) -> None:
     _dispatch(mode, config, workdir)
 
 
-def _work_folder(text: str, log_name: str) -> pathlib.Path:
+def _work_folder(workdir: pathlib.Path, log_name: str) -> pathlib.Path:
   """Creates the work folder with its log; raises UserError if it cannot be one."""
   from dgnet_jax.training.checkpoints import check_folder
 
-  if '://' in text:
-    raise UserError(f'--workdir {text}: must be a local folder; copy it to the storage afterwards')
-  check_folder(text)
-  workdir = pathlib.Path(text)
+  check_folder(workdir)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / log_name).open('a').close()
   except OSError as error:
-    raise UserError(f'--workdir {text}: cannot be written to ({error.strerror})') from error
+    raise UserError(f'--workdir {workdir}: cannot be written to ({error.strerror})') from error
   return workdir
 
 

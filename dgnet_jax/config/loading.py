@@ -18,6 +18,7 @@ from dgnet_jax.config.validation import is_like, leaves, nested, shown, suggesti
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
+from dgnet_jax.utils.paths import local_path
 
 PREFIX = '--config.'
 SAVED_CONFIG = 'config.json'  # in a work folder
@@ -113,7 +114,7 @@ def find_config_file(name: str | os.PathLike[str]) -> pathlib.Path:
   Raises:
     UserError: there is no such file. The message lists the names.
   """
-  path = pathlib.Path(name)
+  path = local_path(name)
   if path.is_file():
     return path
   known = {file.stem: file for file in sorted(config_folder().glob('*.py'))}
@@ -161,6 +162,8 @@ def read_config_file(name: str | os.PathLike[str]) -> ConfigDict:
   if path.suffix == '.json':
     try:
       return unfrozen(_current(_read_json(path)))
+    except UserError as error:
+      raise UserError(f'{path}: {error}') from error
     except KeyError as error:  # ConfigDict refuses the names of its methods
       raise UserError(f'{path}: not the {SAVED_CONFIG} of a work folder ({error})') from error
   module = run_config_file(path)
@@ -176,14 +179,14 @@ def read_config_file(name: str | os.PathLike[str]) -> ConfigDict:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Returns the values of a config.json, unchanged."""
+  """Returns the values of a config.json, unchanged; raises UserError, without the path, if it is damaged."""
   try:
     values = read_json(path, MAX_DESCRIPTION_BYTES)
   except (OSError, ValueError) as error:
-    raise UserError(f'{path}: damaged ({error})') from error
+    raise UserError(f'damaged ({error})') from error
   known = dict(leaves(default_config())).keys() | FORMER_FIELDS.keys()
   if not isinstance(values, dict) or len(dict(leaves(values)).keys() & known) < len(known) / 2:
-    raise UserError(f'{path}: not the {SAVED_CONFIG} of a work folder')
+    raise UserError(f'not the {SAVED_CONFIG} of a work folder')
   return values
 
 
@@ -192,6 +195,9 @@ def _current(values: Mapping[str, Any]) -> dict[str, Any]:
 
   Fields and values of earlier versions are renamed, and lists become tuples. A field that is newer than the file gets
   its default, which is what the earlier version did.
+
+  Raises:
+    UserError: a field is a section.
   """
   fields: dict[str, Any] = {}
   for name, value in leaves(values):
@@ -201,6 +207,10 @@ def _current(values: Mapping[str, Any]) -> dict[str, Any]:
     elif isinstance(value, str):
       value = FORMER_VALUES.get((name, value), value)
     fields[name] = value
+  sections = {name.rpartition('.')[0] for name in fields}
+  for name, _ in leaves(default_config()):
+    if any(section == name or section.startswith(f'{name}.') for section in sections):
+      raise UserError(f'{name}: a section, and not a value; this is not the config of a run')
   return nested(dict(leaves(default_config())) | fields)
 
 
@@ -256,7 +266,7 @@ def changed_fields(path: str | os.PathLike[str], config: Config) -> list[str]:
     return []
   try:
     return differences(read_json(path, MAX_DESCRIPTION_BYTES), config)
-  except (OSError, ValueError, TypeError, AttributeError) as error:
+  except (OSError, ValueError, TypeError, AttributeError, UserError) as error:
     raise UserError(f'{path}: damaged ({error}); delete it to continue without a comparison') from error
 
 

@@ -5,6 +5,7 @@ import re
 
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.layouts import BOXES, LAYOUTS, NUM_SYNTHETIC_CAMERAS, SPLITS
+from dgnet_jax.utils.paths import is_address
 
 ACTIVATIONS = ('leaky_relu', 'relu', 'prelu', 'selu', 'tanh')
 CHOICES: dict[str, tuple[str | int, ...]] = {
@@ -292,7 +293,7 @@ def _loader_reads_records(config: Config) -> str:
 
 @_rule('data.root', 'data.layout')
 def _remote_data_is_prepared(config: Config) -> str:
-  if '://' not in config.data.root or config.data.layout == 'tfds':
+  if not is_address(config.data.root) or config.data.layout == 'tfds':
     return ''
   return 'only prepared data sets (data.layout=tfds) are read from object storage'
 

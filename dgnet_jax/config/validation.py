@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import difflib
-import math
 from typing import Any
 
 from dgnet_jax.config.rules import AT_LEAST_TWO, CHOICES, COMBINATIONS, FRACTIONS, POSITIVE, REFUSED
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError
+from dgnet_jax.utils.text import shortened
 
-MAX_WHOLE = 2**31 - 1  # of a whole number: steps and sizes are 32-bit integers on the device
-MAX_SEED = 2**63 - 1
-MAX_SHOWN = 100  # characters of a value in a message
+MAX_WHOLE = 2**31 - 1  # JAX computes with i32
+MAX_SEED = 2**32 - 1  # JAX ignores the bits above
+MAX_REAL = 3.4e38  # JAX computes with f32
 MAX_UNKNOWN = 20  # unknown fields that are named; looking for similar names takes time
 
 
@@ -68,10 +68,9 @@ def is_like(value: Any, reference: Any) -> bool:
 def shown(value: Any) -> str:
   """Returns `value` as it is written in Python, cut if it is long."""
   try:
-    text = repr(value)
+    return shortened(repr(value))
   except ValueError:  # Python does not write integers of more than 4,300 digits
     return 'a number of more than 4,300 digits'
-  return text if len(text) <= MAX_SHOWN else f'{text[:MAX_SHOWN]}... ({len(text)} characters)'
 
 
 def type_name(reference: Any) -> str:
@@ -106,8 +105,8 @@ def problems(config: Mapping[str, Any]) -> list[str]:
   """Returns everything that is wrong with a ConfigDict or nested dictionary, as lines '<field>: <what is wrong>'."""
   fields, defaults = dict(leaves(config)), dict(leaves(Config().to_dict()))
   wrong = _type_problems(fields, defaults)
-  for name in [name for name in defaults if name in fields]:
-    if name not in wrong and (problem := _range_problem(name, fields[name])):
+  for name, default in defaults.items():
+    if name in fields and name not in wrong and (problem := _range_problem(name, fields[name], default)):
       wrong[name] = problem
   valid = {name: default if name in wrong else fields[name] for name, default in defaults.items()}
   frozen = Config.from_mapping(nested(valid))
@@ -134,7 +133,7 @@ def _type_problems(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> di
   return wrong
 
 
-def _range_problem(name: str, value: Any) -> str:
+def _range_problem(name: str, value: Any, default: Any) -> str:
   """Returns what is wrong with a well-typed value by itself, or ''."""
   if name in CHOICES and value not in CHOICES[name]:
     reason = REFUSED.get((name, value))
@@ -142,16 +141,17 @@ def _range_problem(name: str, value: Any) -> str:
   if isinstance(value, bool | str):
     return ''
   numbers = value if isinstance(value, tuple | list) else (value,)
+  is_whole = isinstance(default[0] if isinstance(default, tuple) else default, int)
   if not numbers:
     return 'must not be empty'
-  highest = MAX_SEED if name.rpartition('.')[2] == 'seed' else MAX_WHOLE
-  if any(isinstance(number, int) and abs(number) > highest for number in numbers):
-    return f'{shown(value)} must be at most {highest}'
-  if not all(math.isfinite(number) for number in numbers):
-    return f'{value} must be finite'
+  largest = MAX_SEED if name.endswith('seed') else MAX_WHOLE
+  if is_whole and max(numbers) > largest:
+    return f'{shown(value)} must be at most {largest}'
+  if not all(abs(number) <= MAX_REAL for number in numbers):  # also of NaN
+    return f'{shown(value)} must be finite, also in float32'
   minimum = 2 if name in AT_LEAST_TWO else 0
   if min(numbers) < minimum or (name in POSITIVE and min(numbers) == 0):
-    return f'{value} must be {"above 0" if name in POSITIVE else f"at least {minimum}"}'
+    return f'{shown(value)} must be {"above 0" if name in POSITIVE else f"at least {minimum}"}'
   if (name.endswith('_prob') or name in FRACTIONS) and value > 1:
     return f'{value} must be in [0, 1]'
   if name.endswith(('dropout', 'momentum')) and value >= 1:

@@ -14,6 +14,7 @@ from dgnet_jax.data.remote import is_remote, local_copy
 from dgnet_jax.data.synthetic.dataset import write_dataset
 from dgnet_jax.data.verification import verify_images
 from dgnet_jax.errors import MissingSplit, UserError
+from dgnet_jax.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def dataset_root(data_config: DataConfig, workdir: str | pathlib.Path) -> pathli
   """
   if is_remote(data_config.root):
     return local_copy(data_config.root, pathlib.Path(workdir) / 'data_cache')
-  return pathlib.Path(data_config.root) if data_config.root else pathlib.Path(workdir) / 'synthetic_data'
+  return local_path(data_config.root) if data_config.root else pathlib.Path(workdir) / 'synthetic_data'
 
 
 def _missing(index: DatasetIndex, needs: Sequence[str]) -> str:

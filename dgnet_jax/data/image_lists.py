@@ -13,6 +13,7 @@ from dgnet_jax.data.images import for_each_file, read_image, upright, verify_ima
 from dgnet_jax.data.index import printable, summarize
 from dgnet_jax.data.readers.listing import list_recursively, warn_about_skipped
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.paths import local_text
 
 CHANNELS = (1, 3, 4)  # of an array: gray, RGB, or RGB with an alpha channel that is dropped
 
@@ -100,7 +101,7 @@ def as_image_list(images: Any, name: str = 'images') -> ImageList:
 def _expand(item: Any, name: str) -> list[str | np.ndarray]:
   """Returns the images of one item as paths and arrays."""
   if isinstance(item, str | os.PathLike):
-    path = os.fspath(item)
+    path = local_text(item)
     if not os.path.isdir(path):
       return [path]
     folder = pathlib.Path(path)

@@ -18,6 +18,7 @@ from dgnet_jax.data.readers.listing import list_recursively, warn_about_skipped
 from dgnet_jax.data.registry import detect_layout, read_layout
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.bounded_files import open_table
+from dgnet_jax.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ def read_image_set(
     UserError: the folder does not exist, has no images, or some images cannot be decoded.
   """
   layout, root, splits = _parse(text)
-  path = pathlib.Path(root)
+  path = local_path(root)
   if not path.exists():
     raise UserError(f'{printable(root)}: no such folder')
   if not layout and not splits and (path / MANIFEST).is_file():

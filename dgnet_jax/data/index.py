@@ -10,6 +10,7 @@ import numpy as np
 
 from dgnet_jax.data.layouts import SPLITS
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.text import printable as printable
 
 logger = logging.getLogger(__name__)
 
@@ -116,11 +117,6 @@ class DatasetIndex:
   def num_cameras(self) -> int:
     """Number of different cameras over all splits."""
     return len(np.unique(np.concatenate([split.camera for split in self.splits.values()])))
-
-
-def printable(name: str) -> str:
-  """Returns `name` on one line, with escapes for what a terminal cannot show (line breaks, undecodable bytes)."""
-  return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in name)
 
 
 def summarize(names: Sequence[str], separator: str = ', ') -> str:

@@ -1,15 +1,17 @@
 """From a folder to a DatasetIndex: the reader of each layout, and detection of a folder's layout."""
 
 from collections.abc import Callable
+import os
 import pathlib
 from typing import Any, NamedTuple
 
 from dgnet_jax.config.schema import DataConfig
-from dgnet_jax.data.index import DatasetIndex, make_index
+from dgnet_jax.data.index import DatasetIndex, make_index, printable
 from dgnet_jax.data.layouts import LAYOUTS, Layout
 from dgnet_jax.data.readers import flat, identity_folders, msmt17, prepared, table
 from dgnet_jax.data.readers.listing import ReadImages, list_folders
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.paths import local_path
 
 
 class Reader(NamedTuple):
@@ -64,6 +66,11 @@ def _hint(root: pathlib.Path, wanted: Layout | None, *, fields: bool) -> str:
   return ''
 
 
+def _in_current_folder(path: pathlib.Path) -> str:
+  """Returns where a relative path was looked for: a run may be resumed in another folder."""
+  return '' if path.is_absolute() else f'; the current folder is {printable(os.getcwd())}'
+
+
 def read_dataset(data_config: DataConfig, root: str | pathlib.Path = '', *, fields: bool = True) -> DatasetIndex:
   """Reads the configured data set, without opening any image.
 
@@ -79,9 +86,10 @@ def read_dataset(data_config: DataConfig, root: str | pathlib.Path = '', *, fiel
     UserError: the data set is missing, incomplete or misnamed. The message names the folder or file, and the fix if one
       is known.
   """
-  root, layout = pathlib.Path(root or data_config.root), LAYOUTS[data_config.layout]
+  root, layout = local_path(root or data_config.root), LAYOUTS[data_config.layout]
   if not root.exists():
-    raise UserError(f'{root}: no such folder or file{" (data.root)" if fields else ""}')
+    field = ' (data.root)' if fields else ''
+    raise UserError(f'{printable(str(root))}: no such folder or file{field}{_in_current_folder(root)}')
   try:
     result = READERS[layout.reader].read(layout, root, data_config)
     return make_index(layout.name, str(result.root), result.images, variant=result.variant)
@@ -100,12 +108,12 @@ def read_layout(root: str | pathlib.Path, layout: str = '', **fields: Any) -> Da
   Raises:
     UserError: as `read_dataset`, or no layout matches.
   """
+  root = local_path(root)
   if not layout:
     detected = detect_layout(root)
     if detected is None:
-      root = pathlib.Path(root)
       if not root.exists():
-        raise UserError(f'{root}: no such folder or file')
+        raise UserError(f'{printable(str(root))}: no such folder or file{_in_current_folder(root)}')
       known = ''.join(f'\n  {name}: {row.title}, files like {row.example}' for name, row in LAYOUTS.items())
       raise UserError(f'{root}: unknown layout.{_hint(root, None, fields=False) or f" Known layouts:{known}"}')
     layout = detected.name

@@ -6,17 +6,20 @@ from typing import Any
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.paths import is_address
 from dgnet_jax.utils.progress import Progress
+from dgnet_jax.utils.text import shortened
 
 logger = logging.getLogger(__name__)
 
 
+MAX_REASON = 500  # characters
 CHUNK_BYTES = 16 * 2**20
 
 
 def is_remote(root: str) -> bool:
   """Returns True if `root` is on object storage."""
-  return '://' in root
+  return is_address(root)
 
 
 def local_copy(root: str, cache: pathlib.Path) -> pathlib.Path:
@@ -47,8 +50,8 @@ def local_copy(root: str, cache: pathlib.Path) -> pathlib.Path:
     for path in missing:
       copied += _copy(path, folder / path.name)
       logger.info(f'copied {progress.line(copied // 2**20)}')
-  except (OSError, ImportError, ValueError, RuntimeError) as error:
-    raise UserError(f'{root}: cannot be read: {error}') from error
+  except Exception as error:  # the library of each kind of storage raises kinds of its own
+    raise UserError(f'{root}: cannot be read: {shortened(str(error) or type(error).__name__, MAX_REASON)}') from error
   if not files:
     raise UserError(f'{root}: no files in it')
   return folder

@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 
 from dgnet_jax.data.image_bytes import record_features
 from dgnet_jax.data.images import read_encoded
-from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.data.index import DatasetIndex, summarize
 from dgnet_jax.data.layouts import BOXES, LAYOUTS, Layout
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
@@ -90,6 +90,14 @@ BUILDERS = {name: _make_builder(LAYOUTS[name]) for name in PREPARED}
 Market1501, Dukemtmc, Msmt17, Cuhk03, Veri776, Release, Folders, Csv = BUILDERS.values()
 
 
+def _is_text(name: str) -> bool:
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
 def prepare_records(index: DatasetIndex, data_dir: pathlib.Path) -> pathlib.Path:
   """Writes the records of a data set.
 
@@ -101,10 +109,14 @@ def prepare_records(index: DatasetIndex, data_dir: pathlib.Path) -> pathlib.Path
     The folder of the version, in `data_dir`: `config.data.root` of layout tfds.
 
   Raises:
-    UserError: the records exist, the data set consists of records already, or a file cannot be read.
+    UserError: the records exist, the data set consists of records already, a file cannot be read, or its name is not
+      UTF-8.
   """
   if index.name not in BUILDERS:
     raise UserError(f'{index.root}: layout {index.name} cannot be prepared; {", ".join(BUILDERS)} can')
+  names = [os.path.relpath(path, index.root) for split in index.splits.values() for path in split.paths]
+  if undecodable := [name for name in names if not _is_text(name)]:
+    raise UserError(f'{index.root}: file names that are not UTF-8 do not fit into records: {summarize(undecodable)}')
   variant = {'config': index.variant} if LAYOUTS[index.name].variants else {}
   builder = BUILDERS[index.name](data_dir=data_dir, file_format='array_record', **variant)
   folder = pathlib.Path(builder.data_dir)

@@ -28,7 +28,7 @@ from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.results import results_folder
 from dgnet_jax.training.preemption import stop_signals
-from dgnet_jax.utils.atomic_files import write_json
+from dgnet_jax.utils.atomic_files import remove_leftovers, write_json
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
 from dgnet_jax.utils.writers import save_image
 
@@ -164,7 +164,7 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   folder /= f'step_{predictor.step:07d}_{settings.plan}_seed{settings.seed}'
   _check_plan(folder / PLAN_FILE, plan.description(predictor))
 
-  existing, _ = _files_in(folder / 'images')
+  existing = _files_in(folder / 'images')
   first, stride = _process_share()
   share = range(first, len(names), stride)
   missing = [i for i in share if names[i] not in existing]
@@ -224,26 +224,28 @@ def _check_plan(path: pathlib.Path, description: dict[str, Any]) -> None:
     )
 
 
-def _files_in(images: pathlib.Path) -> tuple[set[str], list[pathlib.Path]]:
-  """The names of the complete images, as in `Plan.names`, and the partial files that killed processes left behind."""
-  complete, partial = set(), []
-  for folder in images.iterdir() if images.is_dir() else ():
-    for name in os.listdir(folder):
-      if name.startswith('.'):
-        partial.append(folder / name)
-      else:
-        complete.add(f'images/{folder.name}/{name}')
-  return complete, partial
+def _folders_in(images: pathlib.Path) -> list[pathlib.Path]:
+  return [path for path in images.iterdir() if path.is_dir()] if images.is_dir() else []
+
+
+def _files_in(images: pathlib.Path) -> set[str]:
+  """Returns the names of the complete images, as in `Plan.names`."""
+  return {
+    f'images/{folder.name}/{name}'
+    for folder in _folders_in(images)
+    for name in os.listdir(folder)
+    if not name.startswith('.')
+  }
 
 
 def _finish(plan: Plan, folder: pathlib.Path) -> None:
   """Writes the manifest if all images exist."""
-  complete, partial = _files_in(folder / 'images')
+  complete = _files_in(folder / 'images')
   num_missing = sum(name not in complete for name in plan.names)
   if num_missing:
     logger.info(f'{num_missing} images of other processes are missing; the last process writes {FILE_NAME}')
     return
-  for path in partial:
-    path.unlink(missing_ok=True)
+  for path in _folders_in(folder / 'images'):
+    remove_leftovers(path)
   write_manifest(folder / FILE_NAME, MANIFEST_FIELDS, plan.rows())
   logger.info(f'{len(plan.names)} images and {FILE_NAME} in {folder}')

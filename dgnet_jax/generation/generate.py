@@ -5,6 +5,7 @@ import pathlib
 from dgnet_jax.config.schema import Config
 from dgnet_jax.generation.bulk import generate_set
 from dgnet_jax.generation.sheets import generate_sheets
+from dgnet_jax.utils.paths import local_path
 
 
 def generate(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
@@ -21,6 +22,7 @@ def generate(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
     UserError: the data set or the checkpoint is missing or damaged, or they do not fit the config.
     Interrupted: SIGINT or SIGTERM stopped a large set, which the same command resumes.
   """
+  workdir = local_path(workdir)
   if config.generation.plan == 'sheets':
     return generate_sheets(config, workdir)
   return generate_set(config, workdir)

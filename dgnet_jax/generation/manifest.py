@@ -5,6 +5,7 @@ import csv
 import pathlib
 
 from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.text import ANY_NAME
 
 FILE_NAME = 'manifest.csv'
 
@@ -15,11 +16,11 @@ def write_manifest(path: pathlib.Path, fields: Sequence[str], rows: Iterable[Seq
   Args:
     path: the file to write.
     fields: names of the columns.
-    rows: one value per column. Paths may contain bytes that are not text.
+    rows: one value per column, with any characters. Bytes of paths that are not text are written unchanged.
   """
   with (
     atomic_file(path) as temporary,
-    temporary.open('w', encoding='utf-8', errors='surrogateescape', newline='') as file,
+    temporary.open('w', encoding='utf-8', errors=ANY_NAME, newline='') as file,
   ):
     writer = csv.writer(file)
     writer.writerow(fields)

@@ -21,6 +21,7 @@ from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.types import Array
 from dgnet_jax.utils.atomic_files import atomic_folder, write_json
 from dgnet_jax.utils.extras import install_command
+from dgnet_jax.utils.paths import check_writable, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def export_model(
   Raises:
     UserError: there is no checkpoint or no generator, the folder exists, or flatbuffers is not installed.
   """
-  folder = pathlib.Path(folder)
+  workdir, folder = local_path(workdir), check_writable(folder)
   if folder.exists():
     raise UserError(f'{folder} exists already; name another folder, or remove it')
   try:
@@ -65,7 +66,7 @@ def export_model(
     for name, program in export_programs(predictor, weights, shares, platforms).items():
       logger.info(f'writing {folder / name}.stablehlo for {", ".join(platforms)}')
       (temporary / f'{name}.stablehlo').write_bytes(program.serialize())
-    safetensors.numpy.save_file(weights, temporary / 'weights.safetensors')
+    (temporary / 'weights.safetensors').write_bytes(safetensors.numpy.save(weights))
     description = {
       'step': predictor.step,
       'image_size_hw': list(predictor.networks.image_size_hw),

@@ -17,6 +17,7 @@ from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import read_record
 from dgnet_jax.training.teacher_store import load_teacher, teacher_folders
 from dgnet_jax.types import Array
+from dgnet_jax.utils.paths import local_path
 
 
 def load_predictor(config: Config, workdir: str | pathlib.Path, *, batch_size: int | None = None) -> Predictor:
@@ -118,7 +119,7 @@ def find_checkpoints(path: str | os.PathLike[str]) -> tuple[pathlib.Path, pathli
   Raises:
     UserError: the path is none of these.
   """
-  path = pathlib.Path(path)
+  path = local_path(path)
   if (path / 'checkpoints').is_dir():
     return path, path / 'checkpoints', None
   if path.is_dir() and path.name == 'checkpoints':

@@ -1,18 +1,39 @@
-"""Where the results of a trained run are kept."""
+"""Where the results of a trained run are kept, so that none replaces another's."""
 
+from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import logging
+import os
 import pathlib
+import re
+from typing import Any
 
-from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields
-from dgnet_jax.config.schema import Config
+from dgnet_jax.config.loading import SAVED_CONFIG, read_config_file
+from dgnet_jax.config.schema import Config, EvaluationConfig
 from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.bounded_files import read_json
+from dgnet_jax.utils.paths import is_address, local_path
 
-DATA_FIELDS = ('data.layout:', 'data.root:', 'data.boxes:')  # the fields that identify a data set
+logger = logging.getLogger(__name__)
+
+HASH_DIGITS = 6
 
 
 def is_direct_transfer(config: Config, workdir: str | pathlib.Path) -> bool:
-  """Returns True if the data of `config` are not those that the run in `workdir` was trained on."""
-  changes = changed_fields(pathlib.Path(workdir) / SAVED_CONFIG, config)
-  return any(change.startswith(DATA_FIELDS) for change in changes)
+  """Returns True if the data of `config` are not those that the run in `workdir` was trained on.
+
+  Raises:
+    UserError: the saved config is damaged.
+  """
+  saved = pathlib.Path(workdir) / SAVED_CONFIG
+  if not saved.exists():
+    return False
+  trained_on = read_config_file(saved).data
+  own = (trained_on['layout'], trained_on['boxes'], _place(str(trained_on['root']), workdir))
+  return own != (config.data.layout, config.data.boxes, _place(config.data.root, workdir))
 
 
 def results_folder(config: Config, index: DatasetIndex, workdir: str | pathlib.Path, name: str) -> pathlib.Path:
@@ -23,9 +44,86 @@ def results_folder(config: Config, index: DatasetIndex, workdir: str | pathlib.P
     index: index of the current data set.
     workdir: the run's work folder.
     name: name of the folder.
+
+  Returns:
+    The folder; the name of a subfolder ends in a hash of the data set's path, because folders of several data sets may
+    have one name.
+
+  Raises:
+    UserError: the saved config is damaged.
   """
   folder = pathlib.Path(workdir) / name
   if not is_direct_transfer(config, workdir):
     return folder
-  parts = [index.name, pathlib.Path(config.data.root).resolve().name, index.variant.replace(' ', '_')]
+  root = _place(config.data.root, workdir)
+  base = re.sub(r'[^\w.-]', '_', os.path.basename(root))[:100]
+  parts = [index.name, base, index.variant.replace(' ', '_'), _hash(root)]
   return folder / '_'.join(['on', *filter(None, parts)])
+
+
+def _place(root: str, workdir: str | pathlib.Path) -> str:
+  """Returns the same text for every way to write the `data.root` of one data set."""
+  if is_address(root):
+    return root.rstrip('/')
+  return os.path.realpath(local_path(root) if root else pathlib.Path(workdir) / 'synthetic_data')
+
+
+def _hash(text: str) -> str:
+  return hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:HASH_DIGITS]
+
+
+def settings_of(evaluation: EvaluationConfig) -> dict[str, Any]:
+  """Returns the settings on which the results of an evaluation depend."""
+  settings = dataclasses.asdict(evaluation)
+  del settings['batch_size']
+  return settings
+
+
+def read_results(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a results.json.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
+  try:
+    results = read_json(path)
+    if not isinstance(results, dict):
+      raise ValueError('not a table')
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path}: cannot be read ({error}); move it away, and evaluate the run again') from error
+  return results
+
+
+def keep_earlier(
+  folder: pathlib.Path, results: Mapping[str, Any], files: Sequence[str], *, subject: Sequence[str]
+) -> None:
+  """Moves earlier results to a subfolder if they are of another subject than the new ones.
+
+  A killed process can be followed by another: the file with the results is moved last.
+
+  Args:
+    folder: of the results.
+    results: the new ones, with at least their subject.
+    files: names of all files that may belong to results, that with the results first.
+    subject: keys in which results of one subject agree.
+  """
+  path = folder / files[0]
+  if not path.exists():
+    return
+  text = path.read_bytes()
+  try:
+    earlier = read_results(path)
+  except UserError:
+    earlier = {}
+  new = json.loads(json.dumps(results))
+  if all(key in earlier and earlier[key] == new[key] for key in subject):
+    return
+  step, protocol = earlier.get('step'), str(earlier.get('protocol'))
+  name = f'step_{step:07d}' if type(step) is int and 0 <= step < 10**9 else 'step_unknown'
+  name += f'_{protocol}' if protocol.isidentifier() and len(protocol) < 20 else ''
+  kept = folder / 'earlier' / f'{name}_{hashlib.sha256(text).hexdigest()[:HASH_DIGITS]}'
+  kept.mkdir(parents=True, exist_ok=True)
+  for file in reversed(files):
+    if (folder / file).exists():
+      os.replace(folder / file, kept / file)
+  logger.info(f'earlier results: {kept}')

@@ -20,6 +20,7 @@ from dgnet_jax.interop.torch_pickle import MAX_AXES
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.types import Teacher
 from dgnet_jax.utils.bounded_files import open_regular, parse_json
+from dgnet_jax.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   Raises:
     UserError: the file is missing or damaged, or holds something else.
   """
-  path = pathlib.Path(path)
+  path = local_path(path)
   if path.suffix != '.safetensors':
     return unwrapped(read_torch(path), str(path))
   if not path.is_file():

@@ -131,7 +131,8 @@ def load_strictly(
     drop: patterns of unexpected arrays that may be dropped; they are logged. None if the program has no --drop-extra.
 
   Raises:
-    UserError: arrays are missing, unexpected, of another shape, or not floating-point. The message lists all of them.
+    UserError: arrays are missing, unexpected, of another shape, not floating-point, or not finite. The message lists
+      all of them.
   """
   expected = torch_shapes(template, entries)
   unexpected = [name for name in state_dict if name not in expected and not is_unused(name)]
@@ -147,6 +148,7 @@ def load_strictly(
       if array.shape != expected[name]
     ],
     'not floating-point': [f'{name} is {array.dtype}' for name, array in present.items() if array.dtype.kind in 'iub'],
+    'not finite': [name for name, array in present.items() if not np.isfinite(array).all()],
   }
   lines = [f'{len(names)} {problem}: {", ".join(names)}' for problem, names in problems.items() if names]
   if lines:

@@ -1,6 +1,7 @@
 """Charts of evaluation results, as PNG files."""
 
 from collections.abc import Mapping, Sequence
+import io
 import os
 import pathlib
 from typing import TYPE_CHECKING
@@ -18,8 +19,10 @@ DPI = 150
 def save_figure(figure: 'Figure', path: str | os.PathLike[str]) -> pathlib.Path:
   """Writes a figure in the format of the path's suffix, completely or not at all; returns the path."""
   path = pathlib.Path(path)
+  file = io.BytesIO()  # whoever writes its content to the disk says if it is full; PIL does not
+  figure.savefig(file, format=path.suffix[1:].lower(), dpi=DPI)
   with atomic_file(path) as temporary:
-    figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=DPI)
+    temporary.write_bytes(file.getvalue())
   return path
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dgnet_jax.errors import UserError
 from dgnet_jax.plots.charts import save_figure
 from dgnet_jax.utils.bounded_files import parse_json, read_text
+from dgnet_jax.utils.text import printable
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
   'teaching': ('primary_teaching', 'fine_teaching'),
   'total': ('total',),
 }
+KINDS = ('loss/', 'weight/', 'rate/')
 OTHER_PANEL = 'other'
 SMOOTHING_WINDOWS = 50  # the smoothed curves average over this fraction of the run
 COLUMNS = 3
@@ -44,7 +46,7 @@ Series = Mapping[str, tuple[npt.NDArray[np.int64], Values]]
 def read_metrics(path: str | os.PathLike[str]) -> Series:
   """Reads metrics.jsonl.
 
-  Lines that are not valid JSON are skipped: a killed run may leave an incomplete last line.
+  Lines that are not metrics are skipped: a killed run may leave an incomplete last line.
 
   Returns:
     Name -> steps i64[n], ascending, and values f64[n]; values that were not finite are NaN.
@@ -65,12 +67,13 @@ def read_metrics(path: str | os.PathLike[str]) -> Series:
       numbers = parse_json(line)
       step = int(numbers.pop('step'))
       values = {name: np.nan if value is None else float(value) for name, value in numbers.items()}
+      np.int64(step)
     except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
       continue
     for name, value in values.items():
       values_by_step.setdefault(name, {})[step] = value
-  if not values_by_step:
-    raise UserError(f'{path}: no metrics in it')
+  if not any(name.startswith(KINDS) for name in values_by_step):
+    raise UserError(f'{path}: no metrics of DG-Net in it')
   return {
     name: (np.array(sorted(values)), np.array([values[step] for step in sorted(values)]))
     for name, values in values_by_step.items()
@@ -116,7 +119,7 @@ def draw_curves(series: Series, path: str | os.PathLike[str], title: str) -> pat
   panels = panels_of(series)
   rows = -(-len(panels) // COLUMNS)
   figure = Figure(figsize=(COLUMNS * PANEL_INCHES[0], rows * PANEL_INCHES[1]), layout='constrained')
-  figure.suptitle(title)
+  figure.suptitle(printable(title), parse_math=False)  # the name of a folder may have two dollar signs
   axes = figure.subplots(rows, COLUMNS, squeeze=False).reshape(-1)
   first, last = (edge(edge(steps) for steps, _ in series.values()) for edge in (min, max))
   for axis, (panel, names) in zip(axes, panels.items(), strict=False):
@@ -132,7 +135,7 @@ def _draw_panel(axis: 'Axes', title: str, series: Series) -> None:
   from matplotlib.ticker import EngFormatter
 
   for number, (name, (steps, values)) in enumerate(series.items()):
-    label, color, style = name.split('/', 1)[1].replace('_', ' '), f'C{number}', '-'
+    label, color, style = printable(name.split('/', 1)[1].replace('_', ' ')), f'C{number}', '-'
     if name.startswith('loss/'):
       axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
       values = smoothed(values)
@@ -145,4 +148,5 @@ def _draw_panel(axis: 'Axes', title: str, series: Series) -> None:
   axis.grid(alpha=0.3)
   if title == 'learning rates':
     axis.set_yscale('log')
-  axis.legend(fontsize='small', frameon=False)
+  for text in axis.legend(fontsize='small', frameon=False).get_texts():
+    text.set_parse_math(False)

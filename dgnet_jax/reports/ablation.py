@@ -23,6 +23,7 @@ from dgnet_jax.config.validation import validate
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.data.matches import require_matches
 from dgnet_jax.errors import UserError
+from dgnet_jax.inference.results import read_results, settings_of
 from dgnet_jax.plots.charts import dot_chart
 from dgnet_jax.training.data_record import (
   RECORD_FILE,
@@ -32,7 +33,7 @@ from dgnet_jax.training.data_record import (
   read_record,
 )
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
-from dgnet_jax.utils.bounded_files import read_json
+from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,8 @@ def run_all(
     The contents of ablation.json, as from `summarize`.
 
   Raises:
-    UserError: seeds repeat, the base config is unsuitable, or the folder holds cells with other settings.
+    UserError: seeds repeat, the base config is unsuitable, the folder holds cells with other settings, or another
+      ablation runs in it.
   """
   if not seeds or len(set(seeds)) < len(seeds):
     raise UserError(f'seeds {" ".join(map(str, seeds))}: give at least one, and each only once')
@@ -157,11 +159,13 @@ def run_all(
   all_cells = cells(folder, seeds, kinds)
   configs = [cell_config(bases[cell.kind] or base, cell, folder) for cell in all_cells]
   done = [_is_done(config, cell) for config, cell in zip(configs, all_cells, strict=True)]
-  for number, (config, cell, is_done) in enumerate(zip(configs, all_cells, done, strict=True), 1):
-    title = f'cell {number}/{len(all_cells)}: {cell.kind}, seed {cell.seed}'
-    logger.info(f'{title}: {"done, " if is_done else ""}in {cell.workdir}')
-    if not is_done:
-      run(config, cell)
+  folder.mkdir(parents=True, exist_ok=True)
+  with exclusive(folder / LOCK_FILE, f'the ablation in {folder}'):
+    for number, (config, cell, is_done) in enumerate(zip(configs, all_cells, done, strict=True), 1):
+      title = f'cell {number}/{len(all_cells)}: {cell.kind}, seed {cell.seed}'
+      logger.info(f'{title}: {"done, " if is_done else ""}in {cell.workdir}')
+      if not is_done:
+        run(config, cell)
   summary = summarize(folder, seeds, kinds)
   write_json(folder / 'ablation.json', summary)
   text = markdown(summary)
@@ -176,28 +180,22 @@ def _results_path(cell: Cell) -> pathlib.Path:
   return cell.workdir / 'evaluation' / 'results.json'
 
 
-def _read_results(cell: Cell) -> dict[str, Any]:
-  """Reads the results of a cell that is done; raises UserError if they are damaged."""
-  path = _results_path(cell)
-  try:
-    results = read_json(path)
-    if not isinstance(results, dict) or 'step' not in results:
-      raise ValueError('it has no step')
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path}: damaged ({error}); remove it to evaluate this run again') from error
-  return results
-
-
 def _is_done(config: Config, cell: Cell) -> bool:
   """Returns True if a cell has the results of its last step.
 
   Raises:
-    UserError: the cell was run with other settings, so that a table would mix two experiments.
+    UserError: the cell was run with other settings, so that a table would mix two experiments, or its results are
+      damaged.
   """
   changes = [change for change in changed_fields(cell.workdir / SAVED_CONFIG, config) if not change.startswith('log.')]
   if changes:
     raise UserError(f'{cell.workdir} was run with other settings ({"; ".join(changes)}); choose another folder, --out')
-  return _results_path(cell).exists() and bool(_read_results(cell)['step'] == config.num_steps)
+  path = _results_path(cell)
+  if not path.exists():
+    return False
+  results, settings = read_results(path), settings_of(config.evaluation)
+  # Another evaluation of the cell may have replaced these results.
+  return bool(results.get('step') == config.num_steps and results.get('settings', settings) == settings)
 
 
 def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] = ('joint', 'real')) -> dict[str, Any]:
@@ -215,12 +213,15 @@ def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] =
     than the built-in pedestrians.
   """
   all_cells = cells(folder, seeds, kinds)
-  results = {(cell.kind, cell.seed): _read_results(cell) for cell in all_cells}
-  scores = {
-    row: {metric: [results[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
-    for row, (kind, embedding) in ROWS.items()
-    if (kind, seeds[0]) in results
-  }
+  results = {(cell.kind, cell.seed): read_results(_results_path(cell)) for cell in all_cells}
+  try:
+    scores = {
+      row: {metric: [results[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
+      for row, (kind, embedding) in ROWS.items()
+      if (kind, seeds[0]) in results
+    }
+  except (KeyError, TypeError) as error:
+    raise UserError(f'{folder}: a cell has a damaged evaluation/results.json ({error}); move it away') from error
   gains = {
     row: {metric: np.subtract(scores[row][metric], scores[baseline][metric]).tolist() for metric in METRICS}
     for row, baseline in BASELINES.items()

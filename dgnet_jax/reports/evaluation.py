@@ -1,5 +1,6 @@
 """Evaluates a trained run: rankings compared with chance, images with trivial baselines, and sheets to look at."""
 
+from collections.abc import Mapping
 import logging
 import pathlib
 from typing import Any
@@ -17,13 +18,15 @@ from dgnet_jax.evaluation.ranking import best_matches
 from dgnet_jax.generation.sheets import write_swap_sheet
 from dgnet_jax.inference.loading import load_predictor, load_teacher_predictor
 from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
-from dgnet_jax.inference.results import is_direct_transfer, results_folder
+from dgnet_jax.inference.results import is_direct_transfer, keep_earlier, results_folder, settings_of
 from dgnet_jax.plots.sheets import ranked_sheet
 from dgnet_jax.reports.figures import image_label
 from dgnet_jax.reports.ground_truth import TeacherJudge, image_table, measure_against_ground_truth
 from dgnet_jax.reports.ranking import (
   TITLES,
   SplitEmbeddings,
+  Table,
+  TableRow,
   alpha_of,
   plot_alphas,
   plot_roc,
@@ -34,10 +37,16 @@ from dgnet_jax.reports.ranking import (
 )
 from dgnet_jax.training.teacher_store import without_teacher
 from dgnet_jax.utils.atomic_files import write_json
+from dgnet_jax.utils.locks import LOCK_FILE, exclusive
+from dgnet_jax.utils.paths import local_path
 from dgnet_jax.utils.writers import save_image
 
 logger = logging.getLogger(__name__)
 
+RESULTS = 'results.json'
+FILES = {name: f'{name}.png' for name in ('ranked', 'alphas', 'roc', 'swaps', 'ground_truth')}
+FILES['rankings'] = 'rankings.csv'
+SUBJECT = ('step', 'data', 'root', 'settings')  # results that differ in one of these are of something else
 MATCHES_PER_QUERY = 10  # gallery images per query on the ranked sheet
 
 
@@ -45,7 +54,8 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   """Evaluates the newest checkpoint of a run: logs the tables, writes results and sheets to `<workdir>/evaluation`.
 
   The config may name other data than the run was trained on (direct transfer). The results are then written to a
-  subfolder, `<workdir>/evaluation/on_<layout>_<root>`, and the teacher is evaluated on the same data. Without the
+  subfolder, `<workdir>/evaluation/on_<layout>_<root>_<hash>`, and the teacher is evaluated on the same data. Earlier
+  results of another step or with other settings are moved to the subfolder `earlier`. Without the
   teacher, everything that does not need it is evaluated.
 
   Args:
@@ -62,7 +72,7 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
       other.
     NoMatches: no query has a match.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = local_path(workdir)
   index = open_dataset(config.data, workdir, needs=TEST_SPLITS)
   require_matches(index)
   predictor = load_predictor(config, workdir)
@@ -86,28 +96,40 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   results |= tables
 
   folder = results_folder(config, index, workdir, 'evaluation')
-  files = {'rankings': folder / 'rankings.csv', 'ranked': folder / 'ranked.png'}
-  write_csv(files['rankings'], tables)
-  if 'alphas' in tables:
-    files['alphas'] = folder / 'alphas.png'
-    plot_alphas(files['alphas'], tables['alphas'], config.evaluation.alpha)
-  if config.evaluation.verification:
-    files['roc'] = folder / 'roc.png'
-    plot_roc(files['roc'], rows)
-  _write_ranked_sheet(files['ranked'], config, index, dgnet_embeddings)
-  if predictor.generator is not None:
-    files['swaps'] = folder / 'swaps.png'
-    write_swap_sheet(files['swaps'], index.query, predictor, config.evaluation.num_swaps)
-    if config.data.layout == 'synthetic':
-      files['ground_truth'] = folder / 'ground_truth.png'
-      results['images'] = measure_against_ground_truth(
-        config, index, predictor, _judge(teacher, teacher_embeddings), files['ground_truth']
-      )
-      logger.info(image_table(results['images']))
-  results['files'] = {name: path.name for name, path in files.items()}
-  write_json(folder / 'results.json', results)
-  logger.info(f'results and images: {", ".join(str(path) for path in (folder / "results.json", *files.values()))}')
+  folder.mkdir(parents=True, exist_ok=True)
+  with exclusive(folder / LOCK_FILE, f'the results in {folder}', wait=True):
+    keep_earlier(folder, results, (RESULTS, *FILES.values()), subject=SUBJECT)
+    files = _write_tables(config, folder, tables, rows)
+    _write_ranked_sheet(folder / files['ranked'], config, index, dgnet_embeddings)
+    if predictor.generator is not None:
+      files['swaps'] = FILES['swaps']
+      write_swap_sheet(folder / files['swaps'], index.query, predictor, config.evaluation.num_swaps)
+      if config.data.layout == 'synthetic':
+        files['ground_truth'] = FILES['ground_truth']
+        judge = _judge(teacher, teacher_embeddings)
+        results['images'] = measure_against_ground_truth(
+          config, index, predictor, judge, folder / files['ground_truth']
+        )
+        logger.info(image_table(results['images']))
+    results['files'] = files
+    write_json(folder / RESULTS, results)
+  logger.info(f'results and images: {", ".join(str(folder / name) for name in (RESULTS, *files.values()))}')
   return results
+
+
+def _write_tables(
+  config: Config, folder: pathlib.Path, tables: Mapping[str, Table], rows: Mapping[str, TableRow]
+) -> dict[str, str]:
+  """Writes the tables and their charts, and returns the names of all files that every evaluation has."""
+  files = {name: FILES[name] for name in ('rankings', 'ranked')}
+  write_csv(folder / files['rankings'], tables)
+  if 'alphas' in tables:
+    files['alphas'] = FILES['alphas']
+    plot_alphas(folder / files['alphas'], tables['alphas'], config.evaluation.alpha)
+  if config.evaluation.verification:
+    files['roc'] = FILES['roc']
+    plot_roc(folder / files['roc'], rows)
+  return files
 
 
 def _describe(config: Config, index: DatasetIndex, predictor: Predictor) -> dict[str, Any]:
@@ -117,6 +139,7 @@ def _describe(config: Config, index: DatasetIndex, predictor: Predictor) -> dict
     'data': index.name,
     'root': index.root,
     'protocol': config.evaluation.protocol,
+    'settings': settings_of(config.evaluation),
     'num_queries': len(index.query),
     'num_valid_queries': int(has_match(index.query, index.gallery).sum()),
     'num_gallery': len(index.gallery),

@@ -190,5 +190,5 @@ def write_csv(path: str | os.PathLike[str], tables: Mapping[str, Table]) -> None
     for name, row in rows.items()
     for metric, value in row.items()
   ]
-  with atomic_file(path) as temporary, temporary.open('w', newline='') as file:
+  with atomic_file(path) as temporary, temporary.open('w', encoding='utf-8', newline='') as file:
     csv.writer(file).writerows([['table', 'embedding', 'metric', 'value'], *records])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 import hashlib
+import os
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgnet_jax.sharding import device_put_global
+from dgnet_jax.utils.text import shortened
 
 MAX_REASON = 500  # characters
 MAX_AXES = 32
@@ -26,6 +28,8 @@ _STORAGE_STATUS = re.compile(
   re.DOTALL,
 )
 
+_SYSTEM_ERROR = re.compile(r"\bos_error_code='(\d{1,4})'")
+
 
 def named_leaves(tree: Any) -> dict[str, Any]:
   """Returns the leaves by their path, a/b/c; attributes of a dataclass and keys of a dictionary give the same path."""
@@ -40,14 +44,33 @@ def describe(leaf: Any) -> dict[str, Any]:
   return {'dtype': str(host.dtype), 'shape': list(host.shape), 'sha256': hashlib.sha256(content.data).hexdigest()}
 
 
-def saved_form(leaves: Mapping[str, Mapping[str, Any]]) -> Form:
-  """Returns the form of arrays from their descriptions; raises ValueError, TypeError or KeyError if one is damaged."""
+def not_finite(tree: Any) -> list[str]:
+  """Returns the names of the arrays of real numbers that contain NaN or infinity."""
+  return [
+    name
+    for name, leaf in named_leaves(tree).items()
+    if jnp.issubdtype(leaf.dtype, np.floating) and not np.isfinite(np.asarray(leaf)).all()
+  ]
+
+
+def check_description(about: Any) -> None:
+  """Raises ValueError unless `about` is {'leaves': by name what `describe` returns, 'config': a config}, from JSON."""
+  leaves, config = (about.get(name) if isinstance(about, Mapping) else None for name in ('leaves', 'config'))
+  if not isinstance(leaves, Mapping) or not isinstance(config, Mapping):
+    raise ValueError('its description is not one of a checkpoint')
+  if not isinstance(config.get('generator', {}), Mapping):  # read before the config is validated
+    raise ValueError('its config is not one of a run')
   for name, leaf in leaves.items():
-    shape = leaf['shape']
-    if not isinstance(shape, list) or len(shape) > MAX_AXES or not isinstance(leaf['dtype'], str):
-      raise ValueError(f'{name} has no shape or dtype')
+    valid = isinstance(leaf, Mapping) and isinstance(leaf.get('dtype'), str) and isinstance(leaf.get('sha256'), str)
+    shape = leaf.get('shape') if valid else None
+    if not isinstance(shape, list | tuple) or len(shape) > MAX_AXES:
+      raise ValueError(f'its description of {shortened(str(name))} is not one of an array')
     if not all(type(size) is int and 0 <= size < MAX_AXIS for size in shape):
-      raise ValueError(f'{name} has an impossible shape')
+      raise ValueError(f'its array {shortened(str(name))} has an impossible shape')
+
+
+def saved_form(leaves: Mapping[str, Mapping[str, Any]]) -> Form:
+  """Returns the form of arrays from their descriptions."""
   return {name: (leaf['dtype'], leaf['shape']) for name, leaf in leaves.items()}
 
 
@@ -114,3 +137,13 @@ def is_storage_error(error: BaseException) -> bool:
     if isinstance(cause, ValueError) and _STORAGE_STATUS.match(str(cause)):
       return True
   return False
+
+
+def storage_reason(error: BaseException) -> str:
+  """Returns the system's message for a storage error, or the first line of its own."""
+  for cause in _chain(error):
+    if isinstance(cause, OSError) and cause.strerror:
+      return cause.strerror
+    if match := _SYSTEM_ERROR.search(str(cause)):
+      return os.strerror(int(match[1]))
+  return short_reason(error)

@@ -23,6 +23,13 @@ def move_aside(folder: pathlib.Path, steps: Sequence[int], *, new_step: int) -> 
   _wait_for_all_processes()
 
 
+def complete_steps(folder: pathlib.Path) -> list[int]:
+  """Returns the steps of all checkpoints that are complete on disk, also of those that `recover` would restore."""
+  names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+  aside = [match for name in names if (match := ASIDE.fullmatch(name)) and match['new'] not in names]
+  return sorted({*(int(name) for name in names if name.isdecimal()), *(int(match['old']) for match in aside)})
+
+
 def recover(folder: pathlib.Path) -> None:
   """Removes moved checkpoints that have been replaced, and restores the names of those without a replacement."""
   if jax.process_index() == 0 and folder.is_dir():

@@ -23,15 +23,18 @@ from dgnet_jax.data.index import printable
 from dgnet_jax.errors import UserError
 from dgnet_jax.training import checkpoint_replacement
 from dgnet_jax.training.checkpoint_arrays import (
+  check_description,
   describe,
   form_of,
   is_storage_error,
   key_to_data,
   mismatches,
   named_leaves,
+  not_finite,
   place,
   saved_form,
   short_reason,
+  storage_reason,
 )
 from dgnet_jax.utils.bounded_files import parse_json
 
@@ -98,32 +101,45 @@ class Checkpoints:
       step: iterations done.
       state: pytree of arrays and typed keys, the same on every process.
       wait: return only when the checkpoint is complete on disk.
+
+    Raises:
+      UserError: this or the previous checkpoint cannot be written, for example because the disk is full; names the
+        newest that is complete.
     """
     if self._manager is None or not self._writable:
       raise ValueError(f'{self.folder} was opened for reading')
-    replaced = [old for old in self._manager.all_steps() if old >= step]
+    with self._writing():
+      self._save(self._manager, step, state, wait=wait)
+
+  def _save(self, manager: ocp.CheckpointManager, step: int, state: Any, *, wait: bool) -> None:
+    replaced = [old for old in manager.all_steps() if old >= step]
     if replaced:
-      self._manager.wait_until_finished()
+      manager.wait_until_finished()
       checkpoint_replacement.move_aside(self.folder, replaced, new_step=step)
-      self._manager.reload()
+      manager.reload()
     data = jax.tree.map(key_to_data, state)
     description = {
       'leaves': {name: describe(leaf) for name, leaf in named_leaves(data).items()},
       'config': self._config.to_dict() if self._config is not None else {},
     }
     arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(data), about=ocp.args.JsonSave(description))
-    if not self._manager.save(step, args=arguments, force=True):
+    if not manager.save(step, args=arguments, force=True):
       raise RuntimeError(f'the checkpoint of step {step} was not saved in {self.folder}')
     if wait or replaced:
-      self._manager.wait_until_finished()
+      manager.wait_until_finished()
     if replaced:
       checkpoint_replacement.recover(self.folder)
       self._damaged = {old: reason for old, reason in self._damaged.items() if old < step}
 
   def latest_step(self) -> int | None:
     """Returns the newest step that is not known to be damaged; None if there is none."""
-    steps = self._steps()
+    steps = self.steps()
     return steps[-1] if steps else None
+
+  def steps(self) -> list[int]:
+    """Returns the steps of all checkpoints that are not known to be damaged, in order."""
+    steps = self._manager.all_steps() if self._manager is not None else []
+    return sorted(step for step in steps if step not in self._damaged)
 
   def restore(self, template: Tree, step: int | None = None) -> Tree:
     """Restores the newest intact checkpoint, or that of `step`.
@@ -215,14 +231,10 @@ class Checkpoints:
     raise error
 
   def close(self) -> None:
-    """Waits for checkpoints that are being written."""
+    """Waits for checkpoints that are being written; raises UserError if they cannot be."""
     if self._manager is not None:
-      self._manager.close()
-
-  def _steps(self) -> list[int]:
-    """Returns the steps of all checkpoints that are not known to be damaged, in order."""
-    steps = self._manager.all_steps() if self._manager is not None else []
-    return sorted(step for step in steps if step not in self._damaged)
+      with self._writing():
+        self._manager.close()
 
   def _candidates(self, step: int | None) -> list[int]:
     """Returns `step`, or all steps from the newest on; at least one.
@@ -230,13 +242,28 @@ class Checkpoints:
     Raises:
       UserError: there is none.
     """
-    steps = self._steps()
+    steps = self.steps()
     if step in steps:
       return [step]
     if steps and step is None:
       return steps[::-1]
     existing = f'available: {", ".join(map(str, steps))}' if steps else 'the folder has none'
     raise UserError(f'{self.folder}: no checkpoint{"" if step is None else f" of step {step}"}; {existing}')
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns what the storage refuses to write into an error that says which checkpoint is complete."""
+    try:
+      yield
+    except Exception as error:
+      if isinstance(error, UserError) or not is_storage_error(error):
+        raise
+      complete = checkpoint_replacement.complete_steps(self.folder)
+      kept = f'the checkpoint of step {max(complete)} is complete' if complete else 'there is no other checkpoint'
+      raise UserError(
+        f'{self.folder}: a checkpoint cannot be written ({storage_reason(error)}); {kept}. Make room or check the '
+        'storage, and run the same command again.'
+      ) from error
 
   @contextlib.contextmanager
   def _reading(self, step: int) -> Iterator[ocp.CheckpointManager]:
@@ -259,7 +286,7 @@ class Checkpoints:
     with self._reading(step) as manager:
       about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
       about = parse_json(json.dumps(about))  # bounds its depth and its numbers
-      saved_form(about['leaves'])  # checks it
+      check_description(about)
       return {'leaves': dict(about['leaves']), 'config': dict(about['config'])}
 
   def _restore(self, template: Tree, step: int | None, *, partial: bool) -> Tree:
@@ -292,6 +319,8 @@ class Checkpoints:
       for name, leaf in named_leaves(data).items():
         if describe(leaf) != description['leaves'][name]:
           raise ValueError(f'{name} does not match its checksum')
+      if broken := not_finite(data):  # saved by an earlier version; training from it would fail for ever
+        raise ValueError(f'{broken[0]} is not finite')
     return data
 
   def _check_form(self, step: int, description: Description, wanted: Any, *, partial: bool) -> None:

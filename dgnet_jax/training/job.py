@@ -78,7 +78,7 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
     The state after the last step.
 
   Raises:
-    UserError: a loss is not finite.
+    UserError: a loss or a state to save is not finite.
     Interrupted: SIGINT or SIGTERM was received; the state is saved.
   """
   start = int(state.step)
@@ -103,6 +103,7 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
       if stopping or last or done % log.checkpoint_every_steps == 0:
         if monitor.has_pending:
           report(done)
+        monitor.check_state(done, state)
         checkpoints.save(done, state, wait=stopping or last)
       if stopping:
         raise Interrupted(

@@ -21,13 +21,15 @@ from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.metrics import MetricWriter
+from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import Metrics, StepContext, make_step_context, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
-from dgnet_jax.training.teacher_store import without_teacher
+from dgnet_jax.training.teacher_store import check_named_teachers, without_teacher
 from dgnet_jax.training.training_data import open_training_data
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher, TrainState
+from dgnet_jax.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +61,19 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
 
   Raises:
     UserError: a batch size does not fit data or devices, a loss is not finite, pretrained weights are missing or do not
-      fit, or the run in `workdir` has another value of `joint`, another design of the generator or other training
-      data, or is finished and lacks its teacher.
+      fit, the run in `workdir` has another value of `joint`, another design of the generator or other training data,
+      or is finished and lacks its teacher, or another process trains there.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = local_path(workdir)
   check_pretrained(config, workdir)
   _check_teacher_was_copied(config, workdir)
+  check_named_teachers(config)
+  with run_lock(workdir):
+    return _train(config, workdir)
+
+
+def _train(config: Config, workdir: pathlib.Path) -> TrainState:
   index = open_training_data(config, workdir)
   source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
   teachers = train_teacher(config, index, workdir, source=source)

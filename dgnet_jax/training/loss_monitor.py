@@ -1,11 +1,13 @@
 """Collects the metrics of training steps and checks that they are finite."""
 
 from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
 from dgnet_jax.errors import UserError
+from dgnet_jax.training.checkpoint_arrays import not_finite
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.types import Array
 
@@ -42,16 +44,35 @@ class LossMonitor:
     for step, metrics in pending:
       broken = sorted(name for name, value in metrics.items() if not np.all(np.isfinite(value)))
       if broken:
-        self._fail(step, broken)
+        self._fail(step, broken, first_bad=step)  # the losses are those before the update
     current = pending[-1][1] if pending else {}
     return {
       name: float(np.mean([np.mean(metrics[name]) for _, metrics in pending if name in metrics])) for name in current
     }
 
-  def _fail(self, step: int, broken: list[str]) -> None:
-    latest = self._checkpoints.latest_step()
-    good = 'there is no checkpoint yet' if latest is None else f'the last good checkpoint is step {latest}'
-    raise UserError(
-      f'step {step}: {", ".join(broken)} not finite; {good} in {self._checkpoints.folder}. {self._advice}, and run the '
-      'same command again.'
-    )
+  def check_state(self, done: int, state: Any) -> None:
+    """Checks a state that is about to be saved: the losses of a step say nothing about its update.
+
+    Args:
+      done: number of iterations done.
+      state: pytree of arrays and typed keys.
+
+    Raises:
+      UserError: an array is not finite; names the step, the array and the last good checkpoint.
+    """
+    broken = not_finite(state)
+    if broken:
+      more = f' and {len(broken) - 1} more arrays' if len(broken) > 1 else ''
+      self._fail(done - 1, [f'after its update, {broken[0]}{more}'], first_bad=done)
+
+  def _fail(self, step: int, broken: list[str], *, first_bad: int) -> NoReturn:
+    """Raises the error of a step; the state after `first_bad` iterations is the first that is of no use."""
+    folder, saved = self._checkpoints.folder, self._checkpoints.steps()
+    good = max((done for done in saved if done < first_bad), default=None)
+    latest = 'there is no good checkpoint yet' if good is None else f'the last good checkpoint is step {good}'
+    advice = f'{self._advice}, and run the same command again'
+    if first_bad in saved:
+      advice = f'Remove {folder / str(first_bad)}, whose losses these are. {advice}'
+    elif first_bad == 0:
+      advice = 'Nothing was updated yet: check the pretrained weights and the loss weights'
+    raise UserError(f'step {step}: {", ".join(broken)} not finite; {latest} in {folder}. {advice}.')

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dgnet_jax.errors import UserError
-from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.atomic_files import atomic_file, naming
 from dgnet_jax.utils.bounded_files import parse_json, read_text
 
 try:
@@ -67,8 +67,9 @@ class MetricWriter:
       return
     numbers = {name: float(np.asarray(value)) for name, value in scalars.items()}
     finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-    self._lines.write(json.dumps({'step': step, **finite}) + '\n')
-    self._lines.flush()
+    with naming(self._lines.name):
+      self._lines.write(json.dumps({'step': step, **finite}) + '\n')
+      self._lines.flush()
     if self._events:
       self._events.write_scalars(step, numbers)
 
@@ -88,14 +89,16 @@ class MetricWriter:
         raise ValueError(f'{name}: {image.dtype=} {image.shape=}; expected u8[H, W, 3]')
       png = io.BytesIO()
       Image.fromarray(np.asarray(image)).save(png, 'png')
-      (folder / f'{name}_{step:07d}.png').write_bytes(png.getvalue())
+      with atomic_file(folder / f'{name}_{step:07d}.png') as temporary:
+        temporary.write_bytes(png.getvalue())
       if self._events:
         self._events.write_image(step, name, image.shape[:2], png.getvalue())
 
   def close(self) -> None:
     """Closes the files."""
     if self._writes:
-      self._lines.close()
+      with naming(self._lines.name):
+        self._lines.close()
     if self._events:
       self._events.close()
 
@@ -115,7 +118,8 @@ class EventFile:
     """
     folder.mkdir(exist_ok=True)
     name = f'events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}'
-    self._file = RecordWriter(open(folder / name, 'wb'))
+    self._path = folder / name
+    self._file = RecordWriter(open(self._path, 'wb'))
     self._write(0, file_version='brain.Event:2')
     self._write(resume_step + 1, session_log=SessionLog(status=SessionLog.START))
 
@@ -131,11 +135,13 @@ class EventFile:
 
   def close(self) -> None:
     """Closes the file."""
-    self._file.close()
+    with naming(self._path):
+      self._file.close()
 
   def _write(self, step: int, **content: Any) -> None:
-    self._file.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
-    self._file.flush()
+    with naming(self._path):
+      self._file.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
+      self._file.flush()
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:

@@ -23,6 +23,7 @@ from dgnet_jax.training.data_record import TrainingData, describe_training_data
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.optimizers import make_teacher_optimizer
+from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import teacher_schedule
 from dgnet_jax.training.teacher_step import Metrics, TeacherState, TeacherStep, create_teacher_state, make_teacher_step
 from dgnet_jax.training.teacher_store import (
@@ -34,6 +35,7 @@ from dgnet_jax.training.teacher_store import (
   write_description,
 )
 from dgnet_jax.types import Teacher
+from dgnet_jax.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +52,23 @@ def train_teacher(
     source: source of the training images, to share with another job; by default a new one, if it is needed.
 
   Raises:
-    UserError: an existing teacher does not fit, the batch size does not fit data or devices, or a loss is not finite.
+    UserError: an existing teacher does not fit, the batch size does not fit data or devices, a loss is not finite, or
+      another process trains in `workdir`.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   data = describe_training_data(index, config.data)
   if config.teacher.checkpoint:
     logger.info(f'teacher: {config.teacher.checkpoint}')
     return load_teachers(config, data, workdir)
-  folder = pathlib.Path(workdir) / 'teacher'
+  workdir = local_path(workdir)
+  with run_lock(workdir):
+    return _trained_in(config, index, data, workdir / 'teacher', source)
+
+
+def _trained_in(
+  config: Config, index: DatasetIndex, data: TrainingData, folder: pathlib.Path, source: Source | None
+) -> tuple[Teacher, ...]:
+  """Returns the teacher in `folder`, trained to the end."""
   saved = read_description(folder)
   if saved is not None:
     check_teacher(saved, config, data, folder)

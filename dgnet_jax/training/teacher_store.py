@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import contextlib
+import os
 import pathlib
 from typing import Any
 
@@ -28,6 +29,7 @@ from dgnet_jax.training.teacher_step import TeacherState, create_teacher_state
 from dgnet_jax.types import Teacher
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.bounded_files import read_json
+from dgnet_jax.utils.paths import local_path
 
 DESCRIPTION_FILE = 'teacher.json'
 Description = dict[str, Any]
@@ -176,7 +178,8 @@ def read_teacher(config: Config, num_identities: int, folder: pathlib.Path) -> T
 
 def teacher_folders(teacher: TeacherConfig, workdir: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
   """Returns the folders in `teacher.checkpoint`, or that in `workdir` if the field is empty."""
-  folders = [pathlib.Path(folder.strip()) for folder in teacher.checkpoint.split(',') if folder.strip()]
+  names = [teacher.checkpoint] if os.path.isdir(teacher.checkpoint) else teacher.checkpoint.split(',')
+  folders = [local_path(name.strip()) for name in names if name.strip()]
   return tuple(folders) or (pathlib.Path(workdir) / 'teacher',)
 
 
@@ -193,6 +196,16 @@ def load_teachers(
 ) -> tuple[Teacher, ...]:
   """Reads the teachers in `teacher_folders`; arguments and errors as for `load_teacher`."""
   return tuple(load_teacher(config, data, folder) for folder in teacher_folders(config.teacher, workdir))
+
+
+def check_named_teachers(config: Config) -> None:
+  """Checks, before any work, that `teacher.checkpoint` names trained teachers, if it names any; reads no arrays.
+
+  Raises:
+    UserError: a folder has no teacher.
+  """
+  for folder in teacher_folders(config.teacher, '') if config.teacher.checkpoint else ():
+    _existing_description(folder)
 
 
 def state_template(config: Config, num_identities: int) -> TeacherState:

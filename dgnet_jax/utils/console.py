@@ -2,16 +2,23 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
+import io
 import logging
 import os
 import sys
 from typing import TextIO
 
 from dgnet_jax.errors import Interrupted, UserError
+from dgnet_jax.utils.text import printable, shortened
 
 PACKAGE = 'dgnet_jax'
 FILE_FORMAT = '%(asctime)s %(message)s'
 TIME_FORMAT = '%Y-%m-%d %H:%M:%S'
+
+
+MAX_LINE = 500  # characters of an error of a library
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -34,13 +41,70 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
     super().emit(record)
 
 
+def _is_not_raised(record: logging.LogRecord) -> bool:
+  """Returns False for exceptions that Orbax logs with their traceback, and raises too."""
+  return not (record.exc_info and f'{os.sep}orbax{os.sep}' in record.pathname)
+
+
 def show_log() -> None:
   """Shows the package's log records from INFO upwards on standard error. Calling it again changes nothing."""
   logger = logging.getLogger(PACKAGE)
   logger.setLevel(logging.INFO)
   logger.propagate = False  # absl, which TensorFlow imports, would show every record a second time
+  logging.getLogger('absl').addFilter(_is_not_raised)
   if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
     logger.addHandler(_StderrHandler())
+
+
+def reason_for_user(error: BaseException) -> str:
+  """Returns what to tell the user about an error that is not a defect of the program; '' if it is one.
+
+  These are mistakes and interruptions, and what the machine refuses: files, memory, devices.
+  """
+  if isinstance(error, UserError | Interrupted):
+    return str(error)
+  if isinstance(error, OSError) and (error.errno in _FULL or (error.errno and error.filename is not None)):
+    name = 'a temporary file' if error.filename is None else printable(os.fsdecode(error.filename))
+    advice = '; free some space, and run the same command again' if error.errno in _FULL else ''
+    return f'{name}: {error.strerror}{advice}'
+  if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and 'RESOURCE_EXHAUSTED' in str(error)[:100]):
+    return f'not enough memory; lower the batch size, or use a larger machine ({_first_line(error)})'
+  if isinstance(error, RuntimeError | AssertionError) and not _has_devices():
+    platforms = os.environ.get('JAX_PLATFORMS', '')
+    what = f'JAX_PLATFORMS={platforms}: JAX finds no such device here; unset it' if platforms else 'JAX finds no device'
+    return f'{what}{f" ({_first_line(error)})" if str(error) else ""}'
+  return ''
+
+
+def _first_line(error: BaseException | None) -> str:
+  lines = str(error).splitlines()
+  return shortened(lines[0], MAX_LINE) if lines else type(error).__name__
+
+
+def _has_devices() -> bool:
+  """Returns False if JAX is in use and has no device; it says so in errors of several kinds."""
+  jax = sys.modules.get('jax')
+  try:
+    return jax is None or bool(jax.devices())
+  except (RuntimeError, AssertionError):
+    return False
+
+
+class _LogFile(logging.FileHandler):
+  """A log that cannot be written is reported once, and does not end the work."""
+
+  _failed = False
+
+  def handleError(self, record: logging.LogRecord) -> None:
+    if not self._failed:
+      self._failed = True
+      print(f'warning: {self.baseFilename}: cannot be written ({_first_line(sys.exc_info()[1])})', file=sys.stderr)
+
+  def close(self) -> None:
+    try:
+      super().close()
+    except OSError:  # of what is still buffered
+      self.handleError(logging.makeLogRecord({}))
 
 
 @contextlib.contextmanager
@@ -49,7 +113,7 @@ def logged_to(path: str | os.PathLike[str]) -> Iterator[None]:
 
   An exception is appended too: as its message if it is meant for the user, with its traceback otherwise.
   """
-  handler = logging.FileHandler(path, encoding='utf-8')
+  handler = _LogFile(path, encoding='utf-8', errors='backslashreplace')
   handler.setFormatter(logging.Formatter(FILE_FORMAT, datefmt=TIME_FORMAT))
   loggers = [logging.getLogger(PACKAGE), logging.getLogger('py.warnings')]
   for logger in loggers:
@@ -58,9 +122,9 @@ def logged_to(path: str | os.PathLike[str]) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    for_user = isinstance(error, UserError | Interrupted)
-    message = str(error) if for_user else 'stopped by an error'
-    trace = None if for_user else (type(error), error, error.__traceback__)
+    reason = reason_for_user(error)
+    trace = None if reason else (type(error), error, error.__traceback__)
+    message = reason or 'stopped by an error'
     handler.handle(logging.LogRecord(PACKAGE, logging.ERROR, '', 0, message, None, trace))
     raise
   finally:
@@ -70,15 +134,37 @@ def logged_to(path: str | os.PathLike[str]) -> Iterator[None]:
     handler.close()
 
 
+def show_every_name() -> None:
+  """Lets standard output and error show escapes for characters that the terminal's encoding lacks."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='backslashreplace')
+
+
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-  """Shows the log. Turns a UserError into a message and exit status 2, an interruption into one and status 130."""
+  """Shows the log. Turns a UserError into a message and exit status 2, an interruption into one and status 130.
+
+  What the machine refuses (`reason_for_user`) is a message and status 1; a reader that closed its end of a pipe, as
+  `head` does, is status 1 alone.
+  """
   show_log()
+  show_every_name()
   try:
     yield
+    sys.stdout.flush()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     raise SystemExit(2) from error
   except (Interrupted, KeyboardInterrupt) as error:
     print(str(error) or 'interrupted', file=sys.stderr)
     raise SystemExit(130) from error
+  except BrokenPipeError as error:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
+    raise SystemExit(1) from error
+  except Exception as error:
+    reason = reason_for_user(error)
+    if not reason:
+      raise
+    print(f'error: {reason}', file=sys.stderr)
+    raise SystemExit(1) from error

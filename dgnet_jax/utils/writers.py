@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from PIL import Image
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_file
 from dgnet_jax.utils.extras import install_command
+from dgnet_jax.utils.paths import check_writable, local_path
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -36,13 +38,15 @@ def check_output(path: str | os.PathLike[str], suffixes: Sequence[str]) -> pathl
     `path` as a Path.
 
   Raises:
-    UserError: the suffix is another one, `path` is a folder, or the library that writes the format is not installed.
+    UserError: the suffix is another one, `path` is a folder or cannot be written, or the library that writes the format
+      is not installed.
   """
-  path = pathlib.Path(path)
+  path = local_path(path)
   if path.suffix.lower() not in suffixes:
     raise UserError(f'{path}: the name must end in {" or ".join(suffixes)}')
   if path.is_dir():
     raise UserError(f'{path}: is a folder')
+  check_writable(path)
   if path.suffix.lower() == '.parquet' and importlib.util.find_spec('pyarrow') is None:
     raise UserError(f'{path}: Parquet needs pyarrow: {install_command("parquet")}, or write .npz')
   return path
@@ -51,12 +55,25 @@ def check_output(path: str | os.PathLike[str], suffixes: Sequence[str]) -> pathl
 def save_image(path: str | os.PathLike[str], pixels: Pixels, *, jpeg_quality: int = JPEG_QUALITY) -> pathlib.Path:
   """Writes u8[H, W, 3] as PNG or JPEG and returns the path. Missing folders are created, as by all writers here."""
   path = check_output(path, IMAGES)
+  if path.suffix.lower() == '.png':
+    content = encoded(Image.fromarray(pixels), format='PNG')
+  else:
+    content = encoded(Image.fromarray(pixels), format='JPEG', quality=jpeg_quality)
   with atomic_file(path) as temporary:
-    if path.suffix.lower() == '.png':
-      Image.fromarray(pixels).save(temporary, format='PNG')
-    else:
-      Image.fromarray(pixels).save(temporary, format='JPEG', quality=jpeg_quality)
+    temporary.write_bytes(content)
   return path
+
+
+def encoded(image: Image.Image, **options: Any) -> bytes:
+  """Returns the content of an image's file; if PIL wrote the file itself, it would not say that the disk is full.
+
+  Args:
+    image: the image.
+    **options: arguments of its method `save`.
+  """
+  file = io.BytesIO()
+  image.save(file, **options)
+  return file.getvalue()
 
 
 def save_animation(path: str | os.PathLike[str], frames: Pixels) -> pathlib.Path:
@@ -67,8 +84,9 @@ def save_animation(path: str | os.PathLike[str], frames: Pixels) -> pathlib.Path
   palette = Image.fromarray(np.concatenate(list(frames), axis=1)).quantize(255)
   images = [Image.fromarray(frames[i]).quantize(palette=palette) for i in order]
   milliseconds = [END_MS if i in (0, len(frames) - 1) else FRAME_MS for i in order]
+  content = encoded(images[0], format='GIF', save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
   with atomic_file(path) as temporary:
-    images[0].save(temporary, format='GIF', save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+    temporary.write_bytes(content)
   return path
 
 
@@ -82,7 +100,7 @@ def save_embeddings(
 
   Args:
     path: .npz (path: str[N], embedding: f32[N, D], share: f32[P]) or .parquet (a fixed-size list of floats in each row,
-      and `share` as JSON in the metadata of the schema).
+      and `share` as JSON in the metadata of the schema; bytes of a path that are not text become escapes).
     paths: paths of the N images.
     embeddings: f32[N, D].
     shares: f32[P], the share of each piece of an embedding in dot products.
@@ -100,7 +118,12 @@ def save_embeddings(
       import pyarrow.parquet
 
       column = pyarrow.FixedSizeListArray.from_arrays(embeddings.reshape(-1), embeddings.shape[1])
-      columns = {'path': pyarrow.array(paths, 'string'), 'embedding': column}
+      columns = {'path': pyarrow.array([_as_text(path) for path in paths], 'string'), 'embedding': column}
       table = pyarrow.table(columns, metadata={'share': json.dumps(shares.tolist())})
       pyarrow.parquet.write_table(table, temporary)
   return path
+
+
+def _as_text(path: str) -> str:
+  """Returns a path as Unicode text."""
+  return path.encode(errors='backslashreplace').decode()

@@ -6,7 +6,8 @@ import pytest
 
 from dgnet_jax.cli.arguments import at_least, data_fields, size_hw
 from dgnet_jax.cli.command import Command, check_no_problems, parse
-from dgnet_jax.cli.main import COMMANDS
+from dgnet_jax.cli.figures import FIGURES
+from dgnet_jax.cli.main import COMMANDS, main
 from dgnet_jax.errors import ConfigError
 
 
@@ -83,3 +84,49 @@ def test_sizes_are_height_and_width():
   for text in ('256', 'x128', '256x', '2.5x1'):
     with pytest.raises(argparse.ArgumentTypeError, match='must be HEIGHTxWIDTH'):
       size_hw(text)
+
+
+@pytest.mark.parametrize('digits', [19, 4000, 5000])  # Python reads up to 4,300
+def test_numbers_of_thousands_of_digits_are_refused_in_a_short_line(digits):
+  for parse_number, text in ((at_least(1), '9' * digits), (size_hw, f'9x{"9" * digits}')):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+      parse_number(text)
+    assert len(str(caught.value)) < 200
+
+
+RUN = {'swap': ['run', '--structure=a.jpg', '--appearance=b.jpg'], 'rank': ['run', 'a.jpg', '--gallery=b.jpg']}
+WRITES = {  # arguments of every command that writes, without the flag that says where
+  **{mode: (['--config=synthetic'], '--workdir') for mode in ('train', 'teacher', 'evaluate', 'generate')},
+  'embed': (['run', 'a.jpg'], '--out'),
+  'rank': (RUN['rank'], '--out'),
+  'swap': (RUN['swap'], '--out'),
+  'interpolate': (RUN['swap'], '--out'),
+  'check-data': (['--root=data'], '--sheet'),
+  **{f'prepare {name}': (['data'], '--out') for name in ('to-release', 'from-release', 'to-tfds', 'merge')},
+  'prepare split': (['data', '--val-identities=2'], '--out'),
+  **{f'figures {name}': (['--workdir=run'], '--out') for name in FIGURES},
+  'quality': (['real', 'generated'], '--out'),
+  'ablation': ([], '--out'),
+  'convert import': (['release'], '--workdir'),
+  'convert export': (['run'], '--out'),
+  'export': (['run'], '--out'),
+}
+
+
+def test_all_commands_that_write_are_listed():
+  assert {name.split()[0] for name in WRITES} == COMMANDS.keys() - {'page', 'benchmark'}
+
+
+@pytest.mark.parametrize('name', WRITES)
+@pytest.mark.parametrize(
+  ('out', 'words'), [('file/new', 'cannot be written to (Not a directory)'), ('gs://x/y', 'must be on this machine')]
+)
+def test_impossible_outputs_are_refused_before_anything_is_read(tmp_path, monkeypatch, capsys, name, out, words):
+  """Nothing that the other arguments name exists."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'file').write_text('')
+  arguments, flag = WRITES[name]
+  with pytest.raises(SystemExit) as caught:
+    main([*name.split(), *arguments, f'{flag}={out}'])
+  assert caught.value.code == 2 and words in capsys.readouterr().err.splitlines()[-1]
+  assert [path.name for path in tmp_path.iterdir()] == ['file']

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import types
 
 import jax
@@ -13,6 +14,7 @@ from dgnet_jax.cli.arguments import read_config
 from dgnet_jax.cli.command import make_parser, parse
 from dgnet_jax.cli.main import COMMANDS, main
 from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, NoMatches, UserError
+from dgnet_jax.training.run_lock import run_lock
 
 
 class Parts:
@@ -127,8 +129,8 @@ class TestRun:
     ('name', 'words'),
     [
       ('a[1]', 'cannot be read from a folder with [ in its path'),
-      ('a\\b', 'cannot be read from a folder with \\ in its path'),
-      ('gs://bucket/run', 'must be a local folder'),
+      ('a\\b', 'a path of Windows'),
+      ('gs://bucket/run', 'must be on this machine'),
       ('file/run', 'cannot be written to (Not a directory)'),
       ('x' * 300, 'cannot be written to (File name too long)'),
     ],
@@ -169,6 +171,29 @@ class TestRun:
       main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
     text = (tmp_path / 'log.txt').read_text()
     assert 'Traceback' in text and 'RuntimeError: a defect' in text
+
+  @pytest.mark.parametrize('mode', ['train', 'teacher'])
+  def test_second_job_in_a_work_folder_is_refused(self, parts, tmp_path, capsys, mode):
+    """And does not touch it."""
+    main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    parts.called.clear()
+
+    def second():
+      with pytest.raises(SystemExit) as caught:
+        main([mode, '--config=synthetic', f'--workdir={tmp_path}', '--config.batch_size=16'])
+      assert caught.value.code == 2
+      finished.append(mode)
+
+    finished = []
+    with run_lock(tmp_path):
+      thread = threading.Thread(target=second)  # has a lock of its own, as another process has
+      thread.start()
+      thread.join()
+    assert finished and not parts.called
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f'error: the work folder {tmp_path} is in use by another process (process ')
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
   def test_other_processes_have_their_own_log_and_save_no_config(self, parts, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, 'process_index', lambda: 1)

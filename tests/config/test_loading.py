@@ -202,6 +202,20 @@ class TestConfigFiles:
     with pytest.raises(UserError, match='damaged|not the config.json of a work folder'):
       loading.load_config(tmp_path / 'config.json', {})
 
+  @pytest.mark.parametrize('change', [{'seed': {'x': 1}}, {'data': 3}, {'batch_size.x.y': 1}, {'': 3}, {'seed': []}])
+  def test_fields_of_another_kind_are_refused(self, config, tmp_path, change):
+    """In the file, and in the config of a checkpoint."""
+    path, frozen = tmp_path / 'config.json', validate(config)
+    path.write_text(json.dumps(frozen.to_dict() | change))
+    with pytest.raises(UserError):
+      loading.load_config(path, {})
+    with pytest.raises(UserError):
+      loading.complete_config(frozen.to_dict() | change)
+    try:
+      assert loading.changed_fields(path, frozen)
+    except UserError as error:
+      assert str(path) in str(error)
+
   def test_changed_fields_raises_if_the_file_is_damaged(self, config, tmp_path):
     (tmp_path / 'config.json').write_text('{')
     with pytest.raises(UserError, match='damaged'):

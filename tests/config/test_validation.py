@@ -38,7 +38,7 @@ class TestValidate:
       ('num_steps', 10**4000, '... (4001 characters) must be at most 2147483647'),
       ('num_steps', 10**5000, 'a number of more than 4,300 digits must be at most'),
       ('structure_encoder.dilations', (3, 10**4000), 'must be at most'),
-      ('optimizer.adam_betas', (0.5, 10**400), 'must be at most'),
+      ('optimizer.adam_betas', (0.5, 10**400), 'must be finite'),
       ('data.root', 10**5000, 'a number of more than 4,300 digits is not a string'),
       ('data.layout', 'x' * 5000, 'x... (5002 characters) must be one of'),
     ],
@@ -48,6 +48,21 @@ class TestValidate:
     loading.set_field(config, field, value)
     (problem,) = problems_of(config)
     assert words in problem and len(problem) < 500
+
+  @pytest.mark.parametrize('value', [10**20, 10**4000, 10**5000, -(10**400)], ids=['20', '4000', '5000', 'negative'])
+  def test_numbers_of_thousands_of_digits_are_refused_in_a_short_line(self, config, value):
+    values = config.to_dict()
+    values['seed'] = values['num_steps'] = values['weights']['identity'] = value
+    values['data']['image_size_hw'] = (value, 64)
+    values['reid']['pool'] = '9' * 4000
+    problems = problems_of(values)
+    assert len(problems) == (4 if value == 10**20 else 5) and all(len(problem) < 200 for problem in problems)
+
+  def test_numbers_fit_the_types_of_jax(self, config):
+    config.seed, config.num_steps = 2**32 - 1, 2**31 - 1
+    validate(config)
+    config.seed, config.num_steps, config.weights.identity = 2**32, 2**31, 1e39
+    assert {problem.split(':')[0] for problem in problems_of(config)} == {'seed', 'num_steps', 'weights.identity'}
 
   def test_default_with_a_root_is_valid(self, config):
     validate(config)

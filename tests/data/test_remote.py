@@ -65,3 +65,16 @@ def test_interrupted_copy_leaves_no_file(bucket, tmp_path, monkeypatch):
 def test_empty_folder_is_an_error(bucket, tmp_path):
   with pytest.raises(UserError, match='gs://bucket/x: no files in it'):
     local_copy('gs://bucket/x', tmp_path)
+
+
+def test_errors_of_any_library_are_reported(bucket, tmp_path, monkeypatch):
+  class NoCredentials(Exception):
+    pass
+
+  def fail(self):
+    raise NoCredentials('x' * 9999)
+
+  monkeypatch.setattr(Bucket, 'iterdir', fail)
+  with pytest.raises(UserError, match='gs://bucket/x: cannot be read: xxx') as caught:
+    local_copy('gs://bucket/x', tmp_path)
+  assert len(str(caught.value)) < 1000

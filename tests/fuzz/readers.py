@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import pathlib
-import types
 
 from hypothesis import strategies as st
 import numpy as np
@@ -21,6 +20,7 @@ from dgnet_jax.data.registry import read_dataset, read_layout
 from dgnet_jax.data.synthetic.dataset import SETTINGS, _is_finished
 from dgnet_jax.data.synthetic.manifest import image_descriptions
 from dgnet_jax.generation.bulk import _check_plan
+from dgnet_jax.inference.results import read_results
 from dgnet_jax.interop.pretrained import read_weights
 from dgnet_jax.interop.release.files import read_state_dict
 from dgnet_jax.interop.release.importer import _make_config
@@ -29,7 +29,6 @@ from dgnet_jax.interop.release.sizes import num_identities, release_sizes
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.page.service import decode_upload
 from dgnet_jax.plots.curves import panels_of, read_metrics
-from dgnet_jax.reports.ablation import _read_results
 from dgnet_jax.training.data_record import TrainingData, data_changes, read_record
 from dgnet_jax.training.metrics import _drop_after
 from dgnet_jax.training.teacher_store import check_teacher, describe_teacher, read_description
@@ -254,7 +253,7 @@ READERS = {
   'resumed metrics': Reader('metrics.jsonl', _drop, _text(mutations.JSON_TOKENS, METRICS)),
   'results': Reader(
     'results.json',
-    lambda path: _read_results(types.SimpleNamespace(workdir=path.parents[1])),
+    read_results,
     _json({'step': 5, 'single_query': {'both': {'mAP': 0.5}}}),
   ),
   'plan': Reader(

@@ -71,9 +71,6 @@ def test_any_bytes_are_read_or_named(tmp_path, name):
   reader, before, start = READERS[name], _peak_mebibytes(), time.monotonic()
   reader.prepare(tmp_path)
   path, count = tmp_path / reader.name, 0
-  if name == 'results':
-    path = tmp_path / 'run' / 'evaluation' / reader.name
-    path.parent.mkdir(parents=True)
 
   @given(reader.contents)
   @budget

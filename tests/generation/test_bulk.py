@@ -88,7 +88,7 @@ def test_a_killed_set_is_resumed(run, tmp_path, monkeypatch, lines):
 
   def save_until_killed(path, *arguments, **options):
     if len(written) == 20:
-      (path.parent / f'.{path.name}.0.part').write_text('half')
+      (path.parent / f'.{path.name}.0123abcd.part').write_text('half')
       raise MemoryError
     written.append(path)
     return save(path, *arguments, **options)

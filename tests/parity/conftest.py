@@ -1,6 +1,5 @@
-"""Parity tests run in float64."""
+"""What the comparisons with the release share. Float64 is on for one test at a time (`x64`), whatever their order."""
 
-import jax
 import pytest
 
 from tests.parity.variants import Variant
@@ -9,13 +8,6 @@ from tests.parity.variants import Variant
 @pytest.fixture(scope='module', autouse=True)
 def _optimised(optimised):
   """Networks of the release's size are too slow in float64 without XLA's optimisations."""
-
-
-@pytest.fixture(scope='package')
-def float64():
-  """Float64 for the entire package's tests that use it."""
-  with jax.enable_x64(True):
-    yield
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def case(request, parity_dir):
   return Case(parity_dir, request.param)
 
 
-@pytest.mark.usefixtures('float64')
+@pytest.mark.usefixtures('x64')
 class TestForward:
   def test_structure_encoder_and_decoder(self, case, ledger):
     params = case.variables('gen')['params']

@@ -34,7 +34,7 @@ def run(request, parity_dir):
     return run
 
 
-@pytest.mark.usefixtures('float64')
+@pytest.mark.usefixtures('x64')
 class TestStep:
   def test_losses(self, run, ledger):
     losses = run.losses(run.metrics, 0)
@@ -95,7 +95,7 @@ def training(long_parity_dir):
   return advance_all(long_parity_dir, 'train5')
 
 
-@pytest.mark.usefixtures('float64')
+@pytest.mark.usefixtures('x64')
 class TestTraining:
   def test_losses_of_every_iteration(self, training, ledger):
     for number, (losses, golden) in enumerate(zip(training.history, training.steps, strict=True)):
@@ -139,7 +139,7 @@ class TestTraining:
       assert {int(x) for x in jax.tree.leaves(state) if np.ndim(x) == 0} == {len(training.steps)}
 
 
-@pytest.mark.usefixtures('float64')
+@pytest.mark.usefixtures('x64')
 def test_losses_at_the_released_rates(long_parity_dir, ledger):
   run = advance_all(long_parity_dir, 'train5_hot', len(HOT_LOSS_RTOL))
   for number, (losses, golden, rtol) in enumerate(zip(run.history, run.steps, HOT_LOSS_RTOL, strict=True)):

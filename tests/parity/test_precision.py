@@ -31,11 +31,10 @@ BOUNDS = {
 @pytest.fixture(scope='module', params=BOUNDS)
 def run(request, long_parity_dir):
   """The iteration with parameters, inputs and accumulation in float32."""
-  with jax.enable_x64(False):  # the package's fixture `float64` lasts until its last test
-    run = Run(long_parity_dir, GOLDEN, compute_dtype=request.param)
-    run.metrics, run.gradients = run.advance(0)
-    assert {leaf.dtype for leaf in jax.tree.leaves(run.gradients)} == {np.dtype('float32')}
-    yield run
+  run = Run(long_parity_dir, GOLDEN, compute_dtype=request.param)
+  run.metrics, run.gradients = run.advance(0)
+  assert {leaf.dtype for leaf in jax.tree.leaves(run.gradients)} == {np.dtype('float32')}
+  return run
 
 
 def distance(recipe, ours, expected):

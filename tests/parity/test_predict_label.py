@@ -53,7 +53,7 @@ def case(parity_dir):
   return Case(parity_dir)
 
 
-@pytest.mark.usefixtures('float64')
+@pytest.mark.usefixtures('x64')
 class TestPredictLabel:
   def test_donors(self, case):
     np.testing.assert_array_equal(case.donors, np.stack([case.arrays['alabel'], case.arrays['slabel']], axis=1))

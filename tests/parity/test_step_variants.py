@@ -26,7 +26,7 @@ def without_cycle(losses, weight):
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures('float64', 'long_parity_dir')
+@pytest.mark.usefixtures('x64', 'long_parity_dir')
 class TestStep:
   @each('step', STEPS)
   def test_losses_and_gradients(self, variant):

@@ -52,7 +52,7 @@ def test_options_that_crash_the_release_are_rejected(field, value):
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures('float64')
+@pytest.mark.usefixtures('x64')
 class TestGenerator:
   @each('gen', GENERATORS)
   def test_forward_and_gradients(self, variant):
@@ -79,7 +79,7 @@ class TestGenerator:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures('float64')
+@pytest.mark.usefixtures('x64')
 class TestDiscriminator:
   @each('dis', DISCRIMINATORS)
   def test_losses_and_gradients(self, variant):
@@ -114,7 +114,7 @@ class TestDiscriminator:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures('float64')
+@pytest.mark.usefixtures('x64')
 class TestReid:
   @each('id', REID)
   def test_outputs(self, variant):

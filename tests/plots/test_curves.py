@@ -61,3 +61,24 @@ def test_missing_file_and_missing_metrics_are_reported(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('half')
   with pytest.raises(UserError, match='no metrics'):
     curves.read_metrics(tmp_path / 'metrics.jsonl')
+
+
+@pytest.mark.parametrize(
+  'line', ['[]', '3', '{"step": 1e400}', '{"step": 1, "loss/x": "a"}', '{"step": []}', '[' * 9999]
+)
+def test_lines_that_are_not_metrics_are_skipped(metrics, line):
+  expected = curves.read_metrics(metrics)
+  metrics.write_bytes(line.encode() + b'\n\xff\xfe\n' + metrics.read_bytes())
+  assert curves.read_metrics(metrics).keys() == expected.keys()
+
+
+def test_metrics_of_a_teacher_are_reported(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 2, "loss": 1.5, "accuracy": 0.5}')
+  with pytest.raises(UserError, match='no metrics of DG-Net'):
+    curves.read_metrics(tmp_path / 'metrics.jsonl')
+
+
+@pytest.mark.parametrize('title', ['$a_$', 'a\udc80', 'a\nb', '$'])
+def test_any_folder_can_be_in_the_title(metrics, tmp_path, title):
+  metrics.write_text(metrics.read_text().replace('loss/new', 'loss/$_$'))
+  assert curves.draw_curves(curves.read_metrics(metrics), tmp_path / 'c.png', title).is_file()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import threading
 
 from PIL import Image
 import pytest
@@ -12,6 +13,7 @@ from dgnet_jax.config.validation import leaves, validate
 from dgnet_jax.data.layouts import SPLITS
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
+from dgnet_jax.inference.results import settings_of
 from dgnet_jax.reports import ablation
 from dgnet_jax.training.data_record import describe_training_data, write_record
 from tests.data.folders import write_images
@@ -116,6 +118,27 @@ def test_cell_with_results_of_an_earlier_step_is_run_again(base, tmp_path):
   assert run.cells == [('joint', 1), ('real', 1), ('real', 1)]
 
 
+def test_cell_with_results_of_another_protocol_is_evaluated_again(base, tmp_path):
+  run = FakeRun()
+  ablation.run_all(base, tmp_path, [1], run=run)
+  path, settings = tmp_path / 'real_1' / 'evaluation' / 'results.json', settings_of(base.evaluation)
+  for changed in (settings, settings | {'protocol': 'standard'}):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'settings': changed}))
+    ablation.run_all(base, tmp_path, [1], run=run)
+  assert run.cells == [('joint', 1), ('real', 1), ('real', 1)]
+
+
+@pytest.mark.parametrize(
+  'content', ['{', '[]', '{"step": 1_000}', '{"step": STEPS}', '{"step": STEPS, "single_query": 3}']
+)
+def test_damaged_results_are_reported(base, tmp_path, content):
+  ablation.run_all(base, tmp_path, [1], run=FakeRun())
+  path = tmp_path / 'real_1' / 'evaluation' / 'results.json'
+  path.write_text(content.replace('STEPS', str(base.num_steps)))
+  with pytest.raises(UserError, match='results.json'):
+    ablation.run_all(base, tmp_path, [1], run=FakeRun())
+
+
 def test_cells_with_other_settings_are_refused(base, tmp_path):
   run = FakeRun()
   base = dataclasses.replace(base, num_steps=3_000)
@@ -171,3 +194,22 @@ def test_settings_of_the_ablation_config_are_valid(setting):
   folder = pathlib.Path('ablation')
   joint, real = (ablation.cell_config(base, cell, folder) for cell in ablation.cells(folder, [0]))
   assert joint.joint and not real.joint
+
+
+def test_second_ablation_in_a_folder_is_refused(base, tmp_path):
+  run = FakeRun()
+
+  def with_a_second(config, cell):
+    thread = threading.Thread(target=second)  # has a lock of its own, as another process has
+    thread.start()
+    thread.join()
+    run(config, cell)
+
+  def second():
+    with pytest.raises(UserError, match='the ablation in .* is in use by another process'):
+      ablation.run_all(base, tmp_path, [0], run=run)
+    refused.append(True)
+
+  refused = []
+  ablation.run_all(base, tmp_path, [0], run=with_a_second)
+  assert len(refused) == len(run.cells) == 2

@@ -120,7 +120,7 @@ def test_direct_transfer_to_other_data(workdir, evaluation, tmp_path, lines):
   gallery = sorted((tmp_path / 'duke' / 'bounding_box_test').iterdir())
   gallery[-1].write_bytes(gallery[0].read_bytes())  # of another identity
   results = evaluate(other, workdir)
-  folder = workdir / 'evaluation' / 'on_dukemtmc_duke'
+  (folder,) = (workdir / 'evaluation').glob('on_dukemtmc_duke_*')
   assert json.loads((folder / 'results.json').read_text()) == results
   assert (results['data'], results['num_queries'], results['num_gallery']) == ('dukemtmc', 3, 5)
   assert results['num_valid_queries'] == 2 and '3 queries, 2 of them with a match' in '\n'.join(lines)

@@ -1,9 +1,13 @@
 """Damaged checkpoints, storage that fails, and the replacement of checkpoints."""
 
 import errno
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 
+import jax
 import numpy as np
 import pytest
 
@@ -21,6 +25,25 @@ pytestmark = pytest.mark.filterwarnings('ignore:Exception ignored in:pytest.Pyte
 def folder(tmp_path):
   """A folder with the checkpoints of steps 10, 20 and 30."""
   return save_steps(tmp_path / 'checkpoints')
+
+
+# A limit on the size of files stands in for the size of the disk.
+SAVE_ON_A_FULL_DISK = """
+import contextlib, resource, sys
+import numpy as np
+from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.utils.console import exit_on_user_error
+with exit_on_user_error(), contextlib.closing(Checkpoints(sys.argv[1], 3)) as checkpoints:
+  resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+  checkpoints.save(40, {'x': np.random.default_rng(0).normal(size=100_000)})
+"""
+DESCRIPTIONS = (
+  *('null', '[]', '{}', '{"leaves": 3, "config": {}}', '{"leaves": {}, "config": []}', '[' * 9999, 'x'),
+  '{"leaves": {"x": 3}, "config": {}}',
+  '{"leaves": {"x": {"dtype": "float32", "sha256": "", "shape": [-1]}}, "config": {}}',
+  '{"leaves": {"x": {"dtype": "float32", "sha256": "", "shape": "5"}}, "config": {}}',
+  '{"leaves": {}, "config": {"generator": 3}}',
+)
 
 
 def array_files(folder, step):
@@ -81,6 +104,15 @@ class TestDamage:
       with pytest.raises(UserError, match='the checkpoint of step 30 is damaged'):
         read(30)
 
+  def test_arrays_that_are_not_finite_are_not_restored(self, folder):
+    """As earlier versions saved them."""
+    checkpoints, state = Checkpoints(folder, 3), make_state(40)
+    params = jax.tree.map(lambda x: x * np.nan, state.reid.params)
+    checkpoints.save(40, state.replace(reid=state.reid.replace(params=params)), wait=True)
+    with pytest.warns(UserWarning, match='step 40 is damaged .*reid/.* is not finite'):
+      assert_same(checkpoints.restore(make_state()), make_state(30))
+    checkpoints.close()
+
   def test_truncated_files_are_detected(self, folder):
     steps = set()
     for path in array_files(folder, 30):
@@ -94,6 +126,15 @@ class TestDamage:
   def test_missing_files_are_detected(self, folder, missing):
     path = folder / '30' / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert restored_step(folder) == 20
+
+  @pytest.mark.parametrize('text', DESCRIPTIONS)
+  def test_damaged_descriptions_are_detected(self, folder, text):
+    (folder / '30' / 'about' / 'metadata').write_text(text)
+    checkpoints = Checkpoints(folder)
+    for read in (checkpoints.shapes, checkpoints.saved_config, checkpoints.num_identities):
+      with pytest.raises(UserError, match='step 30 is damaged'):
+        read(30)
     assert restored_step(folder) == 20
 
   def test_unfinished_folders_are_ignored(self, folder):
@@ -205,13 +246,24 @@ class TestReplacement:
       raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(checkpoints._manager, 'save', fail)
-    with pytest.raises(OSError, match='No space left'):
+    with pytest.raises(UserError, match='cannot be written .No space left on device.; .* step 30 is complete'):
       checkpoints.save(20, make_state(21))
     checkpoints.close()
     checkpoints = Checkpoints(folder, 3)
     for step in (10, 20, 30):
       assert_same(checkpoints.restore(make_state(), step), make_state(step))
     checkpoints.close()
+
+  def test_full_disk_is_one_line(self, folder):
+    """In the background, where Orbax logs a traceback in every thread."""
+    environment = os.environ | {'PYTHONPATH': ':'.join(sys.path)}
+    command = [sys.executable, '-c', SAVE_ON_A_FULL_DISK, str(folder)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f'error: {folder}: a checkpoint cannot be written (')
+    assert '; the checkpoint of step 30 is complete' in line
+    assert restored_step(folder) == 30
 
   def test_reading_does_not_recover(self, folder):
     (folder / '30').rename(folder / '.replaced_30_by_25')

@@ -54,6 +54,22 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path):
   assert sorted(path.name for path in tmp_path.iterdir()) == ['metrics.jsonl', 'tensorboard']
 
 
+@pytest.mark.parametrize('line', [b'[]', b'3', b'{}', b'{"step": "x"}', b'\xff', b'[' * 9999])
+def test_lines_that_are_not_metrics_are_dropped(tmp_path, line):
+  (tmp_path / 'metrics.jsonl').write_bytes(b'{"step": 10}\n' + line + b'\n{"step": 20}\n')
+  MetricWriter(tmp_path, resume_step=20).close()
+  assert [record['step'] for record in records(tmp_path)] == [10, 20]
+
+
+def test_full_disk_is_blamed_on_the_file(tmp_path):
+  writer = MetricWriter(tmp_path)
+  writer._lines.close()
+  writer._lines = open('/dev/full', 'a')
+  with pytest.raises(OSError, match='No space left') as caught:
+    writer.write_scalars(1, {'x': 1})
+  assert caught.value.filename == '/dev/full'
+
+
 @pytest.mark.skipif(not metrics.HAS_TENSORBOARD, reason='tensorboard is not installed')
 def test_tensorboard_drops_steps_that_are_run_again(tmp_path, image):
   for resume_step, steps in ((0, (10, 20)), (10, (20,))):

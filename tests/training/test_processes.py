@@ -1,8 +1,10 @@
-"""Two processes on one machine: arrays on the devices of both, and checkpoints of both."""
+"""Two processes on one machine: arrays on the devices of both, their checkpoints, and the lock of their work folder."""
 
 import socket
 import subprocess
 import sys
+
+from dgnet_jax.training.run_lock import run_lock
 
 CONNECT = """
 import sys
@@ -37,6 +39,19 @@ with contextlib.closing(Checkpoints(sys.argv[3], 3)) as checkpoints:
 assert int(restored['step']) == 3 and restored['array'].sharding == replicated(mesh)
 """
 
+# Another job holds the lock of the first folder, nobody that of the second.
+LOCK = """
+from dgnet_jax.errors import UserError
+from dgnet_jax.training.run_lock import run_lock
+try:
+  with run_lock(sys.argv[3]):
+    raise SystemExit('locked twice')
+except UserError as error:
+  assert 'is in use by another' in str(error)
+with run_lock(sys.argv[4]), run_lock(sys.argv[4]):
+  pass
+"""
+
 
 def free_port():
   with socket.socket() as listener:
@@ -68,3 +83,8 @@ def test_checkpoints_are_saved_replaced_and_restored_by_both(tmp_path):
   folder = tmp_path / 'checkpoints'
   run_in_two_processes(SAVE_AND_REPLACE, str(folder))
   assert sorted(path.name for path in folder.iterdir()) == ['2', '3']
+
+
+def test_both_are_refused_in_a_folder_that_is_in_use(tmp_path):
+  with run_lock(tmp_path / 'used'):
+    run_in_two_processes(LOCK, str(tmp_path / 'used'), str(tmp_path / 'free'))

@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -135,6 +136,21 @@ def test_loss_that_is_not_finite_raises_with_its_step(config, index, tmp_path, m
   after_steps(monkeypatch, 3, lambda result: (result[0], result[1] | {'loss': np.float32(np.nan)}))
   with pytest.raises(UserError, match='step 2: loss not finite.*learning_rate'):
     train_teacher(config, index, tmp_path)
+
+
+def test_update_that_is_not_finite_is_not_saved(trained, config, index, tmp_path, monkeypatch, lines):
+  """The loss of the step is finite; the run goes on from the checkpoint that the message names."""
+
+  def spoil(result):
+    state, metrics = result
+    params = jax.tree.map(lambda x: x * np.nan, state.network.params)
+    return state.replace(network=state.network.replace(params=params)), metrics
+
+  with monkeypatch.context() as patch, pytest.raises(UserError, match='step 3: after its update.* is step 2 in '):
+    after_steps(patch, 4, spoil)
+    train_teacher(config, index, tmp_path)
+  assert_equal(train_teacher(config, index, tmp_path), trained[1])
+  assert any('from step 2' in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import pathlib
 import shutil
 
 import jax
@@ -14,10 +15,12 @@ from dgnet_jax.inference.loading import load_teacher_predictor
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import describe_training_data, write_record
+from dgnet_jax.training.loop import train
 from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.teacher_loop import train_teacher
 from dgnet_jax.training.teacher_step import create_teacher_state
 from dgnet_jax.training.teacher_store import (
+  check_named_teachers,
   describe_teacher,
   is_trained,
   load_teacher,
@@ -109,3 +112,26 @@ def test_damaged_description_raises(config, index, tmp_path):
   (tmp_path / 'teacher.json').write_text('{"num')
   with pytest.raises(UserError, match='teacher.json is damaged'):
     load_teacher(config, index, tmp_path)
+
+
+@pytest.mark.parametrize('content', [b'null', b'[]', b'3', b'{}', b'{"num_steps": "6"}', b'\xff', b'[' * 9999])
+def test_damaged_description_is_reported(tmp_path, content):
+  (tmp_path / 'teacher.json').write_bytes(content)
+  with pytest.raises(UserError, match='teacher.json is damaged'):
+    is_trained(tmp_path)
+
+
+def test_named_teachers_that_do_not_exist_are_reported_before_the_work(config, tmp_path):
+  check_named_teachers(config)
+  for name in ('absent', 'gs://bucket/teacher'):
+    named = with_teacher(config, checkpoint=str(tmp_path / name) if name == 'absent' else name)
+    with pytest.raises(UserError, match=name):
+      train(named, tmp_path / 'run')
+  assert not list(tmp_path.iterdir())
+
+
+def test_folders_are_found_as_people_type_them(config, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', '/home/anna')
+  (tmp_path / 'a, b').mkdir()
+  for typed, folders in ((f'{tmp_path}/a, b', [tmp_path / 'a, b']), ('~/x/, y', ['/home/anna/x', 'y'])):
+    assert list(teacher_folders(with_teacher(config, checkpoint=typed).teacher, '')) == list(map(pathlib.Path, folders))

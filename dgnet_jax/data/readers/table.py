@@ -16,6 +16,7 @@ from dgnet_jax.data.readers.listing import ReadImages
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_file
 from dgnet_jax.utils.bounded_files import open_table
+from dgnet_jax.utils.text import ANY_NAME
 
 COLUMNS = ('path', 'identity', 'camera', 'split')
 SUFFIX = '.csv'
@@ -135,7 +136,7 @@ def write_table(path: pathlib.Path, images: Mapping[str, Sequence[LabeledImage]]
   _check_readable('identity', {image.identity for image in everything} - UNIDENTIFIED.keys(), identity_label)
   _check_readable('camera', {image.camera for image in everything}, camera_label)
   folder = os.path.abspath(path.parent)
-  with atomic_file(path) as partial, partial.open('w', encoding='utf-8', errors='surrogateescape', newline='') as file:
+  with atomic_file(path) as partial, partial.open('w', encoding='utf-8', errors=ANY_NAME, newline='') as file:
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     for split, rows in images.items():

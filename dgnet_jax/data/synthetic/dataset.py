@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import logging
 import os
 import pathlib
+import re
 import shutil
 import time
 from typing import Any
@@ -26,7 +27,9 @@ from dgnet_jax.data.synthetic.people import (
 )
 from dgnet_jax.data.synthetic.rendering import render
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 from dgnet_jax.utils.progress import ProgressLog
+from dgnet_jax.utils.writers import encoded
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +163,7 @@ def _render_all(root: pathlib.Path, settings: Mapping[str, Any]) -> None:
   progress = ProgressLog(logger, 'rendering pedestrians', len(images), 'images')
   for done, (path, (look, structure)) in enumerate(images.items(), start=1):
     image = Image.fromarray(render(look, structure, (height, width)))
-    image.save(root / path, quality=JPEG_QUALITY, subsampling=0)
+    (root / path).write_bytes(encoded(image, format='JPEG', quality=JPEG_QUALITY, subsampling=0))
     progress.update(done)
   write_manifest(root, settings, images)
 
@@ -169,7 +172,7 @@ def write_dataset(root: str | pathlib.Path, synthetic_config: SyntheticDataConfi
   """Renders a data set of pedestrians with Market-1501's folders and file names, unless it exists already.
 
   Training and test people differ; half of all people have lookalikes. Every query has a match by another camera. The
-  folder `root` appears only when it is complete.
+  folder `root` appears only when it is complete. If another process is rendering it, waits for that.
 
   Args:
     root: folder to create, with its parents.
@@ -178,24 +181,44 @@ def write_dataset(root: str | pathlib.Path, synthetic_config: SyntheticDataConfi
   Raises:
     UserError: `root` contains something else or a data set of other settings, or cannot be written.
   """
-  root = pathlib.Path(root)
+  root = pathlib.Path(os.path.abspath(root))
   settings = {name: getattr(synthetic_config, name) for name in SETTINGS}
   settings |= {name: list(settings[name]) for name in ('image_size_hw', 'cameras_per_identity')}  # as JSON has them
   if _is_finished(root, settings):
     return
-  partial = root.with_name(f'{root.name}.{uuid.uuid4().hex[:8]}.partial')
   start = time.monotonic()
   try:
-    partial.mkdir(parents=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(root.with_name(f'.{root.name}{LOCK_FILE}'), str(root), wait=True) as locked:
+      if _is_finished(root, settings):  # another process rendered it meanwhile
+        return
+      if locked:
+        _remove_leftovers(root)
+      _render_beside(root, settings)
+  except OSError as error:
+    raise UserError(f'{root}: cannot write the built-in pedestrians ({error})') from error
+  logger.info(f'rendered pedestrians in {time.monotonic() - start:.0f}s: {root}')
+
+
+def _remove_leftovers(root: pathlib.Path) -> None:
+  """Removes the folders of killed processes; nobody else renders this data set now."""
+  for partial in root.parent.iterdir():
+    if re.fullmatch(rf'{re.escape(root.name)}\.[0-9a-f]{{8}}\.partial', partial.name):
+      logger.info(f'removing {partial}, which a killed process left behind')
+      shutil.rmtree(partial, ignore_errors=True)
+
+
+def _render_beside(root: pathlib.Path, settings: Mapping[str, Any]) -> None:
+  """Renders the data set into a temporary folder and renames it."""
+  partial = root.with_name(f'{root.name}.{uuid.uuid4().hex[:8]}.partial')
+  try:
+    partial.mkdir()
     _render_all(partial, settings)
     try:
       os.rename(partial, root)  # also replaces an empty folder
     except OSError:
-      # Another process may have finished the same data first.
+      # Without locks, another process may have finished the same data first.
       if not _is_finished(root, settings):
         raise
-  except OSError as error:
-    raise UserError(f'{root}: cannot write the built-in pedestrians ({error})') from error
   finally:
     shutil.rmtree(partial, ignore_errors=True)
-  logger.info(f'rendered pedestrians in {time.monotonic() - start:.0f}s: {root}')

@@ -35,7 +35,7 @@ def write_manifest(root: pathlib.Path, settings: Mapping[str, Any], images: Mapp
       for path, (look, structure) in images.items()
     },
   }
-  (root / MANIFEST).write_text(json.dumps(manifest))
+  (root / MANIFEST).write_text(json.dumps(manifest), encoding='utf-8')
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
     manifest = read_json(path)
   except FileNotFoundError as error:
     raise UserError(f'{root}: not a folder of built-in pedestrians ({MANIFEST} is missing)') from error
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise UserError(f'{path}: cannot be read ({error}); delete the folder {root} to render it again') from error
   if not isinstance(manifest, dict) or 'format' not in manifest or not isinstance(manifest.get('settings'), dict):
     raise UserError(f'{path}: not a manifest of built-in pedestrians; delete the folder {root} to render it again')
@@ -81,6 +81,6 @@ def image_descriptions(root: str | pathlib.Path) -> Mapping[str, ImageDescriptio
       path: ImageDescription(looks[image['look']], structure_from_json(image['structure']))
       for path, image in manifest['images'].items()
     }
-  except (TypeError, KeyError, IndexError, AttributeError) as error:
+  except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
     message = f'{root / MANIFEST}: not of this version ({error}); delete the folder {root} to render it again'
     raise UserError(message) from error

@@ -26,6 +26,7 @@ from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.teacher_store import DESCRIPTION_FILE, read_teacher, teacher_folders
 from dgnet_jax.types import TrainState
 from dgnet_jax.utils.atomic_files import atomic_folder
+from dgnet_jax.utils.paths import check_writable, local_path
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def export_release(workdir: str | pathlib.Path, folder: str | pathlib.Path, *, s
     UserError: the run or the checkpoint is missing or damaged, the run has no generator, the release has no
       counterpart of its networks, or the folder exists already.
   """
-  workdir, folder = pathlib.Path(workdir), pathlib.Path(folder)
+  workdir, folder = local_path(workdir), check_writable(folder)
   if folder.exists():
     raise UserError(f'{folder} already exists; choose another folder, or remove it')
   config = load_config(workdir / SAVED_CONFIG, {})

@@ -10,6 +10,7 @@ import numpy as np
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.strict import check_state_dict, unwrapped
 from dgnet_jax.interop.torch_file import read_torch
+from dgnet_jax.utils.paths import local_path
 
 KEPT_FOLDER = 'release'  # in the work folder: what only the release has, for a later export
 KEPT_ARRAYS = 'arrays.pt'
@@ -55,7 +56,7 @@ def find_files(
   Raises:
     UserError: the folder, the snapshot or a file is missing. The message lists all missing files.
   """
-  folder = pathlib.Path(folder)
+  folder = local_path(folder)
   if not folder.is_dir():
     raise UserError(f'{folder}: no such folder')
   chosen, candidates = _snapshot(folder, step)
@@ -64,7 +65,7 @@ def find_files(
   if not candidates['config'].exists():
     candidates['config'] = folder.parent / 'config.yaml'
   if teacher is not None:
-    path = pathlib.Path(teacher)
+    path = local_path(teacher)
     candidates['teacher'] = path / 'net_last.pth' if path.is_dir() else path
     candidates['opts'] = candidates['teacher'].parent / 'opts.yaml'
   paths = {name: path for name, path in candidates.items() if path.is_file() and name not in without}

@@ -39,6 +39,7 @@ from dgnet_jax.training.teacher_step import TeacherState
 from dgnet_jax.training.teacher_store import describe_teacher, write_description
 from dgnet_jax.types import NetworkState, TrainState
 from dgnet_jax.utils.atomic_files import atomic_folder
+from dgnet_jax.utils.paths import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def import_release(
   Raises:
     UserError: a file is damaged or does not fit, or the folder exists already. The message lists all problems.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = check_writable(workdir)
   if workdir.exists():
     raise UserError(f'{workdir} already exists; choose another work folder, or remove it')
   sources = {name: str(path) for name, path in files.paths.items()}

@@ -4,6 +4,8 @@ import collections
 import json
 import os
 import re
+import threading
+import time
 
 import numpy as np
 from PIL import Image
@@ -161,7 +163,7 @@ def test_simultaneous_writers_leave_one_dataset(tmp_path, monkeypatch):
   assert image_descriptions(tmp_path / 'people')
 
 
-@pytest.mark.parametrize('text', ['{', '[]', '{"format": 1}', '{"format": 3, "settings": []}'])
+@pytest.mark.parametrize('text', ['{', '[]', '3', 'null', '[' * 9999, '{"format": 1}', '{"format": 3, "settings": []}'])
 def test_damaged_manifest_is_an_error(tmp_path, text):
   (tmp_path / 'truth.json').write_text(text)
   with pytest.raises(UserError, match='truth.json'):
@@ -198,3 +200,36 @@ def test_dataset_with_the_old_names_in_its_manifest_is_accepted(small_root, tmp_
 def test_missing_manifest_is_an_error(tmp_path):
   with pytest.raises(UserError, match='truth.json is missing'):
     image_descriptions(tmp_path / 'nowhere')
+
+
+def test_second_process_waits_for_the_first_and_renders_nothing(tmp_path, monkeypatch, lines):
+  config = small_config(image_size_hw=(16, 8))
+  render_all, rendered, threads = dataset._render_all, [], []
+
+  def with_a_second(root, settings):
+    rendered.append(root)
+    if not threads:  # has a lock of its own, as another process has
+      threads.append(threading.Thread(target=write_dataset, args=(tmp_path / 'people', config)))
+      threads[0].start()
+      while not any('waiting for another process' in line for line in lines):
+        time.sleep(0.01)
+    render_all(root, settings)
+
+  monkeypatch.setattr(dataset, '_render_all', with_a_second)
+  write_dataset(tmp_path / 'people', config)
+  threads[0].join()
+  assert len(rendered) == 1 and [path.name for path in tmp_path.iterdir()] == ['people']
+
+
+def test_what_killed_processes_left_behind_is_removed(tmp_path):
+  for name in ('people.0123abcd.partial', 'other.0123abcd.partial', 'people.mine.partial'):
+    (tmp_path / name / 'query').mkdir(parents=True)
+  write_dataset(tmp_path / 'people', small_config(image_size_hw=(16, 8)))
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['other.0123abcd.partial', 'people', 'people.mine.partial']
+
+
+def test_folder_is_found_however_it_is_named(tmp_path, monkeypatch):
+  (tmp_path / 'people').mkdir()
+  monkeypatch.chdir(tmp_path / 'people')
+  write_dataset('.', small_config(image_size_hw=(16, 8)))
+  assert image_descriptions(tmp_path / 'people')

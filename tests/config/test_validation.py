@@ -96,7 +96,7 @@ class TestValidate:
       ('structure_encoder.dilations', (3, 32), 'quarter'),
       ('structure_encoder.dilations', (), 'must not be empty'),
       ('num_steps', 2**31, 'must be at most 2147483647'),
-      ('seed', 2**63, 'must be at most 9223372036854775807'),
+      ('seed', 2**32, 'must be at most 4294967295'),
       ('discriminator.num_scales', 7, '2x2'),
       ('decoder.num_res_blocks', 3, 'divide the appearance code'),
       ('reid.num_parts', 17, 'stripes'),

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import pathlib
 import subprocess
 import sys
 
@@ -23,7 +24,7 @@ def test_mode_selects_the_job(mode, monkeypatch):
   calls = []
   monkeypatch.setattr(train, 'run', lambda mode, options: calls.append((mode, options.workdir, options.overrides)))
   execute(main.COMMAND, ['--config=synthetic', '--workdir=w', f'--mode={mode}', '--config.seed=1'])
-  assert calls == [(mode, 'w', {'seed': '1'})]
+  assert calls == [(mode, pathlib.Path('w'), {'seed': '1'})]
 
 
 def test_default_mode_is_train():

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from dgnet_jax.config.defaults import default_config, unfrozen
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import is_like, leaves, nested, shown, suggestion, type_name, validate
-from dgnet_jax.errors import UserError
+from dgnet_jax.errors import ConfigError, UserError
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
 from dgnet_jax.utils.paths import local_path
@@ -240,7 +240,12 @@ def complete_config(values: Mapping[str, Any]) -> Config:
   Raises:
     ConfigError: lists everything that is wrong with it.
   """
-  return validate(_current(values))
+  try:
+    return validate(_current(values))
+  except ConfigError:
+    raise
+  except UserError as error:  # not a config at all
+    raise ConfigError([str(error)]) from error
 
 
 def save_config(config: Config, path: str | os.PathLike[str]) -> None:

@@ -12,6 +12,7 @@ from dgnet_jax.utils.text import shortened
 MAX_WHOLE = 2**31 - 1  # JAX computes with i32
 MAX_SEED = 2**32 - 1  # JAX ignores the bits above
 MAX_REAL = 3.4e38  # JAX computes with f32
+MAX_LINE = 500  # characters of a problem in a message; names and values may be longer
 MAX_UNKNOWN = 20  # unknown fields that are named; looking for similar names takes time
 
 
@@ -115,7 +116,7 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     if not any(name == field or name.startswith(f'{field}.') for name in wrong for field in read):
       if problem := rule(frozen):
         wrong[read[0]] = problem
-  return [f'{name}: {problem}' for name, problem in wrong.items()]
+  return [shortened(f'{name}: {problem}', MAX_LINE) for name, problem in wrong.items()]
 
 
 def _type_problems(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:

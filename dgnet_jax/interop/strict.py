@@ -10,6 +10,7 @@ import numpy as np
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.torch_names import Entry, from_torch, torch_shapes
+from dgnet_jax.utils.text import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def check_state_dict(value: Any, source: str) -> dict[str, np.ndarray]:
 
 def _keys(value: Mapping[Any, Any]) -> str:
   more = f' and {len(value) - MAX_LISTED} more' if len(value) > MAX_LISTED else ''
-  return f'{", ".join(repr(key)[:MAX_NAME] for key in list(value)[:MAX_LISTED]) or "nothing"}{more}'
+  return f'{", ".join(shortened(repr(key)) for key in list(value)[:MAX_LISTED]) or "nothing"}{more}'
 
 
 def unwrapped(value: Any, source: str) -> dict[str, np.ndarray]:

@@ -329,8 +329,10 @@ class Checkpoints:
     if not wrong:
       return
     more = f' and {len(wrong) - SHOWN_MISMATCHES} more' if len(wrong) > SHOWN_MISMATCHES else ''
-    saved_config = description['config']
-    changes = differences(saved_config, self._config) if self._config is not None and saved_config else []
+    changes: list[str] = []
+    if self._config is not None and description['config']:
+      with contextlib.suppress(UserError):  # not a config: the arrays say enough
+        changes = differences(description['config'], self._config)
     reason = f' The config has changed: {"; ".join(changes)}.' if changes else ''
     raise UserError(
       f'{self.folder}: the checkpoint of step {step} does not fit: {"; ".join(wrong[:SHOWN_MISMATCHES])}{more}.'

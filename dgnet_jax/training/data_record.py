@@ -106,7 +106,7 @@ def read_record(folder: pathlib.Path) -> TrainingData | None:
     return None
   except OSError as error:
     raise UserError(f'{path}: cannot be read ({error.strerror})') from error
-  except (ValueError, TypeError, KeyError, RecursionError) as error:
+  except (ValueError, TypeError, KeyError) as error:
     raise UserError(f'{path} is damaged ({error}); delete this file to go on without comparing the data') from error
   return TrainingData(identities, images)
 

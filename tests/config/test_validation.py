@@ -25,6 +25,14 @@ def problems_of(config):
 
 
 class TestValidate:
+  @pytest.mark.parametrize('change', [{'x' * 10**5: 1}, {'optimizer': {'adam_betas': [0.5] * 10**5}}], ids=range(2))
+  def test_long_names_and_lists_are_shortened(self, config, change):
+    values = config.to_dict()
+    for name, value in change.items():
+      values[name] = values[name] | value if isinstance(value, dict) else value
+    (problem,) = problems_of(values)
+    assert len(problem) < 600 and problem.endswith('characters)')
+
   def test_many_unknown_fields_are_counted(self, config):
     values = config.to_dict() | {f'batch_sice{i}': None for i in range(50_000)}
     start = time.process_time()

@@ -22,7 +22,7 @@ from tests.fuzz.readers import READERS
 EXAMPLES = int(os.environ.get('DGNET_FUZZ_EXAMPLES', 0))
 SECONDS = 5  # of one input
 MEBIBYTES = 400  # by which memory may grow over all inputs of a reader; most need 10
-MAX_MESSAGE = 20_000  # characters
+MAX_MESSAGE = 90_000  # characters; a line for each field of a config
 CORPUS = pathlib.Path(__file__).parent / 'corpus'  # a folder for each reader
 
 budget = settings(

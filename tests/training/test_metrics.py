@@ -68,6 +68,9 @@ def test_full_disk_is_blamed_on_the_file(tmp_path):
   with pytest.raises(OSError, match='No space left') as caught:
     writer.write_scalars(1, {'x': 1})
   assert caught.value.filename == '/dev/full'
+  with pytest.raises(OSError, match='No space left'):
+    writer._lines.close()  # what is left in its buffer; then it is closed
+  writer._events.close()
 
 
 @pytest.mark.skipif(not metrics.HAS_TENSORBOARD, reason='tensorboard is not installed')

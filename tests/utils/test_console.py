@@ -140,6 +140,13 @@ def test_log_that_cannot_be_written_is_reported_once(tmp_path, capsys):
 
 
 def test_log_has_every_name(tmp_path):
-  with logged_to(tmp_path / 'log.txt'):
-    logger.warning('Zo\u00eb')
-  assert (tmp_path / 'log.txt').read_bytes().endswith('Zo\u00eb\n'.encode())
+  # In a process of its own, because pytest-xdist cannot send such a message in its report.
+  code = (
+    'import logging, sys\n'
+    'from dgnet_jax.utils.console import logged_to\n'
+    'with logged_to(sys.argv[1]):\n'
+    "  logging.getLogger('dgnet_jax.test').warning('Zo\\u00eb \\udc80')"
+  )
+  environment = os.environ | {'PYTHONPATH': ':'.join(sys.path)}
+  subprocess.run([sys.executable, '-c', code, str(tmp_path / 'log.txt')], env=environment, check=True)
+  assert (tmp_path / 'log.txt').read_bytes().endswith('Zo\u00eb \\udc80\n'.encode())

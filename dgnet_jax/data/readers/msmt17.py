@@ -11,6 +11,7 @@ from dgnet_jax.data.layouts import Layout
 from dgnet_jax.data.readers.listing import ReadImages, first_folder
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.bounded_files import read_text
+from dgnet_jax.utils.text import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,6 @@ LISTS = {
 }
 VALIDATION = 'list_val.txt'
 MAX_LINE = 4096  # characters; longer paths cannot be opened
-MAX_SHOWN = 200  # characters of a wrong line in a message
 
 
 def _read_list(path: pathlib.Path) -> list[tuple[str, int]]:
@@ -42,7 +42,7 @@ def _read_list(path: pathlib.Path) -> list[tuple[str, int]]:
     if name and is_label and len(line) <= MAX_LINE and '\0' not in line:
       rows.append((name.strip(), int(label)))
     elif line.strip():
-      raise UserError(f"{path}, line {number}: not 'relative/path.jpg label': {summarize([line[:MAX_SHOWN]])}")
+      raise UserError(f"{path}, line {number}: not 'relative/path.jpg label': {summarize([shortened(line)])}")
   return rows
 
 

@@ -16,11 +16,10 @@ from dgnet_jax.data.readers.listing import ReadImages
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_file
 from dgnet_jax.utils.bounded_files import open_table
-from dgnet_jax.utils.text import ANY_NAME
+from dgnet_jax.utils.text import ANY_NAME, shortened
 
 COLUMNS = ('path', 'identity', 'camera', 'split')
 SUFFIX = '.csv'
-MAX_SHOWN = 200  # characters of a wrong value in a message
 SEPARATORS = ',;\t|'
 
 
@@ -58,7 +57,7 @@ def _labeled(row: Mapping[str | None, Any], folder: pathlib.Path) -> tuple[str, 
   if not row['path'].strip():
     raise ValueError('no path')
   if '\0' in row['path']:
-    raise ValueError(f'a path with a zero byte, {summarize([row["path"][:MAX_SHOWN]])}')
+    raise ValueError(f'a path with a zero byte, {summarize([shortened(row["path"])])}')
   labels = {}
   for name, read_label in (('identity', identity_label), ('camera', camera_label)):
     try:
@@ -67,7 +66,7 @@ def _labeled(row: Mapping[str | None, Any], folder: pathlib.Path) -> tuple[str, 
       raise ValueError(f'no {name} ({error})') from error
   split = clean(row['split']).lower()
   if split not in SPLITS:
-    raise ValueError(f'split {row["split"][:MAX_SHOWN]!r} is not one of {", ".join(SPLITS)}')
+    raise ValueError(f'split {shortened(row["split"])!r} is not one of {", ".join(SPLITS)}')
   return split, LabeledImage(os.path.join(folder, row['path']), **labels)
 
 

@@ -53,7 +53,7 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
     manifest = read_json(path)
   except FileNotFoundError as error:
     raise UserError(f'{root}: not a folder of built-in pedestrians ({MANIFEST} is missing)') from error
-  except (OSError, ValueError, RecursionError) as error:
+  except (OSError, ValueError) as error:
     raise UserError(f'{path}: cannot be read ({error}); delete the folder {root} to render it again') from error
   if not isinstance(manifest, dict) or 'format' not in manifest or not isinstance(manifest.get('settings'), dict):
     raise UserError(f'{path}: not a manifest of built-in pedestrians; delete the folder {root} to render it again')

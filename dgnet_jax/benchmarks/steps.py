@@ -1,6 +1,6 @@
-"""Time of training steps, compared with the same programs compiled with XLA's default options."""
+"""Time of training steps, compared with XLA's default options, or with the steps of another config."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import inspect
 import pathlib
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dgnet_jax.benchmarks.timing import median_seconds, print_ratios
+from dgnet_jax.benchmarks.timing import Alternative, median_seconds, print_ratios
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
 from dgnet_jax.models.build import make_teacher_network
@@ -78,16 +78,60 @@ def benchmark_steps(config: Config, *, people: int, steps: int, rounds: int) -> 
   Raises:
     UserError: a batch does not divide among the devices.
   """
+  _check_batches(config)
+  mesh = make_mesh()
+  print(_heading(config, people))
+  batches = _RandomBatches(config, people, mesh)
+  for program in (_teacher_program(config, people, batches, mesh), *_phases(config, people, batches, mesh)):
+    print(f'{program.name}, batch {program.batch_size}')
+    alternatives = {
+      'as trained': _turn(program, program.step, mesh, steps),
+      'XLA defaults': _turn(program, _with_defaults(program, mesh), mesh, steps),
+    }
+    seconds = median_seconds(alternatives, rounds)
+    print_ratios(seconds, 'XLA defaults')
+    print(f'  {program.batch_size / seconds["as trained"]:.1f} examples/s as trained', flush=True)
+
+
+def compare_configs(configs: Mapping[str, Config], *, people: int, steps: int, rounds: int) -> None:
+  """Prints the time of a step of every phase of DG-Net in several configs; all of them take turns.
+
+  Args:
+    configs: by the name to print. Ratios are to the first phase of the last one.
+    people: identities that the networks distinguish.
+    steps: number of steps in each turn.
+    rounds: number of turns that count.
+
+  Raises:
+    UserError: a batch does not divide among the devices.
+  """
+  for config in configs.values():
+    _check_batches(config)
+  mesh = make_mesh()
+  alternatives: dict[str, Alternative] = {}
+  for name, config in configs.items():
+    print(f'{name}: {_heading(config, people)}, batch {config.batch_size}', flush=True)
+    programs = list(_phases(config, people, _RandomBatches(config, people, mesh), mesh))
+    alternatives |= {f'{name}, {program.name}': _turn(program, program.step, mesh, steps) for program in programs}
+    reference = f'{name}, {programs[0].name}'
+  print_ratios(median_seconds(alternatives, rounds), reference)
+
+
+def _check_batches(config: Config) -> None:
   for field, batch_size in {'batch_size': config.batch_size, 'teacher.batch_size': config.teacher.batch_size}.items():
     if batch_size % jax.device_count():
       raise UserError(f'{field}: {batch_size} does not divide among {jax.device_count()} devices')
-  mesh = make_mesh()
+
+
+def _heading(config: Config, people: int) -> str:
   height, width = config.data.image_size_hw
-  print(f'{height}x{width}, {people} identities, {jax.device_count()} {jax.default_backend()}')
-  batches = _RandomBatches(config, people, mesh)
-  _compare(_teacher_program(config, people, batches, mesh), mesh, steps=steps, rounds=rounds)
+  return f'{height}x{width}, {people} identities, {jax.device_count()} {jax.default_backend()}'
+
+
+def _phases(config: Config, people: int, batches: _RandomBatches, mesh: jax.sharding.Mesh) -> Iterator[_Program]:
+  """Yields the step of each phase of DG-Net."""
   for start in (0, *phase_boundaries(config.ramps, config.num_steps, config.optimizer.generator_steps)):
-    _compare(_dgnet_program(config, people, batches, mesh, start), mesh, steps=steps, rounds=rounds)
+    yield _dgnet_program(config, people, batches, mesh, start)
 
 
 def _teacher_program(config: Config, people: int, batches: _RandomBatches, mesh: jax.sharding.Mesh) -> _Program:
@@ -130,30 +174,29 @@ def _dgnet_program(
   )
 
 
-def _compare(program: _Program, mesh: jax.sharding.Mesh, *, steps: int, rounds: int) -> None:
+def _with_defaults(program: _Program, mesh: jax.sharding.Mesh) -> Callable[..., tuple[Any, Any]]:
+  """Returns the program's step, compiled with XLA's default options."""
   first_static = 1 + len(program.inputs)
-  with_defaults = jax.jit(
+  return jax.jit(
     inspect.unwrap(program.step),
     static_argnums=range(first_static, first_static + len(program.static)),
     donate_argnums=0,
     out_shardings=replicated(mesh),
   )
 
-  def make_turn(step: Callable[..., tuple[Any, Any]]) -> Callable[[], float]:
-    state = jax.device_put(program.new_state(), replicated(mesh))
 
-    def turn() -> float:
-      nonlocal state
-      start = time.perf_counter()
-      for _ in range(steps):
-        state, metrics = step(state, *program.inputs, *program.static)
-      jax.block_until_ready((state, metrics))  # type: ignore[no-untyped-call]
-      return (time.perf_counter() - start) / steps
+def _turn(
+  program: _Program, step: Callable[..., tuple[Any, Any]], mesh: jax.sharding.Mesh, steps: int
+) -> Callable[[], float]:
+  """Returns a function that takes `steps` steps and returns the seconds of one."""
+  state = jax.device_put(program.new_state(), replicated(mesh))
 
-    return turn
+  def turn() -> float:
+    nonlocal state
+    start = time.perf_counter()
+    for _ in range(steps):
+      state, metrics = step(state, *program.inputs, *program.static)
+    jax.block_until_ready((state, metrics))  # type: ignore[no-untyped-call]
+    return (time.perf_counter() - start) / steps
 
-  print(f'{program.name}, batch {program.batch_size}')
-  alternatives = {'as trained': make_turn(program.step), 'XLA defaults': make_turn(with_defaults)}
-  seconds = median_seconds(alternatives, rounds)
-  print_ratios(seconds, 'XLA defaults')
-  print(f'  {program.batch_size / seconds["as trained"]:.1f} examples/s as trained', flush=True)
+  return turn

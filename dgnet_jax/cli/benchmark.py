@@ -5,15 +5,15 @@ import os
 
 from dgnet_jax.cli.arguments import at_least, positive
 from dgnet_jax.cli.command import Command, check_no_problems
-from dgnet_jax.errors import ConfigError
+from dgnet_jax.errors import ConfigError, UserError
 
 DETAILS = """ranking  CMC and mAP of a test set of Market-1501's size, compared with the bare matrix product
          of queries and gallery, and with a full sort per query (NumPy).
 input    Training batches from each data source, compared with one thread that reads, decodes
          and resizes the same images.
 step     A step of the teacher and of each phase of DG-Net on random images, compared with the
-         same program compiled with XLA's default options (dgnet_jax/training/xla_options.py).
-         On a GPU or TPU both are the same.
+         same program compiled with XLA's default options (dgnet_jax/utils/xla_options.py).
+         On a GPU or TPU both are the same. With --against, the steps of two configs take turns.
 
 Prints medians and their ratios. The alternatives take turns, so that other load on the machine affects them equally.
 """
@@ -22,8 +22,9 @@ EPILOG = """examples:
   dgnet benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
   dgnet benchmark input --root=Market-1501-v15.09.15
   dgnet benchmark step --config=synthetic
+  dgnet benchmark step --config=synthetic --against=synthetic_release   # both designs of the generator
 
-`step` takes --config.FIELD=VALUE for every config field.
+`step` takes --config.FIELD=VALUE for every config field; with --against, both configs get it.
 """
 
 
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   reading.add_argument('--batches', type=positive, default=20, help='batches in a turn (default: %(default)s)')
   step = parts.add_parser('step', help='training steps', allow_abbrev=False)
   step.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
+  step.add_argument('--against', metavar='CONFIG', help='another config to compare with, in place of XLA options')
   step.add_argument('--people', type=positive, default=64, help='identities (default: %(default)s)')
   step.add_argument('--steps', type=positive, default=5, help='steps in a turn (default: %(default)s)')
   for part in parts.choices.values():
@@ -54,11 +56,18 @@ def run(options: argparse.Namespace) -> None:
   if options.part == 'step':
     from dgnet_jax.config.loading import load_config
 
-    config = load_config(options.config, options.overrides, options.problems)
-    from dgnet_jax.benchmarks.steps import benchmark_steps
+    names = [options.config, *([options.against] if options.against else [])]
+    if len(set(names)) < len(names):
+      raise UserError(f'--against: {options.against} is --config itself')
+    configs = {name: load_config(name, options.overrides, options.problems) for name in names}
+    from dgnet_jax.benchmarks.steps import benchmark_steps, compare_configs
 
+    settings = {'people': options.people, 'steps': options.steps, 'rounds': options.rounds}
+    if options.against:
+      compare_configs(configs, **settings)
+      return
     print(options.config)
-    benchmark_steps(config, people=options.people, steps=options.steps, rounds=options.rounds)
+    benchmark_steps(configs[options.config], **settings)
     return
   check_no_problems(options)
   if options.overrides:

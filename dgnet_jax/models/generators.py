@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from dgnet_jax.models.decoder import Decoder
 from dgnet_jax.models.edges import to_edges
 from dgnet_jax.models.fetching import Donors, Fetch, Fetched
+from dgnet_jax.models.initialization import initial_variables
 from dgnet_jax.models.refinement import Refined, Refinement
 from dgnet_jax.models.relighting import Relighting
 from dgnet_jax.models.shape_encoder import Shape, ShapeEncoder, original_colours, recoloured
@@ -94,10 +95,10 @@ class AdainGenerator:
   def init(self, key: Array, image_size_hw: tuple[int, int], code_size: int) -> Params:
     encoder_key, decoder_key = jax.random.split(key)
     gray = jnp.zeros((1, *image_size_hw, 1))
-    encoder = jax.jit(self.structure_encoder.init)(encoder_key, gray)['params']
+    encoder = initial_variables(self.structure_encoder, encoder_key, gray)['params']
     code = jax.eval_shape(self.structure_encoder.apply, {'params': encoder}, gray)
     appearance = jnp.zeros((1, code_size))
-    decoder = jax.jit(self.decoder.init)(decoder_key, jnp.zeros(code.shape), appearance)['params']
+    decoder = initial_variables(self.decoder, decoder_key, jnp.zeros(code.shape), appearance)['params']
     return {'structure_encoder': encoder, 'decoder': decoder}
 
   def encode_structure(self, params: Params, image: Array, key: Array | None) -> Array:
@@ -183,7 +184,7 @@ class CorrespondenceGenerator:
   def init(self, key: Array, image_size_hw: tuple[int, int], code_size: int) -> Params:
     keys = jax.random.split(key, 4)
     image = jnp.zeros((1, *image_size_hw, 3))
-    encoder = jax.jit(self.shape_encoder.init)(keys[0], image)['params']
+    encoder = initial_variables(self.shape_encoder, keys[0], image)['params']
 
     def codes(encoder: Params) -> tuple[StructureCode, AppearanceCode]:
       structure = self.encode_structure({'shape_encoder': encoder}, image, None)
@@ -192,11 +193,11 @@ class CorrespondenceGenerator:
     structure, appearance = jax.eval_shape(codes, encoder)
     zeros = functools.partial(jax.tree.map, lambda x: jnp.zeros(x.shape, x.dtype))
     structure, appearance = zeros(structure), zeros(appearance)
-    fetch = jax.jit(self.fetch.init)(keys[1], structure.shape, appearance.donors)['params']
+    fetch = initial_variables(self.fetch, keys[1], structure.shape, appearance.donors)['params']
     fetched = zeros(jax.eval_shape(functools.partial(_apply, self.fetch), fetch, structure.shape, appearance.donors))
     inputs = structure.shape, structure.shape.mask, image, appearance.donors, fetched, jnp.zeros((1, code_size))
-    refinement = jax.jit(self.refinement.init)(keys[2], *inputs)['params']
-    relighting = jax.jit(self.relighting.init)(keys[3], image, appearance.donors.image)['params']
+    refinement = initial_variables(self.refinement, keys[2], *inputs)['params']
+    relighting = initial_variables(self.relighting, keys[3], image, appearance.donors.image)['params']
     return {'shape_encoder': encoder, 'relighting': relighting, 'fetch': fetch, 'refinement': refinement}
 
   def encode_structure(self, params: Params, image: Array, key: Array | None) -> StructureCode:

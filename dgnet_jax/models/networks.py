@@ -17,6 +17,7 @@ from dgnet_jax.models.appearance_encoder import AppearanceEncoder
 from dgnet_jax.models.batch_norm import BatchNormMode
 from dgnet_jax.models.discriminator import Critic, PatchDiscriminator
 from dgnet_jax.models.generators import Codes, Generator
+from dgnet_jax.models.initialization import initial_variables
 from dgnet_jax.models.pooling import average_pool
 from dgnet_jax.models.resnet import ResNet
 from dgnet_jax.pixels import enlarge
@@ -63,14 +64,13 @@ class Networks:
     """Initializes the parameters of the discriminators."""
     image = jnp.zeros((1, *self.image_size_hw, 3))
     keys = jax.random.split(key, len(self.discriminators))
-    return {f'scale_{i}': jax.jit(d.init)(keys[i], image)['params'] for i, d in enumerate(self.discriminators)}
+    return {f'scale_{i}': initial_variables(d, keys[i], image)['params'] for i, d in enumerate(self.discriminators)}
 
   def init_reid(self, key: Array) -> tuple[Params, Params]:
     """Initializes (params, batch_stats) of the appearance encoder."""
     height, width = self.image_size_hw
     image = jnp.zeros((1, height * self.reid_scale, width * self.reid_scale, 3))
-    init = functools.partial(self.appearance_encoder.init, mode=BatchNormMode(), deterministic=True)
-    variables = jax.jit(init)(key, image)
+    variables = initial_variables(self.appearance_encoder, key, image, mode=BatchNormMode(), deterministic=True)
     return variables['params'], variables['batch_stats']
 
   @property

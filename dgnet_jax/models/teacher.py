@@ -1,15 +1,14 @@
 """The teacher: a plain re-id network (release facts 31 to 34)."""
 
 import dataclasses
-import functools
 
 import flax.linen as nn
 import flax.struct
-import jax
 import jax.numpy as jnp
 
 from dgnet_jax.models.appearance_encoder import Head
 from dgnet_jax.models.batch_norm import BatchNormMode
+from dgnet_jax.models.initialization import initial_variables
 from dgnet_jax.models.pooling import stripe_pool
 from dgnet_jax.models.resnet import ResNet
 from dgnet_jax.types import Array, Params
@@ -62,7 +61,7 @@ class TeacherNetwork:
     """Initializes (params, batch_stats)."""
     height, width = self.image_size_hw
     image = jnp.zeros((1, height * self.reid_scale, width * self.reid_scale, 3))
-    variables = jax.jit(functools.partial(self.network.init, mode=BatchNormMode(), deterministic=True))(key, image)
+    variables = initial_variables(self.network, key, image, mode=BatchNormMode(), deterministic=True)
     return variables['params'], variables['batch_stats']
 
   def apply(

@@ -14,8 +14,8 @@ from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.sharding import replicated
 from dgnet_jax.training.augment import augment_singles
 from dgnet_jax.training.state import new_network_state, with_backbone
-from dgnet_jax.training.xla_options import compiler_options
 from dgnet_jax.types import Array, NetworkState, Params
+from dgnet_jax.utils.xla_options import TRAINING, accepted_options
 
 Metrics = dict[str, Array]
 TeacherStep = Callable[['TeacherState', Array, Array], tuple['TeacherState', Metrics]]
@@ -109,4 +109,6 @@ def make_teacher_step(
     image = augment_singles(pixels, augment_key, augment_config, erasing_prob, network.reid_scale)
     return update(network, optimizer, state, image, identity, dropout_key)
 
-  return jax.jit(teacher_step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=compiler_options())
+  return jax.jit(
+    teacher_step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=accepted_options(TRAINING)
+  )

@@ -9,7 +9,7 @@ from dgnet_jax.benchmarks.timing import median_seconds
 from dgnet_jax.cli.main import main
 from dgnet_jax.config.loading import save_config
 from tests.data.folders import write_market
-from tests.tiny_run import frozen, tiny_config
+from tests.tiny_run import correspondence_config, frozen, tiny_config
 
 
 def ratios(text):
@@ -43,10 +43,25 @@ def test_step_compares_every_phase_with_default_options(tmp_path, capsys):
   assert text.count('XLA defaults') == text.count('examples/s') == 2
 
 
+@pytest.mark.long
+def test_steps_of_two_designs_take_turns(tmp_path, capsys):
+  configs = {}
+  for name, config in {'release': tiny_config(), 'fetching': correspondence_config()}.items():
+    config.batch_size, config.num_steps = 8, 1
+    configs[name] = tmp_path / f'{name}.json'
+    save_config(frozen(config), configs[name])
+  flags = [f'--config={configs["fetching"]}', f'--against={configs["release"]}', '--people=4', '--steps=1']
+  main(['benchmark', 'step', *flags, '--rounds=1'])
+  printed = ratios(capsys.readouterr().out)
+  assert list(printed) == [f'{configs[name]}, DG-Net from step 0' for name in ('fetching', 'release')]
+  assert printed[f'{configs["release"]}, DG-Net from step 0'] == 1
+
+
 def test_mistakes_are_reported(tmp_path, capsys):
   for arguments, message in (
     (['step', f'--config={tmp_path / "absent.json"}'], 'absent.json: no such config file'),
     (['step', '--config.sed=1'], 'sed: no such field'),
+    (['step', '--against=synthetic'], '--against: synthetic is --config itself'),
     (['ranking', '--config.seed=1'], 'seed: only for step'),
   ):
     with pytest.raises(SystemExit, match='2'):

@@ -7,31 +7,31 @@ import pytest
 
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.sharding import make_mesh
-from dgnet_jax.training import step, teacher_step, xla_options
+from dgnet_jax.training import step, teacher_step
 from dgnet_jax.training.optimizers import coupled_muon, make_teacher_optimizer
+from dgnet_jax.utils import xla_options
+from dgnet_jax.utils.xla_options import TRAINING, accepted_options
 from tests.tiny_run import frozen, tiny_config
 
 
-@pytest.fixture(autouse=True)
-def _forget_probe():
-  xla_options.compiler_options.cache_clear()
-  yield
-  xla_options.compiler_options.cache_clear()
+@pytest.fixture(params=['TRAINING', 'INITIALIZATION'])
+def options(request, monkeypatch):
+  monkeypatch.setattr(xla_options, '_accepted', {})
+  return getattr(xla_options, request.param)
 
 
-def test_installed_xla_accepts_the_options():
-  assert xla_options.compiler_options() == (xla_options.CPU_OPTIONS if jax.default_backend() == 'cpu' else {})
+def test_installed_xla_accepts_the_options(options):
+  assert accepted_options(options) == (options if jax.default_backend() == 'cpu' else {})
 
 
-@pytest.mark.parametrize('options', [{'xla_cpu_nonesuch': '1'}, dict.fromkeys(xla_options.CPU_OPTIONS, 'nonesuch')])
-def test_unknown_options_leave_the_defaults(options, monkeypatch):
-  monkeypatch.setattr(xla_options, 'CPU_OPTIONS', options)
-  assert xla_options.compiler_options() == {}
+def test_unknown_options_leave_the_defaults(options):
+  assert accepted_options({'xla_cpu_nonesuch': '1'}) == {}
+  assert accepted_options(dict.fromkeys(options, 'nonesuch')) == {}
 
 
-def test_xla_flags_of_the_user_win(monkeypatch):
-  monkeypatch.setenv('XLA_FLAGS', '--xla_cpu_experimental_ynn_fusion_type=')
-  assert xla_options.compiler_options() == {}
+def test_xla_flags_of_the_user_win(options, monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', f'--{next(iter(options))}=')
+  assert accepted_options(options) == {}
 
 
 def test_kernel_gradients_do_not_use_ynnpack():
@@ -47,14 +47,14 @@ def test_kernel_gradients_do_not_use_ynnpack():
   def program(options):
     return jax.jit(jax.grad(total), compiler_options=options).lower(kernel).compile().as_text()
 
-  assert '__ynn_fusion' in program({}) and '__ynn_fusion' not in program(xla_options.CPU_OPTIONS)
+  assert '__ynn_fusion' in program({}) and '__ynn_fusion' not in program(TRAINING)
 
 
 def test_updates_repeat_to_the_bit():
   # Muon's matrix products on several threads of YNNPACK gave 30 different results; a single thread proves nothing.
   optimizer = coupled_muon(lambda step: 1e-3, multiplier=6.0, betas=(0.5, 0.999), weight_decay=0.0)
   kernel = {'kernel': jax.random.normal(jax.random.key(0), (3, 3, 96, 48))}
-  update = jax.jit(optimizer.update, compiler_options=xla_options.compiler_options())
+  update = jax.jit(optimizer.update, compiler_options=accepted_options(TRAINING))
   state = optimizer.init(kernel)
   assert len({np.asarray(update(kernel, state, kernel)[0]['kernel']).tobytes() for _ in range(100)}) == 1
 
@@ -71,8 +71,8 @@ def _teacher_step(config):
 @pytest.mark.parametrize(('module', 'make'), [(step, _train_step), (teacher_step, _teacher_step)])
 def test_training_steps_are_compiled_with_the_options(module, make, monkeypatch):
   jitted = {}
-  monkeypatch.setattr(module, 'compiler_options', lambda: {'mine': '1'})
+  monkeypatch.setattr(module, 'accepted_options', lambda options: options | {'mine': '1'})
   monkeypatch.setattr(jax, 'jit', lambda function, **settings: jitted.setdefault(function.__name__, settings))
   make(frozen(tiny_config()))
   (settings,) = (settings for name, settings in jitted.items() if name.endswith('_step'))
-  assert settings['compiler_options'] == {'mine': '1'}
+  assert settings['compiler_options'] == TRAINING | {'mine': '1'}

@@ -5,7 +5,7 @@ other people, would teach wrong answers without an error.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -16,7 +16,9 @@ import pathlib
 
 from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.image_bytes import RecordAddress
+from dgnet_jax.data.images import find_problems, read_encoded
 from dgnet_jax.data.index import DatasetIndex, summarize
+from dgnet_jax.data.overlaps import digest
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.bounded_files import read_json
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 RECORD_FILE = 'training_data.json'
 FINGERPRINT_DIGITS = 12
+HASH_BYTES = 8  # of the content of an image
 MIN_EQUAL = 0.5  # of the images that a teacher and a run share by name: fewer equal ones are other people
 
 
@@ -34,12 +37,12 @@ class TrainingData:
 
   Attributes:
     identities: name of the identity of each class, in order of class.
-    images: class and size in bytes of each image, by its path relative to the root of the data set. The size is 0 if it
-      is unknown, as for the records of a prepared data set.
+    images: class and hash of the content of each image, by its path relative to the root of the data set. The hash is
+      '' if it is unknown, as for the records of a prepared data set.
   """
 
   identities: tuple[str, ...]
-  images: Mapping[str, tuple[int, int]]
+  images: Mapping[str, tuple[int, str]]
 
   @functools.cached_property
   def fingerprint(self) -> str:
@@ -58,24 +61,31 @@ def comparable(identity: str) -> str:
 
 
 def describe_training_data(index: DatasetIndex, data_config: DataConfig) -> TrainingData:
-  """Describes the training split of a data set; reads the sizes of its files, but no file."""
+  """Describes the training split of a data set; reads its files, each once in the life of a process."""
   train = index.train
+  contents = [''] * len(train.paths)
 
-  def size(path: str) -> int:
-    try:
-      return 0 if isinstance(path, RecordAddress) else os.stat(path).st_size
-    except OSError:  # reported by the verification of the images
-      return 0
+  def describe(i: int) -> None:
+    path = train.paths[i]
+    with contextlib.suppress(OSError, UserError):  # reported by the verification of the images
+      if not isinstance(path, RecordAddress):
+        stat = os.stat(path)
+        contents[i] = _hash_of_file(path, stat.st_size, stat.st_mtime_ns)
 
-  with ThreadPoolExecutor(data_config.decode_threads) as pool:  # for file systems on a network
-    sizes = list(pool.map(size, train.paths))
+  find_problems(describe, train.paths, threads=data_config.decode_threads, action='comparing')
   names = (
     path.original if isinstance(path, RecordAddress) else os.path.relpath(path, index.root) for path in train.paths
   )
   return TrainingData(
     identities=tuple(index.identity_names.get(identity, str(identity)) for identity in train.class_of),
-    images=dict(zip(names, zip(train.classes.tolist(), sizes, strict=True), strict=True)),
+    images=dict(zip(names, zip(train.classes.tolist(), contents, strict=True), strict=True)),
   )
+
+
+@functools.cache
+def _hash_of_file(path: str, size: int, modified: int) -> str:
+  """Returns the hash of a file of this size and time of modification."""
+  return digest(read_encoded(path))[:HASH_BYTES].hex()
 
 
 def write_record(data: TrainingData, folder: pathlib.Path) -> None:
@@ -83,7 +93,7 @@ def write_record(data: TrainingData, folder: pathlib.Path) -> None:
   columns = {
     'paths': list(data.images),
     'classes': [number for number, _ in data.images.values()],
-    'bytes': [size for _, size in data.images.values()],
+    'contents': [content for _, content in data.images.values()],
   }
   write_json(folder / RECORD_FILE, {'identities': data.identities, **columns})
 
@@ -98,8 +108,9 @@ def read_record(folder: pathlib.Path) -> TrainingData | None:
   try:
     values = read_json(path)
     identities = tuple(str(name) for name in values['identities'])
-    rows = zip(values['paths'], map(int, values['classes']), map(int, values['bytes']), strict=True)
-    images = {str(name): (number, size) for name, number, size in rows}
+    contents = values.get('contents', [''] * len(values['paths']))  # an earlier version wrote none
+    rows = zip(values['paths'], map(int, values['classes']), map(str, contents), strict=True)
+    images = {str(name): (number, content) for name, number, content in rows}
     if not all(0 <= number < len(identities) for number, _ in images.values()):
       raise ValueError('a class without an identity')
   except FileNotFoundError:
@@ -134,7 +145,7 @@ def data_changes(before: TrainingData, now: TrainingData) -> list[str]:
     'images are missing': [path for path in before.images if path not in now.images],
     'images are new': [path for path in now.images if path not in before.images],
     'images have another identity': relabeled,
-    'images have another size in bytes': [path for path in kept if not _same_size(before, now, path)],
+    'images have another content': [path for path in kept if not _same_content(before, now, path)],
   }
   return identity_changes(before.identities, now.identities) + _listed(kinds)
 
@@ -146,11 +157,11 @@ def other_people(teacher: TrainingData, now: TrainingData) -> str:
   """
   shared = [path for path in now.images if path in teacher.images]
   equal = [
-    path for path in shared if teacher.identity_of(path) == now.identity_of(path) and _same_size(teacher, now, path)
+    path for path in shared if teacher.identity_of(path) == now.identity_of(path) and _same_content(teacher, now, path)
   ]
   if not shared or len(equal) >= MIN_EQUAL * len(shared):
     return ''
-  return f'{len(shared) - len(equal)} of {len(shared)} images of the same name have another identity or size in bytes'
+  return f'{len(shared) - len(equal)} of {len(shared)} images of the same name have another identity or content'
 
 
 def check_unchanged(data: TrainingData, data_config: DataConfig, workdir: pathlib.Path) -> None:
@@ -186,9 +197,9 @@ def accept(problem: str, data: TrainingData, data_config: DataConfig, remedy: st
   logger.warning(f'{problem} Accepted by data.accept_changes.')
 
 
-def _same_size(before: TrainingData, now: TrainingData, path: str) -> bool:
-  sizes = before.images[path][1], now.images[path][1]
-  return sizes[0] == sizes[1] or 0 in sizes
+def _same_content(before: TrainingData, now: TrainingData, path: str) -> bool:
+  contents = before.images[path][1], now.images[path][1]
+  return contents[0] == contents[1] or '' in contents
 
 
 def _listed(kinds: Mapping[str, Sequence[str]]) -> list[str]:

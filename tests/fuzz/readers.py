@@ -2,18 +2,26 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
+import importlib.util
 import io
 import json
+import logging
 import pathlib
+import shutil
+import tempfile
+import warnings
 
 from hypothesis import strategies as st
 import numpy as np
 from PIL import Image
+import pytest
 
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.loading import changed_fields, complete_config, load_config
 from dgnet_jax.config.schema import Config, DataConfig
 from dgnet_jax.data import images, verification
+from dgnet_jax.data.image_bytes import _records, read_bytes, record_address
 from dgnet_jax.data.image_lists import as_image_list
 from dgnet_jax.data.image_sets import read_image_set
 from dgnet_jax.data.registry import read_dataset, read_layout
@@ -29,13 +37,15 @@ from dgnet_jax.interop.release.sizes import num_identities, release_sizes
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.page.service import decode_upload
 from dgnet_jax.plots.curves import panels_of, read_metrics
+from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import TrainingData, data_changes, read_record
 from dgnet_jax.training.metrics import _drop_after
 from dgnet_jax.training.teacher_store import check_teacher, describe_teacher, read_description
-from tests.data.folders import write_image
+from tests.data.folders import write_image, write_market
 from tests.data.jpeg_files import many_scans
 from tests.fuzz import mutations
 from tests.interop.torch_files import BEGIN, binary, tensor, write_zip
+from tests.training.checkpoint_states import assert_same, make_state, save_steps
 
 DATA = pathlib.Path(__file__).parents[1] / 'interop' / 'data'
 CONFIG = Config()
@@ -194,7 +204,7 @@ def _read_saved_config(path):
     complete_config(values)
 
 
-PEOPLE_OF_RUN = TrainingData(('0001', '0002', 'ann'), {'a/1.jpg': (0, 10), 'a/2.jpg': (1, 20), 'b.jpg': (2, 30)})
+PEOPLE_OF_RUN = TrainingData(('0001', '0002', 'ann'), {'a/1.jpg': (0, '1f'), 'a/2.jpg': (1, '2e'), 'b.jpg': (2, '3d')})
 TEACHER = describe_teacher(CONFIG, 3, PEOPLE_OF_RUN.identities)
 PEOPLE = {'path': ['a/b.jpg', 'c.jpg'], 'identity': ['1', 'x'], 'camera': ['1', '2']}
 TENSORS = {
@@ -210,6 +220,54 @@ TABLE = 'path,identity,camera,split\na.jpg,1,1,train\n"b,c.jpg",-1,2,gallery\nx.
 
 def _drop(path):
   _drop_after(path, 15)
+
+
+@functools.cache
+def _templates():
+  """A folder with a checkpoint and with a prepared data set, made when the first test needs it."""
+  folder = tempfile.TemporaryDirectory(prefix='dgnet_fuzz_')
+  root = pathlib.Path(folder.name)
+  save_steps(root / 'checkpoint', (10,))
+  if importlib.util.find_spec('array_record') and importlib.util.find_spec('tensorflow_datasets'):
+    from dgnet_jax.data.tfds_builders import prepare_records
+
+    (root / 'files').mkdir()
+    prepare_records(read_layout(write_market(root / 'files')), root / 'tfds').rename(root / 'records')
+  return root, folder  # which is removed with the process
+
+
+def _copied(name):
+  """Returns a function that copies a template's folder into a folder."""
+
+  def prepare(folder):
+    if not (template := _templates()[0] / name).exists():
+      pytest.skip('TensorFlow Datasets or ArrayRecord is not installed')
+    shutil.copytree(template, folder, dirs_exist_ok=True)
+
+  return prepare
+
+
+def _from_template(tokens, *pattern):
+  """Changed bytes of the files that match a pattern in the template's folder."""
+
+  def contents():
+    found = sorted(_templates()[0].glob('/'.join(pattern)))
+    return mutations.mutated([path.read_bytes() for path in found] or [b''], tokens)
+
+  return st.deferred(contents)
+
+
+def _restore(path):
+  folder = path.parents[len(path.parts) - path.parts.index('10') - 1]
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)  # reads that were in progress when the first one failed
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    assert_same(Checkpoints(folder).restore(make_state()), make_state(10))
+
+
+def _read_first_record(path):
+  _records.cache_clear()
+  images.decode_rgb(read_bytes(record_address(path.parent, 'train', 0, 'x.jpg')), path.name)
 
 
 def _read_record(path):
@@ -245,7 +303,7 @@ READERS = {
         'identities': PEOPLE_OF_RUN.identities,
         'paths': ['a/1.jpg', 'a/2.jpg', 'b.jpg'],
         'classes': [0, 1, 2],
-        'bytes': [10, 20, 30],
+        'contents': ['1f', '2e', '3d'],
       }
     ),
   ),
@@ -288,6 +346,42 @@ READERS = {
       mutations.TABLE_TOKENS, '0000/0000_000_01_0303morning_0008_0.jpg 0\n0001/0001_000_02_0303noon_0008_0.jpg 1\n'
     ),
     lambda folder: (folder / 'train').mkdir(),
+  ),
+  'checkpoint description': Reader(
+    '10/about/metadata',
+    _restore,
+    _from_template(mutations.JSON_TOKENS, 'checkpoint', '10', 'about', 'metadata'),
+    _copied('checkpoint'),
+  ),
+  'checkpoint metadata': Reader(
+    '10/state/_METADATA',
+    _restore,
+    _from_template(mutations.JSON_TOKENS, 'checkpoint', '10', 'state', '_METADATA'),
+    _copied('checkpoint'),
+  ),
+  'checkpoint arrays': Reader(
+    '10/state/manifest.ocdbt',
+    _restore,
+    _from_template((b'\0', b'\xff', b'\x80' * 9), 'checkpoint', '10', 'state', 'manifest.ocdbt'),
+    _copied('checkpoint'),
+  ),
+  'records description': Reader(
+    'dataset_info.json',
+    _read_first_record,
+    _from_template(mutations.JSON_TOKENS, 'records', 'dataset_info.json'),
+    _copied('records'),
+  ),
+  'record features': Reader(
+    'features.json',
+    _read_first_record,
+    _from_template(mutations.JSON_TOKENS, 'records', 'features.json'),
+    _copied('records'),
+  ),
+  'records': Reader(
+    'market1501-train.array_record-00000-of-00001',
+    _read_first_record,
+    _from_template(mutations.IMAGE_TOKENS, 'records', '*-train.array_record-*'),
+    _copied('records'),
   ),
   'image': Reader('x.jpg', _read_image, IMAGE_FILES),
   'upload': Reader('x.jpg', _decode_upload, IMAGE_FILES),

@@ -12,6 +12,7 @@ from dgnet_jax.data.image_bytes import record_address
 from dgnet_jax.data.index import DatasetIndex, Split
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
+from dgnet_jax.training import data_record
 from dgnet_jax.training.data_record import (
   RECORD_FILE,
   comparable,
@@ -66,18 +67,26 @@ def swap_people(root):
     (root / 'train' / one).rename(root / 'train' / other)
 
 
+def change_one_bit(root):
+  """The size stays the same."""
+  content = bytearray((root / IMAGES[8]).read_bytes())
+  content[-3] ^= 1
+  (root / IMAGES[8]).write_bytes(content)
+
+
 CHANGES = {
   'renamed person': (
     rename_person,
     ['1 identities are missing (Ben)', '1 identities are new (Bob)', '4 images are new (train/Bob/1.jpg,'],
   ),
-  'swapped people': (swap_people, ['8 images have another size in bytes (train/Anna/1.jpg,']),
+  'swapped people': (swap_people, ['8 images have another content (train/Anna/1.jpg,']),
   'new image': (lambda root: write_images(root, 'train/Ben/5.jpg'), ['1 images are new (train/Ben/5.jpg)']),
   'lost image': (lambda root: (root / IMAGES[0]).unlink(), [f'1 images are missing ({IMAGES[0]})']),
   'other image': (
     lambda root: write_image(root / IMAGES[8], seed=7, size_hw=(40, 20)),
-    [f'1 images have another size in bytes ({IMAGES[8]})'],
+    [f'1 images have another content ({IMAGES[8]})'],
   ),
+  'image of the same size': (change_one_bit, [f'1 images have another content ({IMAGES[8]})']),
   'moved image': (
     lambda root: (root / IMAGES[0]).rename(root / 'train' / 'Ben' / '9.jpg'),
     [f'1 images are missing ({IMAGES[0]}); 1 images are new (train/Ben/9.jpg)'],
@@ -137,12 +146,29 @@ def test_run_without_a_record_gets_one(config, started):
 
 @pytest.mark.parametrize(
   'text',
-  ['', '{"identities": [', '[]', '7', '{}', '{"identities": ["A"], "paths": ["x"], "classes": [1], "bytes": [2]}'],
+  ['', '{"identities": [', '[]', '7', '{}', '{"identities": ["A"], "paths": ["x"], "classes": [1], "contents": ["2"]}'],
 )
 def test_damaged_record_is_named(started, text):
   (started / RECORD_FILE).write_text(text)
   with pytest.raises(UserError, match=f'{RECORD_FILE} is damaged .* delete this file'):
     read_record(started)
+
+
+def test_record_without_hashes_is_compared_by_name(config, root, started):
+  record = json.loads((started / RECORD_FILE).read_text())
+  del record['contents']
+  (started / RECORD_FILE).write_text(json.dumps(record))
+  change_one_bit(root)
+  open_training_data(config, started)
+  rename_person(root)
+  with pytest.raises(UserError, match='1 identities are new'):
+    open_training_data(config, started)
+
+
+def test_a_file_is_read_once(root, monkeypatch):
+  reads = []
+  monkeypatch.setattr(data_record, 'read_encoded', lambda path: reads.append(path) or b'')
+  assert train_of(root) == train_of(root) and len(reads) == len(IMAGES)
 
 
 def test_record_keeps_names_of_any_bytes(tmp_path):
@@ -151,7 +177,7 @@ def test_record_keeps_names_of_any_bytes(tmp_path):
   data = describe_training_data(index, DataConfig())
   write_record(data, tmp_path)
   assert read_record(tmp_path) == data and read_record(tmp_path).fingerprint == data.fingerprint
-  assert data.images == {'\udcff\n.jpg': (0, 0), 'b': (1, 0)}
+  assert data.images == {'\udcff\n.jpg': (0, ''), 'b': (1, '')}
 
 
 def test_records_of_a_prepared_data_set_are_the_files_that_they_were_made_from(root):
@@ -210,7 +236,7 @@ def test_teacher_of_other_names_is_refused_although_their_number_is_the_same(con
 def test_teacher_of_other_people_with_the_same_names_is_refused(config, saved, root, tmp_path):
   for seed, path in enumerate(IMAGES, 50):
     write_image(root / path, seed=seed, size_hw=(60, 30))
-  with pytest.raises(UserError, match='12 of 12 images of the same name have another identity or size'):
+  with pytest.raises(UserError, match='12 of 12 images of the same name have another identity or content'):
     check_teacher(saved, config, train_of(root), tmp_path)
 
 

@@ -1,9 +1,12 @@
 """Sheets of test people in each other's clothes, and the images on them."""
 
 from collections.abc import Iterable, Iterator, Sequence
+import hashlib
 import logging
 import os
 import pathlib
+import shutil
+import tempfile
 
 import numpy as np
 
@@ -14,7 +17,7 @@ from dgnet_jax.data.lazy_images import ImageFiles, ReorderedImages
 from dgnet_jax.generation.manifest import FILE_NAME, write_manifest
 from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.inference.predictor import Predictor
-from dgnet_jax.inference.results import results_folder
+from dgnet_jax.inference.results import HASH_DIGITS, results_folder
 from dgnet_jax.plots.sheets import swap_sheet
 from dgnet_jax.utils.writers import save_image
 
@@ -29,7 +32,7 @@ def generate_sheets(config: Config, workdir: str | pathlib.Path) -> pathlib.Path
   The identities are represented by one query image each. `evaluation.num_swaps` of them, evenly spread, are the
   structure donors (pose, position, background); every identity is the appearance donor of one image per structure.
   A sheet shows `evaluation.num_swaps` appearance donors. The manifest is written last, so a folder with a manifest is
-  complete.
+  complete. A complete folder of other people or pairs is moved to `<workdir>/generated/earlier`.
 
   Args:
     config: the run's validated config.
@@ -60,6 +63,8 @@ def generate_sheets(config: Config, workdir: str | pathlib.Path) -> pathlib.Path
     structure_from=ReorderedImages(structures, structure), appearance_from=ReorderedImages(appearances, appearance)
   )
   num_images = num_sheets = 0
+  rows = [_manifest_row(name, index, donors) for name, donors in zip(names, sources, strict=True)]
+  _move_others_away(folder, rows)
   for images in _regrouped(batches, per_sheet * len(structures)):
     for image in images:
       save_image(folder / 'images' / names[num_images], image)
@@ -68,7 +73,6 @@ def generate_sheets(config: Config, workdir: str | pathlib.Path) -> pathlib.Path
     top = appearances[num_sheets * per_sheet :][: grid.shape[1]]
     save_image(folder / f'sheet_{num_sheets:03d}.png', swap_sheet(structures, top, grid))
     num_sheets += 1
-  rows = [_manifest_row(name, index, donors) for name, donors in zip(names, sources, strict=True)]
   write_manifest(folder / FILE_NAME, MANIFEST_FIELDS, rows)
   logger.info(f'{num_images} images, {num_sheets} sheets and {FILE_NAME} in {folder}')
   return folder
@@ -93,6 +97,25 @@ def write_swap_sheet(path: pathlib.Path, split: Split, predictor: Predictor, num
     structure_from=ReorderedImages(images, rows), appearance_from=ReorderedImages(images, columns)
   )
   return save_image(path, swap_sheet(images, images, swapped.reshape(len(images), *images.shape)))
+
+
+def _move_others_away(folder: pathlib.Path, rows: Sequence[Sequence[str]]) -> None:
+  """Moves a complete folder whose manifest does not have these rows to `earlier`, beside it."""
+  path = folder / FILE_NAME
+  if not path.exists():
+    return
+  with tempfile.TemporaryDirectory() as scratch:
+    write_manifest(pathlib.Path(scratch) / FILE_NAME, MANIFEST_FIELDS, rows)
+    new = (pathlib.Path(scratch) / FILE_NAME).read_bytes()
+  old = path.read_bytes()
+  if old == new:
+    return
+  kept = folder.parent / 'earlier' / f'{folder.name}_{hashlib.sha256(old).hexdigest()[:HASH_DIGITS]}'
+  if kept.exists():
+    shutil.rmtree(kept)  # the same pairs, generated earlier by the same step
+  kept.parent.mkdir(exist_ok=True)
+  folder.rename(kept)
+  logger.info(f'earlier images: {kept}')
 
 
 def _regrouped(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

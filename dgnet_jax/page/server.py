@@ -8,6 +8,7 @@ import logging
 import pathlib
 import re
 import socket
+from typing import TypeVar
 import weakref
 
 import numpy as np
@@ -24,9 +25,10 @@ import uvicorn
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.page.limits import LimitedProtocol
-from dgnet_jax.page.service import MAX_BYTES, JsonObject, PageService
+from dgnet_jax.page.service import MAX_BYTES, PageService
 
 logger = logging.getLogger(__name__)
+Result = TypeVar('Result')
 
 STATIC = pathlib.Path(__file__).parent / 'static'
 # Browsers send this type across sites only after a preflight request, which this server does not grant: other pages in
@@ -167,23 +169,26 @@ def make_app(service: PageService, host: str) -> Starlette:
     async with _turn(request, of_client, decoders):
       return [await run_in_threadpool(service.read, content, name) for name, content in contents.items()]
 
-  async def respond(request: Request, function: Callable[..., JsonObject], *arguments: object) -> JSONResponse:
+  async def compute(request: Request, function: Callable[..., Result], *arguments: object) -> Result:
     async with _turn(request, model):
-      return JSONResponse(await run_in_threadpool(function, *arguments))
+      return await run_in_threadpool(function, *arguments)
 
   async def about(request: Request) -> JSONResponse:
     return JSONResponse(service.about())
 
   async def swap(request: Request) -> JSONResponse:
-    return await respond(request, service.swap, *await read(request, await _pair(request)))
+    return JSONResponse(await compute(request, service.swap, *await read(request, await _pair(request))))
 
   async def interpolate(request: Request) -> JSONResponse:
     people = await read(request, await _pair(request))
-    return await respond(request, service.interpolate, request.query_params.get('change', ''), *people)
+    change = request.query_params.get('change', '')
+    return JSONResponse(await compute(request, service.interpolate, change, *people))
 
   async def rank(request: Request) -> JSONResponse:
     query = {'the image': await _upload(request, MAX_BYTES)}
-    return await respond(request, service.rank, *await read(request, query))
+    matches = await compute(request, service.rank, *await read(request, query))
+    async with _turn(request, decoders):
+      return JSONResponse(await run_in_threadpool(service.show, matches))
 
   async def refused(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({'error': str(error) or 'the browser disconnected'}, status_code=400)

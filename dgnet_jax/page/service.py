@@ -1,6 +1,7 @@
 """The page's computations on uploaded images. Independent of HTTP, and writes nothing to disk."""
 
 import base64
+from collections.abc import Sequence
 import io
 import os
 from typing import Any
@@ -9,7 +10,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.api import Model
+from dgnet_jax.api import Match, Model
 from dgnet_jax.data.image_lists import ImageList
 from dgnet_jax.data.images import FORMATS, decode_rgb, read_encoded
 from dgnet_jax.data.index import printable
@@ -124,15 +125,23 @@ class PageService:
     frames = self._model.interpolate(structure_from=structures, appearance_from=appearances, steps=NUM_FRAMES)
     return {'frames': [_data_uri(frame) for frame in frames]}
 
-  def rank(self, query: np.ndarray) -> JsonObject:
-    """Finds the gallery images most similar to a query: {matches: [{score, name, image}]}, the most similar first.
+  def rank(self, query: np.ndarray) -> list[Match]:
+    """Finds the gallery images most similar to a query, the most similar first.
 
     Raises:
-      UserError: there is no gallery, or one of its images is gone.
+      UserError: there is no gallery.
     """
     if self._gallery is None:
       raise UserError('there is no gallery to search: start the page with --gallery FOLDER')
     (matches,) = self._model.rank(query, self._gallery, count=NUM_MATCHES)
+    return matches
+
+  def show(self, matches: Sequence[Match]) -> JsonObject:
+    """Reads the images of matches: {matches: [{score, name, image}]}.
+
+    Raises:
+      UserError: an image of the gallery is gone.
+    """
     return {
       'matches': [
         {'score': match.score, 'name': self._name(match.path), 'image': _thumbnail(match.path)} for match in matches

@@ -1,6 +1,7 @@
 """Sheets of test people in each other's clothes, their images and their manifest."""
 
 import csv
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -56,6 +57,16 @@ def test_sheets_show_num_swaps_appearances_each(run, folder):
   assert [sheet.name for sheet in sheets] == ['sheet_000.png', 'sheet_001.png']  # of three and of two people
   first, second = (read_unresized(str(sheet)) for sheet in sheets)
   assert first.shape[0] == second.shape[0] and first.shape[1] > second.shape[1]
+
+
+def test_other_pairs_do_not_replace_the_images_of_earlier_ones(run, folder):
+  earlier = {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*.png')}
+  assert run.generate(plan='sheets') == folder and not (folder.parent / 'earlier').exists()
+  run.config = dataclasses.replace(run.config, evaluation=dataclasses.replace(run.config.evaluation, num_swaps=2))
+  assert run.generate(plan='sheets') == folder and len(list(folder.glob('sheet_*.png'))) == 3
+  assert {row['file'] for row in read_rows(folder)} == {f'images/{path.name}' for path in (folder / 'images').iterdir()}
+  (kept,) = (folder.parent / 'earlier').iterdir()
+  assert {path.relative_to(kept): path.read_bytes() for path in kept.rglob('*.png')} == earlier
 
 
 def test_swap_sheet_has_a_row_and_a_column_for_each_person(run, tiny_run, tmp_path):

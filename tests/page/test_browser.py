@@ -111,7 +111,7 @@ def test_query_shows_the_most_similar_gallery_images(browse, page, service, imag
   assert 'most similar of 10 gallery images' in browser.find('#search-hint').text
   browser.choose('query', images[2])
   browser.wait_for_status('search')
-  matches = service.rank(service.read(images[2].read_bytes(), 'query'))['matches']
+  matches = service.show(service.rank(service.read(images[2].read_bytes(), 'query')))['matches']
   lines = [item.text.split() for item in browser.driver.find_elements('css selector', '#matches li')]
   assert lines == [[str(i), f'{match["score"]:.3f}', match['name']] for i, match in enumerate(matches, 1)]
   assert lines[0][1:] == ['1.000', images[2].name] and len(browser.images('#matches img')) == len(matches) == 10

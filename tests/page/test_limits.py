@@ -38,7 +38,12 @@ class Service:
   def rank(self, query):
     if query == b'slow search':
       assert self.proceed.wait(20)
-    return {'matches': query.decode()} if query != b'large' else {'matches': 'x' * 30_000_000}
+    return query.decode() if query != b'large' else 'x' * 30_000_000
+
+  def show(self, matches):
+    if matches == 'slow gallery':
+      assert self.proceed.wait(20)
+    return {'matches': matches}
 
 
 @pytest.fixture
@@ -135,6 +140,14 @@ def test_a_slow_image_keeps_nobody_waiting(page, service, pool):
   assert upload(page, '/rank', b'fast') == (200, {'matches': 'fast'})
   service.proceed.set()
   assert [request.result() for request in slow] == [(200, {'matches': 'slow image'})] * len(slow)
+
+
+def test_a_slow_image_of_the_gallery_does_not_hold_the_model(page, service, pool):
+  slow = pool.submit(upload, page, '/rank', b'slow gallery')
+  until(lambda: service.num_read == 1)
+  assert upload(page, '/rank', b'fast') == (200, {'matches': 'fast'}) and not slow.done()
+  service.proceed.set()
+  assert slow.result() == (200, {'matches': 'slow gallery'})
 
 
 def test_slow_images_of_one_client_keep_no_other_waiting(page, opened, service):

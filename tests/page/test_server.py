@@ -72,7 +72,7 @@ def test_results_equal_those_of_the_library(model, service, images):
     frames = service.interpolate(change, a, b)['frames']
     assert len(frames) == NUM_FRAMES
     np.testing.assert_allclose(pixels(frames[-1]).astype(int), last, atol=1)
-  matches = service.rank(b)['matches']
+  matches = service.show(service.rank(b))['matches']
   expected = model.rank(images[1], images[0].parent, count=NUM_MATCHES)[0]
   assert [match['name'] for match in matches] == [pathlib.Path(match.path).name for match in expected]
   assert matches[0]['score'] == pytest.approx(1, abs=1e-5)
@@ -86,7 +86,7 @@ def test_match_names_omit_the_folders_above_the_gallery(model, images, tmp_path)
     shutil.copy(images[0], tmp_path / name)
   service = PageService(model, as_image_list([tmp_path / 'anna', tmp_path / 'ben']))
   image = service.read(images[0].read_bytes(), 'name')
-  assert [match['name'] for match in service.rank(image)['matches']] == ['anna/1.jpg', 'ben/1.jpg']
+  assert [match['name'] for match in service.show(service.rank(image))['matches']] == ['anna/1.jpg', 'ben/1.jpg']
 
 
 def test_page_is_served_with_safe_headers(page, model):
@@ -153,7 +153,10 @@ def test_requests_use_the_model_one_at_a_time():
       self.max_running = max(self.max_running, self.running)
       time.sleep(0.02)
       self.running -= 1
-      return {'matches': len(query)}
+      return len(query)
+
+    def show(self, matches):
+      return {'matches': matches}
 
   slow = Slow()
   with served(slow) as address, concurrent.futures.ThreadPoolExecutor(6) as pool:

@@ -27,6 +27,8 @@ from dgnet_jax.data.image_sets import read_image_set
 from dgnet_jax.data.registry import read_dataset, read_layout
 from dgnet_jax.data.synthetic.dataset import SETTINGS, _is_finished
 from dgnet_jax.data.synthetic.manifest import image_descriptions
+from dgnet_jax.data.synthetic.people import sample_person, sample_structure
+from dgnet_jax.data.synthetic.rendering import render
 from dgnet_jax.generation.bulk import _check_plan
 from dgnet_jax.inference.results import read_results
 from dgnet_jax.interop.pretrained import read_weights
@@ -179,11 +181,13 @@ def _read_verified(path):
 
 SYNTHETIC = {name: getattr(CONFIG.data.synthetic, name) for name in SETTINGS}
 SYNTHETIC |= {name: list(SYNTHETIC[name]) for name in ('image_size_hw', 'cameras_per_identity')}
-LOOK = {'hair': 1, 'top': {'color': [1, 2, 3]}}
+PERSON = sample_person(np.random.default_rng(0))
+STRUCTURE = dataclasses.asdict(sample_structure(np.random.default_rng(0), 1, PERSON.body))
 
 
 def _read_truth(path):
-  image_descriptions(path.parent)
+  for description in image_descriptions(path.parent).values():
+    render(*description, image_size_hw=(16, 8))
   _is_finished(path.parent, SYNTHETIC)
 
 
@@ -318,7 +322,16 @@ READERS = {
     'plan.json', lambda path: _check_plan(path, {'plan': 'images', 'seed': 0}), _json({'plan': 'images', 'seed': 0})
   ),
   'truth': Reader(
-    'truth.json', _read_truth, _json({'format': 3, 'settings': SYNTHETIC, 'looks': [LOOK], 'images': {}})
+    'truth.json',
+    _read_truth,
+    _json(
+      {
+        'format': 3,
+        'settings': SYNTHETIC,
+        'looks': [dataclasses.asdict(PERSON.appearance)],
+        'images': {'a.jpg': {'look': 0, 'structure': STRUCTURE}},
+      }
+    ),
   ),
   'verified images': Reader(
     'verified_images.json',

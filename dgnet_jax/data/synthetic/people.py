@@ -12,9 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from dgnet_jax.data.layouts import NUM_SYNTHETIC_CAMERAS
+from dgnet_jax.utils.text import shortened
 
 Rgb = tuple[int, int, int]
 _Option = TypeVar('_Option')
+_Description = TypeVar('_Description', 'Appearance', 'Body', 'Structure')
 
 NUM_CAMERAS = NUM_SYNTHETIC_CAMERAS
 HEADS = ('short_hair', 'long_hair', 'bun', 'curls', 'hat')
@@ -103,15 +105,51 @@ class Structure:
   noise_seed: int  # seed of the sensor noise
 
 
+# What can be drawn, for values that come from a file: texts, and numbers from the first to the second, both included.
+CHOICES = {
+  **{'sleeves': SLEEVES, 'pattern': (*PATTERNS, FILLED), 'bottom': BOTTOMS, 'head': HEADS, 'bag': BAGS},
+  **{'facing': FACINGS, 'occluder': OCCLUDERS},
+}
+RANGES = {
+  **{'build': (0.1, 10), 'turn': (-360, 360), 'phase': (0, 1), 'stride': (0, 2), 'light': (0, 10), 'blur': (0, 10)},
+  **{'centre_x': (-10, 10), 'foot_y': (-10, 10), 'height': (0.01, 10), 'occluder_x': (-10, 10)},
+  **{'background_x': (0, 1), 'background_y': (0, 1)},
+}
+INTEGERS = {'camera': (1, NUM_CAMERAS), 'noise_seed': (0, 2**31)}
+
+
 def appearance_from_json(values: Mapping[str, Any]) -> Appearance:
-  """Inverts `dataclasses.asdict` after JSON has turned colours into lists."""
+  """Inverts `dataclasses.asdict` after JSON has turned colours into lists; raises ValueError for impossible values."""
   fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-  return Appearance(**fields)
+  return _drawable(Appearance(**fields))
 
 
 def structure_from_json(values: Mapping[str, Any]) -> Structure:
-  """Inverts `dataclasses.asdict`."""
-  return Structure(**{**values, 'body': Body(**values['body'])})
+  """Inverts `dataclasses.asdict`; raises ValueError for impossible values."""
+  return _drawable(Structure(**{**values, 'body': _drawable(Body(**values['body']))}))
+
+
+def _drawable(description: _Description) -> _Description:
+  """Returns the description; raises ValueError if one of its values cannot be drawn."""
+  for field in dataclasses.fields(description):
+    name, value = field.name, getattr(description, field.name)
+    if name == 'body':
+      continue
+    if name in CHOICES:
+      possible = value in CHOICES[name]
+    elif name in RANGES:
+      possible = type(value) in (int, float) and RANGES[name][0] <= value <= RANGES[name][1]
+    elif name in INTEGERS:
+      possible = type(value) is int and INTEGERS[name][0] <= value <= INTEGERS[name][1]
+    else:
+      possible = isinstance(value, tuple) and len(value) == 3 and all(_is_level(level) for level in value)
+    if not possible:
+      raise ValueError(f'{name}: {shortened(repr(value))}')
+  return description
+
+
+def _is_level(level: object) -> bool:
+  return type(level) is int and 0 <= level <= 255
 
 
 def _choice(rng: np.random.Generator, options: Sequence[_Option], weights: Sequence[float] | None = None) -> _Option:

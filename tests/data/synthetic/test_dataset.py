@@ -172,6 +172,34 @@ def test_damaged_manifest_is_an_error(tmp_path, text):
     write_dataset(tmp_path, small_config())
 
 
+@pytest.mark.parametrize(
+  ('part', 'name', 'value'),
+  [
+    ('look', 'pattern', 'paisley'),
+    ('look', 'skin', [1, 2]),
+    ('look', 'skin', [1, 2, 256]),
+    ('look', 'shoe_colour', 'red'),
+    ('structure', 'camera', 7),
+    ('structure', 'camera', True),
+    ('structure', 'blur', 1e9),
+    ('structure', 'blur', None),
+    ('structure', 'turn', float('nan')),
+    ('structure', 'noise_seed', -1),
+    ('body', 'build', 0),
+    ('body', 'bag', ['none']),
+  ],
+)
+def test_what_cannot_be_drawn_is_named(tmp_path, part, name, value):
+  write_dataset(tmp_path / 'people', small_config(image_size_hw=(16, 8)))
+  path = tmp_path / 'people' / 'truth.json'
+  manifest = json.loads(path.read_text())
+  structure = next(iter(manifest['images'].values()))['structure']
+  {'look': manifest['looks'][0], 'structure': structure, 'body': structure['body']}[part][name] = value
+  path.write_text(json.dumps(manifest))
+  with pytest.raises(UserError, match=f'truth.json: not of this version .{name}: '):
+    image_descriptions(tmp_path / 'people')
+
+
 def test_older_format_is_an_error(tmp_path):
   write_dataset(tmp_path / 'people', small_config(image_size_hw=(16, 8)))
   path = tmp_path / 'people' / 'truth.json'

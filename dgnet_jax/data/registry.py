@@ -115,6 +115,7 @@ def read_layout(root: str | pathlib.Path, layout: str = '', **fields: Any) -> Da
       if not root.exists():
         raise UserError(f'{printable(str(root))}: no such folder or file{_in_current_folder(root)}')
       known = ''.join(f'\n  {name}: {row.title}, files like {row.example}' for name, row in LAYOUTS.items())
+      known += '\nFor files named in another way: layout folders with data.identity_pattern, or a table (layout csv)'
       raise UserError(f'{root}: unknown layout.{_hint(root, None, fields=False) or f" Known layouts:{known}"}')
     layout = detected.name
   return read_dataset(DataConfig(layout=layout, root=str(root), **fields), fields=False)

@@ -14,6 +14,7 @@ import io
 import os
 import pathlib
 import re
+import shutil
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -24,6 +25,7 @@ from dgnet_jax.data.index import DatasetIndex, summarize
 from dgnet_jax.data.layouts import BOXES, LAYOUTS, Layout
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 
 PREPARED = ('market1501', 'dukemtmc', 'msmt17', 'cuhk03', 'veri776', 'release', 'folders', 'csv')
 
@@ -109,8 +111,8 @@ def prepare_records(index: DatasetIndex, data_dir: pathlib.Path) -> pathlib.Path
     The folder of the version, in `data_dir`: `config.data.root` of layout tfds.
 
   Raises:
-    UserError: the records exist, the data set consists of records already, a file cannot be read, or its name is not
-      UTF-8.
+    UserError: the records exist, another process makes them, the data set consists of records already, a file cannot be
+      read, or its name is not UTF-8.
   """
   if index.name not in BUILDERS:
     raise UserError(f'{index.root}: layout {index.name} cannot be prepared; {", ".join(BUILDERS)} can')
@@ -124,7 +126,11 @@ def prepare_records(index: DatasetIndex, data_dir: pathlib.Path) -> pathlib.Path
     raise UserError(f'{folder} already exists; name another folder, or remove it')
   builder.index = index
   try:
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=index.root))
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with exclusive(data_dir / LOCK_FILE, f'the preparation in {data_dir}'):
+      for left in folder.parent.glob(f'incomplete.*_{folder.name}'):  # by a killed process
+        shutil.rmtree(left)
+      builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=index.root))
   except OSError as error:
     raise UserError(f'{index.root}: {error}') from error
   return folder

@@ -51,7 +51,9 @@ def test_error_of_a_wrong_layout_names_the_right_one(tmp_path, layout, wrong):
 
 
 def test_error_of_an_unknown_folder_lists_all_layouts(tmp_path):
-  check_error(tmp_path, 'unknown layout', 'dukemtmc: DukeMTMC-reID', 'train/Anna/door_3.jpg', layout='')
+  check_error(
+    tmp_path, 'unknown layout', 'dukemtmc: DukeMTMC-reID', 'train/Anna/door_3.jpg', 'data.identity_pattern', layout=''
+  )
   check_error(tmp_path / 'nowhere', 'no such folder', layout='')
 
 

@@ -1,5 +1,6 @@
 """Records of TensorFlow Datasets: the same index, images and batches as from the files."""
 
+from concurrent.futures import ThreadPoolExecutor
 import itertools
 import json
 import pickle
@@ -19,6 +20,7 @@ from dgnet_jax.data.images import read_image
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.errors import UserError
+from dgnet_jax.utils.locks import LOCK_FILE, InUse, exclusive
 from tests.data.fakes import write_fake
 from tests.data.folders import write_images, write_market
 from tests.data.reading import verified
@@ -87,6 +89,24 @@ def test_every_public_dataset_can_be_prepared(layout, tmp_path):
   assert [len(split) for split in records.splits.values()] == [len(split) for split in raw.splits.values()]
   np.testing.assert_array_equal(records.train.classes, raw.train.classes)
   assert records.identity_names == raw.identity_names
+
+
+def test_what_a_killed_preparation_left_is_removed(prepared, tmp_path):
+  left = tmp_path / 'market1501' / 'incomplete.ABCDEF_1.0.0'
+  left.mkdir(parents=True)
+  (left / 'market1501-train.array_record-00000-of-00001').write_bytes(b'half')
+  folder = prepare_records(read_layout(prepared[0]), tmp_path)
+  assert [path.name for path in folder.parent.iterdir()] == ['1.0.0']
+
+
+def test_two_preparations_of_one_folder_exclude_each_other(prepared, tmp_path):
+  index = read_layout(prepared[0])
+  with (
+    exclusive(tmp_path / LOCK_FILE, 'a test'),
+    ThreadPoolExecutor(1) as pool,
+    pytest.raises(InUse, match='preparation'),
+  ):
+    pool.submit(prepare_records, index, tmp_path).result()
 
 
 def test_own_images_can_be_prepared_once(tmp_path):

@@ -27,7 +27,7 @@ SOURCES: Mapping[str, Callable[[Split, DataConfig, PairSampler, SingleSampler], 
 @functools.cache  # one warning, although a run creates several sources
 def _warn_without_tensorflow(problem: str) -> None:
   logger.warning(
-    f"TensorFlow {problem}, so data.loader 'threads' replaces 'tfdata', with the same batches. "
+    f"TensorFlow {problem}, so the loader 'threads' replaces 'tfdata', with the same batches. "
     f'To use tfdata: {install_command("tfdata")}'
   )
 
@@ -68,5 +68,5 @@ def make_source(split: Split, config: Config) -> Source:
   try:
     return SOURCES[_usable(config.data.loader)](split, config.data, sampler, single_sampler)
   except UnsupportedFormatError as problem:
-    logger.warning(f"{problem}, so data.loader 'threads' replaces 'tfdata', with the same batches")
+    logger.warning(f"{problem}, so the loader 'threads' replaces 'tfdata', with the same batches")
     return ThreadSource(split, config.data, sampler, single_sampler)

@@ -41,7 +41,7 @@ class MemorySource(Source):
     if needed > present:
       raise UserError(
         f'{len(split)} images of {height}x{width} need {needed / 2**30:.1f} GiB of memory, and the machine has '
-        f"{present / 2**30:.1f} GiB; set data.loader to 'tfdata' or 'threads'"
+        f"{present / 2**30:.1f} GiB; the loaders 'tfdata' and 'threads' (data.loader) do not hold them"
       )
     logger.info(f'holding {len(split)} images of {height}x{width} in memory: {needed / 2**20:.0f} MiB')
     self._pixels = np.empty((len(split), height, width, 3), np.uint8)

@@ -99,7 +99,7 @@ def test_memory_logs_its_size_and_refuses_too_much(split, monkeypatch, lines):
   make_source(split, make_config(image_size_hw=(1024, 512)))
   assert lines == ['holding 6 images of 1024x512 in memory: 9 MiB']
   monkeypatch.setattr(in_memory, '_physical_memory', lambda: 1000)
-  with pytest.raises(UserError, match="set data.loader to 'tfdata' or 'threads'"):
+  with pytest.raises(UserError, match="the loaders 'tfdata' and 'threads' .data.loader. do not hold them"):
     make_source(split, make_config())
 
 
@@ -110,7 +110,7 @@ def test_threads_replaces_tfdata_where_tensorflow_is_missing(split, monkeypatch,
   assert all(type(source) is ThreadSource for source in sources)
   expected = next(make_source(split, make_config('threads')).batches(3))
   jax.tree.map(np.testing.assert_array_equal, next(sources[0].batches(3)), expected)
-  assert len(lines) == 1 and "TensorFlow is not installed, so data.loader 'threads' replaces" in lines[0]
+  assert len(lines) == 1 and "TensorFlow is not installed, so the loader 'threads' replaces" in lines[0]
   assert 'pip install "tensorflow' in lines[0]
 
 

@@ -173,6 +173,8 @@ class TestFetchedClothes:
     assert together.shape == (3, *SIZE, 3)
     alone = model.swap(structure_from=[a, b, c], appearance_from=c)
     assert_close(model.swap(structure_from=[a, b, c], appearance_from=c, one_person=True), alone)
+    structures, donors = model.pixels([a, b, c]), np.stack([model.pixels([b, c])] * 3)
+    assert_close(model._predictor.swap_several(structure_from=structures, appearance_from=donors), together)
     assert_close(model.swap(structure_from=[a, b, c], appearance_from=[c, c], one_person=True), alone)
     assert not np.array_equal(together, alone)
 

@@ -127,6 +127,34 @@ def swap(
   return networks.decode(generator_params, structure_code, appearance_code)
 
 
+def swap_several(
+  networks: Networks,
+  generator_params: Params,
+  reid_params: Params,
+  reid_stats: Params,
+  *,
+  structure_from: Array,
+  appearance_from: Array,
+) -> Array:
+  """Like `swap`, with the clothes that several images of one person show.
+
+  Args:
+    networks: from `make_networks`.
+    generator_params: parameters of the generator.
+    reid_params: parameters of the appearance encoder.
+    reid_stats: its running statistics.
+    structure_from: f[..., H, W, 3], normalized.
+    appearance_from: f[..., S, H, W, 3], normalized: S images of each appearance donor.
+
+  Returns:
+    f[..., H, W, 3], normalized but not clipped.
+  """
+  structure_code = networks.encode_structure(generator_params, structure_from)
+  codes = encode_donor(networks, generator_params, reid_params, reid_stats, appearance_from)
+  shares = jnp.full(appearance_from.shape[:-3], 1 / appearance_from.shape[-4], jnp.float32)
+  return networks.decode(generator_params, structure_code, networks.join_donors(codes, shares, compete=True))
+
+
 def trace(
   networks: Networks,
   generator_params: Params,

@@ -62,6 +62,14 @@ def _swap(
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def _swap_several(
+  networks: Networks, generator: Params, reid: Params, reid_stats: Params, structures: Array, appearances: Array
+) -> Array:
+  sources = {'structure_from': normalize(structures), 'appearance_from': normalize(appearances)}
+  return denormalize(functions.swap_several(networks, generator, reid, reid_stats, **sources))
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _trace(
   networks: Networks, generator: Params, reid: Params, reid_stats: Params, structures: Array, appearances: Array
 ) -> dict[str, Array]:
@@ -138,6 +146,22 @@ class Predictor:
     """Like `swap`, but yields u8[n, H, W, 3] batch by batch, in order and in bounded memory."""
     function = self._batched(_swap, self.require_generator(), self.reid, self.reid_stats)
     return function.batches(structure_from, appearance_from, label=label)
+
+  def swap_several(
+    self, *, structure_from: ImageSequence, appearance_from: ImageSequence, label: str = 'generating'
+  ) -> np.ndarray:
+    """Like `swap`, with the clothes that several images of one person show.
+
+    Args:
+      structure_from: u8[N, H, W, 3].
+      appearance_from: u8[N, S, H, W, 3], S images of each appearance donor.
+      label: names the work in progress lines.
+
+    Returns:
+      u8[N, H, W, 3].
+    """
+    function = self._batched(_swap_several, self.require_generator(), self.reid, self.reid_stats)
+    return np.asarray(function(structure_from, appearance_from, label=label))
 
   def trace(self, *, structure_from: ImageSequence, appearance_from: ImageSequence) -> dict[str, np.ndarray]:
     """Swaps as `swap` does, and says where the pixels come from; design correspondence only.

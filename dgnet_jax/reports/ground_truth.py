@@ -31,10 +31,12 @@ Measures = Mapping[str, Doubles]  # name -> f64[N], NaN where an image has no va
 
 SEED = 0  # every evaluation draws the same images, so that runs can be compared
 PATTERNED_COLUMNS, PLAIN_COLUMNS = 5, 3  # of the ground truth sheet
+NUM_SEVERAL = 4  # images of an appearance donor, or fewer if an identity has fewer
 DIGITS = {'psnr': 2, 'ssim': 3, 'colour_error': 2, 'pattern_fidelity': 3}
 HEADINGS = {'psnr': 'PSNR/dB', 'ssim': 'SSIM', 'colour_error': 'colour/dE', 'pattern_fidelity': 'pattern'}
 KINDS = {
   'cross': "cross: another person's clothes",
+  'several': f'the same from {NUM_SEVERAL} images of that person',
   'structure': 'baseline: structure image',
   'recolored': "baseline: structure, donor's mean colour",
   'self': 'self: reconstruction from one image',
@@ -51,12 +53,14 @@ DISTANCES = {
 class Donors:
   """Indices i64[N] of the images that each generated image is made from.
 
-  structure: the structure donor. other: the appearance donor of a cross image, of another identity. same: the
-  appearance donor of a same-person image, another image of the structure donor's identity.
+  structure: the structure donor. other: the appearance donor of a cross image, of another identity. several: i64[N, S],
+  `other` and more images of that identity. same: the appearance donor of a same-person image, another image of the
+  structure donor's identity.
   """
 
   structure: Indices
   other: Indices
+  several: Indices
   same: Indices
 
 
@@ -72,7 +76,11 @@ def draw_donors(identity: npt.NDArray[np.integer], count: int) -> Donors:
   structure = np.concatenate([rng.permutation(images) for _ in range(-(-count // len(images)))])[:count]
   other = [rng.choice(images[identity[images] != identity[i]]) for i in structure]
   same = [rng.choice(images[(identity[images] == identity[i]) & (images != i)]) for i in structure]
-  return Donors(structure, np.array(other), np.array(same))
+  rng = np.random.default_rng(SEED + 1)  # `same` is what it was before there was `several`
+  more = [rng.permutation(images[(identity[images] == identity[i]) & (images != i)]) for i in other]
+  several = [[i, *others[: NUM_SEVERAL - 1]] for i, others in zip(other, more, strict=True)]
+  fewest = min(map(len, several))
+  return Donors(structure, np.array(other), np.array([row[:fewest] for row in several]), np.array(same))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,8 +100,8 @@ def measure_against_ground_truth(
 ) -> dict[str, dict[str, Any]]:
   """Measures generated images of test identities, and two trivial baselines, against the rendered ground truth.
 
-  The images are cross images and reconstructions: from one image alone, and with the clothes of another image of the
-  same person.
+  The images are cross images, from one and from several images of the appearance donor, and reconstructions: from one
+  image alone, and with the clothes of another image of the same person.
 
   Args:
     config: the run's config; the data are the built-in pedestrians.
@@ -112,13 +120,17 @@ def measure_against_ground_truth(
   images = _TestImages(index, config.data.image_size_hw)
   count = config.evaluation.num_ground_truth_pairs
   donors = draw_donors(images.identity, count)
-  appearance = dict.fromkeys(('cross', 'structure', 'recolored'), donors.other)
+  appearance = dict.fromkeys(('cross', 'several', 'structure', 'recolored'), donors.other)
   appearance |= {'self': donors.structure, 'same_person': donors.same}
   structures, appearances = images.read(donors.structure), images.read(donors.other)
   generated = trivial_baselines(structures, appearances)
   for kind in ('cross', 'self', 'same_person'):
     donor_images = images.read(appearance[kind])
     generated[kind] = predictor.swap(structure_from=structures, appearance_from=donor_images, label=f'{kind} images')
+  several = images.read(donors.several.ravel()).reshape(*donors.several.shape, *structures.shape[1:])
+  generated['several'] = predictor.swap_several(
+    structure_from=structures, appearance_from=several, label='cross images from several'
+  )
 
   logger.info(f'rendering the ground truth of {count} cross images and {count} reconstructions')
   renderer = GroundTruthRenderer(config.data, index.root, images.paths)

@@ -68,7 +68,7 @@ def test_results_have_all_tables(workdir, index, evaluation):
 
 def test_images_are_measured_against_the_ground_truth(evaluation):
   images, count = evaluation[0]['images'], run_config().evaluation.num_ground_truth_pairs
-  kinds = ['cross', 'structure', 'recolored', 'self', 'same_person']
+  kinds = ['cross', 'several', 'structure', 'recolored', 'self', 'same_person']
   assert list(images) == [*kinds, 'diversity', 'teacher_frechet_distance']
   for kind in kinds:
     groups = images[kind]

@@ -18,6 +18,15 @@ def test_donors_are_balanced_and_of_the_right_identities():
   np.testing.assert_array_equal(draw_donors(identity, 70).other, donors.other)
 
 
+def test_several_images_of_a_donor_begin_with_the_one_of_the_cross_image():
+  identity = np.array([1, 1, 1, 1, 1, 2, 2, 2, -1, 0])
+  donors = draw_donors(identity, 30)
+  assert donors.several.shape == (30, 3)  # identity 2 has three
+  np.testing.assert_array_equal(donors.several[:, 0], donors.other)
+  assert (identity[donors.several] == identity[donors.other][:, None]).all()
+  assert all(len(set(row)) == 3 for row in donors.several.tolist())
+
+
 def test_group_means_of_known_values():
   nan = np.nan
   values = {'psnr': np.array([10.0, 20, 30, 50]), 'pattern_fidelity': np.array([nan, 0.5, nan, 0.25])}

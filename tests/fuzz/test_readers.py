@@ -21,7 +21,10 @@ from tests.fuzz.readers import READERS
 
 EXAMPLES = int(os.environ.get('DGNET_FUZZ_EXAMPLES', 0))
 # When reading a damaged checkpoint fails, other reads in progress find their event loop closed.
-pytestmark = pytest.mark.filterwarnings('ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning')
+pytestmark = [
+  pytest.mark.filterwarnings('ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning'),
+  pytest.mark.filterwarnings('ignore:Generating overly large repr'),
+]
 SECONDS = 5  # of one input
 MEBIBYTES = 400  # by which memory may grow over all inputs of a reader; most need 10
 MAX_MESSAGE = 90_000  # characters; a line for each field of a config

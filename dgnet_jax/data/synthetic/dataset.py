@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from dgnet_jax.config.schema import SyntheticDataConfig
+from dgnet_jax.data.index import summarize
 from dgnet_jax.data.synthetic.manifest import FORMAT, MANIFEST, ImageDescription, read_manifest, write_manifest
 from dgnet_jax.data.synthetic.people import (
   NUM_CAMERAS,
@@ -29,6 +30,7 @@ from dgnet_jax.data.synthetic.rendering import render
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 from dgnet_jax.utils.progress import ProgressLog
+from dgnet_jax.utils.text import shortened
 from dgnet_jax.utils.writers import encoded
 
 logger = logging.getLogger(__name__)
@@ -142,13 +144,13 @@ def _is_finished(root: pathlib.Path, settings: Mapping[str, Any]) -> bool:
   stored = {'format': manifest['format'], **manifest['settings']}
   wanted = {'format': FORMAT, **settings}
   changes = [
-    f'{name} {stored.get(name)} -> {wanted.get(name)}'
+    f'{shortened(name)} {shortened(str(stored.get(name)))} -> {wanted.get(name)}'
     for name in wanted | stored
     if stored.get(name) != wanted.get(name)
   ]
   if changes:
     raise UserError(
-      f'{root}: pedestrians rendered with other settings ({", ".join(changes)}); delete the folder {root} to render it '
+      f'{root}: pedestrians rendered with other settings ({summarize(changes)}); delete the folder {root} to render it '
       'again, or name another, --config.data.root=FOLDER'
     )
   return True

@@ -200,6 +200,14 @@ def test_what_cannot_be_drawn_is_named(tmp_path, part, name, value):
     image_descriptions(tmp_path / 'people')
 
 
+def test_settings_of_any_length_give_a_short_message(tmp_path):
+  settings = {f'{"x" * 1000}{number}': 'y' * 10_000 for number in range(1000)}
+  (tmp_path / 'truth.json').write_text(json.dumps({'format': 3, 'settings': settings}))
+  with pytest.raises(UserError, match='other settings') as error:
+    write_dataset(tmp_path, small_config())
+  assert len(str(error.value)) < 2000
+
+
 def test_older_format_is_an_error(tmp_path):
   write_dataset(tmp_path / 'people', small_config(image_size_hw=(16, 8)))
   path = tmp_path / 'people' / 'truth.json'

@@ -105,6 +105,9 @@ class WeightsConfig:
   """Constant loss weights, named as the terms in training/objectives.py and training/correspondence_terms.py."""
 
   adversarial: float = 1.0  # both sides of the adversarial loss (release: gan_w)
+  # L1 of the discriminator's features of the image from the positive, relative to those of the image. The release has
+  # no such term; 0 does not compute it.
+  feature_matching: float = 0.0
   self_reconstruction: float = 5.0  # L1, from the codes of the same image (release: recon_x_w)
   positive_reconstruction: float = 5.0  # L1, with the appearance code of the positive (release: recon_xp_w)
   cross_identity: float = 0.5  # identification of cross images by their appearance donor (release: recon_id_w)

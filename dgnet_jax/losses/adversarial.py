@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from dgnet_jax.losses.reductions import mean_per_example, sum_per_example
 from dgnet_jax.types import Array, at_least_float32
 
+SMALLEST_FEATURE = 1e-6  # mean of a layer below which an error counts less
 Scores = Sequence[Array]
 ScoreFn = Callable[[Array], Array]
 
@@ -130,6 +131,33 @@ def wasserstein_generator_loss(fake_scores: Scores, *, drift_weight: float = 0.0
   """
   _check_scores(fake_scores)
   return _over_scales(lambda fake: drift_weight * sum_per_example(fake**2) - mean_per_example(fake), fake_scores)
+
+
+def feature_matching_loss(fake_features: Sequence[Array], real_features: Sequence[Array]) -> Array:
+  """L1 error of a discriminator's features of a rebuilt image, relative to those of the original.
+
+  Reference: Wang et al., arXiv 1711.11585, but the error of each layer is divided by the mean absolute feature of the
+  original, so that no layer counts more because its features are larger, and layers are averaged, not summed. The
+  release has no such loss.
+
+  Args:
+    fake_features: f32[B, ...] per layer and scale, of rebuilt images.
+    real_features: f32[B, ...] likewise, of the originals; no gradient reaches them.
+
+  Returns:
+    f32[B], at least 0; 1 for features of 0.
+
+  Raises:
+    ValueError: there are no features, or the numbers of layers or the shapes differ.
+  """
+  _check_pairs(real_features, fake_features)
+
+  def at_layer(fake: Array, real: Array) -> Array:
+    real = jax.lax.stop_gradient(at_least_float32(real))
+    error = mean_per_example(jnp.abs(at_least_float32(fake) - real))
+    return error / (mean_per_example(jnp.abs(real)) + SMALLEST_FEATURE)
+
+  return _over_scales(at_layer, fake_features, real_features) / len(real_features)
 
 
 def _unchanged(scores: Array) -> Array:

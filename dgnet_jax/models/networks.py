@@ -233,6 +233,16 @@ class Networks:
 
     return tuple(functools.partial(at_scale, i) for i in range(len(self.discriminators)))
 
+  def discriminator_features(self, params: Params, image: Array) -> tuple[Array, ...]:
+    """Returns the outputs f[N, h, w, C] of all layers but the last, of every scale, for images f[N, H, W, 3]."""
+    features: list[Array] = []
+    for i, network in enumerate(self.discriminators):
+      image = average_pool(image, stride=2) if i else image
+      variables = {'params': params[f'scale_{i}']}
+      _, state = network.apply(variables, image, capture_intermediates=_is_layer, mutable=['intermediates'])
+      features += jax.tree.leaves(state['intermediates'])
+    return tuple(features)
+
   def discriminate(self, params: Params, image: Array) -> tuple[Array, ...]:
     """Scores images f[..., H, W, 3]: one score map f[..., h, w] per scale, finest first."""
     scores = []
@@ -242,6 +252,11 @@ class Networks:
       score = _apply(network, params[f'scale_{i}'], flat)
       scores.append(score.reshape(*image.shape[:-3], *score.shape[1:]))
     return tuple(scores)
+
+
+def _is_layer(module: nn.Module, _: str) -> bool:
+  """Returns True for the layers of a discriminator, but not for the one that makes the scores."""
+  return len(module.path) == 1 and module.name != 'score'
 
 
 def _with_leading_axes(tree: Any, lead: tuple[int, ...]) -> Any:

@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.losses.adversarial import AdversarialLosses, scores_and_penalty
+from dgnet_jax.losses.adversarial import AdversarialLosses, feature_matching_loss, scores_and_penalty
 from dgnet_jax.losses.distillation import soft_label_kl
 from dgnet_jax.losses.identity import fine_grained_cross_entropy, identity_cross_entropy
 from dgnet_jax.losses.reconstruction import l1_error, structural_dissimilarity
@@ -41,6 +41,7 @@ class StepInputs:
     labels: f[B, 2, K], the teachers' labels by appearance donor; None if nothing is learned from cross images.
     draws: random draws of this step.
     teachers: frozen; they judge what design correspondence leaves outside the mask.
+    match_features: compare the discriminator's features of rebuilt images.
   """
 
   batch: PairBatch
@@ -50,9 +51,12 @@ class StepInputs:
   labels: Array | None
   draws: Draws
   teachers: Sequence[Teacher] = ()
+  match_features: bool = flax.struct.field(pytree_node=False, default=False)  # type: ignore[no-untyped-call]
 
 
-def term_names(networks: Networks, active: ActiveTerms, *, taught: bool) -> tuple[str, ...]:
+def term_names(
+  networks: Networks, active: ActiveTerms, *, taught: bool, match_features: bool = False
+) -> tuple[str, ...]:
   """Returns the names of the terms of generator and re-id network in a phase.
 
   They are those of `generator_and_reid_terms` and, with design correspondence, of `correspondence_terms`.
@@ -61,9 +65,11 @@ def term_names(networks: Networks, active: ActiveTerms, *, taught: bool) -> tupl
     networks: from `make_networks`.
     active: which ramped terms count.
     taught: True if there are teacher labels for cross images.
+    match_features: as in `StepInputs`.
   """
   names = ['positive_reconstruction', 'adversarial', 'cross_identity', 'identity', 'positive_identity']
   names += ['dissimilarity', *correspondence_terms.NAMES] if networks.generator.fetches else ['self_reconstruction']
+  names += ['feature_matching'] if match_features else []
   names += ['structure_code', 'appearance_code'] if active.codes else []
   names += ['cycle'] if active.cycle else []
   names += ['cycle_dissimilarity'] if active.cycle and networks.generator.fetches else []
@@ -133,6 +139,15 @@ def _adversarial_terms(
     return losses.generator(networks.discriminate(frozen(discriminator_params), fake))
 
   return {'adversarial': _over_streams(networks, loss, generated.cross_by_appearance)}
+
+
+def _feature_terms(networks: Networks, discriminator_params: Params, rebuilt: Array, image: Array) -> Terms:
+  features = functools.partial(networks.discriminator_features, frozen(discriminator_params))
+
+  def loss(rebuilt: Array, image: Array) -> Array:
+    return feature_matching_loss(features(rebuilt), features(image))
+
+  return {'feature_matching': _over_streams(networks, loss, rebuilt, frozen(image))}
 
 
 def _identification(logits: Array, identity: Array) -> Array:
@@ -241,6 +256,9 @@ def generator_and_reid_terms(
   """
   terms = _reconstruction_terms(generated, inputs.batch.image)
   terms |= _adversarial_terms(networks, losses, inputs.discriminator_params, generated)
+  if inputs.match_features:
+    rebuilt = generated.positive_reconstruction
+    terms |= _feature_terms(networks, inputs.discriminator_params, rebuilt, inputs.batch.image)
   terms |= _recovery_terms(networks, generated, generator_params, reid_params, inputs, active)
   reid_terms, batch_stats = _reid_terms(networks, generated, reid_params, inputs, active)
   return terms | reid_terms, batch_stats

@@ -223,9 +223,13 @@ def update(
   )
   taught = active.teaching and (config.joint or config.teaching.images == 'ground_truth')
   labels = _labels(context, teachers, forward.generated, batch, draws) if taught else None
-  inputs = StepInputs(batch, forward.codes, forward.reid_stats, discriminator.params, labels, draws, teachers)
+  match_features = config.weights.feature_matching > 0
+  inputs = StepInputs(
+    batch, forward.codes, forward.reid_stats, discriminator.params, labels, draws, teachers, match_features
+  )
   # Exactly the terms of this phase, so that a missing one is an error.
-  phase_weights = {name: weights[name] for name in objectives.term_names(networks, active, taught=taught)}
+  names = objectives.term_names(networks, active, taught=taught, match_features=match_features)
+  phase_weights = {name: weights[name] for name in names}
   minimized = _minimize(context, losses, phase_weights, state, forward, inputs, active)
   new_state = TrainState(
     step=state.step + 1,

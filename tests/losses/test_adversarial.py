@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dgnet_jax.losses import adversarial
-from dgnet_jax.losses.adversarial import adversarial_losses, r1_penalty, scores_and_penalty
+from dgnet_jax.losses.adversarial import adversarial_losses, feature_matching_loss, r1_penalty, scores_and_penalty
 
 LOGIT_OF = {value: np.log(value / (1 - value)) for value in (0.25, 0.5, 0.8)}
 FAMILIES = ('lsgan', 'nonsaturating', 'wasserstein')
@@ -163,3 +163,32 @@ def test_adversarial_losses_are_those_of_the_family(gan_type):
 def test_unknown_gan_type_is_an_error():
   with pytest.raises(ValueError, match="gan_type='began': must be lsgan, nsgan or wgan"):
     adversarial_losses('began', batch_size=4)
+
+
+class TestFeatureMatching:
+  def test_value_by_hand(self):
+    real, fake = as_arrays(REAL), as_arrays(FAKE)
+    # Example 0: errors 1.5 over a mean of 0.5, and 1.5 over 0.5. Example 1: 0.5 over 1.5, and 1 over 1.
+    np.testing.assert_allclose(feature_matching_loss(fake, real), [3.0, (1 / 3 + 1) / 2], rtol=1e-5)
+
+  def test_size_of_features_does_not_matter(self):
+    real, fake = as_arrays(REAL), as_arrays(FAKE)
+    scaled = feature_matching_loss([100 * fake[0], fake[1]], [100 * real[0], real[1]])
+    np.testing.assert_allclose(scaled, feature_matching_loss(fake, real), rtol=1e-4)
+
+  def test_features_of_nothing_and_equal_features(self):
+    zeros = [jnp.zeros((2, 3, 3, 4))]
+    np.testing.assert_array_equal(feature_matching_loss(zeros, zeros), 0)
+    np.testing.assert_allclose(feature_matching_loss(zeros, [jnp.ones((2, 3, 3, 4))]), 1, rtol=1e-5)
+
+  @pytest.mark.usefixtures('x64')
+  def test_gradient_reaches_only_the_rebuilt_image(self):
+    real, fake = as_arrays(REAL), [x + 0.3 for x in as_arrays(FAKE)]
+    check_grads(lambda x: feature_matching_loss(x, real), (fake,), order=1, modes=['rev'])
+    to_real = jax.grad(lambda x: feature_matching_loss(fake, x).sum())(real)
+    assert not any(x.any() for x in to_real)
+
+  def test_wrong_numbers_of_layers_and_shapes_raise(self):
+    for fake, real in (([], []), ([jnp.ones(2)], [jnp.ones(2)] * 2), ([jnp.ones((2, 3))], [jnp.ones((2, 4))])):
+      with pytest.raises(ValueError, match='scores|shapes'):
+        feature_matching_loss(fake, real)

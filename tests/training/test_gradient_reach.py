@@ -17,6 +17,7 @@ EVERYTHING = ActiveTerms(codes=True, cycle=True, teaching=True)
 GENERATOR, BACKBONE = {'structure_encoder', 'decoder'}, {'backbone'}
 RELEASE = {
   'adversarial': GENERATOR,
+  'feature_matching': GENERATOR,
   'self_reconstruction': GENERATOR,
   'positive_reconstruction': GENERATOR,
   'cycle': GENERATOR,
@@ -34,7 +35,14 @@ TRAIN_ENCODER, FROZEN_ENCODER = {'structure_code': {'structure_encoder'}}, {'str
 PAPER = RELEASE | {'appearance_code': GENERATOR | BACKBONE}
 PAPER |= {
   name: RELEASE[name] | BACKBONE
-  for name in ('adversarial', 'self_reconstruction', 'positive_reconstruction', 'cycle', 'cross_identity')
+  for name in (
+    'adversarial',
+    'feature_matching',
+    'self_reconstruction',
+    'positive_reconstruction',
+    'cycle',
+    'cross_identity',
+  )
 }
 
 
@@ -51,7 +59,7 @@ def gradient_table(config):
     codes, clean_stats = appearance_codes(networks, reid, stats, batch)
     generated = generate(networks, generator, batch, codes)
     losses = adversarial_losses(config.discriminator.gan_type, BATCH)
-    inputs = StepInputs(batch, codes, clean_stats, discriminator, labels, draws)
+    inputs = StepInputs(batch, codes, clean_stats, discriminator, labels, draws, match_features=True)
     terms, _ = generator_and_reid_terms(networks, losses, generated, generator, reid, inputs, EVERYTHING)
     return {name: term.sum() for name, term in terms.items()}
 
@@ -62,7 +70,7 @@ def gradient_table(config):
 
     return jax.grad(total, argnums=(0, 1))(generator, reid)
 
-  names = term_names(networks, EVERYTHING, taught=True)
+  names = term_names(networks, EVERYTHING, taught=True, match_features=True)
 
   def table(train_encoder):
     result = {}

@@ -47,6 +47,15 @@ def test_metrics_are_the_terms_of_the_phase(context, state, active):
   assert iteration_terms(context, state, active) == {*expected, *objectives.DISCRIMINATOR_TERMS, 'total'}
 
 
+def test_features_are_matched_if_the_term_has_a_weight(state):
+  config = tiny_config()
+  config.weights.feature_matching = 0.5
+  context = make_step_context(frozen(config), NUM_IDENTITIES)
+  names = objectives.term_names(context.networks, PHASES[0], taught=False, match_features=True)
+  assert 'feature_matching' in names
+  assert iteration_terms(context, state, PHASES[0]) == {*names, *objectives.DISCRIMINATOR_TERMS, 'total'}
+
+
 @pytest.mark.parametrize('missing', ['identity', 'cycle', 'fine_teaching'])
 def test_missing_term_raises(context, state, monkeypatch, missing):
   compute = objectives.generator_and_reid_terms

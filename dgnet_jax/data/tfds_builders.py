@@ -132,5 +132,5 @@ def prepare_records(index: DatasetIndex, data_dir: pathlib.Path) -> pathlib.Path
         shutil.rmtree(left)
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=index.root))
   except OSError as error:
-    raise UserError(f'{index.root}: {error}') from error
+    raise UserError(f'{folder}: {error}') from error
   return folder

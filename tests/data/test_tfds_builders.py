@@ -99,6 +99,15 @@ def test_what_a_killed_preparation_left_is_removed(prepared, tmp_path):
   assert [path.name for path in folder.parent.iterdir()] == ['1.0.0']
 
 
+def test_full_disk_names_the_folder_that_is_written(prepared, tmp_path, monkeypatch):
+  def fail(*_, **__):
+    raise OSError('Not enough disk space')
+
+  monkeypatch.setattr(tfds_builders.Market1501, 'download_and_prepare', fail)
+  with pytest.raises(UserError, match=f'{tmp_path}/market1501/1.0.0: Not enough disk space'):
+    prepare_records(read_layout(prepared[0]), tmp_path)
+
+
 def test_two_preparations_of_one_folder_exclude_each_other(prepared, tmp_path):
   index = read_layout(prepared[0])
   with (

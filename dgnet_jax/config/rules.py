@@ -12,6 +12,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
   'compute_dtype': ('float32', 'bfloat16'),
   'data.layout': tuple(LAYOUTS),
   'data.boxes': BOXES,
+  'data.positives': ('any', 'other_camera'),
   'data.loader': ('tfdata', 'threads', 'memory'),
   'generator.design': ('adain', 'correspondence'),
   'structure_encoder.input': ('gray', 'edge'),

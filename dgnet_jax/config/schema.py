@@ -51,6 +51,9 @@ class DataConfig:
   # Regular expression with a group `identity`, searched in the path within a split's folder: ^(?P<identity>[^_]+)_.
   # Then `camera_pattern` is searched there, too. With '' each identity has its own folder. Layout folders only.
   identity_pattern: str = ''
+  # The positive of a training image: any other image of the identity (the release's), or one from another camera if
+  # there is one (other_camera).
+  positives: str = 'any'
   # tfdata (decode while training), threads (the same batches without TensorFlow) or memory (decode once, keep all).
   loader: str = 'tfdata'
   cache_mib: int = 2048  # loader threads: MiB of encoded files to keep in memory

@@ -76,24 +76,53 @@ class PairSampler(_EpochSampler):
   """
 
   def __init__(
-    self, classes: np.ndarray, batch_size: int, seed: int, process_index: int = 0, process_count: int = 1
+    self,
+    classes: np.ndarray,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    *,
+    cameras: np.ndarray | None = None,
   ) -> None:
-    """Initializes the sampler; see `_EpochSampler`."""
+    """Initializes the sampler; see `_EpochSampler`.
+
+    Args:
+      classes: i32[N], class of each image in [0, K).
+      batch_size: images per batch over all processes.
+      seed: non-negative.
+      process_index: index of this process.
+      process_count: number of processes.
+      cameras: i[N], camera of each image. Positives then come from another camera than the image, uniformly, if one
+        saw the identity. None disregards cameras, like the release.
+    """
     super().__init__(classes, batch_size, seed, process_index, process_count)
-    # Images sorted by identity, the start and length of each identity's run, and each image's rank in its run.
-    self._by_identity = np.argsort(self.classes, kind='stable')
+    # Images sorted by identity, and there by camera if it counts, and the start and length of each identity's run.
+    keys = (self.classes,) if cameras is None else (np.asarray(cameras), self.classes)
+    self._by_identity = np.lexsort(keys)
     self._count = np.bincount(self.classes)
     self._start = np.cumsum(self._count) - self._count
-    self._rank = np.empty(len(self.classes), np.int64)
-    self._rank[self._by_identity] = np.arange(len(self.classes)) - self._start[self.classes[self._by_identity]]
+    # What is not a positive of an image lies together in its identity's run: the image, or all of its camera.
+    rank = np.empty(len(self.classes), np.int64)
+    rank[self._by_identity] = np.arange(len(self.classes)) - self._start[self.classes[self._by_identity]]
+    self._excluded_from, self._num_excluded = rank, np.ones_like(rank)
+    if cameras is not None:
+      _, first, group, size = np.unique(
+        np.stack(keys[::-1])[:, self._by_identity], axis=1, return_index=True, return_inverse=True, return_counts=True
+      )
+      group = group.ravel()
+      several = size[group] < self._count[self.classes[self._by_identity]]
+      images = self._by_identity[several]
+      self._excluded_from[images] = rank[self._by_identity[first[group[several]]]]
+      self._num_excluded[images] = size[group[several]]
 
   def _positive(self, image: np.ndarray, step: int, stream: int) -> np.ndarray:
     random = _random_numbers(self._seed, _POSITIVE, step, stream, len(image))
     identity = self.classes[image]
-    others = (self._count[identity] - 1).astype(np.uint64)
+    others = (self._count[identity] - self._num_excluded[image]).astype(np.uint64)
     # The upper 32 random bits as a fraction of 2^32, times the number of others, in integer arithmetic.
     rank = ((random >> np.uint64(32)) * others >> np.uint64(32)).astype(np.int64)
-    rank += (rank >= self._rank[image]) & (others > 0)  # skips the image itself
+    rank += np.where((rank >= self._excluded_from[image]) & (others > 0), self._num_excluded[image], 0)
     positive: np.ndarray = self._by_identity[self._start[identity] + rank]
     return positive
 

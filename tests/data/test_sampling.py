@@ -46,6 +46,36 @@ def test_every_batch_is_valid_and_reproducible(case, step):
   assert_equal(batch, PairSampler(classes, batch_size, seed).batch(step))
 
 
+@given(cases(), st.integers(0, 10**6), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_positives_come_from_another_camera_if_there_is_one(case, step, random):
+  classes, batch_size, seed = case
+  cameras = np.array([random.randint(1, 3) for _ in classes])
+  batch = PairSampler(classes, batch_size, seed, cameras=cameras).batch(step)
+  np.testing.assert_array_equal(batch['image'], PairSampler(classes, batch_size, seed).batch(step)['image'])
+  for image, positive in zip(batch['image'].ravel(), batch['positive'].ravel(), strict=True):
+    others = np.flatnonzero(classes == classes[image])
+    elsewhere = others[cameras[others] != cameras[image]]
+    assert positive in (elsewhere if len(elsewhere) else others)
+    assert positive != image or len(others) == 1
+
+
+def test_every_image_of_the_other_cameras_is_drawn_equally_often():
+  classes, cameras = np.array([0, 0, 0, 0, 0, 1, 1]), np.array([1, 2, 1, 3, 3, 1, 1])
+  sampler, seen = PairSampler(classes, 7, 0, cameras=cameras), np.zeros((7, 7), int)
+  for step in range(600):
+    batch = sampler.batch(step)
+    np.add.at(seen, (batch['image'].ravel(), batch['positive'].ravel()), 1)
+  share = seen / 1200
+  expected = np.zeros((7, 7))
+  expected[[0, 2], 1] = expected[[0, 2], 3] = expected[[0, 2], 4] = 1 / 3  # not each other
+  expected[1, [0, 2, 3, 4]] = 1 / 4
+  expected[[3, 4], 0] = expected[[3, 4], 1] = expected[[3, 4], 2] = 1 / 3
+  expected[5, 6] = expected[6, 5] = 1  # one camera only
+  np.testing.assert_allclose(share, expected, atol=0.05)
+  np.testing.assert_array_equal(seen > 0, expected > 0)
+
+
 @pytest.mark.parametrize('sampler_class', [PairSampler, SingleSampler])
 @given(cases(), st.integers(0, 50))
 @settings(max_examples=30, deadline=None)

@@ -63,7 +63,8 @@ def make_source(split: Split, config: Config) -> Source:
     UserError: images are unreadable, or a batch size is not divisible by the number of processes.
   """
   processes = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
-  sampler = PairSampler(split.classes, config.batch_size, config.seed, **processes)
+  cameras = split.camera if config.data.positives == 'other_camera' else None
+  sampler = PairSampler(split.classes, config.batch_size, config.seed, **processes, cameras=cameras)
   single_sampler = SingleSampler(split.classes, config.teacher.batch_size, config.seed, **processes)
   try:
     return SOURCES[_usable(config.data.loader)](split, config.data, sampler, single_sampler)

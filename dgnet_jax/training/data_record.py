@@ -145,7 +145,7 @@ def data_changes(before: TrainingData, now: TrainingData) -> list[str]:
     'images are missing': [path for path in before.images if path not in now.images],
     'images are new': [path for path in now.images if path not in before.images],
     'images have another identity': relabeled,
-    'images have another content': [path for path in kept if not _same_content(before, now, path)],
+    'images have different content': [path for path in kept if not _same_content(before, now, path)],
   }
   return identity_changes(before.identities, now.identities) + _listed(kinds)
 
@@ -161,7 +161,7 @@ def other_people(teacher: TrainingData, now: TrainingData) -> str:
   ]
   if not shared or len(equal) >= MIN_EQUAL * len(shared):
     return ''
-  return f'{len(shared) - len(equal)} of {len(shared)} images of the same name have another identity or content'
+  return f'{len(shared) - len(equal)} of {len(shared)} images of the same name have a different identity or content'
 
 
 def check_unchanged(data: TrainingData, data_config: DataConfig, workdir: pathlib.Path) -> None:

@@ -79,14 +79,14 @@ CHANGES = {
     rename_person,
     ['1 identities are missing (Ben)', '1 identities are new (Bob)', '4 images are new (train/Bob/1.jpg,'],
   ),
-  'swapped people': (swap_people, ['8 images have another content (train/Anna/1.jpg,']),
+  'swapped people': (swap_people, ['8 images have different content (train/Anna/1.jpg,']),
   'new image': (lambda root: write_images(root, 'train/Ben/5.jpg'), ['1 images are new (train/Ben/5.jpg)']),
   'lost image': (lambda root: (root / IMAGES[0]).unlink(), [f'1 images are missing ({IMAGES[0]})']),
   'other image': (
     lambda root: write_image(root / IMAGES[8], seed=7, size_hw=(40, 20)),
-    [f'1 images have another content ({IMAGES[8]})'],
+    [f'1 images have different content ({IMAGES[8]})'],
   ),
-  'image of the same size': (change_one_bit, [f'1 images have another content ({IMAGES[8]})']),
+  'image of the same size': (change_one_bit, [f'1 images have different content ({IMAGES[8]})']),
   'moved image': (
     lambda root: (root / IMAGES[0]).rename(root / 'train' / 'Ben' / '9.jpg'),
     [f'1 images are missing ({IMAGES[0]}); 1 images are new (train/Ben/9.jpg)'],
@@ -236,7 +236,7 @@ def test_teacher_of_other_names_is_refused_although_their_number_is_the_same(con
 def test_teacher_of_other_people_with_the_same_names_is_refused(config, saved, root, tmp_path):
   for seed, path in enumerate(IMAGES, 50):
     write_image(root / path, seed=seed, size_hw=(60, 30))
-  with pytest.raises(UserError, match='12 of 12 images of the same name have another identity or content'):
+  with pytest.raises(UserError, match='12 of 12 images of the same name have a different identity or content'):
     check_teacher(saved, config, train_of(root), tmp_path)
 
 

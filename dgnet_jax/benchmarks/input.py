@@ -1,14 +1,18 @@
 """Time of training batches from each data source, compared with a single thread that does the same work."""
 
 from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import dataclasses
 import functools
 
 from dgnet_jax.benchmarks.timing import median_seconds, print_ratios
 from dgnet_jax.config.schema import Config
+from dgnet_jax.data.dataset import open_dataset
 from dgnet_jax.data.images import read_image
+from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.data.sources.factory import make_source
+from dgnet_jax.sharding import make_mesh
 
 IMAGES_PER_EXAMPLE = 4  # two streams, each with a positive
 
@@ -49,3 +53,21 @@ def benchmark_input(root: str, *, layout: str, loaders: Sequence[str], threads: 
   print_ratios(seconds, 'one thread')
   for name, value in seconds.items():
     print(f'  {name:<10}  {num_images / value:8.0f} images/s')
+
+
+def open_batches(config: Config) -> tuple[Callable[[], contextlib.AbstractContextManager[Iterator[object]]], int]:
+  """Opens a data set for `benchmark_steps`.
+
+  Args:
+    config: its section `data` names the data set with `root`; it and the batch size are read.
+
+  Returns:
+    A function that starts reading batches of DG-Net, on the devices, when its result is entered; and the number of
+    identities.
+
+  Raises:
+    UserError: the data set is missing or cannot be read.
+  """
+  index = open_dataset(config.data, config.data.root)
+  source, mesh = make_source(index.train, config), make_mesh()
+  return lambda: contextlib.closing(device_batches(source.batches(0), mesh)), index.num_identities

@@ -1,106 +1,119 @@
-"""Time of training steps, compared with XLA's default options, or with the steps of another config."""
+"""Time and cost of training steps, compared with XLA's default options, the plain formulation or other configs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
-import inspect
+import itertools
 import pathlib
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from dgnet_jax.benchmarks.timing import Alternative, median_seconds, print_ratios
+from dgnet_jax.benchmarks.costs import Cost, peak_flops
+from dgnet_jax.benchmarks.programs import (
+  Program,
+  compiled,
+  phase_program,
+  phase_starts,
+  plain_phase,
+  teacher_program,
+  turn_of,
+  with_default_options,
+)
+from dgnet_jax.benchmarks.timing import median_seconds
+from dgnet_jax.benchmarks.traces import expensive_operations
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
-from dgnet_jax.models.build import make_teacher_network
-from dgnet_jax.sharding import batch_sharding, make_mesh, replicated
-from dgnet_jax.training.optimizers import make_teacher_optimizer
-from dgnet_jax.training.schedules import active_terms, phase_boundaries
-from dgnet_jax.training.state import create_train_state
-from dgnet_jax.training.step import make_step_context, make_train_step
-from dgnet_jax.training.teacher_step import create_teacher_state, make_teacher_step
-from dgnet_jax.training.teacher_store import teacher_folders
-from dgnet_jax.types import Array, PixelBatch, Teacher
+from dgnet_jax.sharding import make_mesh
+from dgnet_jax.utils.xla_options import TRAINING, accepted_options
 
-STEPS_PER_EPOCH = 100  # of the teacher's schedule; does not affect the time
+Batches = Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]
+NUM_OPERATIONS = 10  # most expensive ones to print
+HEADINGS = ('step', 'images/s', 'compile', 'memory', 'TFLOP', 'of peak', 'XLA: TFLOP', 'XLA: GB')
 
 
 @dataclasses.dataclass(frozen=True)
-class _Program:
-  """A jitted step with its arguments.
+class StepOptions:
+  """How steps are measured.
 
   Attributes:
-    name: name that is printed.
-    batch_size: examples per step.
-    step: (state, *inputs, *static) -> (state, metrics).
-    new_state: makes an initial state.
-    inputs: arguments on the device.
-    static: static arguments.
+    people: identities that the networks distinguish.
+    steps: number of steps in each turn.
+    rounds: number of turns that count.
+    plain: compare with the plain formulation (`dgnet_jax.benchmarks.plain_step`) instead of XLA's default options.
+    batches: opens the batches of DG-Net on the devices; they are read while the steps run, as a further alternative.
+      None measures no input.
+    profile: gets a trace of `steps` steps of each program; None writes none.
   """
 
-  name: str
-  batch_size: int
-  step: Callable[..., tuple[Any, Any]]
-  new_state: Callable[[], Any]
-  inputs: tuple[Any, ...]
-  static: tuple[Any, ...] = ()
+  people: int = 64
+  steps: int = 5
+  rounds: int = 5
+  plain: bool = False
+  batches: Batches | None = None
+  profile: pathlib.Path | None = None
 
 
-class _RandomBatches:
-  """Random images and identities, sharded over the devices."""
+@dataclasses.dataclass(frozen=True)
+class StepTime:
+  """A measured step.
 
-  def __init__(self, config: Config, people: int, mesh: jax.sharding.Mesh) -> None:
-    self._rng = np.random.default_rng(0)
-    self._size_hw, self._people, self._sharding = config.data.image_size_hw, people, batch_sharding(mesh)
+  Attributes:
+    program: the teacher, or the phase of DG-Net.
+    alternative: what was run, as it is printed.
+    seconds: median time of a step.
+    images_per_second: images read per second.
+    cost: what the program costs by XLA's analysis.
+    share_of_peak: operations of convolutions and matrix products per second, as a share of what a large matrix product
+      reaches.
+  """
 
-  def images(self, *shape: int) -> Array:
-    return self._on_devices(self._rng.integers(0, 256, (*shape, *self._size_hw, 3), np.uint8))
-
-  def identity(self, *shape: int) -> Array:
-    return self._on_devices(self._rng.integers(0, self._people, shape, np.int32))
-
-  def _on_devices(self, values: np.ndarray) -> Array:
-    array: Array = jax.device_put(values, self._sharding)
-    return array
+  program: str
+  alternative: str
+  seconds: float
+  images_per_second: float
+  cost: Cost
+  share_of_peak: float
 
 
-def benchmark_steps(config: Config, *, people: int, steps: int, rounds: int) -> None:
-  """Prints the time of a step of the teacher, and of each phase of DG-Net. Compiles every program twice.
+def benchmark_steps(config: Config, options: StepOptions) -> list[StepTime]:
+  """Prints time and cost of a step of the teacher, and of each phase of DG-Net.
 
   Args:
     config: the run's config.
-    people: identities that the networks distinguish.
-    steps: number of steps in each turn.
-    rounds: number of turns that count.
+    options: how to measure.
+
+  Returns:
+    What was printed.
 
   Raises:
-    UserError: a batch does not divide among the devices.
+    UserError: a batch does not divide among the devices, or the plain formulation is asked for where there is none.
   """
   _check_batches(config)
+  if options.plain:
+    _check_plain(config)
   mesh = make_mesh()
-  print(_heading(config, people))
-  batches = _RandomBatches(config, people, mesh)
-  for program in (_teacher_program(config, people, batches, mesh), *_phases(config, people, batches, mesh)):
-    print(f'{program.name}, batch {program.batch_size}')
-    alternatives = {
-      'as trained': _turn(program, program.step, mesh, steps),
-      'XLA defaults': _turn(program, _with_defaults(program, mesh), mesh, steps),
-    }
-    seconds = median_seconds(alternatives, rounds)
-    print_ratios(seconds, 'XLA defaults')
-    print(f'  {program.batch_size / seconds["as trained"]:.1f} examples/s as trained', flush=True)
+  peak = peak_flops(jnp.dtype(config.compute_dtype))
+  print(f'{heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
+  results = []
+  phases = (phase_program(config, options.people, mesh, start) for start in phase_starts(config))
+  for program in phases if options.plain else itertools.chain([teacher_program(config, options.people, mesh)], phases):
+    alternatives = {'as trained': program}
+    if options.plain:
+      alternatives['plain'] = plain_phase(program, config, options.people, mesh)
+    elif accepted_options(TRAINING):
+      alternatives['XLA defaults'] = with_default_options(program, mesh)
+    results += _measure(alternatives, options, peak, mesh)
+  return results
 
 
-def compare_configs(configs: Mapping[str, Config], *, people: int, steps: int, rounds: int) -> None:
-  """Prints the time of a step of every phase of DG-Net in several configs; all of them take turns.
+def compare_configs(configs: Mapping[str, Config], options: StepOptions) -> None:
+  """Prints time and cost of a step of every phase of DG-Net in several configs; all of them take turns.
 
   Args:
     configs: by the name to print. Ratios are to the first phase of the last one.
-    people: identities that the networks distinguish.
-    steps: number of steps in each turn.
-    rounds: number of turns that count.
+    options: how to measure; `plain` and `batches` are not read.
 
   Raises:
     UserError: a batch does not divide among the devices.
@@ -108,13 +121,77 @@ def compare_configs(configs: Mapping[str, Config], *, people: int, steps: int, r
   for config in configs.values():
     _check_batches(config)
   mesh = make_mesh()
-  alternatives: dict[str, Alternative] = {}
+  peaks = {dtype: peak_flops(jnp.dtype(dtype)) for dtype in {config.compute_dtype for config in configs.values()}}
+  alternatives: dict[str, Program] = {}
   for name, config in configs.items():
-    print(f'{name}: {_heading(config, people)}, batch {config.batch_size}', flush=True)
-    programs = list(_phases(config, people, _RandomBatches(config, people, mesh), mesh))
-    alternatives |= {f'{name}, {program.name}': _turn(program, program.step, mesh, steps) for program in programs}
+    peak = peaks[config.compute_dtype]
+    print(f'{name}: {heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
+    programs = [phase_program(config, options.people, mesh, start) for start in phase_starts(config)]
+    alternatives |= {f'{name}, {program.name}': program for program in programs}
     reference = f'{name}, {programs[0].name}'
-  print_ratios(median_seconds(alternatives, rounds), reference)
+  _measure(alternatives, dataclasses.replace(options, batches=None), peak, mesh, reference)
+
+
+def _measure(
+  alternatives: Mapping[str, Program],
+  options: StepOptions,
+  peak: float,
+  mesh: jax.sharding.Mesh,
+  reference: str = '',
+) -> list[StepTime]:
+  """Compiles alternatives, runs them in turns and prints a table; the ratio is to `reference`, or to the last one."""
+  executables, costs, turns = {}, {}, {}
+  for name, program in alternatives.items():
+    executables[name], costs[name] = compiled(program, mesh)
+    turns[name] = turn_of(program, executables[name], mesh, steps=options.steps)
+  reference = reference or list(alternatives)[-1]
+  first = next(iter(alternatives))
+  with contextlib.ExitStack() as stack:
+    if options.batches is not None and alternatives[first].constants:
+      batches = stack.enter_context(options.batches())
+      turns['with input'] = turn_of(alternatives[first], executables[first], mesh, steps=options.steps, batches=batches)
+      alternatives, costs = {**alternatives, 'with input': alternatives[first]}, {**costs, 'with input': costs[first]}
+    seconds = median_seconds(turns, options.rounds)
+  results = []
+  for name, program in alternatives.items():
+    share = costs[name].product_flops / seconds[name] / peak
+    images = program.num_images / seconds[name]
+    results.append(StepTime(program.name, name, seconds[name], images, costs[name], share))
+  _print_table(results, seconds[reference])
+  if options.profile is not None:
+    for name, executable in executables.items():
+      _profile(f'{alternatives[name].name}, {name}', executable, turns[name], options.profile)
+  return results
+
+
+def _print_table(results: Sequence[StepTime], reference: float) -> None:
+  names = {result.program for result in results}
+  title = names.pop() if len(names) == 1 else ''
+  width = max(len(title), *(len(result.alternative) + 2 for result in results))
+  print(f'{title:<{width}}' + ''.join(f'{name:>{len(name) + 2 if len(name) > 8 else 10}}' for name in HEADINGS))
+  for result in results:
+    cost = result.cost
+    cells = [
+      f'{result.seconds:.3f} s',
+      f'{result.images_per_second:.1f}',
+      f'{cost.compile_seconds:.1f} s',
+      f'{cost.peak_bytes / 1e9:.2f} GB',
+      f'{cost.product_flops / 1e12:.4g}',
+      f'{result.share_of_peak:.1%}',
+      '-' if cost.xla_flops is None else f'{cost.xla_flops / 1e12:.4g}',
+      '-' if cost.xla_bytes is None else f'{cost.xla_bytes / 1e9:.4g}',
+    ]
+    columns = zip(cells, HEADINGS, strict=True)
+    row = ''.join(f'{cell:>{len(name) + 2 if len(name) > 8 else 10}}' for cell, name in columns)
+    print(f'{"  " + result.alternative:<{width}}{row}  {result.seconds / reference:6.2f}x', flush=True)
+
+
+def _profile(name: str, executable: Any, turn: Callable[[], float], folder: pathlib.Path) -> None:
+  """Writes a trace of a turn, and prints the operations that take the most time in it."""
+  total, operations = expensive_operations(executable, turn, folder)
+  print(f'{name}: the {NUM_OPERATIONS} operations with the most time, of {total:.3f} s in all; trace in {folder}')
+  for seconds, operation, source in operations[:NUM_OPERATIONS]:
+    print(f'  {seconds / total:6.1%}  {operation:<32}  {source}', flush=True)
 
 
 def _check_batches(config: Config) -> None:
@@ -123,80 +200,21 @@ def _check_batches(config: Config) -> None:
       raise UserError(f'{field}: {batch_size} does not divide among {jax.device_count()} devices')
 
 
-def _heading(config: Config, people: int) -> str:
+def _check_plain(config: Config) -> None:
+  needed = {
+    'generator.design': (config.generator.design, 'adain'),
+    'reid.style': (config.reid.style, 'AB'),
+    'joint': (config.joint, True),
+  }
+  for field, (value, plain) in needed.items():
+    if value != plain:
+      raise UserError(f'--against=plain: the plain formulation is of {field}={plain}, not of {value}')
+
+
+def heading(config: Config, people: int) -> str:
+  """Describes what is measured: sizes, precision and devices."""
   height, width = config.data.image_size_hw
-  return f'{height}x{width}, {people} identities, {jax.device_count()} {jax.default_backend()}'
-
-
-def _phases(config: Config, people: int, batches: _RandomBatches, mesh: jax.sharding.Mesh) -> Iterator[_Program]:
-  """Yields the step of each phase of DG-Net."""
-  for start in (0, *phase_boundaries(config.ramps, config.num_steps, config.optimizer.generator_steps)):
-    yield _dgnet_program(config, people, batches, mesh, start)
-
-
-def _teacher_program(config: Config, people: int, batches: _RandomBatches, mesh: jax.sharding.Mesh) -> _Program:
-  network = make_teacher_network(config, people)
-  optimizer = make_teacher_optimizer(config.teacher, config.optimizer, STEPS_PER_EPOCH)
-  batch_size = config.teacher.batch_size
-  return _Program(
-    name='teacher',
-    batch_size=batch_size,
-    step=make_teacher_step(network, optimizer, config, mesh),
-    new_state=lambda: create_teacher_state(network, optimizer, seed=0),
-    inputs=(batches.images(batch_size), batches.identity(batch_size)),
+  return (
+    f'design {config.generator.design}, {height}x{width}, batch {config.batch_size}, {config.compute_dtype}, '
+    f'{people} identities, {jax.device_count()} {jax.devices()[0].device_kind}'
   )
-
-
-def _dgnet_program(
-  config: Config, people: int, batches: _RandomBatches, mesh: jax.sharding.Mesh, start: int
-) -> _Program:
-  """Returns the step of the phase that begins at step `start`."""
-  context, batch_size = make_step_context(config, people), config.batch_size
-  active = active_terms(config.ramps, start, config.optimizer.generator_steps)
-  needs_ground_truth = active.teaching and config.teaching.images == 'ground_truth'
-  pixels = PixelBatch(
-    image=batches.images(batch_size, 2),
-    positive=batches.images(batch_size, 2),
-    identity=batches.identity(batch_size, 2),
-    cross_ground_truth=batches.images(batch_size, 2) if needs_ground_truth else None,
-  )
-  num_teachers = len(teacher_folders(config.teacher, pathlib.Path()))
-  teachers = tuple(Teacher(*context.teacher_network.init(jax.random.key(i))) for i in range(num_teachers))
-  return _Program(
-    name=f'{"DG-Net" if config.joint else "re-id network alone"} from step {start}',
-    batch_size=batch_size,
-    step=make_train_step(context, mesh),
-    new_state=lambda: dataclasses.replace(
-      create_train_state(context.networks, context.optimizers, seed=0), step=jnp.int32(start)
-    ),
-    inputs=(jax.device_put(teachers, replicated(mesh)), pixels),
-    static=(active,),
-  )
-
-
-def _with_defaults(program: _Program, mesh: jax.sharding.Mesh) -> Callable[..., tuple[Any, Any]]:
-  """Returns the program's step, compiled with XLA's default options."""
-  first_static = 1 + len(program.inputs)
-  return jax.jit(
-    inspect.unwrap(program.step),
-    static_argnums=range(first_static, first_static + len(program.static)),
-    donate_argnums=0,
-    out_shardings=replicated(mesh),
-  )
-
-
-def _turn(
-  program: _Program, step: Callable[..., tuple[Any, Any]], mesh: jax.sharding.Mesh, steps: int
-) -> Callable[[], float]:
-  """Returns a function that takes `steps` steps and returns the seconds of one."""
-  state = jax.device_put(program.new_state(), replicated(mesh))
-
-  def turn() -> float:
-    nonlocal state
-    start = time.perf_counter()
-    for _ in range(steps):
-      state, metrics = step(state, *program.inputs, *program.static)
-    jax.block_until_ready((state, metrics))  # type: ignore[no-untyped-call]
-    return (time.perf_counter() - start) / steps
-
-  return turn

@@ -1,19 +1,29 @@
 """`dgnet benchmark`: speed, as ratios to a reference that runs in turns with it."""
 
 import argparse
+from collections.abc import Mapping
 import os
+from typing import TYPE_CHECKING
 
-from dgnet_jax.cli.arguments import at_least, positive
+from dgnet_jax.cli.arguments import at_least, positive, writable
 from dgnet_jax.cli.command import Command, check_no_problems
 from dgnet_jax.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+  from dgnet_jax.config.schema import Config
 
 DETAILS = """ranking  CMC and mAP of a test set of Market-1501's size, compared with the bare matrix product
          of queries and gallery, and with a full sort per query (NumPy).
 input    Training batches from each data source, compared with one thread that reads, decodes
          and resizes the same images.
-step     A step of the teacher and of each phase of DG-Net on random images, compared with the
-         same program compiled with XLA's default options (dgnet_jax/utils/xla_options.py).
-         On a GPU or TPU both are the same. With --against, the steps of two configs take turns.
+step     A step of the teacher and of each phase of DG-Net on random images: time, images read per
+         second (four for an example of DG-Net), time to compile, memory, operations of
+         convolutions and matrix products and their rate as a share of that of a large matrix
+         product, and on CPU XLA's own count of operations and bytes. On CPU it is compared with
+         the same program compiled with XLA's default options (dgnet_jax/utils/xla_options.py).
+         --against=plain compares with the release's formulation: one network call for each image
+         of a step, and every gradient that the release computes
+         (dgnet_jax/benchmarks/plain_step.py). --against=CONFIG compares two configs.
 
 Prints medians and their ratios. The alternatives take turns, so that other load on the machine affects them equally.
 """
@@ -22,9 +32,12 @@ EPILOG = """examples:
   dgnet benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
   dgnet benchmark input --root=Market-1501-v15.09.15
   dgnet benchmark step --config=synthetic
+  dgnet benchmark step --config=market --config.batch_size=4 --against=plain --steps=1 --rounds=3
   dgnet benchmark step --config=synthetic --against=synthetic_release   # both designs of the generator
+  dgnet benchmark step --config=synthetic --input --config.data.root=runs/synthetic/synthetic_data
+  dgnet benchmark step --config=synthetic --profile=traces              # tensorboard --logdir=traces
 
-`step` takes --config.FIELD=VALUE for every config field; with --against, both configs get it.
+`step` takes --config.FIELD=VALUE for every config field; with --against=CONFIG, both configs get it.
 """
 
 
@@ -45,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   reading.add_argument('--batches', type=positive, default=20, help='batches in a turn (default: %(default)s)')
   step = parts.add_parser('step', help='training steps', allow_abbrev=False)
   step.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
-  step.add_argument('--against', metavar='CONFIG', help='another config to compare with, in place of XLA options')
+  step.add_argument('--against', metavar='plain|CONFIG', help='what to compare with, in place of XLA options')
+  step.add_argument('--input', action='store_true', help='also feed DG-Net from the data set (--config.data.root)')
+  step.add_argument('--profile', type=writable, metavar='FOLDER', help='write traces; print the ten longest operations')
   step.add_argument('--people', type=positive, default=64, help='identities (default: %(default)s)')
   step.add_argument('--steps', type=positive, default=5, help='steps in a turn (default: %(default)s)')
   for part in parts.choices.values():
@@ -56,18 +71,14 @@ def run(options: argparse.Namespace) -> None:
   if options.part == 'step':
     from dgnet_jax.config.loading import load_config
 
-    names = [options.config, *([options.against] if options.against else [])]
-    if len(set(names)) < len(names):
-      raise UserError(f'--against: {options.against} is --config itself')
-    configs = {name: load_config(name, options.overrides, options.problems) for name in names}
-    from dgnet_jax.benchmarks.steps import benchmark_steps, compare_configs
-
-    settings = {'people': options.people, 'steps': options.steps, 'rounds': options.rounds}
-    if options.against:
-      compare_configs(configs, **settings)
-      return
-    print(options.config)
-    benchmark_steps(configs[options.config], **settings)
+    other = '' if options.against in (None, 'plain') else options.against
+    if options.config == other:
+      raise UserError(f'--against: {other} is --config itself')
+    names = [options.config, *([other] if other else [])]
+    # Random images need no data set.
+    overrides = options.overrides if options.input else {'data.root': os.curdir} | options.overrides
+    configs = {name: load_config(name, overrides, options.problems) for name in names}
+    _benchmark_step(options, configs)
     return
   check_no_problems(options)
   if options.overrides:
@@ -90,6 +101,34 @@ def run(options: argparse.Namespace) -> None:
     batches=options.batches,
     rounds=options.rounds,
   )
+
+
+def _benchmark_step(options: argparse.Namespace, configs: 'Mapping[str, Config]') -> None:
+  from dgnet_jax.benchmarks.steps import StepOptions, benchmark_steps, compare_configs
+
+  config = configs[options.config]
+  if options.input and len(configs) > 1:
+    raise UserError('--input: not with --against=CONFIG')
+  if options.input and not config.data.root:  # layout synthetic would be rendered into a work folder
+    raise UserError('--input: needs the data set, --config.data.root=FOLDER')
+  batches, people = None, options.people
+  if options.input:
+    from dgnet_jax.benchmarks.input import open_batches
+
+    batches, people = open_batches(config)
+  step_options = StepOptions(
+    people=people,
+    steps=options.steps,
+    rounds=options.rounds,
+    plain=options.against == 'plain',
+    batches=batches,
+    profile=options.profile,
+  )
+  if len(configs) > 1:
+    compare_configs(configs, step_options)
+    return
+  print(options.config)
+  benchmark_steps(config, step_options)
 
 
 COMMAND = Command(

@@ -12,6 +12,7 @@ from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.loading import PREFIX, split_overrides
 from dgnet_jax.config.validation import leaves, suggestion
 from dgnet_jax.errors import ConfigError
+from dgnet_jax.utils.compilation_cache import disable_compilation_cache, use_compilation_cache
 from dgnet_jax.utils.console import exit_on_user_error
 
 
@@ -55,6 +56,11 @@ def make_parser(command: Command, prog: str = '') -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   command.add_arguments(parser)
+  parser.add_argument(
+    '--no-compilation-cache',
+    action='store_true',
+    help='compile everything again; by default $XDG_CACHE_HOME/dgnet_jax or ~/.cache/dgnet_jax keeps compiled programs',
+  )
   return parser
 
 
@@ -109,7 +115,13 @@ def execute(command: Command, arguments: Sequence[str], prog: str = '') -> None:
     SystemExit: with status 2 after a user error, 130 after an interruption.
   """
   with exit_on_user_error():
-    command.run(parse(command, arguments, prog))
+    options = parse(command, arguments, prog)
+    # Before a command imports JAX, which reads the settings then.
+    if options.no_compilation_cache:
+      disable_compilation_cache()
+    else:
+      use_compilation_cache()
+    command.run(options)
 
 
 def main(command: Command, prog: str) -> None:

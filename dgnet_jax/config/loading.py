@@ -8,9 +8,7 @@ import os
 import pathlib
 import traceback
 from types import ModuleType
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from dgnet_jax.config.defaults import default_config, unfrozen
 from dgnet_jax.config.schema import Config
@@ -19,6 +17,9 @@ from dgnet_jax.errors import ConfigError, UserError
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
 from dgnet_jax.utils.paths import local_path
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 PREFIX = '--config.'
 SAVED_CONFIG = 'config.json'  # in a work folder
@@ -78,7 +79,7 @@ def parse_value(text: str, reference: Any) -> Any:
   return type(reference)(text)
 
 
-def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> list[str]:
+def apply_overrides(config: 'ConfigDict', overrides: Mapping[str, str]) -> list[str]:
   """Sets the fields that can be set, in place, and returns the problems of the others."""
   fields, references = dict(leaves(config)), dict(leaves(default_config()))
   problems = []
@@ -93,7 +94,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, str]) -> list[st
   return problems
 
 
-def set_field(config: ConfigDict, name: str, value: Any) -> None:
+def set_field(config: 'ConfigDict', name: str, value: Any) -> None:
   """Sets a field by its dotted name."""
   *sections, last = name.split('.')
   for section in sections:
@@ -149,7 +150,7 @@ def _failed(path: pathlib.Path, error: Exception) -> UserError:
   return UserError(f'{path}{line}: {type(error).__name__}: {error}')
 
 
-def read_config_file(name: str | os.PathLike[str]) -> ConfigDict:
+def read_config_file(name: str | os.PathLike[str]) -> 'ConfigDict':
   """Runs `get_config()` of a Python file, or reads the config.json of a work folder.
 
   Args:
@@ -158,6 +159,8 @@ def read_config_file(name: str | os.PathLike[str]) -> ConfigDict:
   Raises:
     UserError: there is no such file, it fails, or it is damaged.
   """
+  from ml_collections import ConfigDict  # here, so that other functions of this module work without it
+
   path = find_config_file(name)
   if path.suffix == '.json':
     try:

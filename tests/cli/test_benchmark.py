@@ -14,7 +14,7 @@ from tests.tiny_run import correspondence_config, frozen, tiny_config
 
 def ratios(text):
   """The printed ratios by the name of the alternative."""
-  return {name.strip(): float(ratio) for name, ratio in re.findall(r'^  (\S.*?) +[\d.]+ s +([\d.]+)x$', text, re.M)}
+  return {name: float(ratio) for name, ratio in re.findall(r'^  (\S.*?) +[\d.]+ s .*?([\d.]+)x$', text, re.M)}
 
 
 def test_ranking_is_compared_with_a_matrix_product(capsys):
@@ -39,8 +39,8 @@ def test_step_compares_every_phase_with_default_options(tmp_path, capsys):
   save_config(frozen(config), tmp_path / 'config.json')
   main(['benchmark', 'step', f'--config={tmp_path / "config.json"}', '--people=4', '--steps=1', '--rounds=1'])
   text = capsys.readouterr().out
-  assert re.findall('^(.*), batch 8$', text, re.M) == ['teacher', 're-id network alone from step 0']
-  assert text.count('XLA defaults') == text.count('examples/s') == 2
+  assert re.findall('^(.*?)  +step +images/s', text, re.M) == ['teacher', 're-id network alone from step 0']
+  assert text.count('as trained') == text.count('XLA defaults') == 2
 
 
 @pytest.mark.long
@@ -57,11 +57,27 @@ def test_steps_of_two_designs_take_turns(tmp_path, capsys):
   assert printed[f'{configs["release"]}, DG-Net from step 0'] == 1
 
 
+@pytest.mark.long
+def test_step_is_compared_with_the_plain_formulation_input_and_traces(tmp_path, capsys):
+  config = tiny_config()
+  config.batch_size, config.num_steps, config.data.root = 8, 1, str(tmp_path / 'data')
+  save_config(frozen(config), tmp_path / 'config.json')
+  flags = ['--against=plain', '--input', f'--profile={tmp_path / "traces"}', '--steps=1', '--rounds=1']
+  main(['benchmark', 'step', f'--config={tmp_path / "config.json"}', *flags])
+  text = capsys.readouterr().out
+  assert list(ratios(text)) == ['as trained', 'plain', 'with input'] and ratios(text)['plain'] == 1
+  assert text.count('the 10 operations with the most time') == 2
+  assert len(list((tmp_path / 'traces').rglob('*.xplane.pb'))) == 2
+
+
 def test_mistakes_are_reported(tmp_path, capsys):
   for arguments, message in (
     (['step', f'--config={tmp_path / "absent.json"}'], 'absent.json: no such config file'),
     (['step', '--config.sed=1'], 'sed: no such field'),
     (['step', '--against=synthetic'], '--against: synthetic is --config itself'),
+    (['step', '--against=plain'], 'the plain formulation is of generator.design=adain, not of correspondence'),
+    (['step', '--input'], '--input: needs the data set, --config.data.root=FOLDER'),
+    (['step', '--input', '--against=market', '--config.data.root=x'], '--input: not with --against=CONFIG'),
     (['ranking', '--config.seed=1'], 'seed: only for step'),
   ):
     with pytest.raises(SystemExit, match='2'):

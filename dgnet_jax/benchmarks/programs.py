@@ -24,7 +24,7 @@ from dgnet_jax.training.step import draw_step, make_step_context, make_train_ste
 from dgnet_jax.training.teacher_step import create_teacher_state, make_teacher_step
 from dgnet_jax.training.teacher_store import teacher_folders
 from dgnet_jax.types import ActiveTerms, Array, PixelBatch, Teacher, TrainState
-from dgnet_jax.utils.xla_options import TRAINING, accepted_options
+from dgnet_jax.utils.xla_options import CONVOLUTIONS, accepted_options
 
 STEPS_PER_EPOCH = 100  # of the teacher's schedule; does not affect the time
 PAIR_IMAGES = 4  # of an example of DG-Net: two streams, each with a positive
@@ -139,7 +139,7 @@ def plain_phase(program: Program, config: Config, people: int, mesh: jax.shardin
     static_argnums=3,
     donate_argnums=0,
     out_shardings=replicated(mesh),
-    compiler_options=accepted_options(TRAINING),
+    compiler_options=accepted_options(CONVOLUTIONS),
   )
   def step(
     state: TrainState, teachers: tuple[Teacher, ...], pixels: PixelBatch, active: ActiveTerms

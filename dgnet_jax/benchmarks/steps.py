@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from dgnet_jax.benchmarks.traces import expensive_operations
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
 from dgnet_jax.sharding import make_mesh
-from dgnet_jax.utils.xla_options import TRAINING, accepted_options
+from dgnet_jax.utils.xla_options import CONVOLUTIONS, accepted_options
 
 Batches = Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]
 NUM_OPERATIONS = 10  # most expensive ones to print
@@ -44,7 +45,7 @@ class StepOptions:
     plain: compare with the plain formulation (`dgnet_jax.benchmarks.plain_step`) instead of XLA's default options.
     batches: opens the batches of DG-Net on the devices; they are read while the steps run, as a further alternative.
       None measures no input.
-    profile: gets a trace of `steps` steps of each program; None writes none.
+    profile: gets a folder with a trace of `steps` steps for each program; None writes none.
   """
 
   people: int = 64
@@ -102,7 +103,7 @@ def benchmark_steps(config: Config, options: StepOptions) -> list[StepTime]:
     alternatives = {'as trained': program}
     if options.plain:
       alternatives['plain'] = plain_phase(program, config, options.people, mesh)
-    elif accepted_options(TRAINING):
+    elif accepted_options(CONVOLUTIONS):
       alternatives['XLA defaults'] = with_default_options(program, mesh)
     results += _measure(alternatives, options, peak, mesh)
   return results
@@ -188,6 +189,7 @@ def _print_table(results: Sequence[StepTime], reference: float) -> None:
 
 def _profile(name: str, executable: Any, turn: Callable[[], float], folder: pathlib.Path) -> None:
   """Writes a trace of a turn, and prints the operations that take the most time in it."""
+  folder /= re.sub(r'[^\w.=+-]+', '_', name)  # JAX names traces by the second
   total, operations = expensive_operations(executable, turn, folder)
   print(f'{name}: the {NUM_OPERATIONS} operations with the most time, of {total:.3f} s in all; trace in {folder}')
   for seconds, operation, source in operations[:NUM_OPERATIONS]:

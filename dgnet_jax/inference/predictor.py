@@ -17,43 +17,44 @@ from dgnet_jax.models.networks import Networks
 from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.types import Array, Params, Teacher
+from dgnet_jax.utils.xla_options import jit_network
 
 Codes = Any  # structure or appearance codes: a pytree of f[N, ...]; only models/ knows what it holds
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=(0,))
 def _embed(networks: Networks, reid: Params, reid_stats: Params, pixels: Array) -> Array:
   return functions.embedding(networks, reid, reid_stats, normalize(pixels))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=(0,))
 def _embed_teacher(network: TeacherNetwork, teacher: Teacher, pixels: Array) -> Array:
   return functions.teacher_embedding(network, teacher.params, teacher.batch_stats, normalize(pixels))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=(0,))
 def _activation(networks: Networks, reid: Params, reid_stats: Params, pixels: Array) -> Array:
   return functions.activation(networks, reid, reid_stats, normalize(pixels))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=(0,))
 def _encode_structure(networks: Networks, generator: Params, pixels: Array) -> Codes:
   return networks.encode_structure(generator, normalize(pixels))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=(0,))
 def _encode_appearance(
   networks: Networks, generator: Params | None, reid: Params, reid_stats: Params, pixels: Array
 ) -> Codes:
   return functions.encode_donor(networks, generator, reid, reid_stats, normalize(pixels))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=(0,))
 def _decode(networks: Networks, generator: Params, structure_codes: Codes, appearance_codes: Codes) -> Array:
   return denormalize(networks.decode(generator, structure_codes, appearance_codes))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=(0,))
 def _swap(
   networks: Networks, generator: Params, reid: Params, reid_stats: Params, structures: Array, appearances: Array
 ) -> Array:
@@ -61,7 +62,7 @@ def _swap(
   return denormalize(functions.swap(networks, generator, reid, reid_stats, **sources))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=(0,))
 def _swap_several(
   networks: Networks, generator: Params, reid: Params, reid_stats: Params, structures: Array, appearances: Array
 ) -> Array:
@@ -69,7 +70,7 @@ def _swap_several(
   return denormalize(functions.swap_several(networks, generator, reid, reid_stats, **sources))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit_network, static_argnums=(0,))
 def _trace(
   networks: Networks, generator: Params, reid: Params, reid_stats: Params, structures: Array, appearances: Array
 ) -> dict[str, Array]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from dgnet_jax.models.pooling import average_pool, max_pool
 from dgnet_jax.types import Array
+from dgnet_jax.utils.xla_options import jit_network
 
 NORM_EPSILON = 1e-3
 IMAGE_SIZE = 299  # pixels, height and width that the network was designed for
@@ -181,7 +182,7 @@ def variable_shapes() -> dict[str, Any]:
   return dict(jax.eval_shape(Inception().init, jax.random.key(0), image))
 
 
-@jax.jit
+@jit_network
 def inception_features(variables: dict[str, Any], image: Array) -> Array:
   """Computes the features of images.
 

@@ -11,6 +11,7 @@ from dgnet_jax.models.networks import Networks
 from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.plots.sheets import image_grid
 from dgnet_jax.types import Array, Params, TrainState
+from dgnet_jax.utils.xla_options import jit_network
 
 MAX_PAIRS = 8  # columns of the grid
 
@@ -71,7 +72,7 @@ class ImageGrid:
     batch = next(source.batches(0))
     self._image = normalize(batch.image[:MAX_PAIRS])
     self._positive = normalize(batch.positive[:MAX_PAIRS])
-    self._reconstruct = jax.jit(functools.partial(reconstruct, networks))
+    self._reconstruct = jit_network(functools.partial(reconstruct, networks))
 
   def draw(self, state: TrainState) -> np.ndarray:
     """Returns the grid u8[height, width, 3] for the networks of `state`."""

@@ -29,7 +29,7 @@ from dgnet_jax.training.optimizers import Optimizers, make_optimizers
 from dgnet_jax.training.schedules import Number, loss_weights
 from dgnet_jax.training.soft_labels import soft_labels
 from dgnet_jax.types import ActiveTerms, Array, NetworkState, PairBatch, Params, PixelBatch, Teacher, TrainState
-from dgnet_jax.utils.xla_options import TRAINING, accepted_options
+from dgnet_jax.utils.xla_options import CONVOLUTIONS, accepted_options
 
 Metrics = dict[str, Array]
 Gradients = dict[str, Params]
@@ -277,7 +277,7 @@ def make_train_step(context: StepContext, mesh: jax.sharding.Mesh) -> TrainStep:
     static_argnums=3,
     donate_argnums=0,
     out_shardings=replicated(mesh),
-    compiler_options=accepted_options(TRAINING),
+    compiler_options=accepted_options(CONVOLUTIONS),
   )
   def train_step(
     state: TrainState, teachers: Sequence[Teacher], pixels: PixelBatch, active: ActiveTerms

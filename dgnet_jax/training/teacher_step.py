@@ -15,7 +15,7 @@ from dgnet_jax.sharding import replicated
 from dgnet_jax.training.augment import augment_singles
 from dgnet_jax.training.state import new_network_state, with_backbone
 from dgnet_jax.types import Array, NetworkState, Params
-from dgnet_jax.utils.xla_options import TRAINING, accepted_options
+from dgnet_jax.utils.xla_options import CONVOLUTIONS, accepted_options
 
 Metrics = dict[str, Array]
 TeacherStep = Callable[['TeacherState', Array, Array], tuple['TeacherState', Metrics]]
@@ -110,5 +110,5 @@ def make_teacher_step(
     return update(network, optimizer, state, image, identity, dropout_key)
 
   return jax.jit(
-    teacher_step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=accepted_options(TRAINING)
+    teacher_step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=accepted_options(CONVOLUTIONS)
   )

@@ -1,14 +1,17 @@
 """XLA compiler options, where the defaults are slow."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import functools
 import os
+from typing import Any
 
 import jax
 
 # By default XLA's CPU backend runs convolutions with YNNPACK, which is slow at those that compute a kernel's gradient
 # (large maps, no padding). With these options YNNPACK gets only sums, and Eigen the convolutions and matrix products:
 # those of YNNPACK on several threads differed from run to run in the last digits, which Muon's iterations amplify.
-TRAINING = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'}
+# Without gradients the options help as well (docs/performance.md).
+CONVOLUTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'}
 
 # Initial weights are computed once, so compiling their program is all that takes time. At level 1 of 3 it takes a third
 # of it. Some last digits differ from those of level 3.
@@ -21,7 +24,7 @@ def accepted_options(options: Mapping[str, str]) -> dict[str, str]:
   """Returns `options` as the `compiler_options` of `jax.jit` on this machine.
 
   Args:
-    options: `TRAINING` or `INITIALIZATION`.
+    options: `CONVOLUTIONS` or `INITIALIZATION`.
 
   Returns:
     The options on CPU, where they were measured. Empty elsewhere, and if $XLA_FLAGS sets one of them, because `jax.jit`
@@ -38,3 +41,23 @@ def accepted_options(options: Mapping[str, str]) -> dict[str, str]:
     except jax.errors.JaxRuntimeError:
       _accepted[key] = False
   return dict(options) if _accepted[key] else {}
+
+
+def jit_network(function: Callable[..., Any], *, static_argnums: tuple[int, ...] = ()) -> Callable[..., Any]:
+  """Like `jax.jit` with the options `CONVOLUTIONS`, which are looked up at the first call: the backend starts then.
+
+  Args:
+    function: applies networks; must not be called while something else is traced.
+    static_argnums: as in `jax.jit`.
+  """
+
+  @functools.cache
+  def jitted() -> Callable[..., Any]:
+    options = accepted_options(CONVOLUTIONS)
+    return jax.jit(function, static_argnums=static_argnums, compiler_options=options)
+
+  @functools.wraps(function)
+  def call(*args: Any, **kwargs: Any) -> Any:
+    return jitted()(*args, **kwargs)
+
+  return call

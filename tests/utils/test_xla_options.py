@@ -10,11 +10,11 @@ from dgnet_jax.sharding import make_mesh
 from dgnet_jax.training import step, teacher_step
 from dgnet_jax.training.optimizers import coupled_muon, make_teacher_optimizer
 from dgnet_jax.utils import xla_options
-from dgnet_jax.utils.xla_options import TRAINING, accepted_options
+from dgnet_jax.utils.xla_options import CONVOLUTIONS, accepted_options
 from tests.tiny_run import frozen, tiny_config
 
 
-@pytest.fixture(params=['TRAINING', 'INITIALIZATION'])
+@pytest.fixture(params=['CONVOLUTIONS', 'INITIALIZATION'])
 def options(request, monkeypatch):
   monkeypatch.setattr(xla_options, '_accepted', {})
   return getattr(xla_options, request.param)
@@ -47,14 +47,14 @@ def test_kernel_gradients_do_not_use_ynnpack():
   def program(options):
     return jax.jit(jax.grad(total), compiler_options=options).lower(kernel).compile().as_text()
 
-  assert '__ynn_fusion' in program({}) and '__ynn_fusion' not in program(TRAINING)
+  assert '__ynn_fusion' in program({}) and '__ynn_fusion' not in program(CONVOLUTIONS)
 
 
 def test_updates_repeat_to_the_bit():
   # Muon's matrix products on several threads of YNNPACK gave 30 different results; a single thread proves nothing.
   optimizer = coupled_muon(lambda step: 1e-3, multiplier=6.0, betas=(0.5, 0.999), weight_decay=0.0)
   kernel = {'kernel': jax.random.normal(jax.random.key(0), (3, 3, 96, 48))}
-  update = jax.jit(optimizer.update, compiler_options=accepted_options(TRAINING))
+  update = jax.jit(optimizer.update, compiler_options=accepted_options(CONVOLUTIONS))
   state = optimizer.init(kernel)
   assert len({np.asarray(update(kernel, state, kernel)[0]['kernel']).tobytes() for _ in range(100)}) == 1
 
@@ -75,4 +75,20 @@ def test_training_steps_are_compiled_with_the_options(module, make, monkeypatch)
   monkeypatch.setattr(jax, 'jit', lambda function, **settings: jitted.setdefault(function.__name__, settings))
   make(frozen(tiny_config()))
   (settings,) = (settings for name, settings in jitted.items() if name.endswith('_step'))
-  assert settings['compiler_options'] == TRAINING | {'mine': '1'}
+  assert settings['compiler_options'] == CONVOLUTIONS | {'mine': '1'}
+
+
+def test_networks_are_compiled_with_the_options_once(monkeypatch):
+  compiled = []
+  jit = jax.jit
+  monkeypatch.setattr(jax, 'jit', lambda function, **settings: compiled.append(settings) or jit(function, **settings))
+
+  @xla_options.jit_network
+  def double(x):
+    """Doubles."""
+    return 2 * x
+
+  assert not compiled and double.__doc__ == 'Doubles.'
+  assert double(3) == 6 and double(jnp.ones(2)).shape == (2,)
+  (settings,) = (settings for settings in compiled if 'static_argnums' in settings)
+  assert settings['compiler_options'] == accepted_options(CONVOLUTIONS)

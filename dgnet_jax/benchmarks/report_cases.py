@@ -108,8 +108,8 @@ def measure_case(case: Case, *, tiny: bool, profile: pathlib.Path | None, comman
 
   Returns:
     For JSON: seconds of a step, images_per_second, product_flops, peak_flops (measured with a matrix product in the
-    same precision), share_of_peak, xla_peak_bytes, bytes_in_use (None if the device does not say), compile_seconds,
-    finite (all outputs are), and operations: the longest ones, if there is a trace.
+    same precision), share_of_peak, xla_peak_bytes, bytes_in_use (the most at once; None if the device does not say),
+    compile_seconds, device, jax and phase; and operations, the longest ones: share of time, name, place in the model.
   """
   import jax
   import jax.numpy as jnp

@@ -105,7 +105,7 @@ def benchmark_steps(config: Config, options: StepOptions) -> list[StepTime]:
       alternatives['plain'] = plain_phase(program, config, options.people, mesh)
     elif accepted_options(CONVOLUTIONS):
       alternatives['XLA defaults'] = with_default_options(program, mesh)
-    results += _measure(alternatives, options, peak, mesh)
+    results += _measure(alternatives, options, dict.fromkeys(alternatives, peak), mesh)
   return results
 
 
@@ -124,19 +124,21 @@ def compare_configs(configs: Mapping[str, Config], options: StepOptions) -> None
   mesh = make_mesh()
   peaks = {dtype: peak_flops(jnp.dtype(dtype)) for dtype in {config.compute_dtype for config in configs.values()}}
   alternatives: dict[str, Program] = {}
+  peak_of: dict[str, float] = {}
   for name, config in configs.items():
     peak = peaks[config.compute_dtype]
     print(f'{name}: {heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
     programs = [phase_program(config, options.people, mesh, start) for start in phase_starts(config)]
     alternatives |= {f'{name}, {program.name}': program for program in programs}
+    peak_of |= {f'{name}, {program.name}': peak for program in programs}
     reference = f'{name}, {programs[0].name}'
-  _measure(alternatives, dataclasses.replace(options, batches=None), peak, mesh, reference)
+  _measure(alternatives, dataclasses.replace(options, batches=None), peak_of, mesh, reference)
 
 
 def _measure(
   alternatives: Mapping[str, Program],
   options: StepOptions,
-  peak: float,
+  peaks: Mapping[str, float],
   mesh: jax.sharding.Mesh,
   reference: str = '',
 ) -> list[StepTime]:
@@ -155,7 +157,7 @@ def _measure(
     seconds = median_seconds(turns, options.rounds)
   results = []
   for name, program in alternatives.items():
-    share = costs[name].product_flops / seconds[name] / peak
+    share = costs[name].product_flops / seconds[name] / peaks.get(name, peaks[first])
     images = program.num_images / seconds[name]
     results.append(StepTime(program.name, name, seconds[name], images, costs[name], share))
   _print_table(results, seconds[reference])

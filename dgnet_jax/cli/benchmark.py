@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dgnet_jax.cli.arguments import at_least, positive, writable
 from dgnet_jax.cli.command import Command, check_no_problems
 from dgnet_jax.errors import ConfigError, UserError
+from dgnet_jax.utils.compilation_cache import disable_compilation_cache
 
 if TYPE_CHECKING:
   from dgnet_jax.config.schema import Config
@@ -104,6 +105,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _benchmark_step(options: argparse.Namespace, configs: 'Mapping[str, Config]') -> None:
+  disable_compilation_cache()  # before JAX is imported: the time to compile is one of the results
   from dgnet_jax.benchmarks.steps import StepOptions, benchmark_steps, compare_configs
 
   config = configs[options.config]

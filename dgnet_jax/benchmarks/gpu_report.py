@@ -80,7 +80,7 @@ def run_report(
     out: folder of the report, the logs of the processes and the trace of the first case.
     cases: most important first.
     tiny: as in `case_config`.
-    with_tests: also run the tests of `TESTS` on the device, while the cases compile.
+    with_tests: also run the tests of `TESTS` on the device, while the cases compile, if there is a checkout.
     compile_seconds: cases that are not compiled after this time are left out.
     measure_seconds: time to measure all the others.
 
@@ -94,7 +94,14 @@ def run_report(
   results: dict[str, Any] = {}
   try:
     for number, case in enumerate(cases):
-      command = [sys.executable, '-m', 'tools.gpu_report', '--case', json.dumps(dataclasses.asdict(case))]
+      command = [
+        sys.executable,
+        '-m',
+        'dgnet_jax.cli.main',
+        'gpu-report',
+        '--case',
+        json.dumps(dataclasses.asdict(case)),
+      ]
       command += ['--out', str(out), *(['--tiny'] if tiny else []), *(['--profile'] if not number else [])]
       workers[case.name] = _Worker(command, out / f'case_{number}.log')
     for name, message in _compiled(workers, start + compile_seconds):
@@ -123,12 +130,15 @@ def run_report(
   return results
 
 
-def _start_tests(out: pathlib.Path) -> subprocess.Popen[bytes]:
+def _start_tests(out: pathlib.Path) -> subprocess.Popen[bytes] | None:
+  checkout = pathlib.Path(__file__).parents[2]
+  if not all((checkout / path).exists() for path in TESTS):  # installed without the tests
+    return None
   # conftest.py would choose the CPU; warnings of newer versions are not what is tested here.
   environment = os.environ | {'JAX_PLATFORMS': os.environ.get('JAX_PLATFORMS', '')}
   command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-W', 'default', *TESTS]
   with (out / 'tests.log').open('w') as log:
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    return subprocess.Popen(command, cwd=checkout, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def _result_of_tests(tests: subprocess.Popen[bytes], out: pathlib.Path, deadline: float) -> str:

@@ -5,7 +5,19 @@ from collections.abc import Sequence
 import sys
 
 import dgnet_jax
-from dgnet_jax.cli import ablation, benchmark, check_data, convert, export, figures, model, prepare, quality, train
+from dgnet_jax.cli import (
+  ablation,
+  benchmark,
+  check_data,
+  convert,
+  export,
+  figures,
+  gpu_report,
+  model,
+  prepare,
+  quality,
+  train,
+)
 from dgnet_jax.cli.command import execute
 from dgnet_jax.config.validation import suggestion
 
@@ -15,7 +27,7 @@ COMMANDS = {
     *train.COMMANDS,
     *(check_data.COMMAND, prepare.COMMAND),
     *model.COMMANDS,
-    *(figures.COMMAND, quality.COMMAND, ablation.COMMAND, benchmark.COMMAND),
+    *(figures.COMMAND, quality.COMMAND, ablation.COMMAND, benchmark.COMMAND, gpu_report.COMMAND),
     *(convert.COMMAND, export.COMMAND),
   )
 }
@@ -23,7 +35,7 @@ GROUPS = {
   'train and evaluate': ('train', 'teacher', 'evaluate', 'generate'),
   'data sets': ('check-data', 'prepare'),
   'a trained model on your images': ('embed', 'rank', 'swap', 'interpolate', 'page'),
-  'results': ('figures', 'quality', 'ablation', 'benchmark'),
+  'results': ('figures', 'quality', 'ablation', 'benchmark', 'gpu-report'),
   'other formats': ('convert', 'export'),
 }
 EPILOG = """examples:

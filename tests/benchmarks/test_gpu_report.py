@@ -52,7 +52,7 @@ def test_it_runs_without_ml_collections_and_tensorflow():
   blocked = '("ml_collections", "tensorflow", "tensorflow_datasets")'
   code = (
     f'import sys\nfor name in {blocked}: sys.modules[name] = None\n'
-    'import tools.gpu_report, dgnet_jax.benchmarks.programs, dgnet_jax.benchmarks.traces'
+    'import tools.gpu_report, dgnet_jax.cli.main, dgnet_jax.benchmarks.programs, dgnet_jax.benchmarks.traces'
   )
   subprocess.run([sys.executable, '-c', code], cwd=REPO, check=True)
 

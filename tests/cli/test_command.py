@@ -107,6 +107,7 @@ WRITES = {  # arguments of every command that writes, without the flag that says
   **{f'figures {name}': (['--workdir=run'], '--out') for name in FIGURES},
   'quality': (['real', 'generated'], '--out'),
   'ablation': ([], '--out'),
+  'gpu-report': (['--no-tests'], '--out'),
   'convert import': (['release'], '--workdir'),
   'convert export': (['run'], '--out'),
   'export': (['run'], '--out'),

@@ -94,15 +94,9 @@ def run_report(
   results: dict[str, Any] = {}
   try:
     for number, case in enumerate(cases):
-      command = [
-        sys.executable,
-        '-m',
-        'dgnet_jax.cli.main',
-        'gpu-report',
-        '--case',
-        json.dumps(dataclasses.asdict(case)),
-      ]
-      command += ['--out', str(out), *(['--tiny'] if tiny else []), *(['--profile'] if not number else [])]
+      command = [sys.executable, '-m', 'dgnet_jax.cli.main', 'gpu-report', '--out', str(out)]
+      command += ['--case', json.dumps(dataclasses.asdict(case))]
+      command += [*(['--tiny'] if tiny else []), *(['--profile'] if not number else [])]
       workers[case.name] = _Worker(command, out / f'case_{number}.log')
     for name, message in _compiled(workers, start + compile_seconds):
       print(f'{time.monotonic() - start:6.0f} s  {name}: {message or "compiled"}', flush=True)

@@ -9,10 +9,11 @@ from dgnet_jax.cli.arguments import at_least, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.utils.compilation_cache import disable_compilation_cache
 
-DETAILS = """Every case is a process of its own. All of them compile at the same time, which takes most of the time, and then take
-turns on the device. Writes report.md and report.json, with time, images per second (four for an example), operations
-and their rate as a share of that of a large matrix product, memory, and the longest operations of the first case. It
-also runs some tests on the device, if there is a checkout. Needs neither TensorFlow, ml_collections nor data.
+DETAILS = """Every case is a process of its own. All of them compile at the same time, which takes most of
+the time, and then take turns on the device. Writes report.md and report.json: time, images per
+second (four for an example), operations and their rate as a share of that of a large matrix
+product, memory, and the longest operations of the first case. With a checkout it also runs some
+tests on the device. Needs neither TensorFlow, ml_collections nor data.
 """
 EPILOG = """examples:
   dgnet gpu-report --out=runs/gpu_report

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from dgnet_jax.losses.adversarial import AdversarialLosses, adversarial_losses
 from dgnet_jax.losses.distillation import soft_label_kl, teacher_soft_labels
@@ -21,7 +20,7 @@ from dgnet_jax.models.networks import Networks
 from dgnet_jax.pixels import enlarge
 from dgnet_jax.training.forward import Draws
 from dgnet_jax.training.schedules import Number, loss_weights
-from dgnet_jax.training.step import StepContext
+from dgnet_jax.training.step import StepContext, apply_gradients
 from dgnet_jax.types import (
   ActiveTerms,
   AppearanceOutput,
@@ -93,7 +92,7 @@ def plain_update(
     return _total(terms, dict.fromkeys(terms, weights['adversarial'])), terms
 
   gradients, discriminator_terms = jax.grad(discriminate, has_aux=True)(state.discriminator.params)
-  discriminator = _applied(context.optimizers.discriminator, state.discriminator, gradients, {})
+  discriminator = apply_gradients(context.optimizers.discriminator, state.discriminator, gradients, {})
 
   def objective(
     generator: Params, reid: Params, discriminator_params: Params, reid_copy: Params
@@ -111,20 +110,13 @@ def plain_update(
   (total, (terms, new_stats)), (to_generator, to_reid, *thrown_away) = gradient_fn(*arguments)
   new_state = TrainState(
     step=state.step + 1,
-    generator=_applied(context.optimizers.generator, state.generator, to_generator, {}),
+    generator=apply_gradients(context.optimizers.generator, state.generator, to_generator, {}),
     discriminator=discriminator,
-    reid=_applied(context.optimizers.reid, state.reid, to_reid, new_stats),
+    reid=apply_gradients(context.optimizers.reid, state.reid, to_reid, new_stats),
     rng=state.rng,
   )
   metrics = {name: term.mean(0) for name, term in (discriminator_terms | terms).items()} | {'total': total}
   return new_state, metrics, {'discriminator': thrown_away[0], 'reid': thrown_away[1]}
-
-
-def _applied(
-  optimizer: optax.GradientTransformation, state: NetworkState, gradients: Params, batch_stats: Params
-) -> NetworkState:
-  updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-  return NetworkState(optax.apply_updates(state.params, updates), batch_stats, opt_state)
 
 
 def _total(terms: Terms, weights: Mapping[str, Number]) -> Array:

@@ -57,7 +57,7 @@ class StepOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class StepTime:
+class _StepTime:
   """A measured step.
 
   Attributes:
@@ -78,15 +78,12 @@ class StepTime:
   share_of_peak: float
 
 
-def benchmark_steps(config: Config, options: StepOptions) -> list[StepTime]:
+def benchmark_steps(config: Config, options: StepOptions) -> None:
   """Prints time and cost of a step of the teacher, and of each phase of DG-Net.
 
   Args:
     config: the run's config.
     options: how to measure.
-
-  Returns:
-    What was printed.
 
   Raises:
     UserError: a batch does not divide among the devices, or the plain formulation is asked for where there is none.
@@ -96,8 +93,7 @@ def benchmark_steps(config: Config, options: StepOptions) -> list[StepTime]:
     _check_plain(config)
   mesh = make_mesh()
   peak = peak_flops(jnp.dtype(config.compute_dtype))
-  print(f'{heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
-  results = []
+  print(f'{_heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
   phases = (phase_program(config, options.people, mesh, start) for start in phase_starts(config))
   for program in phases if options.plain else itertools.chain([teacher_program(config, options.people, mesh)], phases):
     alternatives = {'as trained': program}
@@ -105,8 +101,7 @@ def benchmark_steps(config: Config, options: StepOptions) -> list[StepTime]:
       alternatives['plain'] = plain_phase(program, config, options.people, mesh)
     elif accepted_options(CONVOLUTIONS):
       alternatives['XLA defaults'] = with_default_options(program, mesh)
-    results += _measure(alternatives, options, dict.fromkeys(alternatives, peak), mesh)
-  return results
+    _measure(alternatives, options, dict.fromkeys(alternatives, peak), mesh)
 
 
 def compare_configs(configs: Mapping[str, Config], options: StepOptions) -> None:
@@ -127,7 +122,7 @@ def compare_configs(configs: Mapping[str, Config], options: StepOptions) -> None
   peak_of: dict[str, float] = {}
   for name, config in configs.items():
     peak = peaks[config.compute_dtype]
-    print(f'{name}: {heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
+    print(f'{name}: {_heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
     programs = [phase_program(config, options.people, mesh, start) for start in phase_starts(config)]
     alternatives |= {f'{name}, {program.name}': program for program in programs}
     peak_of |= {f'{name}, {program.name}': peak for program in programs}
@@ -141,7 +136,7 @@ def _measure(
   peaks: Mapping[str, float],
   mesh: jax.sharding.Mesh,
   reference: str = '',
-) -> list[StepTime]:
+) -> None:
   """Compiles alternatives, runs them in turns and prints a table; the ratio is to `reference`, or to the last one."""
   executables, costs, turns = {}, {}, {}
   for name, program in alternatives.items():
@@ -159,15 +154,14 @@ def _measure(
   for name, program in alternatives.items():
     share = costs[name].product_flops / seconds[name] / peaks.get(name, peaks[first])
     images = program.num_images / seconds[name]
-    results.append(StepTime(program.name, name, seconds[name], images, costs[name], share))
+    results.append(_StepTime(program.name, name, seconds[name], images, costs[name], share))
   _print_table(results, seconds[reference])
   if options.profile is not None:
     for name, executable in executables.items():
       _profile(f'{alternatives[name].name}, {name}', executable, turns[name], options.profile)
-  return results
 
 
-def _print_table(results: Sequence[StepTime], reference: float) -> None:
+def _print_table(results: Sequence[_StepTime], reference: float) -> None:
   names = {result.program for result in results}
   title = names.pop() if len(names) == 1 else ''
   width = max(len(title), *(len(result.alternative) + 2 for result in results))
@@ -215,7 +209,7 @@ def _check_plain(config: Config) -> None:
       raise UserError(f'--against=plain: the plain formulation is of {field}={plain}, not of {value}')
 
 
-def heading(config: Config, people: int) -> str:
+def _heading(config: Config, people: int) -> str:
   """Describes what is measured: sizes, precision and devices."""
   height, width = config.data.image_size_hw
   return (

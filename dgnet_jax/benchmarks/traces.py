@@ -34,7 +34,7 @@ def expensive_operations(
     for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
       for line in plane.lines:
         for event in line.events:
-          # Kernels that a GPU runs as one graph have no operation, but a name of their own.
+          # On devices, what has no operation (kernels that run as one graph) counts under its own name.
           operation = dict(event.stats).get('hlo_op', event.name if plane.name.startswith('/device:') else None)
           if operation is not None:
             seconds[str(operation)] += event.duration_ns * 1e-9

@@ -110,9 +110,10 @@ def _weighted(terms: Terms, weights: Mapping[str, Number]) -> Array:
   return weighted_total(terms, weights).mean(0).sum()
 
 
-def _apply(
+def apply_gradients(
   optimizer: optax.GradientTransformation, state: NetworkState, gradients: Params, batch_stats: Params
 ) -> NetworkState:
+  """Returns the state of a network after an update, with the statistics `batch_stats`."""
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   return NetworkState(optax.apply_updates(state.params, updates), batch_stats, opt_state)
 
@@ -128,7 +129,7 @@ def _update_discriminator(
     return _weighted(terms, dict.fromkeys(objectives.DISCRIMINATOR_TERMS, weight)), terms
 
   gradients, terms = jax.grad(objective, has_aux=True)(state.params)
-  return _apply(context.optimizers.discriminator, state, gradients, {}), gradients, terms
+  return apply_gradients(context.optimizers.discriminator, state, gradients, {}), gradients, terms
 
 
 def _labels(
@@ -233,9 +234,9 @@ def update(
   minimized = _minimize(context, losses, phase_weights, state, forward, inputs, active)
   new_state = TrainState(
     step=state.step + 1,
-    generator=_apply(optimizers.generator, state.generator, minimized.generator_gradients, {}),
+    generator=apply_gradients(optimizers.generator, state.generator, minimized.generator_gradients, {}),
     discriminator=discriminator,
-    reid=_apply(optimizers.reid, state.reid, minimized.reid_gradients, minimized.reid_stats),
+    reid=apply_gradients(optimizers.reid, state.reid, minimized.reid_gradients, minimized.reid_stats),
     rng=state.rng,
   )
   metrics = stream_means(discriminator_terms | minimized.terms) | {'total': minimized.total}

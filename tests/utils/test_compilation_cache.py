@@ -24,7 +24,7 @@ def environment(monkeypatch, tmp_path):
   return os.environ
 
 
-def use(monkeypatch):
+def use():
   """Calls the function under test; what it sets is undone with the test."""
   before = {name: os.environ.get(name) for name in SETTINGS}
   compilation_cache.use_compilation_cache()
@@ -35,8 +35,8 @@ def use(monkeypatch):
   return chosen
 
 
-def test_jax_gets_a_bounded_folder_for_this_processor(environment, monkeypatch, tmp_path):
-  chosen = use(monkeypatch)
+def test_jax_gets_a_bounded_folder_for_this_processor(environment, tmp_path):
+  chosen = use()
   assert chosen['JAX_COMPILATION_CACHE_DIR'] == str(compilation_cache.cache_folder())
   assert compilation_cache.cache_folder().parent == tmp_path / 'dgnet_jax' and compilation_cache.cache_folder().is_dir()
   assert int(chosen['JAX_COMPILATION_CACHE_MAX_SIZE']) == compilation_cache.MAX_BYTES
@@ -45,13 +45,13 @@ def test_jax_gets_a_bounded_folder_for_this_processor(environment, monkeypatch, 
 @pytest.mark.parametrize('name', compilation_cache.USER_SETTINGS)
 def test_the_users_settings_count(environment, monkeypatch, tmp_path, name):
   monkeypatch.setenv(name, 'false')
-  assert use(monkeypatch) == {name: 'false'} and not (tmp_path / 'dgnet_jax').exists()
+  assert use() == {name: 'false'} and not (tmp_path / 'dgnet_jax').exists()
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(environment, monkeypatch, tmp_path):
   (tmp_path / 'file').write_text('')
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-  assert not use(monkeypatch)
+  assert not use()
 
 
 def test_a_relative_cache_home_is_ignored(environment, monkeypatch, tmp_path):
@@ -66,12 +66,12 @@ def test_another_processor_has_another_folder(environment, monkeypatch):
   assert compilation_cache.cache_folder() != ours
 
 
-def test_programs_that_were_not_written_to_the_end_are_removed(environment, monkeypatch):
+def test_programs_that_were_not_written_to_the_end_are_removed(environment):
   folder = compilation_cache.cache_folder()
   folder.mkdir(parents=True)
   for name in ('jit_a-1-cache', 'jit_a-1-atime', 'jit_b-2-cache'):
     (folder / name).write_bytes(b'12345678')
-  use(monkeypatch)
+  use()
   assert {path.name for path in folder.glob('jit*')} == {'jit_a-1-cache', 'jit_a-1-atime'}
 
 

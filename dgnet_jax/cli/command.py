@@ -14,6 +14,7 @@ from dgnet_jax.config.validation import leaves, suggestion
 from dgnet_jax.errors import ConfigError
 from dgnet_jax.utils.compilation_cache import disable_compilation_cache, use_compilation_cache
 from dgnet_jax.utils.console import exit_on_user_error
+from dgnet_jax.utils.host_memory import keep_host_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +118,7 @@ def execute(command: Command, arguments: Sequence[str], prog: str = '') -> None:
   with exit_on_user_error():
     options = parse(command, arguments, prog)
     # Before a command imports JAX, which reads the settings then.
+    keep_host_memory()
     if options.no_compilation_cache:
       disable_compilation_cache()
     else:

@@ -1,4 +1,4 @@
-"""Convolutions that the networks need: of an upsampled map, without padding, and of a very small map.
+"""Convolutions that the networks need: of an upsampled map, without padding, and of a residual network.
 
 `upsampled_convolution` upsamples by 2 (nearest neighbour) and applies a 5x5 kernel, but works on the small map, with 9
 taps instead of 25. In the upsampled map every value is repeated, so taps that meet the same value can be summed first.
@@ -102,6 +102,10 @@ def unpadded_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int
     )[:, :, :width]
 
   plain = functools.partial(convolve, spare_columns=0)
+  if kernel.shape[:2] == (1, 1):
+    multiply = functools.partial(_product, strides=(stride, stride))
+    product: Array = jax.lax.platform_dependent(x, kernel, cpu=multiply, default=plain)
+    return product
   if kernel.shape[1] == 1:
     return plain(x, kernel)
   # On CPU, with XLA's default options, a convolution is 2 to 5 times slower without padding: pad a column and drop it.
@@ -110,18 +114,18 @@ def unpadded_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int
   return convolved
 
 
-def small_map_convolution(
+def residual_convolution(
   lhs: Array,
   rhs: Array,
   window_strides: Sequence[int],
   padding: str | Sequence[tuple[int, int]],
   **settings: Any,
 ) -> Array:
-  """`jax.lax.conv_general_dilated` for `nn.Conv`, as a matrix product on CPU if the map is very small.
+  """`jax.lax.conv_general_dilated` for `nn.Conv`; on CPU a matrix product for a 1x1 kernel or a very small map.
 
   With fewer outputs than taps, XLA swaps the roles of map and kernel, and its CPU code for that is 25 times slower than
   one matrix product (48 maps of 4x2, 3x3 kernel, 128 channels: 46 ms and 1.8 ms). With images of 64x32, the last stage
-  of a ResNet has such maps.
+  of a ResNet has such maps. With a 1x1 kernel, its gradient is faster as a matrix product (see `_product`).
 
   Args:
     lhs: f[N, H, W, C].
@@ -144,22 +148,46 @@ def small_map_convolution(
     (size + sum(margins) - kernel_size) // stride + 1
     for size, margins, kernel_size, stride in zip(lhs.shape[1:3], padding, rhs.shape[:2], window_strides, strict=True)
   ]
-  if math.prod(sizes) >= math.prod(rhs.shape[:2]):
+  num_taps = math.prod(rhs.shape[:2])
+  if num_taps > 1 and math.prod(sizes) >= num_taps:
     return convolve(lhs, rhs)
 
   def multiply(lhs: Array, rhs: Array) -> Array:
     padded = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
-    (height, width), (down, right) = sizes, window_strides
-    taps = [
-      padded[:, i : i + down * (height - 1) + 1 : down, j : j + right * (width - 1) + 1 : right]
-      for i in range(rhs.shape[0])
-      for j in range(rhs.shape[1])
-    ]
-    kernel = rhs.reshape(-1, rhs.shape[-1])
-    return jnp.matmul(jnp.concatenate(taps, axis=-1), kernel, precision=settings.get('precision'))
+    return _product(padded, rhs, strides=window_strides, precision=settings.get('precision'))
 
   convolved: Array = jax.lax.platform_dependent(lhs, rhs, cpu=multiply, default=convolve)
   return convolved
+
+
+def _product(x: Array, kernel: Array, *, strides: Sequence[int], precision: Any = None) -> Array:
+  """Convolves without padding, as one product of matrices with a row for each output and a column for each channel.
+
+  Matrices, because XLA's CPU backend copies a map to transposed order to sum over several of its axes, as it does for
+  the gradient of a convolution's kernel, and computes the map anew for that copy from what it is made of. In a step of
+  `configs/market.py` those copies took a fifth of the time (docs/performance.md).
+
+  Args:
+    x: f[N, H, W, C].
+    kernel: f[k, l, C, O].
+    strides: down and right.
+    precision: as in `jnp.matmul`.
+
+  Returns:
+    f[N, h, w, O].
+  """
+  rows, columns = kernel.shape[:2]
+  down, right = strides
+  height, width = (x.shape[1] - rows) // down + 1, (x.shape[2] - columns) // right + 1
+  taps = [
+    x[:, i : i + down * (height - 1) + 1 : down, j : j + right * (width - 1) + 1 : right]
+    for i in range(rows)
+    for j in range(columns)
+  ]
+  patches = jnp.concatenate(taps, axis=-1) if len(taps) > 1 else taps[0]
+  matrix = patches.reshape(-1, rows * columns * x.shape[-1])
+  product = jnp.matmul(matrix, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+  return product.reshape(x.shape[0], height, width, -1)
 
 
 def _is_plain(lhs: Array, rhs: Array, settings: dict[str, Any]) -> bool:

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from dgnet_jax.models.batch_norm import BatchNorm, BatchNormMode
-from dgnet_jax.models.convolutions import small_map_convolution
+from dgnet_jax.models.convolutions import residual_convolution
 from dgnet_jax.models.layers import fan_out_normal
 from dgnet_jax.models.pooling import max_pool
 from dgnet_jax.types import Array
@@ -27,7 +27,7 @@ class Bottleneck(nn.Module):
         padding=(kernel_size - 1) // 2,
         use_bias=False,
         kernel_init=fan_out_normal,
-        conv_general_dilated_cls=lambda: small_map_convolution,
+        conv_general_dilated_cls=lambda: residual_convolution,
         dtype=self.dtype,
         name=name,
       )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.models.convolutions import small_map_convolution, unpadded_convolution, upsampled_convolution
+from dgnet_jax.models.convolutions import residual_convolution, unpadded_convolution, upsampled_convolution
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +85,10 @@ def _settings(x, kernel):
 
 
 @pytest.mark.parametrize('stride', [(1, 1), (2, 2), (2, 1)])
-@pytest.mark.parametrize(('size', 'kernel_size'), [((4, 2), (3, 3)), ((1, 1), (3, 3)), ((2, 3), (3, 4))])
-def test_small_map_convolution_equals_a_convolution_with_its_gradients(size, kernel_size, stride):
+@pytest.mark.parametrize(
+  ('size', 'kernel_size'), [((4, 2), (3, 3)), ((1, 1), (3, 3)), ((2, 3), (3, 4)), ((7, 6), (1, 1))]
+)
+def test_residual_convolution_equals_a_convolution_with_its_gradients(size, kernel_size, stride):
   x, kernel = _random(2, *size, 3), _random(*kernel_size, 3, 4)
   margins = ((1, 1), (2, 0))
 
@@ -99,7 +101,7 @@ def test_small_map_convolution_equals_a_convolution_with_its_gradients(size, ker
 
   jax.tree.map(
     lambda actual, expected: np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12),
-    gradients_and_output(small_map_convolution),
+    gradients_and_output(residual_convolution),
     gradients_and_output(jax.lax.conv_general_dilated),
   )
 
@@ -114,34 +116,34 @@ def test_small_map_convolution_equals_a_convolution_with_its_gradients(size, ker
     {'preferred_element_type': np.dtype('float64')},
   ],
 )
-def test_small_map_convolution_honours_other_settings(settings):
+def test_residual_convolution_honours_other_settings(settings):
   x, kernel = _random(2, 3, 2, 3), _random(3, 3, 3 // settings.get('feature_group_count', 1), 6)
   x, kernel = x.astype(np.float32), kernel.astype(np.float32)
   settings = settings | _settings(x, kernel)
   margins = ((2, 2), (1, 1))
-  actual = small_map_convolution(x, kernel, (1, 1), margins, **settings)
+  actual = residual_convolution(x, kernel, (1, 1), margins, **settings)
   expected = jax.lax.conv_general_dilated(x, kernel, (1, 1), margins, **settings)
   assert actual.dtype == expected.dtype
   np.testing.assert_array_equal(actual, expected)
 
 
-def test_small_map_convolution_takes_named_padding_and_other_layouts():
+def test_residual_convolution_takes_named_padding_and_other_layouts():
   x, kernel = _random(2, 2, 2, 3), _random(3, 3, 3, 4)
-  actual = small_map_convolution(x, kernel, (1, 1), 'SAME', **_settings(x, kernel))
+  actual = residual_convolution(x, kernel, (1, 1), 'SAME', **_settings(x, kernel))
   np.testing.assert_array_equal(actual, jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', **_settings(x, kernel)))
   channels_first = np.moveaxis(x, -1, 1), kernel.transpose(3, 2, 0, 1)  # the default of lax
   margins = ((1, 1), (1, 1))
   np.testing.assert_array_equal(
-    small_map_convolution(*channels_first, (1, 1), margins),
+    residual_convolution(*channels_first, (1, 1), margins),
     jax.lax.conv_general_dilated(*channels_first, (1, 1), margins),
   )
 
 
-def test_small_map_convolution_passes_precision_to_the_matrix_product():
+def test_residual_convolution_passes_precision_to_the_matrix_product():
   x, kernel = _random(2, 2, 2, 3), _random(3, 3, 3, 4)
 
   def convolve(x):
-    return small_map_convolution(
+    return residual_convolution(
       x, kernel, (1, 1), ((1, 1), (1, 1)), **_settings(x, kernel), precision=jax.lax.Precision.HIGHEST
     )
 
@@ -159,6 +161,10 @@ def _output_widths(program):
   return [int(width) for width in re.findall(r'stablehlo\.convolution.*-> tensor<\d+x\d+x(\d+)x\d+xf64>', program)]
 
 
+def _pointwise_residual(x, kernel):
+  return residual_convolution(x, kernel, (1, 1), ((0, 0), (0, 0)), **_settings(x, kernel))
+
+
 class TestPlatforms:
   """The form for CPU is chosen for the platform that a program runs on, not for the host that traces it."""
 
@@ -167,7 +173,17 @@ class TestPlatforms:
 
   def small(self, x):
     kernel = _random(3, 3, 3, 4)
-    return small_map_convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), **_settings(x, kernel))
+    return residual_convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), **_settings(x, kernel))
+
+  @pytest.mark.parametrize('convolution', [unpadded_convolution, _pointwise_residual])
+  def test_a_pointwise_convolution_is_a_product_of_matrices_on_cpu_only(self, convolution):
+    def gradient(kernel):
+      return jax.grad(lambda kernel: convolution(_random(2, 6, 5, 3), kernel).sum())(kernel)
+
+    cpu, cuda = (_program(gradient, _random(1, 1, 3, 4), platforms=[platform]) for platform in ('cpu', 'cuda'))
+    assert 'stablehlo.dot_general' not in cuda and 'stablehlo.convolution' not in cpu
+    # Of matrices: XLA would copy a map to transposed order to sum over its other axes.
+    assert re.findall(r'stablehlo\.dot_general.* : \(([^)]*)\)', cpu) == ['tensor<60x4xf64>, tensor<60x3xf64>']
 
   def test_unpadded_convolution_has_a_spare_column_on_cpu_only(self):
     for platform, width in {'cpu': 4, 'cuda': 3, 'tpu': 3}.items():

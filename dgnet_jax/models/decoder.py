@@ -36,6 +36,9 @@ class Mlp(nn.Module):
 class Decoder(nn.Module):
   """Structure code f[N, h, w, C] and appearance code f[N, F] -> image f[N, 4h, 4w, 3], unbounded.
 
+  With f[A N, F], A appearances for each structure, there are A N images; what comes before the first AdaIN is computed
+  once for each structure.
+
   The appearance code is split into `num_res_blocks` equal slices, in its channel-major order; two MLPs map slice j to
   the AdaIN scales and shifts of residual block j.
 

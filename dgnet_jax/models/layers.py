@@ -69,7 +69,7 @@ class ConvLayer(nn.Module):
   Attributes:
     upsampled: convolve the map after upsampling it by 2 (nearest neighbour); 5x5 kernels only.
     norm: none, instance, layer, batch or one of `ADAPTIVE_NORMS`, whose parameters `scale` and `shift` f[N, features]
-      are passed to the call.
+      are passed to the call; or f[A N, features], A for each map, which is convolved only once.
     activation: as in `Activation`.
     padding: reflect or zero.
   """
@@ -98,6 +98,8 @@ class ConvLayer(nn.Module):
       dtype=self.dtype,
       name='conv',
     )(x)
+    if scale is not None:
+      x, y = (_repeated(map_, scale.shape[0]) for map_ in (x, y))
     if self.norm == 'instance':
       y = instance_norm(y)
     elif self.norm in TRAINABLE_NORMS:
@@ -115,7 +117,8 @@ class ConvLayer(nn.Module):
 class ResidualBlock(nn.Module):
   """Two 3x3 layers added to the input, without activation after the sum (release fact 23).
 
-  With an adaptive norm, `scale` and `shift` f[N, 2 * features] hold the first layer's parameters, then the second's.
+  With an adaptive norm, `scale` and `shift` f[N, 2 * features] hold the first layer's parameters, then the second's; or
+  f[A N, 2 * features], for A outputs from each map.
 
   Attributes:
     norm: as in `ConvLayer`; for both layers.
@@ -148,5 +151,10 @@ class ResidualBlock(nn.Module):
         name=f'conv_{i}',
       )
       x = layer(x, None if scale is None else scale[:, part], None if shift is None else shift[:, part])
-    x = residual + x
+    x = _repeated(residual, x.shape[0]) + x
     return NonLocalBlock(self.kernel_init, self.dtype, name='non_local')(x) if self.non_local else x
+
+
+def _repeated(x: Array, count: int) -> Array:
+  """Repeats each map of f[N, ...] count / N times: f[count, ...]."""
+  return x if x.shape[0] == count else jnp.repeat(x, count // x.shape[0], axis=0)

@@ -124,8 +124,8 @@ def generate(
     return _fetch_and_refine(networks, networks.generator, params, batch, codes, key)
   structure = networks.encode_structure(params, batch.image, key)
   appearance = jnp.stack([codes.image, codes.positive, codes.image[:, ::-1]], axis=2)
-  repeated = jnp.broadcast_to(structure[:, :, None], (*structure.shape[:2], 3, *structure.shape[2:]))
-  decoded = networks.decode(params, repeated, appearance)
+  decoded = networks.generator.decode(params, _flat(structure, 2), _flat(appearance, 3))
+  decoded = decoded.reshape(*appearance.shape[:3], *decoded.shape[1:])
   return Generated(structure, decoded[:, :, 0], decoded[:, :, 1], decoded[:, :, 2], codes.positive)
 
 

@@ -209,12 +209,9 @@ def _reid_terms(
 ) -> tuple[Terms, Params]:
   """Identification of real images, and learning from detached cross images if there are teacher labels."""
   batch, labels = inputs.batch, inputs.labels
-  images = [batch.erased_image, batch.erased_positive]
-  if labels is not None:
-    images.append(enlarge(taught_images(generated, batch), networks.reid_scale))
-  output, batch_stats = networks.encode_appearance_train(
-    reid_params, inputs.reid_stats, jnp.concatenate(images, axis=1), inputs.draws.dropout_key
-  )
+  images = jnp.concatenate([batch.erased_image, batch.erased_positive], axis=1)
+  real_key, cross_key = (None, None) if inputs.draws.dropout_key is None else jax.random.split(inputs.draws.dropout_key)
+  output, batch_stats = networks.encode_appearance_train(reid_params, inputs.reid_stats, images, real_key)
   primary, fine = output.primary_logits, output.fine_logits
   terms = {
     'identity': _identification(primary[:, :2], batch.identity),
@@ -222,11 +219,15 @@ def _reid_terms(
   }
   if active.teaching and fine is not None:
     terms['fine_identity'] = per_stream(identity_cross_entropy)(fine[:, :2], batch.identity)
-  if labels is not None:
-    terms['primary_teaching'] = per_stream(soft_label_kl)(primary[:, 4:], labels)
-  if labels is not None and fine is not None:
+  if labels is None:
+    return terms, batch_stats
+  # A call of its own: the compiler finds the forward pass that `_recovery_terms` makes over the same images.
+  cross = enlarge(taught_images(generated, batch), networks.reid_scale)
+  output, batch_stats = networks.encode_appearance_train(reid_params, batch_stats, cross, cross_key)
+  terms['primary_teaching'] = per_stream(soft_label_kl)(output.primary_logits, labels)
+  if output.fine_logits is not None:
     structure_identity = batch.identity[:, ::-1]
-    terms['fine_teaching'] = per_stream(fine_grained_cross_entropy)(fine[:, 4:], structure_identity)
+    terms['fine_teaching'] = per_stream(fine_grained_cross_entropy)(output.fine_logits, structure_identity)
   return terms, batch_stats
 
 

@@ -233,15 +233,25 @@ def test_images_and_metrics_are_written(work):
   assert (folder / 'unbroken' / 'metrics.jsonl').read_text().count('loss/cycle') == 2
 
 
-def test_devices_exchange_sums_and_no_images(work):
+@pytest.fixture(scope='module')
+def program(work):
+  """XLA's text of a compiled step with every term."""
   _, config, state = work
   context, mesh = make_step_context(config, NUM_IDENTITIES), make_mesh()
   teachers = jax.device_put((Teacher(*context.teacher_network.init(jax.random.key(1))),), replicated(mesh))
   image = jax.ShapeDtypeStruct((8, 2, *config.data.image_size_hw, 3), np.uint8, sharding=batch_sharding(mesh))
   pixels = PixelBatch(image, image, jax.ShapeDtypeStruct((8, 2), np.int32, sharding=batch_sharding(mesh)))
-  program = make_train_step(context, mesh).lower(state, teachers, pixels, EVERYTHING).compile().as_text()
+  return make_train_step(context, mesh).lower(state, teachers, pixels, EVERYTHING).compile().as_text()
+
+
+def test_devices_exchange_sums_and_no_images(program):
   exchanges = set(re.findall(r'all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter', program))
   assert exchanges == {'all-reduce'}
+
+
+def test_judging_and_learning_from_cross_images_share_a_forward_pass(program):
+  stems = re.findall(r' convolution\(.*op_name="[^"]*/(jvp\(AppearanceEncoder\)/backbone/stem)/', program)
+  assert len(stems) == 3  # for the clean images, the erased ones, and the cross images
 
 
 def random_batch(config):

@@ -1,15 +1,14 @@
 """What a program costs, and what the device could do at best."""
 
+from collections.abc import Mapping
 import dataclasses
-import math
 import time
 from typing import Any
 
 import jax
-from jax.extend import core
-from jax.interpreters import partial_eval
 import jax.numpy as jnp
 
+from dgnet_jax.benchmarks.operations import Origin, flops_by_origin
 from dgnet_jax.types import Array
 
 PEAK_SECONDS = 1.0  # time that is spent on measuring a device's peak
@@ -25,7 +24,8 @@ class Cost:
   Attributes:
     compile_seconds: time to trace, lower and compile it.
     peak_bytes: largest memory of the device in use at once, arguments included, by XLA's analysis.
-    product_flops: floating-point operations of the convolutions and matrix products of a call (`product_flops`).
+    flops_by_origin: floating-point operations of the convolutions and matrix products of a call, by where they come
+      from (`flops_by_origin`).
     xla_flops: all operations of a call as XLA counts them in the compiled program; None except on CPU, because
       elsewhere XLA does not see into the libraries that compute convolutions.
     xla_bytes: bytes that the operations of a call read and write, as XLA counts them: what stays in a cache counts
@@ -34,9 +34,14 @@ class Cost:
 
   compile_seconds: float
   peak_bytes: int
-  product_flops: float
+  flops_by_origin: Mapping[Origin, float]
   xla_flops: float | None
   xla_bytes: float | None
+
+  @property
+  def product_flops(self) -> float:
+    """Floating-point operations of the convolutions and matrix products of a call."""
+    return sum(self.flops_by_origin.values())
 
 
 def cost_of(traced: jax.stages.Traced, executable: jax.stages.Compiled, compile_seconds: float) -> Cost:
@@ -53,46 +58,10 @@ def cost_of(traced: jax.stages.Traced, executable: jax.stages.Compiled, compile_
   return Cost(
     compile_seconds=compile_seconds,
     peak_bytes=int(peak - memory.alias_size_in_bytes),
-    product_flops=product_flops(traced.jaxpr.jaxpr) / jax.device_count(),
+    flops_by_origin={k: v / jax.device_count() for k, v in flops_by_origin(traced.jaxpr.jaxpr).items()},
     xla_flops=analysis.get('flops'),
     xla_bytes=analysis.get('bytes accessed'),
   )
-
-
-def product_flops(jaxpr: core.Jaxpr) -> float:
-  """Counts the floating-point operations of the convolutions and matrix products that the outputs depend on.
-
-  A multiplication and an addition count two. Products with padding count, those with the zeros that a dilation puts
-  into an image do not. Of the branches of a conditional the most expensive one counts, of a loop without a known number
-  of iterations one iteration.
-
-  Args:
-    jaxpr: the traced program.
-  """
-  needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-  return _flops(needed)
-
-
-def _flops(jaxpr: core.Jaxpr) -> float:
-  return sum(map(_flops_of_equation, jaxpr.eqns))
-
-
-def _flops_of_equation(equation: Any) -> float:
-  name: str = equation.primitive.name
-  params: dict[str, Any] = equation.params
-  if name == 'dot_general':
-    (contracted, _), _ = params['dimension_numbers']
-    left = equation.invars[0].aval.shape
-    return float(2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted))
-  if name == 'conv_general_dilated':
-    kernel, spec = equation.invars[1].aval.shape, params['dimension_numbers'].rhs_spec
-    products = math.prod(kernel[axis] for axis in spec[1:])  # of each output: input channels and window
-    return float(2 * math.prod(equation.outvars[0].aval.shape) * products / math.prod(params['lhs_dilation']))
-  if name == 'cond':
-    return max(_flops(branch.jaxpr) for branch in params['branches'])
-  inner = [x for value in params.values() for x in (value if isinstance(value, tuple | list) else [value])]
-  jaxprs = [x.jaxpr if isinstance(x, core.ClosedJaxpr) else x for x in inner]
-  return int(params.get('length', 1)) * sum(_flops(x) for x in jaxprs if isinstance(x, core.Jaxpr))
 
 
 def peak_flops(dtype: jnp.dtype) -> float:

@@ -46,6 +46,7 @@ class StepOptions:
     batches: opens the batches of DG-Net on the devices; they are read while the steps run, as a further alternative.
       None measures no input.
     profile: gets a folder with a trace of `steps` steps for each program; None writes none.
+    operations: print where the operations of each program come from.
   """
 
   people: int = 64
@@ -54,6 +55,7 @@ class StepOptions:
   plain: bool = False
   batches: Batches | None = None
   profile: pathlib.Path | None = None
+  operations: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +158,9 @@ def _measure(
     images = program.num_images / seconds[name]
     results.append(_StepTime(program.name, name, seconds[name], images, costs[name], share))
   _print_table(results, seconds[reference])
+  if options.operations:
+    for name, program in alternatives.items():
+      _print_operations(f'{program.name}, {name}', costs[name])
   if options.profile is not None:
     for name, executable in executables.items():
       _profile(f'{alternatives[name].name}, {name}', executable, turns[name], options.profile)
@@ -181,6 +186,19 @@ def _print_table(results: Sequence[_StepTime], reference: float) -> None:
     columns = zip(cells, HEADINGS, strict=True)
     row = ''.join(f'{cell:>{len(name) + 2 if len(name) > 8 else 10}}' for cell, name in columns)
     print(f'{"  " + result.alternative:<{width}}{row}  {result.seconds / reference:6.2f}x', flush=True)
+
+
+def _print_operations(name: str, cost: Cost) -> None:
+  """Prints the operations of each part of a step and network, largest first."""
+  flops, total = cost.flops_by_origin, cost.product_flops
+  rows: dict[tuple[str, str], list[float]] = {}
+  for origin, count in flops.items():
+    rows.setdefault((origin.part, origin.network), [0.0, 0.0])[origin.backward] += count
+  print(f'{name}: convolutions and matrix products, as traced')
+  print(f'  {"part":<20}{"network":<20}{"TFLOP":>8}{"forward":>10}{"backward":>10}{"share":>8}')
+  for (part, network), (forward, backward) in sorted(rows.items(), key=lambda row: -sum(row[1])):
+    cells = [f'{count / 1e12:.3f}' for count in (forward + backward, forward, backward)]
+    print(f'  {part:<20}{network:<20}{cells[0]:>8}{cells[1]:>10}{cells[2]:>10}{(forward + backward) / total:>8.1%}')
 
 
 def _profile(name: str, executable: Any, turn: Callable[[], float], folder: pathlib.Path) -> None:

@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   step.add_argument('--against', metavar='plain|CONFIG', help='what to compare with, in place of XLA options')
   step.add_argument('--input', action='store_true', help='also feed DG-Net from the data set (--config.data.root)')
   step.add_argument('--profile', type=writable, metavar='FOLDER', help='write traces; print the ten longest operations')
+  step.add_argument('--operations', action='store_true', help='also print which parts of a step the operations are in')
   step.add_argument('--people', type=positive, default=64, help='identities, unless --input (default: %(default)s)')
   step.add_argument('--steps', type=positive, default=5, help='steps in a turn (default: %(default)s)')
   for part in parts.choices.values():
@@ -125,6 +126,7 @@ def _benchmark_step(options: argparse.Namespace, configs: 'Mapping[str, Config]'
     plain=options.against == 'plain',
     batches=batches,
     profile=options.profile,
+    operations=options.operations,
   )
   if len(configs) > 1:
     compare_configs(configs, step_options)

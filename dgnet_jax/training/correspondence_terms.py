@@ -48,6 +48,7 @@ def correspondence_terms(
   }
 
 
+@jax.named_scope('matching')
 def _matching(logits: Array, place: Array, mask: Array) -> Array:
   """Cross-entropy f[B] of attention f[B, Q, h, w] at the places f[B, H, W, 2] of a moved copy."""
   count, num_cells, rows, _ = logits.shape
@@ -60,6 +61,7 @@ def _matching(logits: Array, place: Array, mask: Array) -> Array:
   return matching_cross_entropy(logits, cells.reshape(count, num_cells, 2), weight.reshape(count, num_cells))
 
 
+@jax.named_scope('erasure')
 def _erasure(network: TeacherNetwork, teachers: Sequence[Teacher], image: Array) -> Array:
   """Computes how clearly the teachers recognize the person in images f[B, 2, H, W, 3]: f[B, 2], averaged over them."""
   seen = enlarge(image, network.reid_scale)

@@ -132,6 +132,7 @@ def _dissimilarity(prediction: Array, target: Array) -> Array:
   return per_stream(structural_dissimilarity)(unit_range(prediction), unit_range(target))
 
 
+@jax.named_scope('adversarial')
 def _adversarial_terms(
   networks: Networks, losses: AdversarialLosses, discriminator_params: Params, generated: Generated
 ) -> Terms:
@@ -141,6 +142,7 @@ def _adversarial_terms(
   return {'adversarial': _over_streams(networks, loss, generated.cross_by_appearance)}
 
 
+@jax.named_scope('feature_matching')
 def _feature_terms(networks: Networks, discriminator_params: Params, rebuilt: Array, image: Array) -> Terms:
   features = functools.partial(networks.discriminator_features, frozen(discriminator_params))
 
@@ -172,7 +174,8 @@ def _recovery_terms(
   # The release judges with a copy of the re-id network: gradients reach the image only, running statistics do not move,
   # dropout is off, and BatchNorm uses the batch (fact 17).
   seen = enlarge(generated.cross_by_appearance, networks.reid_scale)
-  recovered, _ = networks.encode_appearance_train(frozen(reid_params), inputs.reid_stats, seen)
+  with jax.named_scope('cross_identity'):
+    recovered, _ = networks.encode_appearance_train(frozen(reid_params), inputs.reid_stats, seen)
   terms = {'cross_identity': _identification(recovered.primary_logits, inputs.batch.identity)}
   if not (active.codes or active.cycle):
     return terms
@@ -190,14 +193,16 @@ def _recovery_terms(
     train_encoder = inputs.draws.update_structure_encoder
     encoder_params = {'structure_encoder': routed(train_encoder, generator_params['structure_encoder'])}
     seen, appearance = routed(~train_encoder, generated.cross), recovered.code
-  recovered_structure = networks.encode_structure(encoder_params, seen, inputs.draws.cross_structure_key)
+  with jax.named_scope('structure_code'):
+    recovered_structure = networks.encode_structure(encoder_params, seen, inputs.draws.cross_structure_key)
   if active.codes:
     codes = map(networks.generator.comparable, (recovered_structure, generated.structure_code))
     terms['structure_code'] = per_stream(l1_error)(*codes)
     # In style AB the recovered code is detached, so this term is only logged (fact 16).
     terms['appearance_code'] = per_stream(l1_error)(recovered.code, inputs.codes.image)
   if active.cycle:
-    cycle = networks.decode(generator_params, recovered_structure, appearance)
+    with jax.named_scope('cycle'):
+      cycle = networks.decode(generator_params, recovered_structure, appearance)
     terms['cycle'] = per_stream(l1_error)(cycle, inputs.batch.image)
     if networks.generator.fetches:
       terms['cycle_dissimilarity'] = _dissimilarity(cycle, inputs.batch.image)
@@ -211,7 +216,8 @@ def _reid_terms(
   batch, labels = inputs.batch, inputs.labels
   images = jnp.concatenate([batch.erased_image, batch.erased_positive], axis=1)
   real_key, cross_key = (None, None) if inputs.draws.dropout_key is None else jax.random.split(inputs.draws.dropout_key)
-  output, batch_stats = networks.encode_appearance_train(reid_params, inputs.reid_stats, images, real_key)
+  with jax.named_scope('identity'):
+    output, batch_stats = networks.encode_appearance_train(reid_params, inputs.reid_stats, images, real_key)
   primary, fine = output.primary_logits, output.fine_logits
   terms = {
     'identity': _identification(primary[:, :2], batch.identity),
@@ -223,7 +229,8 @@ def _reid_terms(
     return terms, batch_stats
   # A call of its own: the compiler finds the forward pass that `_recovery_terms` makes over the same images.
   cross = enlarge(taught_images(generated, batch), networks.reid_scale)
-  output, batch_stats = networks.encode_appearance_train(reid_params, batch_stats, cross, cross_key)
+  with jax.named_scope('teaching'):
+    output, batch_stats = networks.encode_appearance_train(reid_params, batch_stats, cross, cross_key)
   terms['primary_teaching'] = per_stream(soft_label_kl)(output.primary_logits, labels)
   if output.fine_logits is not None:
     structure_identity = batch.identity[:, ::-1]

@@ -86,9 +86,11 @@ class _Forward(NamedTuple):
 def _forward(context: StepContext, state: TrainState, batch: PairBatch, draws: Draws) -> _Forward:
   networks = context.networks
 
+  @jax.named_scope('codes')
   def encode(reid_params: Params) -> tuple[AppearanceCodes, Params]:
     return appearance_codes(networks, reid_params, state.reid.batch_stats, batch)
 
+  @jax.named_scope('generation')
   def decode(generator_params: Params, codes: AppearanceCodes) -> Generated:
     return generate(networks, generator_params, batch, codes, draws.structure_key)
 
@@ -123,6 +125,7 @@ def _update_discriminator(
 ) -> tuple[NetworkState, Params, Terms]:
   """Returns the updated discriminator, its gradients and its terms."""
 
+  @jax.named_scope('discriminator')
   def objective(params: Params) -> tuple[Array, Terms]:
     r1_weight = context.config.discriminator.r1_weight
     terms = objectives.discriminator_terms(context.networks, losses, params, real, fake, r1_weight)
@@ -132,6 +135,7 @@ def _update_discriminator(
   return apply_gradients(context.optimizers.discriminator, state, gradients, {}), gradients, terms
 
 
+@jax.named_scope('labels')
 def _labels(
   context: StepContext, teachers: Sequence[Teacher], generated: Generated, batch: PairBatch, draws: Draws
 ) -> Array:

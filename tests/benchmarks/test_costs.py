@@ -1,10 +1,12 @@
 """The count of operations, on programs whose operations are known."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
-from dgnet_jax.benchmarks.costs import cost_of, peak_flops, product_flops
+from dgnet_jax.benchmarks.costs import cost_of, peak_flops
+from dgnet_jax.benchmarks.operations import Origin, flops_by_origin
 
 IMAGE, KERNEL = jnp.ones((2, 8, 6, 3)), jnp.ones((3, 3, 3, 5))
 CONVOLUTION = 2 * (2 * 8 * 6 * 5) * (3 * 3 * 3)
@@ -18,7 +20,7 @@ def convolve(image, kernel, **settings):
 
 
 def count(function, *arguments):
-  return product_flops(jax.jit(function).trace(*arguments).jaxpr.jaxpr)
+  return sum(flops_by_origin(jax.jit(function).trace(*arguments).jaxpr.jaxpr).values())
 
 
 def test_matrix_products_and_convolutions_are_counted():
@@ -57,6 +59,24 @@ def test_loops_and_branches():
 
   assert count(scanned, IMAGE, KERNEL) == 4 * CONVOLUTION
   assert count(branches, True, IMAGE, KERNEL) == 2 * CONVOLUTION
+
+
+def test_operations_by_part_network_and_direction():
+  layer = nn.Dense(5)
+  params = layer.init(jax.random.key(0), jnp.ones((7, 4)))
+
+  def loss(params, x):
+    with jax.named_scope('judging'):
+      judged = jax.jit(layer.apply)(params, x).sum()
+    return judged + (x @ jnp.ones((4, 2))).sum()
+
+  traced = jax.jit(jax.value_and_grad(loss)).trace(params, jnp.ones((7, 4)))
+  product = 2 * 7 * 4 * 5
+  assert flops_by_origin(traced.jaxpr.jaxpr) == {
+    Origin('judging', 'Dense', False): product,
+    Origin('judging', 'Dense', True): product,
+    Origin('', '', False): 2 * 7 * 4 * 2,
+  }
 
 
 def test_cost_of_a_compiled_program():

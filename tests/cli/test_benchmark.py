@@ -62,11 +62,12 @@ def test_step_is_compared_with_the_plain_formulation_input_and_traces(tmp_path, 
   config = tiny_config()
   config.batch_size, config.num_steps, config.data.root = 8, 1, str(tmp_path / 'data')
   save_config(frozen(config), tmp_path / 'config.json')
-  flags = ['--against=plain', '--input', f'--profile={tmp_path / "traces"}', '--steps=1', '--rounds=1']
+  flags = ['--against=plain', '--operations', '--input', f'--profile={tmp_path / "traces"}', '--steps=1', '--rounds=1']
   main(['benchmark', 'step', f'--config={tmp_path / "config.json"}', *flags])
   text = capsys.readouterr().out
   assert list(ratios(text)) == ['as trained', 'plain', 'with input'] and ratios(text)['plain'] == 1
   assert text.count('the 10 operations with the most time') == 2
+  assert re.findall(r'^  (\w+) +AppearanceEncoder +[\d.]+', text, re.M)[:1] == ['identity']
   assert len(list((tmp_path / 'traces').rglob('*.xplane.pb'))) == 2 and ' of 0.000 s in all' not in text
 
 

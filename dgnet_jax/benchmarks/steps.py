@@ -159,8 +159,8 @@ def _measure(
     results.append(_StepTime(program.name, name, seconds[name], images, costs[name], share))
   _print_table(results, seconds[reference])
   if options.operations:
-    for name, program in alternatives.items():
-      _print_operations(f'{program.name}, {name}', costs[name])
+    for name in executables:
+      _print_operations(f'{alternatives[name].name}, {name}', costs[name])
   if options.profile is not None:
     for name, executable in executables.items():
       _profile(f'{alternatives[name].name}, {name}', executable, turns[name], options.profile)

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 # By default XLA's CPU backend runs convolutions with YNNPACK, which is slow at those that compute a kernel's gradient
-# (large maps, no padding). With these options YNNPACK gets only sums, and Eigen the convolutions and matrix products:
+# (large maps, no padding). With these options YNNPACK gets sums, with a large product that they directly follow (20 of
+# the ResNet at 256x128, none in `configs/synthetic.py`), and Eigen the other convolutions and matrix products:
 # those of YNNPACK on several threads differed from run to run in the last digits, which Muon's iterations amplify.
 # Without gradients the options help as well (docs/performance.md).
 CONVOLUTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_REDUCE'}

@@ -75,8 +75,10 @@ def _make_generator(config: Config, dtype: jnp.dtype | None) -> Generator:
 
 def _make_correspondence_generator(config: CorrespondenceConfig, common: Mapping[str, Any]) -> CorrespondenceGenerator:
   options, common = common, {**common, 'attention_stride': config.attention_stride}
+  # In bfloat16 the gradient through the matches would be off by a third (docs/precision.md).
+  exact = common | {'dtype': None}
   return CorrespondenceGenerator(
-    shape_encoder=ShapeEncoder(width=config.shape_width, descriptor_size=config.descriptor_size, **common),
+    shape_encoder=ShapeEncoder(width=config.shape_width, descriptor_size=config.descriptor_size, **exact),
     relighting=Relighting(width=config.relighting_width, **options),
     fetch=Fetch(width=config.shape_width, **common),
     refinement=Refinement(

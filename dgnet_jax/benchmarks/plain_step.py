@@ -19,8 +19,8 @@ from dgnet_jax.losses.reconstruction import l1_error
 from dgnet_jax.models.networks import Networks
 from dgnet_jax.pixels import enlarge
 from dgnet_jax.training.forward import Draws
+from dgnet_jax.training.learning import StepContext, apply_gradients
 from dgnet_jax.training.schedules import Number, loss_weights
-from dgnet_jax.training.step import StepContext, apply_gradients
 from dgnet_jax.types import (
   ActiveTerms,
   AppearanceOutput,

@@ -221,6 +221,7 @@ def _check_plain(config: Config) -> None:
     'generator.design': (config.generator.design, 'adain'),
     'reid.style': (config.reid.style, 'AB'),
     'joint': (config.joint, True),
+    'micro_batches': (config.micro_batches, 1),
   }
   for field, (value, plain) in needed.items():
     if value != plain:

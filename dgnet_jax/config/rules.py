@@ -52,7 +52,7 @@ REFUSED = {
 }
 # All numbers must be at least 0; these must be above 0.
 POSITIVE = {
-  *('num_steps', 'data.image_size_hw', 'data.prefetch_batches', 'data.decode_threads'),
+  *('num_steps', 'micro_batches', 'data.image_size_hw', 'data.prefetch_batches', 'data.decode_threads'),
   'data.synthetic.image_size_hw',
   *('structure_encoder.width', 'structure_encoder.dilations', 'decoder.num_res_blocks', 'decoder.mlp_width'),
   *('correspondence.shape_width', 'correspondence.descriptor_size', 'correspondence.relighting_width'),
@@ -231,6 +231,21 @@ def _groups_fill_batch(config: Config) -> str:
   if group != 1 and (group == 0 or group >= batch or batch % group == 0):
     return ''
   return f'{group} must be 0, at least batch_size ({batch}), or a divisor of it above 1'
+
+
+@_rule('micro_batches', 'reid.batch_norm_group', 'batch_size')
+def _parts_hold_groups(config: Config) -> str:
+  parts, group, batch = config.micro_batches, config.reid.batch_norm_group, config.batch_size
+  if parts == 1 or group and batch % (parts * group) == 0:
+    return ''
+  return f'{parts} x reid.batch_norm_group ({group}, not 0) must divide batch_size ({batch}): parts have whole groups'
+
+
+@_rule('micro_batches', 'discriminator.norm')
+def _parts_do_not_share_statistics(config: Config) -> str:
+  if config.micro_batches == 1 or config.discriminator.norm != 'batch':
+    return ''
+  return 'must be 1 with discriminator.norm=batch, whose statistics are of the whole batch'
 
 
 @_rule('optimizer.adam_betas')

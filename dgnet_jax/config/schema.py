@@ -253,6 +253,9 @@ class Config:
 
   seed: int = 0  # all randomness is a function of (seed, step)
   batch_size: int = 8  # images per stream and step, over all devices; a step sees 4 times as many images
+  # Parts in which a step computes its batch, one after the other: less memory, and the images are generated twice. Each
+  # has whole groups of reid.batch_norm_group, so losses, statistics and gradients are those of the batch at once.
+  micro_batches: int = 1
   num_steps: int = 100_000  # length of the run
   # False trains the re-id network alone on real images, with everything else unchanged: the baseline of joint learning
   # (`dgnet ablation`). Style AB only; see also teaching.images.

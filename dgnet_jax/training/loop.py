@@ -20,11 +20,12 @@ from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
+from dgnet_jax.training.learning import StepContext
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
 from dgnet_jax.training.state import create_train_state
-from dgnet_jax.training.step import Metrics, StepContext, make_step_context, make_train_step
+from dgnet_jax.training.step import Metrics, make_step_context, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
 from dgnet_jax.training.teacher_store import check_named_teachers, without_teacher
 from dgnet_jax.training.training_data import open_training_data

@@ -12,9 +12,10 @@ from dgnet_jax.interop import torch_names
 from dgnet_jax.interop.release.names import network_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.training.forward import Draws
+from dgnet_jax.training.learning import StepContext
 from dgnet_jax.training.optimizers import adam_state, make_optimizers, momentum_buffers
 from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
-from dgnet_jax.training.step import StepContext, update
+from dgnet_jax.training.step import update
 from dgnet_jax.types import NetworkState, Teacher, TrainState
 from tests.parity import goldens
 

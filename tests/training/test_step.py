@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.training import objectives
 from dgnet_jax.training.state import create_train_state
-from dgnet_jax.training.step import draw_step, make_step_context, update
+from dgnet_jax.training.step import draw_step, make_step_context, make_train_step, update
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher
 from tests.tiny_run import frozen, tiny_config
 from tests.training.key_record import key_bytes, record_keys
@@ -67,6 +68,18 @@ def test_missing_term_raises(context, state, monkeypatch, missing):
   monkeypatch.setattr(objectives, 'generator_and_reid_terms', without_one)
   with pytest.raises(ValueError, match=missing):
     iteration_terms(context, state, PHASES[-1])
+
+
+@pytest.mark.parametrize(
+  'active', [PHASES[-1], ActiveTerms(generator=False, teaching=True)], ids=['full', 'reid_alone']
+)
+def test_the_whole_state_is_donated(context, state, active):
+  mesh = make_mesh()
+  teachers = [Teacher(*context.teacher_network.init(jax.random.key(1)))]
+  step = make_train_step(context, mesh)
+  lowered = step.lower(jax.device_put(state, replicated(mesh)), teachers, make_pixels(context), active)
+  # The memory of every array of the state is that of an array of the new state.
+  assert lowered.as_text().count('tf.aliasing_output') == len(jax.tree.leaves(state))
 
 
 def test_every_key_of_a_step_is_used_once(context, state, monkeypatch):

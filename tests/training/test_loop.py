@@ -119,6 +119,21 @@ def test_images_are_decoded_once_for_both_jobs(first_messages):
   assert sum('images of 32x16 in memory' in message for message in first_messages) == 1
 
 
+def test_images_on_the_devices_train_the_same(work, lines):
+  folder, config, unbroken = work
+  assert_same(train(tiny_config(config.data.root, **{'data.loader': 'device'}), folder / 'device'), unbroken)
+  assert [line for line in lines if line.startswith('holding')] == [
+    'holding 24 images of 32x16 on each of 8 device(s): 0 MiB'
+  ]
+  teachers = (
+    load_teacher(config, open_dataset(config.data, folder), folder / run / 'teacher') for run in ('unbroken', 'device')
+  )
+  jax.tree.map(np.testing.assert_array_equal, *teachers)
+  grids = ([path.read_bytes() for path in (folder / run / 'images').glob('*.png')] for run in ('unbroken', 'device'))
+  first, second = grids
+  assert first and first == second
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures('lines')
 def test_interrupted_run_resumes_exactly(work):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 import numpy as np
 
+from dgnet_jax.errors import UserError
+
 DATA_AXIS = 'data'
 
 Tree = TypeVar('Tree')
@@ -58,3 +60,35 @@ def device_put_global(tree: Tree, sharding: Sharding) -> Tree:
 
   placed_tree: Tree = jax.device_put(tree, sharding) if sharding.is_fully_addressable else jax.tree.map(place, tree)
   return placed_tree
+
+
+def place_rows(tree: Tree, sharding: NamedSharding) -> Tree:
+  """Makes global arrays of the rows of every process.
+
+  Args:
+    tree: numpy arrays [B, ...], this process's rows; arrays that have the sharding already stay as they are.
+    sharding: from `batch_sharding`.
+
+  Raises:
+    UserError: the rows do not divide among this process's devices.
+  """
+  devices = len(sharding.mesh.local_devices)
+
+  def place(leaf: np.ndarray | jax.Array) -> jax.Array:
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+      return leaf
+    if len(leaf) % devices:
+      raise UserError(f'a batch of {len(leaf)} is not divisible by {devices} devices; change batch_size')
+    placed: jax.Array = jax.make_array_from_process_local_data(sharding, leaf)  # type: ignore[no-untyped-call]
+    return placed
+
+  placed_tree: Tree = jax.tree.map(place, tree)
+  return placed_tree
+
+
+def local_rows(array: np.ndarray | jax.Array) -> np.ndarray:
+  """Inverts `place_rows` for one array: returns this process's rows as a numpy array; numpy arrays stay as they are."""
+  if isinstance(array, np.ndarray):
+    return array
+  shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+  return np.concatenate([shard.data for shard in shards])

@@ -5,6 +5,8 @@ import contextlib
 import dataclasses
 import functools
 
+import jax
+
 from dgnet_jax.benchmarks.timing import median_seconds, print_ratios
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.dataset import open_dataset
@@ -19,7 +21,8 @@ IMAGES_PER_EXAMPLE = 4  # two streams, each with a positive
 
 def _take(batches: Iterator[object], count: int) -> None:
   for _ in range(count):
-    next(batches)
+    # Those of loader device are computed asynchronously.
+    jax.block_until_ready(next(batches))  # type: ignore[no-untyped-call]
 
 
 def benchmark_input(root: str, *, layout: str, loaders: Sequence[str], threads: int, batches: int, rounds: int) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DETAILS = """ranking  CMC and mAP of a test set of Market-1501's size, compared with the bare matrix product
          of queries and gallery, and with a full sort per query (NumPy).
 input    Training batches from each data source, compared with one thread that reads, decodes
-         and resizes the same images.
+         and resizes the same images. Only those of loader device are then on the devices.
 step     A step of the teacher and of each phase of DG-Net on random images: time, images read per
          second (four for an example of DG-Net), time to compile, memory, operations of
          convolutions and matrix products and their rate as a share of that of a large matrix

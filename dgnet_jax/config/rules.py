@@ -13,7 +13,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
   'data.layout': tuple(LAYOUTS),
   'data.boxes': BOXES,
   'data.positives': ('any', 'other_camera'),
-  'data.loader': ('tfdata', 'threads', 'memory'),
+  'data.loader': ('tfdata', 'threads', 'memory', 'device'),
   'generator.design': ('adain', 'correspondence'),
   'structure_encoder.input': ('gray', 'edge'),
   'generator.activation': ACTIVATIONS,
@@ -304,7 +304,7 @@ def _problem_with_pattern(pattern: str, group: str, example: str, layout: str) -
 def _loader_reads_records(config: Config) -> str:
   if config.data.layout != 'tfds' or config.data.loader != 'tfdata':
     return ''
-  return 'tfdata reads files; use threads or memory for the records of layout tfds'
+  return 'tfdata reads files; use threads, memory or device for the records of layout tfds'
 
 
 @_rule('data.root', 'data.layout')

@@ -54,7 +54,8 @@ class DataConfig:
   # The positive of a training image: any other image of the identity (the release's), or one from another camera if
   # there is one (other_camera).
   positives: str = 'any'
-  # tfdata (decode while training), threads (the same batches without TensorFlow) or memory (decode once, keep all).
+  # tfdata (decode while training), threads (the same batches without TensorFlow), memory (decode once, keep all) or
+  # device (as memory, with the images in the memory of every accelerator).
   loader: str = 'tfdata'
   cache_mib: int = 2048  # loader threads: MiB of encoded files to keep in memory
   image_size_hw: tuple[int, int] = (256, 128)  # height and width of training images, pixels

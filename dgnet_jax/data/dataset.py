@@ -79,7 +79,7 @@ def open_dataset(
 def verify_dataset(index: DatasetIndex, data_config: DataConfig, workdir: str | pathlib.Path) -> None:
   """Decodes the images that no earlier start of this run has decoded, so that damaged ones do not stop it later.
 
-  With loader memory the training images are left to the source, which decodes them anyway.
+  With the loaders memory and device the training images are left to the source, which decodes them anyway.
 
   Args:
     index: of the data set.
@@ -89,7 +89,7 @@ def verify_dataset(index: DatasetIndex, data_config: DataConfig, workdir: str | 
   Raises:
     UserError: images are unreadable; names them.
   """
-  decoded_by_source = {'train'} if data_config.loader == 'memory' else set()
+  decoded_by_source = {'train'} if data_config.loader in ('memory', 'device') else set()
   paths = [path for name, split in index.splits.items() if name not in decoded_by_source for path in split.paths]
   cache_file = pathlib.Path(workdir) / 'verified_images.json'
   verify_images(paths, threads=data_config.decode_threads, cache_file=cache_file)

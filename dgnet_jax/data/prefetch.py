@@ -1,4 +1,4 @@
-"""From a host iterator of numpy batches to arrays on devices, one batch ahead of the consumer."""
+"""From an iterator of batches to arrays on devices, one batch ahead of the consumer."""
 
 from collections.abc import Iterator
 import queue
@@ -8,21 +8,11 @@ import weakref
 
 import jax
 
-from dgnet_jax.errors import UserError
-from dgnet_jax.sharding import batch_sharding
+from dgnet_jax.sharding import batch_sharding, place_rows
 
 CLOSE_SECONDS = 10.0  # how long closing waits for a source that is producing a batch
 
 _Batch = TypeVar('_Batch')  # a pytree of arrays
-
-
-def _put(batch: _Batch, sharding: jax.sharding.NamedSharding) -> _Batch:
-  rows, devices = len(jax.tree.leaves(batch)[0]), len(sharding.mesh.local_devices)
-  if rows % devices:
-    raise UserError(f'a batch of {rows} is not divisible by {devices} devices; change batch_size')
-  put = jax.make_array_from_process_local_data
-  moved: _Batch = jax.tree.map(lambda x: put(sharding, x), batch)  # type: ignore[no-untyped-call]
-  return moved
 
 
 class _End:
@@ -47,7 +37,7 @@ def _feed(
     for batch in host_iterator:
       if stop.is_set():
         break
-      ready.put(_put(batch, sharding))
+      ready.put(place_rows(batch, sharding))
       if stop.is_set():
         break
   except BaseException as error:  # re-raised in the consumer's thread
@@ -75,7 +65,8 @@ class DeviceFeed(Generic[_Batch]):
     """Starts the thread.
 
     Args:
-      host_iterator: pytrees of numpy arrays, the rows of this process; closed at the end.
+      host_iterator: pytrees of numpy arrays, the rows of this process; closed at the end. Arrays that have the
+        sharding already pass through.
       sharding: sharding of the global arrays.
     """
     self._ready: queue.Queue[_Batch | _End] = queue.Queue(maxsize=1)  # one batch waits, another is in transfer
@@ -110,7 +101,8 @@ def device_batches(host_iterator: Iterator[_Batch], mesh: jax.sharding.Mesh) -> 
   """Moves batches to devices, one ahead of the consumer.
 
   Args:
-    host_iterator: pytrees of numpy arrays [B, ...], this process's rows of the global batch.
+    host_iterator: pytrees of numpy arrays [B, ...], this process's rows of the global batch. Global arrays that are
+      split along 'data' already, like those of loader device, pass through.
     mesh: mesh with the axis 'data'.
 
   Returns:

@@ -10,6 +10,7 @@ from dgnet_jax.models.generators import Codes
 from dgnet_jax.models.networks import Networks
 from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.plots.sheets import image_grid
+from dgnet_jax.sharding import local_rows
 from dgnet_jax.types import Array, Params, TrainState
 from dgnet_jax.utils.xla_options import jit_network
 
@@ -70,8 +71,8 @@ class ImageGrid:
       source: source of the training batches.
     """
     batch = next(source.batches(0))
-    self._image = normalize(batch.image[:MAX_PAIRS])
-    self._positive = normalize(batch.positive[:MAX_PAIRS])
+    self._image = normalize(local_rows(batch.image)[:MAX_PAIRS])
+    self._positive = normalize(local_rows(batch.positive)[:MAX_PAIRS])
     self._reconstruct = jit_network(functools.partial(reconstruct, networks))
 
   def draw(self, state: TrainState) -> np.ndarray:

@@ -76,7 +76,7 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
 
 def _train(config: Config, workdir: pathlib.Path) -> TrainState:
   index = open_training_data(config, workdir)
-  source = make_source(index.train, config)  # one for both jobs: loader memory decodes when it is made
+  source = make_source(index.train, config)  # one for both jobs: the loaders memory and device decode when it is made
   teachers = train_teacher(config, index, workdir, source=source)
   mesh, context = make_mesh(), make_step_context(config, index.num_identities)
   with contextlib.closing(Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:

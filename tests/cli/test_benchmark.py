@@ -8,7 +8,7 @@ import pytest
 from dgnet_jax.benchmarks.timing import median_seconds
 from dgnet_jax.cli.main import main
 from dgnet_jax.config.loading import save_config
-from tests.data.folders import write_market
+from tests.data.folders import TRAIN, write_market
 from tests.tiny_run import correspondence_config, frozen, tiny_config
 
 
@@ -25,10 +25,12 @@ def test_ranking_is_compared_with_a_matrix_product(capsys):
 
 
 def test_input_compares_loaders_with_one_thread(tmp_path, capsys):
-  root = write_market(tmp_path)
-  main(['benchmark', 'input', f'--root={root}', '--loaders=memory,threads', '--batches=2', '--rounds=1', '--threads=2'])
+  more = ('0010_c1s1_000002_01.jpg', '0010_c1s1_000003_01.jpg')  # a batch for the tests' eight devices
+  root = write_market(tmp_path, train=(*TRAIN, *more))
+  flags = [f'--root={root}', '--loaders=memory,threads,device', '--batches=2', '--rounds=1', '--threads=2']
+  main(['benchmark', 'input', *flags])
   text = capsys.readouterr().out
-  assert list(ratios(text)) == ['one thread', 'memory', 'threads'] and text.count('images/s') == 3
+  assert list(ratios(text)) == ['one thread', 'memory', 'threads', 'device'] and text.count('images/s') == 4
 
 
 @pytest.mark.long

@@ -128,7 +128,7 @@ class TestValidate:
       ('optimizer.muon_multiplier', 5.0, 'must be 0 with generator.design adain'),
       ('data.root', '', '--config.data.root'),
       ('data.layout', 'duke', 'must be one of csv, tfds, msmt17'),
-      ('data.layout', 'tfds', 'tfdata reads files; use threads or memory'),
+      ('data.layout', 'tfds', 'tfdata reads files; use threads, memory or device'),
       ('data.root', 'gs://bucket/x', 'only prepared data sets'),
       ('data.boxes', 'drawn', 'must be one of detected, labeled'),
       ('data.camera_pattern', '(', 'not a regular expression'),

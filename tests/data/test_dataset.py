@@ -90,6 +90,7 @@ def test_second_start_verifies_no_image_again(data_config, tmp_path, decoded):
   assert len(decoded) == 24
 
 
-def test_loader_memory_leaves_training_images_to_the_source(root, tmp_path, decoded):
-  verified(DataConfig(root=str(root), loader='memory'), tmp_path / 'run')
+@pytest.mark.parametrize('loader', ['memory', 'device'])
+def test_some_loaders_leave_training_images_to_the_source(root, tmp_path, decoded, loader):
+  verified(DataConfig(root=str(root), loader=loader), tmp_path / 'run')
   assert len(decoded) == 6 and not any('bounding_box_train' in path for path in decoded)

@@ -99,7 +99,7 @@ def test_a_row_of_a_table_is_checked_before_its_file_is_used(tmp_path, kind):
 
 
 @pytest.mark.parametrize('kind', ['pipe', 'device', 'folder'])
-@pytest.mark.parametrize('loader', ['threads', 'memory', 'tfdata'])
+@pytest.mark.parametrize('loader', ['threads', 'memory', 'device', 'tfdata'])
 def test_training_does_not_wait_for_it(tmp_path, kind, loader):
   make_special(tmp_path / 'odd.jpg', kind)
   index = read_layout(write_table(tmp_path, 'odd.jpg'))

@@ -119,6 +119,19 @@ def test_images_are_decoded_once_for_both_jobs(first_messages):
   assert sum('images of 32x16 in memory' in message for message in first_messages) == 1
 
 
+def test_images_on_the_devices_train_the_same(work, lines):
+  folder, config, unbroken = work
+  shutil.copytree(folder / 'unbroken', folder / 'device')
+  shutil.rmtree(folder / 'device' / 'checkpoints' / '4')
+  shutil.rmtree(folder / 'device' / 'images')
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, loader='device'))
+  assert_same(train(config, folder / 'device'), unbroken)
+  assert any('resuming from step 2' in line for line in lines)
+  assert 'holding 24 images of 32x16 on each of 8 device(s): 0 MiB' in lines
+  (grid,) = (folder / 'device' / 'images').glob('*.png')
+  assert grid.read_bytes() == (folder / 'unbroken' / 'images' / grid.name).read_bytes()
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures('lines')
 def test_interrupted_run_resumes_exactly(work):

@@ -1,10 +1,11 @@
-"""Two processes on one machine: arrays on the devices of both, their checkpoints, and the lock of their work folder."""
+"""Two processes on one machine: arrays and batches on the devices of both, checkpoints, the lock of the work folder."""
 
 import socket
 import subprocess
 import sys
 
 from dgnet_jax.training.run_lock import run_lock
+from tests.data.folders import write_market
 
 CONNECT = """
 import sys
@@ -37,6 +38,30 @@ with contextlib.closing(Checkpoints(sys.argv[3], 3)) as checkpoints:
 with contextlib.closing(Checkpoints(sys.argv[3], 3)) as checkpoints:
   restored = checkpoints.restore(tree(0))
 assert int(restored['step']) == 3 and restored['array'].sharding == replicated(mesh)
+"""
+
+# Each process gets its rows, and both the same arrays whether the images are on the devices or in memory.
+FEED = """
+import contextlib
+from dgnet_jax.config.schema import Config, DataConfig, TeacherConfig
+from dgnet_jax.data.prefetch import device_batches
+from dgnet_jax.data.registry import read_layout
+from dgnet_jax.data.sources.factory import make_source
+from dgnet_jax.sharding import batch_sharding, local_rows
+split, batches = read_layout(sys.argv[3]).train, {}
+for loader in ('memory', 'device'):
+  data = DataConfig(loader=loader, image_size_hw=(16, 8), decode_threads=2)
+  source = make_source(split, Config(batch_size=4, data=data, teacher=TeacherConfig(batch_size=2)))
+  batches[loader] = []
+  for iterator in (source.batches(3), source.single_batches(3)):
+    with contextlib.closing(device_batches(iterator, mesh)) as fed:
+      batches[loader] += [next(fed), next(fed)]
+for one, other in zip(*map(jax.tree.leaves, batches.values()), strict=True):
+  assert one.shape == other.shape and one.sharding == other.sharding == batch_sharding(mesh)
+  np.testing.assert_array_equal(local_rows(one), local_rows(other))
+drawn = source.sampler.batch(3)['identity']
+assert drawn.shape == (2, 2)
+np.testing.assert_array_equal(local_rows(batches['device'][0].identity), drawn)
 """
 
 # Another job holds the lock of the first folder, nobody that of the second.
@@ -77,6 +102,10 @@ def run_in_two_processes(script, *arguments):
 
 def test_equal_arrays_are_placed_on_the_devices_of_both():
   run_in_two_processes(PLACE)
+
+
+def test_batches_from_images_on_devices_are_those_from_memory(tmp_path):
+  run_in_two_processes(FEED, str(write_market(tmp_path)))
 
 
 def test_checkpoints_are_saved_replaced_and_restored_by_both(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -81,6 +82,11 @@ def test_trained_teacher_is_reused(trained, config, index, monkeypatch, lines):
   assert_equal(train_teacher(with_teacher(config, num_epochs=9), index, workdir), teachers)
   assert lines == [f'teacher: {workdir / "teacher"}, trained for 6 steps']
   assert_equal((load_teacher(config, index, workdir / 'teacher'),), teachers)
+
+
+def test_images_on_the_devices_train_the_same_teacher(trained, config, index, tmp_path):
+  on_devices = dataclasses.replace(config, data=dataclasses.replace(config.data, loader='device'))
+  assert_equal(train_teacher(on_devices, index, tmp_path), trained[1])
 
 
 def test_configured_checkpoint_is_used(trained, config, index, tmp_path):

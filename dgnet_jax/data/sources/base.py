@@ -21,6 +21,9 @@ def _pair_batch(pixels: Any, identity: Any) -> PixelBatch:
 class Source(abc.ABC):
   """Batches of a split's images, each a pure function of (seed, step).
 
+  Their arrays are numpy arrays with this process's rows, until a feed moves them, or already global arrays that are
+  split over the devices.
+
   Attributes:
     sampler: draws the batches of `batches`.
     single_sampler: draws the batches of `single_batches`.
@@ -43,26 +46,38 @@ class Source(abc.ABC):
     self.single_sampler = single_sampler
 
   @abc.abstractmethod
-  def _images(self, indices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yields u8[..., H, W, 3] for each array i64[...] of indices into the split; may read ahead of its consumer."""
-
   def batches(self, start_step: int) -> Iterator[PixelBatch]:
-    """Yields this process's rows of every batch from `start_step` on, without end, as numpy arrays.
+    """Yields every batch of pairs from `start_step` on, without end.
 
     Raises:
       UserError: there are fewer images than the batch size, or a file became unreadable.
     """
+
+  @abc.abstractmethod
+  def single_batches(self, start_step: int) -> Iterator[tuple[Any, Any]]:
+    """Yields batches of single images u8[B, H, W, 3] with their classes i32[B], from `start_step` on, without end.
+
+    Raises:
+      UserError: there are fewer images than the batch size, or a file became unreadable.
+    """
+
+
+class HostSource(Source):
+  """A source of numpy arrays, which are this process's rows."""
+
+  @abc.abstractmethod
+  def _images(self, indices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields u8[..., H, W, 3] for each array i64[...] of indices into the split; may read ahead of its consumer."""
+
+  def batches(self, start_step: int) -> Iterator[PixelBatch]:
+    """See `Source`."""
     drawn, drawn_again = itertools.tee(map(self.sampler.batch, itertools.count(start_step)))
     images = self._images(np.stack([draw['image'], draw['positive']], axis=2) for draw in drawn)
     for pixels, draw in zip(images, drawn_again, strict=False):
       yield _pair_batch(pixels, draw['identity'])
 
   def single_batches(self, start_step: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields batches of single images u8[B, H, W, 3] with their classes i32[B], from `start_step` on, without end.
-
-    Raises:
-      UserError: there are fewer images than the batch size, or a file became unreadable.
-    """
+    """See `Source`."""
     drawn, drawn_again = itertools.tee(map(self.single_sampler.batch, itertools.count(start_step)))
     for pixels, draw in zip(self._images(draw['image'] for draw in drawn), drawn_again, strict=False):
       yield pixels, draw['identity']

@@ -11,6 +11,7 @@ from dgnet_jax.data.index import Split
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.data.sources.base import Source
 from dgnet_jax.data.sources.in_memory import MemorySource
+from dgnet_jax.data.sources.on_device import DeviceSource
 from dgnet_jax.data.sources.tfdata import TfDataSource, UnsupportedFormatError, import_tensorflow
 from dgnet_jax.data.sources.threaded import ThreadSource
 from dgnet_jax.utils.extras import install_command
@@ -21,6 +22,7 @@ SOURCES: Mapping[str, Callable[[Split, DataConfig, PairSampler, SingleSampler], 
   'tfdata': TfDataSource,
   'threads': ThreadSource,
   'memory': MemorySource,
+  'device': DeviceSource,
 }
 
 

@@ -10,7 +10,7 @@ from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.images import for_each_file, read_image
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
-from dgnet_jax.data.sources.base import Source
+from dgnet_jax.data.sources.base import HostSource
 from dgnet_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,38 @@ def _physical_memory() -> float:
     return float('inf')
 
 
-class MemorySource(Source):
+def decode_all(split: Split, data_config: DataConfig, *, place: str) -> np.ndarray:
+  """Decodes all images of a split; logs how much memory they take.
+
+  Args:
+    split: the images.
+    data_config: image_size_hw and decode_threads are read.
+    place: where they will be held, for the log.
+
+  Returns:
+    u8[N, H, W, 3].
+
+  Raises:
+    UserError: images are unreadable, or the machine has not enough memory.
+  """
+  height, width = data_config.image_size_hw
+  needed, present = len(split) * height * width * 3, _physical_memory()
+  if needed > present:
+    raise UserError(
+      f'{len(split)} images of {height}x{width} need {needed / 2**30:.1f} GiB of memory, and the machine has '
+      f"{present / 2**30:.1f} GiB; the loaders 'tfdata' and 'threads' (data.loader) do not hold them"
+    )
+  logger.info(f'holding {len(split)} images of {height}x{width} {place}: {needed / 2**20:.0f} MiB')
+  pixels = np.empty((len(split), height, width, 3), np.uint8)
+
+  def decode(i: int) -> None:
+    pixels[i] = read_image(split.paths[i], (height, width))
+
+  for_each_file(decode, split.paths, threads=data_config.decode_threads, action='decoding')
+  return pixels
+
+
+class MemorySource(HostSource):
   """A source that holds every image as u8[H, W, 3]."""
 
   def __init__(
@@ -36,20 +67,7 @@ class MemorySource(Source):
       UserError: images are unreadable, or the machine has not enough memory.
     """
     super().__init__(split, data_config, sampler, single_sampler)
-    height, width = self._image_size_hw
-    needed, present = len(split) * height * width * 3, _physical_memory()
-    if needed > present:
-      raise UserError(
-        f'{len(split)} images of {height}x{width} need {needed / 2**30:.1f} GiB of memory, and the machine has '
-        f"{present / 2**30:.1f} GiB; the loaders 'tfdata' and 'threads' (data.loader) do not hold them"
-      )
-    logger.info(f'holding {len(split)} images of {height}x{width} in memory: {needed / 2**20:.0f} MiB')
-    self._pixels = np.empty((len(split), height, width, 3), np.uint8)
-
-    def decode(i: int) -> None:
-      self._pixels[i] = read_image(split.paths[i], (height, width))
-
-    for_each_file(decode, split.paths, threads=data_config.decode_threads, action='decoding')
+    self._pixels = decode_all(split, data_config, place='in memory')
 
   def _images(self, indices: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     return (self._pixels[i] for i in indices)

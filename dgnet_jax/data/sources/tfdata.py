@@ -15,7 +15,7 @@ from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.images import Header, read_header, read_image
 from dgnet_jax.data.index import Split, printable, summarize
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
-from dgnet_jax.data.sources.base import Source
+from dgnet_jax.data.sources.base import HostSource
 from dgnet_jax.errors import UserError
 
 PILLOW_FORMATS = ('BMP', 'WEBP')  # that TensorFlow does not decode as Pillow does
@@ -131,7 +131,7 @@ class _Pipeline:
     self._finalizer()
 
 
-class TfDataSource(Source):
+class TfDataSource(HostSource):
   """A source that reads and decodes with tf.data, ahead of the consumer.
 
   tf.data's threads run no Python and draw no random numbers, so a run may end at any moment.

@@ -12,12 +12,12 @@ from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.images import decode_image, read_encoded
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
-from dgnet_jax.data.sources.base import Source
+from dgnet_jax.data.sources.base import HostSource
 
 logger = logging.getLogger(__name__)
 
 
-class ThreadSource(Source):
+class ThreadSource(HostSource):
   """A source that decodes a few batches ahead of the consumer.
 
   Encoded files stay in memory up to `data.cache_mib`; the others are read whenever they are drawn.

@@ -144,6 +144,6 @@ def with_cross_ground_truth(
     if is_needed(step):
       image = sampler.batch(step)['image']
       rendered = renderer.images(structure_from=image[:, ::-1], appearance_from=image)
-      # Batches consist of numpy arrays until a feed moves them to devices.
+      # A numpy array until a feed moves it to the devices.
       batch = dataclasses.replace(batch, cross_ground_truth=cast(Any, rendered))
     yield batch

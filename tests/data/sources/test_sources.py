@@ -1,10 +1,13 @@
 """All sources of training batches yield the same images in the same order."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
+import re
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -13,22 +16,34 @@ import pytest
 
 from dgnet_jax.config.schema import Config, DataConfig, TeacherConfig
 from dgnet_jax.data.images import read_image
+from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.registry import read_layout
-from dgnet_jax.data.sources import factory, in_memory
+from dgnet_jax.data.sources import factory, in_memory, on_device
 from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.data.sources.threaded import ThreadSource
 from dgnet_jax.errors import UserError
+from dgnet_jax.sharding import batch_sharding, local_rows, make_mesh, replicated
 from tests.conftest import REPO
 from tests.data.folders import TRAIN, write_market
 
-LOADERS = ('memory', 'threads', 'tfdata')
+LOADERS = ('memory', 'threads', 'tfdata', 'device')
 
 
-@pytest.fixture(scope='module', params=LOADERS)
+@pytest.fixture(params=LOADERS)
 def loader(request):
   if request.param == 'tfdata':
     pytest.importorskip('tensorflow', exc_type=ImportError)
-  return request.param
+  with on_devices(2):  # of the tests' eight: the batches here are small
+    yield request.param
+
+
+@contextlib.contextmanager
+def on_devices(number):
+  """The device source uses so many devices; yields their mesh."""
+  mesh = make_mesh(jax.devices()[:number])
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(on_device, 'make_mesh', lambda: mesh)
+    yield mesh
 
 
 def make_config(loader='memory', image_size_hw=(16, 8), **data_fields):
@@ -73,8 +88,11 @@ def test_single_batches_hold_the_images_of_the_sampler(split, loader):
 def test_sources_agree_on_real_crops(shared_data_dir):
   pytest.importorskip('tensorflow', exc_type=ImportError)
   split = read_layout(shared_data_dir / 'market_mini').train
-  memory, threads, tfdata = (next(make_source(split, make_config(loader, (256, 128))).batches(5)) for loader in LOADERS)
-  jax.tree.map(np.testing.assert_array_equal, memory, threads)  # both decode with Pillow
+  with on_devices(2):
+    sources = [make_source(split, make_config(loader, (256, 128))) for loader in LOADERS]
+  memory, threads, tfdata, device = (next(source.batches(5)) for source in sources)
+  for other in (threads, device):  # all three decode with Pillow
+    jax.tree.map(np.testing.assert_array_equal, memory, other)
   np.testing.assert_array_equal(memory.identity, tfdata.identity)
   for a, b in ((memory.image, tfdata.image), (memory.positive, tfdata.positive)):
     assert np.mean(np.abs(a.astype(int) - b) <= 1) > 0.999
@@ -101,6 +119,68 @@ def test_memory_logs_its_size_and_refuses_too_much(split, monkeypatch, lines):
   monkeypatch.setattr(in_memory, '_physical_memory', lambda: 1000)
   with pytest.raises(UserError, match="the loaders 'tfdata' and 'threads' .data.loader. do not hold them"):
     make_source(split, make_config())
+
+
+@pytest.mark.parametrize('number', [1, 2, 4])
+def test_device_yields_the_batches_of_memory_on_any_number_of_devices(split, number):
+  config, memory = dataclasses.replace(make_config('device'), batch_size=4), make_config('memory')
+  with on_devices(number) as mesh:
+    source, other = make_source(split, config), make_source(split, dataclasses.replace(memory, batch_size=4))
+  batches, others = (take(s.batches(2), 3) + take(s.single_batches(2), 3) for s in (source, other))
+  jax.tree.map(np.testing.assert_array_equal, batches, others)
+  leaves = jax.tree.leaves(batches)
+  assert all(isinstance(leaf, jax.Array) and leaf.sharding == batch_sharding(mesh) for leaf in leaves)
+  # The feed adds nothing, and what it gives is what the step gets from any other loader.
+  with contextlib.closing(device_batches(iter(batches), mesh)) as fed:
+    assert all(a is b for a, b in zip(jax.tree.leaves(list(fed)), leaves, strict=True))
+  with contextlib.closing(device_batches(iter(others), mesh)) as fed:
+    for a, b in zip(jax.tree.leaves(list(fed)), leaves, strict=True):
+      assert jax.typeof(a) == jax.typeof(b) and a.sharding == b.sharding
+  for leaf, host in zip(leaves, jax.tree.leaves(others), strict=True):
+    np.testing.assert_array_equal(local_rows(leaf), local_rows(host))
+
+
+def test_device_gathers_on_each_device_and_only_indices_travel(split, monkeypatch):
+  with on_devices(2) as mesh:
+    source = make_source(split, make_config('device'))
+  assert source._pixels.sharding == replicated(mesh) and source._pixels.shape == (6, 16 * 8 * 3)
+  indices = jax.device_put(np.zeros((2, 2), np.int32), batch_sharding(mesh))
+  program = source._gather.lower(source._pixels, {'image': indices, 'positive': indices}).compile().as_text()
+  assert not re.findall(r'all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter', program)
+  travelled, place = [], on_device.place_rows
+  monkeypatch.setattr(on_device, 'place_rows', lambda rows, *rest: place(travelled.append(rows) or rows, *rest))
+  next(source.batches(0))
+  (rows,) = travelled
+  assert {name: (value.shape, value.dtype) for name, value in rows.items()} == dict.fromkeys(
+    ('image', 'positive', 'identity'), ((2, 2), np.dtype(np.int32))
+  )
+
+
+def test_device_needs_a_batch_that_divides_among_the_devices(split):
+  with on_devices(3):
+    source = make_source(split, make_config('device'))
+  for batches, size in ((source.batches(0), 2), (source.single_batches(0), 4)):
+    with pytest.raises(UserError, match=f'a batch of {size} is not divisible by 3 devices; change batch_size'):
+      next(batches)
+
+
+def test_device_logs_its_size_and_refuses_too_much(split, monkeypatch, lines):
+  make_source(split, make_config('device', (1024, 512)))
+  assert lines == ['holding 6 images of 1024x512 on each of 8 device(s): 9 MiB']
+  monkeypatch.delattr(in_memory, 'read_image')  # refused before anything is decoded
+  monkeypatch.setattr(on_device, '_device_memory', lambda device: 1000 if device.id == 7 else float('inf'))
+  with pytest.raises(UserError, match="the loaders 'memory', 'threads' and 'tfdata' .data.loader. keep only batches"):
+    make_source(split, make_config('device'))
+  monkeypatch.undo()
+  monkeypatch.setattr(in_memory, '_physical_memory', lambda: 1000)
+  with pytest.raises(UserError, match="the loaders 'tfdata' and 'threads' .data.loader. do not hold them"):
+    make_source(split, make_config('device'))
+
+
+@pytest.mark.parametrize(('stats', 'expected'), [(None, float('inf')), ({'bytes_limit': 8}, 8), ({}, float('inf'))])
+def test_memory_of_a_device_may_be_unknown(stats, expected):
+  device = types.SimpleNamespace(memory_stats=lambda: stats)
+  assert on_device._device_memory(device) == expected
 
 
 def test_threads_replaces_tfdata_where_tensorflow_is_missing(split, monkeypatch, lines):
@@ -133,12 +213,13 @@ def test_images_of_every_format_are_read(tmp_path, loader, suffix, lines):
 
 
 def test_processes_share_a_batch(split, loader, monkeypatch):
-  complete = next(make_source(split, make_config(loader)).batches(3))
+  config = dataclasses.replace(make_config(loader), batch_size=4)
+  complete = next(make_source(split, config).batches(3))
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   parts = []
   for process in (0, 1):
     monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
-    parts.append(next(make_source(split, make_config(loader)).batches(3)))
+    parts.append(next(make_source(split, config).batches(3)))
   jax.tree.map(lambda a, *b: np.testing.assert_array_equal(a, np.concatenate(b)), complete, *parts)
 
 

@@ -1,12 +1,15 @@
 """Rendered ground truth, its garments, and pattern fidelity on tops whose answer is known."""
 
+import contextlib
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
 from dgnet_jax.data.dataset import open_dataset
 from dgnet_jax.data.lazy_images import ImageFiles
+from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.data.synthetic import ground_truth
 from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, with_cross_ground_truth
@@ -14,6 +17,7 @@ from dgnet_jax.data.synthetic.manifest import ImageDescription, image_descriptio
 from dgnet_jax.data.synthetic.people import FILLED, PATTERNS
 from dgnet_jax.evaluation.clothes_quality import colour_error, pattern_fidelity
 from dgnet_jax.evaluation.image_quality import psnr
+from dgnet_jax.sharding import batch_sharding, make_mesh
 from tests.tiny_run import frozen, tiny_config
 
 
@@ -153,3 +157,18 @@ def test_cross_ground_truth_is_added_to_the_needed_batches(tmp_path):
     rendered = renderer.with_garments(structure_from=drawn[:, 1 - stream], appearance_from=drawn[:, stream])
     np.testing.assert_array_equal(second.cross_ground_truth[:, stream], rendered.images)
   np.testing.assert_array_equal(second.image, next(source.batches(4)).image)
+
+
+def test_cross_ground_truth_joins_batches_that_are_on_devices_already(tmp_path):
+  config, mesh, batches = tiny_config(), make_mesh(), {}
+  config.batch_size = 8  # over the tests' eight devices
+  for config.data.loader in ('memory', 'device'):
+    index = open_dataset(frozen(config).data, tmp_path)
+    source = make_source(index.train, frozen(config))
+    renderer = GroundTruthRenderer(frozen(config).data, index.root, index.train.paths)
+    added = with_cross_ground_truth(source.batches(0), source.sampler, renderer, start_step=0, is_needed=bool)
+    with contextlib.closing(device_batches(added, mesh)) as fed:
+      batches[config.data.loader] = [next(fed), next(fed)]
+  jax.tree.map(np.testing.assert_array_equal, batches['memory'], batches['device'])
+  assert [batch.cross_ground_truth is None for batch in batches['device']] == [True, False]
+  assert all(leaf.sharding == batch_sharding(mesh) for leaf in jax.tree.leaves(batches['device']))

@@ -74,7 +74,7 @@ class PhasePrograms:
     return state, metrics
 
   def close(self) -> None:
-    """Waits for a compilation that is still running, which cannot be stopped."""
+    """Waits for a compilation that is still running, which cannot be stopped; an error in it is dropped."""
     if self._ahead is not None and not self._ahead.program.done():
       logger.info('waiting for the compilation in the background, which cannot be stopped')
     self._executor.shutdown()
@@ -100,10 +100,11 @@ class PhasePrograms:
       arguments: shapes of what it returned and of its inputs.
     """
     start = next((start for start in self._phases.starts if start > step), None)
-    # A thread does not see settings that a caller has made for a `with` block, and would compile another program.
-    if start is None or self._executor.submit(_settings).result() != _settings():
+    if start is None or (active := self._phases.active(start)) in self._programs:
       return
-    active = self._phases.active(start)
+    # The thread does not see settings that hold in a `with` block of the caller, so it would compile another program.
+    if self._executor.submit(_settings).result() != _settings():
+      return
     state, teachers, pixels = arguments
     arguments = state, teachers, self._phases.batch(pixels, active)
     logger.info(f'step {step}: compiling in the background for {self._phases.name(active)}, from step {start} on')

@@ -127,17 +127,24 @@ def test_images_are_decoded_once_for_both_jobs(first_messages):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize('step', [1, 3])
 @pytest.mark.usefixtures('lines')
-def test_interrupted_run_resumes_exactly(work):
+def test_interrupted_run_resumes_exactly(work, step):
+  """After step 1 the second phase is still being compiled."""
   folder, config, unbroken = work
+  workdir = folder / f'stopped_{step}'
+  saved = []
 
   def interrupt(message):
-    if message.startswith('3/4'):
+    if message.startswith(f'{step}/4'):
       os.kill(os.getpid(), signal.SIGTERM)
+    if message.startswith('waiting for the compilation'):
+      saved.append((workdir / 'checkpoints' / str(step)).is_dir())
 
-  with messages_to(interrupt, 'dgnet_jax'), pytest.raises(Interrupted, match='stopped at step 3'):
-    train(config, folder / 'stopped')
-  assert_same(train(config, folder / 'stopped'), unbroken)
+  with messages_to(interrupt, 'dgnet_jax'), pytest.raises(Interrupted, match=f'stopped at step {step}'):
+    train(config, workdir)
+  assert all(saved)
+  assert_same(train(config, workdir), unbroken)
 
 
 @pytest.mark.long

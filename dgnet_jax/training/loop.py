@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import dataclasses
 import logging
 import pathlib
 
@@ -22,8 +23,9 @@ from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.learning import StepContext
 from dgnet_jax.training.metrics import MetricWriter
+from dgnet_jax.training.phase_programs import PhasePrograms, Phases
 from dgnet_jax.training.run_lock import run_lock
-from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights
+from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights, phase_boundaries
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import Metrics, make_step_context, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
@@ -79,7 +81,10 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
   source = make_source(index.train, config)  # one for both jobs: the loaders memory and device decode when it is made
   teachers = train_teacher(config, index, workdir, source=source)
   mesh, context = make_mesh(), make_step_context(config, index.num_identities)
-  with contextlib.closing(Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:
+  with (
+    contextlib.closing(PhasePrograms(make_train_step(context, mesh), _phases(config))) as programs,
+    contextlib.closing(Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints,
+  ):
     state = _initial_state(context, checkpoints, teachers[0], mesh)
     start = int(state.step)
     _announce(context, index, state)
@@ -96,7 +101,7 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
         name='',
         num_steps=config.num_steps,
         advice='Lower the learning rates (optimizer.*), or set compute_dtype to float32',
-        take_step=_take_step(context, device_put_global(teachers, replicated(mesh)), batches, mesh),
+        take_step=_take_step(programs, device_put_global(teachers, replicated(mesh)), batches),
         report=_report(config),
         after_step=_draw_images(context, source, writer) if config.joint else None,
       )
@@ -177,20 +182,25 @@ def _batches(config: Config, index: DatasetIndex, source: Source, start: int) ->
 
 
 def _take_step(
-  context: StepContext, teachers: tuple[Teacher, ...], batches: Iterator[PixelBatch], mesh: jax.sharding.Mesh
+  programs: PhasePrograms, teachers: tuple[Teacher, ...], batches: Iterator[PixelBatch]
 ) -> Callable[[TrainState, int], tuple[TrainState, Metrics]]:
   """Returns a function that runs one step on the next batch."""
-  config, step_fn = context.config, make_train_step(context, mesh)
-  compiled: set[ActiveTerms] = set()
+  return lambda state, step: programs.step(step, state, teachers, next(batches))
 
-  def take_step(state: TrainState, step: int) -> tuple[TrainState, Metrics]:
-    active = active_terms(config.ramps, step, config.optimizer.generator_steps)
-    if active not in compiled:
-      logger.info(f'step {step}: compiling for {_phase_name(active, config.joint)}')
-      compiled.add(active)
-    return step_fn(state, teachers, next(batches), active)
 
-  return take_step
+def _phases(config: Config) -> Phases:
+  generator_steps = config.optimizer.generator_steps
+
+  def batch(pixels: PixelBatch, active: ActiveTerms) -> PixelBatch:
+    needs_ground_truth = active.teaching and config.teaching.images == 'ground_truth'
+    return dataclasses.replace(pixels, cross_ground_truth=pixels.image if needs_ground_truth else None)
+
+  return Phases(
+    starts=phase_boundaries(config.ramps, config.num_steps, generator_steps),
+    active=lambda step: active_terms(config.ramps, step, generator_steps),
+    name=lambda active: _phase_name(active, config.joint),
+    batch=batch,
+  )
 
 
 def _phase_name(active: ActiveTerms, joint: bool) -> str:

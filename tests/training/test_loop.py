@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import json
 import logging
 import os
@@ -93,8 +95,12 @@ def first_messages():
 def work(tmp_path_factory, jax_messages, first_messages):
   """A folder with data and a teacher, a config that uses both, and the last state of an unbroken run of four steps."""
   folder = tmp_path_factory.mktemp('train')
-  with jax.log_compiles(), messages_to(jax_messages.append, 'jax'), logged() as lines:
-    state = train(tiny_config(folder / 'data'), folder / 'unbroken')
+  jax.config.update('jax_log_compiles', True)  # the context manager would do so in this thread only
+  try:
+    with messages_to(jax_messages.append, 'jax'), logged() as lines:
+      state = train(tiny_config(folder / 'data'), folder / 'unbroken')
+  finally:
+    jax.config.update('jax_log_compiles', False)
   first_messages += lines
   return folder, tiny_config(folder / 'data', **{'teacher.checkpoint': str(folder / 'unbroken' / 'teacher')}), state
 
@@ -105,6 +111,7 @@ def assert_same(one, other):
 
 
 def test_resumed_run_equals_unbroken_one(work, lines):
+  """The resumed run compiles the second phase itself; the unbroken one did so in the background."""
   folder, config, unbroken = work
   shutil.copytree(folder / 'unbroken', folder / 'resumed')
   shutil.rmtree(folder / 'resumed' / 'checkpoints' / '4')
@@ -133,17 +140,24 @@ def test_images_on_the_devices_train_the_same(work, lines):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize('step', [1, 3])
 @pytest.mark.usefixtures('lines')
-def test_interrupted_run_resumes_exactly(work):
+def test_interrupted_run_resumes_exactly(work, step):
+  """After step 1 the second phase is still being compiled."""
   folder, config, unbroken = work
+  workdir = folder / f'stopped_{step}'
+  saved = []
 
   def interrupt(message):
-    if message.startswith('3/4'):
+    if message.startswith(f'{step}/4'):
       os.kill(os.getpid(), signal.SIGTERM)
+    if message.startswith('waiting for the compilation'):
+      saved.append((workdir / 'checkpoints' / str(step)).is_dir())
 
-  with messages_to(interrupt, 'dgnet_jax'), pytest.raises(Interrupted, match='stopped at step 3'):
-    train(config, folder / 'stopped')
-  assert_same(train(config, folder / 'stopped'), unbroken)
+  with messages_to(interrupt, 'dgnet_jax'), pytest.raises(Interrupted, match=f'stopped at step {step}'):
+    train(config, workdir)
+  assert all(saved)
+  assert_same(train(config, workdir), unbroken)
 
 
 @pytest.mark.long
@@ -152,12 +166,13 @@ def test_loss_that_is_not_finite_raises_with_step_term_and_checkpoint(work, monk
   make = loop.make_train_step
 
   def make_broken_step(*args):
-    step_fn = make(*args)
+    step_fn = inspect.unwrap(make(*args))
 
+    @functools.partial(jax.jit, static_argnums=3)
     def step(state, *rest):
-      done = int(state.step)
-      state, metrics = step_fn(state, *rest)
-      return state, metrics | ({'adversarial': metrics['adversarial'] * np.nan} if done == 2 else {})
+      new_state, metrics = step_fn(state, *rest)
+      factor = jnp.where(state.step == 2, jnp.nan, 1)
+      return new_state, metrics | {'adversarial': metrics['adversarial'] * factor}
 
     return step
 
@@ -170,6 +185,16 @@ def test_step_is_compiled_once_per_phase(work, jax_messages):
   _, config, _ = work
   compilations = sum('Compiling jit(train_step)' in message for message in jax_messages)
   assert compilations == len(phase_boundaries(config.ramps, config.num_steps)) + 1 == 2
+
+
+@pytest.mark.usefixtures('work')
+def test_second_phase_is_compiled_while_the_first_trains(first_messages):
+  messages = [message for message in first_messages if 'ompiling' in message or 'the program' in message]
+  assert [message.split(' for ramped')[0] for message in messages] == [
+    'step 0: compiling for the warm-up (no ramped terms)',
+    'step 0: compiling in the background',
+    'step 2: waiting for the program',
+  ]
 
 
 def test_reid_network_can_start_from_the_teacher(work, lines):

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 SCORE_BLOCK_BYTES = 64 * 2**20  # scores in memory at a time, over all devices
 STRIP_BYTES = 5 * 2**19  # scores compared at a time on one device
+EXACT_COUNTS = 2**24  # up to which float32 holds every integer
 MILLION = 10**6
 # Galleries are padded to a multiple of LANES and each query's own images to one of ROWS, so that few shapes compile.
 LANES, ROWS = 128, 8
@@ -175,12 +176,15 @@ def _count_above(scores: Array, own: Array, depth: Array) -> Array:
 
   Works in strips: every column reads the scores again, which is five times faster while they are in the cache.
   """
+  # XLA's CPU code adds float32 a third faster than int32.
+  dtype = jnp.float32 if scores.shape[1] <= EXACT_COUNTS else jnp.int32
 
   def count_strip(strip: tuple[Array, Array]) -> Array:
     scores, own = strip
 
     def count_column(column: Array, above: Array) -> Array:
-      counts: Array = above.at[:, column].set((scores >= own[:, column][:, None]).sum(-1, dtype=jnp.int32))
+      reached = (scores >= own[:, column][:, None]).sum(-1, dtype=dtype)
+      counts: Array = above.at[:, column].set(reached.astype(jnp.int32))
       return counts
 
     above: Array = jax.lax.fori_loop(0, depth, count_column, jnp.zeros_like(own, jnp.int32))

@@ -17,6 +17,9 @@ DETAILS = """ranking  CMC and mAP of a test set of Market-1501's size, compared 
          of queries and gallery, and with a full sort per query (NumPy).
 input    Training batches from each data source, compared with one thread that reads, decodes
          and resizes the same images. Only those of loader device are then on the devices.
+inference
+         Embedding and swapping random images with fresh networks: images per second, on CPU also
+         per core, compared with XLA's default options.
 step     A step of the teacher and of each phase of DG-Net on random images: time, images read per
          second (four for an example of DG-Net), time to compile, memory, operations of
          convolutions and matrix products and their rate as a share of that of a large matrix
@@ -32,13 +35,14 @@ EPILOG = """examples:
   dgnet benchmark ranking
   dgnet benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
   dgnet benchmark input --root=Market-1501-v15.09.15
+  dgnet benchmark inference --config=market
   dgnet benchmark step --config=synthetic
   dgnet benchmark step --config=market --config.batch_size=4 --against=plain --steps=1 --rounds=3
   dgnet benchmark step --config=synthetic --against=synthetic_release   # both designs of the generator
   dgnet benchmark step --config=synthetic --input --config.data.root=runs/synthetic/synthetic_data
   dgnet benchmark step --config=synthetic --profile=traces              # tensorboard --logdir=traces
 
-`step` takes --config.FIELD=VALUE for every config field; with --against=CONFIG, both configs get it.
+`step` and `inference` take --config.FIELD=VALUE for every config field; with --against=CONFIG, both configs get it.
 """
 
 
@@ -57,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   reading.add_argument('--loaders', default='tfdata,threads,memory', help='loaders to compare (default: %(default)s)')
   reading.add_argument('--threads', type=positive, default=os.cpu_count() or 1, help='threads that decode')
   reading.add_argument('--batches', type=positive, default=20, help='batches in a turn (default: %(default)s)')
+  inference = parts.add_parser('inference', help='embedding and swapping images', allow_abbrev=False)
+  inference.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
+  inference.add_argument('--images', type=positive, default=16, help='images in a call (default: %(default)s)')
+  inference.add_argument('--people', type=positive, default=64, help='identities (default: %(default)s)')
   step = parts.add_parser('step', help='training steps', allow_abbrev=False)
   step.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
   step.add_argument('--against', metavar='plain|CONFIG', help='what to compare with, in place of XLA options')
@@ -82,9 +90,16 @@ def run(options: argparse.Namespace) -> None:
     configs = {name: load_config(name, overrides, options.problems) for name in names}
     _benchmark_step(options, configs)
     return
+  if options.part == 'inference':
+    from dgnet_jax.benchmarks.inference import benchmark_inference
+    from dgnet_jax.config.loading import load_config
+
+    config = load_config(options.config, {'data.root': os.curdir} | options.overrides, options.problems)
+    benchmark_inference(config, images=options.images, people=options.people, rounds=options.rounds)
+    return
   check_no_problems(options)
   if options.overrides:
-    raise ConfigError([f'{name}: only for step' for name in options.overrides])
+    raise ConfigError([f'{name}: only for step and inference' for name in options.overrides])
   if options.part == 'ranking':
     from dgnet_jax.benchmarks.ranking import RankingSize, benchmark_ranking
 

@@ -33,6 +33,16 @@ def test_input_compares_loaders_with_one_thread(tmp_path, capsys):
   assert list(ratios(text)) == ['one thread', 'memory', 'threads', 'device'] and text.count('images/s') == 4
 
 
+def test_inference_is_compared_with_default_options(tmp_path, capsys):
+  save_config(frozen(tiny_config()), tmp_path / 'config.json')
+  main(['benchmark', 'inference', f'--config={tmp_path / "config.json"}', '--images=2', '--people=4', '--rounds=1'])
+  text = capsys.readouterr().out
+  printed = ratios(text)
+  assert list(printed) == [f'{what}, {how}' for what in ('embed', 'swap') for how in ('as used', 'XLA defaults')]
+  assert printed['embed, XLA defaults'] == printed['swap, XLA defaults'] == 1
+  assert text.count('2 images, float32') == 1 and text.count('per core') == 4
+
+
 @pytest.mark.long
 def test_step_compares_every_phase_with_default_options(tmp_path, capsys):
   config = tiny_config()
@@ -81,7 +91,7 @@ def test_mistakes_are_reported(tmp_path, capsys):
     (['step', '--against=plain'], 'the plain formulation is of generator.design=adain, not of correspondence'),
     (['step', '--input'], '--input: needs the data set, --config.data.root=FOLDER'),
     (['step', '--input', '--against=market', '--config.data.root=x'], '--input: not with --against=CONFIG'),
-    (['ranking', '--config.seed=1'], 'seed: only for step'),
+    (['ranking', '--config.seed=1'], 'seed: only for step and inference'),
   ):
     with pytest.raises(SystemExit, match='2'):
       main(['benchmark', *arguments])

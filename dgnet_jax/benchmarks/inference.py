@@ -1,6 +1,6 @@
 """Time of embedding and of swapping images, compared with XLA's default options."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import functools
 import os
 from typing import Any
@@ -14,7 +14,7 @@ from dgnet_jax.config.schema import Config
 from dgnet_jax.inference import functions
 from dgnet_jax.models.build import make_networks
 from dgnet_jax.types import Array, Params
-from dgnet_jax.utils.xla_options import jit_network
+from dgnet_jax.utils.xla_options import CONVOLUTIONS, accepted_options, jit_network
 
 
 def benchmark_inference(config: Config, *, images: int, people: int, rounds: int) -> None:
@@ -48,16 +48,23 @@ def benchmark_inference(config: Config, *, images: int, people: int, rounds: int
 
 def _measure(name: str, function: Callable[..., Array], arguments: tuple[Any, ...], rounds: int) -> None:
   """Prints a line for each alternative; the last argument is the images."""
-  compiled: Mapping[str, Callable[..., Any]] = {'as used': jit_network(function), 'XLA defaults': jax.jit(function)}
+  compiled: dict[str, Callable[..., Any]] = {'as used': jit_network(function)}
+  if accepted_options(CONVOLUTIONS):
+    compiled['XLA defaults'] = jax.jit(function)
   alternatives: dict[str, Alternative] = {
     label: functools.partial(_fetch, alternative, arguments) for label, alternative in compiled.items()
   }
   seconds = median_seconds(alternatives, rounds)
   for label, value in seconds.items():
     rate = len(arguments[-1]) / value
-    per_core = f'{rate / (os.cpu_count() or 1):8.2f} per core' if jax.default_backend() == 'cpu' else ''
-    ratio = value / seconds['XLA defaults']
+    per_core = f'{rate / _num_cores():8.2f} per core' if jax.default_backend() == 'cpu' else ''
+    ratio = value / list(seconds.values())[-1]
     print(f'  {name + ", " + label:<22}{value:8.3f} s{rate:9.2f} images/s{per_core}{ratio:7.2f}x', flush=True)
+
+
+def _num_cores() -> int:
+  """Returns the number of cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _fetch(function: Callable[..., Array], arguments: tuple[Any, ...]) -> None:

@@ -231,7 +231,8 @@ def _check_plain(config: Config) -> None:
 def _heading(config: Config, people: int) -> str:
   """Describes what is measured: sizes, precision and devices."""
   height, width = config.data.image_size_hw
+  parts = f' in {config.micro_batches} parts' if config.micro_batches > 1 else ''
   return (
-    f'design {config.generator.design}, {height}x{width}, batch {config.batch_size}, {config.compute_dtype}, '
+    f'design {config.generator.design}, {height}x{width}, batch {config.batch_size}{parts}, {config.compute_dtype}, '
     f'{people} identities, {jax.device_count()} {jax.devices()[0].device_kind}'
   )

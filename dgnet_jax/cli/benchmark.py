@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DETAILS = """ranking  CMC and mAP of a test set of Market-1501's size, compared with the bare matrix product
          of queries and gallery, and with a full sort per query (NumPy).
 input    Training batches from each data source, compared with one thread that reads, decodes
-         and resizes the same images. Only those of loader device are then on the devices.
+         and resizes the same images. Only loader device yields batches that are already on the devices.
 inference
          Embedding and swapping random images with fresh networks: images per second, on CPU also
          per core, compared with XLA's default options.

@@ -236,14 +236,19 @@ def _groups_fill_batch(config: Config) -> str:
 @_rule('micro_batches', 'reid.batch_norm_group', 'batch_size')
 def _parts_hold_groups(config: Config) -> str:
   parts, group, batch = config.micro_batches, config.reid.batch_norm_group, config.batch_size
-  if parts == 1 or group and batch % (parts * group) == 0:
+  if parts <= 1 or group and batch % (parts * group) == 0:
     return ''
-  return f'{parts} x reid.batch_norm_group ({group}, not 0) must divide batch_size ({batch}): parts have whole groups'
+  if not group:
+    return f'{parts} needs a reid.batch_norm_group above 0: with 0 the whole batch shares its statistics'
+  return (
+    f'{parts} parts of whole groups of {group} (reid.batch_norm_group) need a batch_size that is a multiple of '
+    f'{parts * group}, not {batch}'
+  )
 
 
-@_rule('micro_batches', 'discriminator.norm')
+@_rule('micro_batches', 'discriminator.norm', 'discriminator.gan_type')
 def _parts_do_not_share_statistics(config: Config) -> str:
-  if config.micro_batches == 1 or config.discriminator.norm != 'batch':
+  if config.micro_batches == 1 or config.discriminator.norm != 'batch' or config.discriminator.gan_type == 'wgan':
     return ''
   return 'must be 1 with discriminator.norm=batch, whose statistics are of the whole batch'
 

@@ -254,14 +254,17 @@ class Config:
 
   seed: int = 0  # all randomness is a function of (seed, step)
   batch_size: int = 8  # images per stream and step, over all devices; a step sees 4 times as many images
-  # Parts in which a step computes its batch, one after the other: less memory, and the images are generated twice. Each
-  # has whole groups of reid.batch_norm_group, so losses, statistics and gradients are those of the batch at once.
+  # Parts in which a step computes its batch, one after the other: less memory, and the images are generated twice.
+  # Losses, statistics and gradients are those of the batch at once, up to rounding. Parts have whole groups of
+  # reid.batch_norm_group images, so parts x group must divide batch_size.
   micro_batches: int = 1
   num_steps: int = 100_000  # length of the run
   # False trains the re-id network alone on real images, with everything else unchanged: the baseline of joint learning
   # (`dgnet ablation`). Style AB only; see also teaching.images.
   joint: bool = True
-  compute_dtype: str = 'float32'  # float32 or bfloat16: what convolutions compute in; parameters stay float32
+  # float32 or bfloat16: what convolutions compute in, except those of the correspondence generator's shape encoder.
+  # Parameters stay float32.
+  compute_dtype: str = 'float32'
   # Probability that a step trains the structure encoder on generated images (release: use_encoder_again). Design adain
   # only.
   structure_encoder_update_prob: float = 0.5

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
 
 
@@ -35,3 +36,22 @@ def check_batch_sizes(sizes: Mapping[str, int], *, num_images: int, num_devices:
   else:
     solution = f'There are fewer training images ({num_images}) than devices: use fewer devices'
   raise UserError(f'{"; ".join(problems)}. {solution}.')
+
+
+def check_parts(config: Config, *, num_devices: int) -> None:
+  """Checks that every device has whole BatchNorm groups of each part of a batch (`micro_batches`).
+
+  Args:
+    config: of the run.
+    num_devices: devices of all processes.
+
+  Raises:
+    UserError: it has not. Results would be right, but devices would repeat the work of others.
+  """
+  parts, group = config.micro_batches, config.reid.batch_norm_group
+  multiple = parts * group * num_devices
+  if parts > 1 and config.batch_size % multiple:
+    raise UserError(
+      f'batch_size: {config.batch_size} is not a multiple of {multiple}, which micro_batches={parts} needs on '
+      f'{num_devices} devices with reid.batch_norm_group={group}. Use fewer parts or another batch_size.'
+    )

@@ -118,9 +118,15 @@ def place(data: np.ndarray, template: Any) -> jax.Array:
 
 
 def short_reason(error: BaseException) -> str:
-  """Returns the first line of an error's message without TensorStore's specification of the array, or its type."""
+  """Returns the first line of an error's message without TensorStore's specification of the array, or its type.
+
+  What happened is at its end, after the paths of files, so a long one loses its middle.
+  """
   lines = str(error).partition(' [tensorstore_spec=')[0].splitlines()
-  return lines[0][:MAX_REASON] if lines else type(error).__name__
+  if not lines:
+    return type(error).__name__
+  half = MAX_REASON // 2
+  return lines[0] if len(lines[0]) <= MAX_REASON else f'{lines[0][:half]} ... {lines[0][-half:]}'
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -35,8 +35,8 @@ class StepContext:
     networks: from `make_networks`.
     teacher_network: from `make_teacher_network`.
     optimizers: from `make_optimizers`.
-    config: weights, ramps, teaching, augment, discriminator.gan_type and .r1_weight, joint and
-      structure_encoder_update_prob are read while tracing.
+    config: weights, ramps, teaching, augment, discriminator.gan_type and .r1_weight, joint, micro_batches,
+      reid.batch_norm_group and structure_encoder_update_prob are read while tracing.
   """
 
   networks: Networks
@@ -108,6 +108,7 @@ class Iteration:
     weights: of all terms.
     names: the terms of generator and re-id network in this phase.
     taught: True if the re-id network learns from cross images.
+    match_features: compare the discriminator's features of rebuilt images.
     trains_generator: False if generator and discriminator stay as they are. XLA computes only what an output depends
       on, so the step is then the re-id part of the full one.
   """
@@ -119,6 +120,7 @@ class Iteration:
   teachers: Sequence[Teacher]
   active: ActiveTerms
   taught: bool
+  match_features: bool
   trains_generator: bool
 
 
@@ -138,6 +140,7 @@ def make_iteration(
     teachers=teachers,
     active=active,
     taught=taught,
+    match_features=match_features,
     trains_generator=config.joint and active.generator,
   )
 
@@ -205,11 +208,17 @@ def _minimize(iteration: Iteration, state: TrainState, forward: _Forward, inputs
   generator_gradients = jax.tree.map(jnp.add, direct, through_forward)
   if through_codes is not None:
     reid_gradients = jax.tree.map(jnp.add, reid_gradients, through_codes)
+  if not iteration.trains_generator:
+    generator_gradients = {}
   return Minimized(total, terms, reid_stats, generator_gradients, reid_gradients)
 
 
 class Learned(NamedTuple):
-  """What an iteration learns from its batch."""
+  """What an iteration learns from its batch.
+
+  If generator and discriminator are not trained, the discriminator is the old one, and there are no gradients of both
+  and no terms of the discriminator.
+  """
 
   discriminator: NetworkState
   discriminator_gradients: Params
@@ -228,23 +237,24 @@ def learn(iteration: Iteration, state: TrainState, batch: PairBatch, draws: Draw
   """
   context = iteration.context
   forward = _forward(context, state, batch, draws)
-  fake = forward.generated.cross_by_appearance
-  gradients, terms = _judge_fakes(iteration, state.discriminator.params, batch.image, fake)
-  discriminator = apply_gradients(context.optimizers.discriminator, state.discriminator, gradients, {})
-  labels = None
+  discriminator, labels = state.discriminator, None
+  judged: tuple[Params, Terms] = ({}, {})
+  if iteration.trains_generator:
+    fake = forward.generated.cross_by_appearance
+    judged = _judge_fakes(iteration, discriminator.params, batch.image, fake)
+    discriminator = apply_gradients(context.optimizers.discriminator, discriminator, judged[0], {})
   if iteration.taught:
     labels = _labels(iteration, taught_images(forward.generated, batch), batch.identity, draws)
   inputs = _inputs(iteration, batch, forward, discriminator.params, labels, draws)
-  return Learned(discriminator, gradients, terms, _minimize(iteration, state, forward, inputs))
+  return Learned(discriminator, *judged, _minimize(iteration, state, forward, inputs))
 
 
 def learn_in_parts(iteration: Iteration, state: TrainState, batch: PairBatch, draws: Draws) -> Learned:
   """Like `learn`, with the batch in parts, which are generated twice: the discriminator learns from all of them first.
 
   Returns:
-    The means over the parts, which are those of the batch at once: a part has whole BatchNorm groups, and the running
-    statistics are linear in those of a group. Empty gradients of generator and discriminator, and no terms of the
-    latter, if they are not trained.
+    The means over the parts, which are those of the batch at once: terms are per example, a part has whole BatchNorm
+    groups, and the running statistics are linear in those of a group.
   """
   context, config = iteration.context, iteration.context.config
   group, trains_generator = config.reid.batch_norm_group, iteration.trains_generator
@@ -273,8 +283,7 @@ def learn_in_parts(iteration: Iteration, state: TrainState, batch: PairBatch, dr
     own_draws = micro_batches.draws_of(draws, number)
     forward = _forward(context, state, batch, own_draws)
     inputs = _inputs(iteration, batch, forward, discriminator.params, labels, own_draws)
-    minimized = _minimize(iteration, state, forward, inputs)
-    return minimized if trains_generator else minimized._replace(generator_gradients={}), None
+    return _minimize(iteration, state, forward, inputs), None
 
   minimized, _ = micro_batches.mean_over_parts(minimize, (*parts, labels))
   return Learned(discriminator, *judged, minimized)
@@ -288,7 +297,13 @@ def _inputs(
   labels: Array | None,
   draws: Draws,
 ) -> StepInputs:
-  match_features = iteration.context.config.weights.feature_matching > 0
   return StepInputs(
-    batch, forward.codes, forward.reid_stats, discriminator_params, labels, draws, iteration.teachers, match_features
+    batch=batch,
+    codes=forward.codes,
+    reid_stats=forward.reid_stats,
+    discriminator_params=discriminator_params,
+    labels=labels,
+    draws=draws,
+    teachers=iteration.teachers,
+    match_features=iteration.match_features,
   )

@@ -58,6 +58,7 @@ def mean_over_parts(function: Callable[[Any], tuple[Tree, Other]], parts: Any) -
   Returns:
     The mean of the former over the parts, and the latter stacked along a new leading axis.
   """
+  function = jax.jit(function, inline=True)  # so that it is traced once, for the shapes and for the loop
   count = len(jax.tree.leaves(parts)[0])
   shapes, _ = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

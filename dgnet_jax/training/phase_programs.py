@@ -44,7 +44,7 @@ class PhasePrograms:
   """Runs training steps, each with the program of its phase. Close it when done.
 
   The program of the first phase that is run compiles when it is needed. After the first step of a phase a thread
-  compiles the program of the next one. Both ways give the same program, so results do not depend on this.
+  compiles the program of the next one, in the same way, so results do not depend on it.
   """
 
   def __init__(self, step_fn: TrainStep, phases: Phases) -> None:
@@ -63,7 +63,7 @@ class PhasePrograms:
   def step(
     self, step: int, state: TrainState, teachers: Sequence[Teacher], pixels: PixelBatch
   ) -> tuple[TrainState, Metrics]:
-    """Runs one step; raises what was raised while its program compiled. The state is donated."""
+    """Runs one step. The state is donated."""
     active = self._phases.active(step)
     is_first = active not in self._programs
     if is_first:
@@ -83,12 +83,14 @@ class PhasePrograms:
     self, step: int, active: ActiveTerms, arguments: tuple[Any, ...]
   ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns the program of a phase: the one from the background, or one that compiles at its first call."""
-    ahead, self._ahead = self._ahead, None
-    name = self._phases.name(active)
+    ahead, name = self._ahead, self._phases.name(active)
     if ahead is not None and (ahead.active, ahead.arguments) == (active, arguments):
       ready = ahead.program.done()
       logger.info(f'step {step}: {"the program is ready" if ready else "waiting for the program"} for {name}')
-      return ahead.program.result()
+      try:
+        return ahead.program.result()
+      except Exception as error:  # for example, the device had no memory left beside the step that was running
+        logger.warning(f'step {step}: compiling in the background failed ({error}), so it is tried again')
     logger.info(f'step {step}: compiling for {name}')
     return lambda state, teachers, pixels: self._step_fn(state, teachers, pixels, active)
 
@@ -103,7 +105,7 @@ class PhasePrograms:
     if start is None or (active := self._phases.active(start)) in self._programs:
       return
     # The thread does not see settings that hold in a `with` block of the caller, so it would compile another program.
-    if self._executor.submit(_settings).result() != _settings():
+    if _settings_of_a_thread() != _settings():
       return
     state, teachers, pixels = arguments
     arguments = state, teachers, self._phases.batch(pixels, active)
@@ -113,6 +115,12 @@ class PhasePrograms:
   def _compile(self, arguments: tuple[Any, ...], active: ActiveTerms) -> Callable[..., tuple[TrainState, Metrics]]:
     program: jax.stages.Compiled = self._step_fn.trace(*arguments, active).lower().compile()  # type: ignore[attr-defined]
     return program
+
+
+def _settings_of_a_thread() -> dict[str, Any]:
+  """Returns JAX's settings as a new thread sees them."""
+  with concurrent.futures.ThreadPoolExecutor(max_workers=1) as executor:
+    return executor.submit(_settings).result()
 
 
 def _settings() -> dict[str, Any]:

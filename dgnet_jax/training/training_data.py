@@ -7,7 +7,7 @@ import jax
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.dataset import open_dataset, verify_dataset
 from dgnet_jax.data.index import DatasetIndex
-from dgnet_jax.training.batch_sizes import check_batch_sizes
+from dgnet_jax.training.batch_sizes import check_batch_sizes, check_parts
 from dgnet_jax.training.data_record import check_unchanged, describe_training_data, write_record
 from dgnet_jax.training.teacher_store import is_trained
 
@@ -34,6 +34,8 @@ def open_training_data(config: Config, workdir: str | pathlib.Path, *, teacher_o
   if not config.teacher.checkpoint and not is_trained(workdir / 'teacher'):
     sizes['teacher.batch_size'] = config.teacher.batch_size
   check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
+  if not teacher_only:
+    check_parts(config, num_devices=jax.device_count())
   verify_dataset(index, config.data, workdir)
   if jax.process_index() == 0:
     write_record(data, workdir)

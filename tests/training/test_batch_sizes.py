@@ -1,7 +1,8 @@
 import pytest
 
+from dgnet_jax.config.schema import Config, ReidConfig
 from dgnet_jax.errors import UserError
-from dgnet_jax.training.batch_sizes import check_batch_sizes
+from dgnet_jax.training.batch_sizes import check_batch_sizes, check_parts
 
 
 def test_batches_that_fit_pass():
@@ -33,3 +34,14 @@ def test_error_names_every_field_and_a_solution(sizes, num_images, num_devices, 
   with pytest.raises(UserError) as error:
     check_batch_sizes(sizes, num_images=num_images, num_devices=num_devices)
   assert str(error.value) == message
+
+
+@pytest.mark.parametrize(('parts', 'devices'), [(1, 8), (4, 2), (8, 1)])
+def test_devices_with_whole_groups_of_each_part_pass(parts, devices):
+  check_parts(Config(batch_size=64, micro_batches=parts, reid=ReidConfig(batch_norm_group=8)), num_devices=devices)
+
+
+def test_devices_that_would_share_groups_of_a_part_are_refused():
+  config = Config(batch_size=64, micro_batches=4, reid=ReidConfig(batch_norm_group=8))
+  with pytest.raises(UserError, match='64 is not a multiple of 256, which micro_batches=4 needs on 8 devices'):
+    check_parts(config, num_devices=8)

@@ -13,7 +13,7 @@ import pytest
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.training import checkpoint_replacement
-from dgnet_jax.training.checkpoint_arrays import is_storage_error
+from dgnet_jax.training.checkpoint_arrays import is_storage_error, short_reason
 from dgnet_jax.training.checkpoints import Checkpoints
 from tests.training.checkpoint_states import assert_same, make_state, save_steps
 
@@ -217,6 +217,12 @@ class TestStorageErrors:
     wrapped = RuntimeError('restore failed')
     wrapped.__cause__ = error
     assert is_storage_error(wrapped) == from_storage
+
+
+def test_long_reason_keeps_its_end():
+  reason = short_reason(ValueError(f'Error reading {"d" * 2000}: Permission denied\nmore'))
+  assert reason.startswith('Error reading ddd') and reason.endswith('ddd: Permission denied') and len(reason) < 520
+  assert short_reason(ValueError('no such array')) == 'no such array' and short_reason(KeyError()) == 'KeyError'
 
 
 class TestReplacement:

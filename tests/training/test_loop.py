@@ -157,6 +157,7 @@ def test_interrupted_run_resumes_exactly(work, step):
   with messages_to(interrupt, 'dgnet_jax'), pytest.raises(Interrupted, match=f'stopped at step {step}'):
     train(config, workdir)
   assert all(saved)
+  assert saved or step != 1, 'the compilation was over before the signal'
   assert_same(train(config, workdir), unbroken)
 
 
@@ -190,11 +191,10 @@ def test_step_is_compiled_once_per_phase(work, jax_messages):
 @pytest.mark.usefixtures('work')
 def test_second_phase_is_compiled_while_the_first_trains(first_messages):
   messages = [message for message in first_messages if 'ompiling' in message or 'the program' in message]
-  assert [message.split(' for ramped')[0] for message in messages] == [
-    'step 0: compiling for the warm-up (no ramped terms)',
-    'step 0: compiling in the background',
-    'step 2: waiting for the program',
-  ]
+  first, ahead, at_border = (message.split(' for ramped')[0] for message in messages)
+  assert first == 'step 0: compiling for the warm-up (no ramped terms)'
+  assert ahead == 'step 0: compiling in the background'
+  assert at_border in ('step 2: waiting for the program', 'step 2: the program is ready')
 
 
 def test_reid_network_can_start_from_the_teacher(work, lines):

@@ -26,7 +26,7 @@ class Traced:
   """A jitted step, what it was traced for and in which thread, and what each trace waits for or raises."""
 
   def __init__(self):
-    self.traces, self.go, self.error = [], threading.Event(), None
+    self.traces, self.go, self.error, self.everywhere = [], threading.Event(), None, False
     self.go.set()
     self.step = functools.partial(jax.jit, static_argnums=3, donate_argnums=0, out_shardings=replicated(make_mesh()))(
       self._step
@@ -37,8 +37,8 @@ class Traced:
     self.traces.append((active, in_background))
     if in_background:
       assert self.go.wait(60)
-      if self.error:
-        raise self.error
+    if self.error and (in_background or self.everywhere):
+      raise self.error
     noise = jax.random.normal(jax.random.fold_in(state.rng, state.step), state.reid.params.shape)
     params = state.reid.params * 0.9 + noise + teachers[0] * active.cycle + pixels.image.mean()
     if pixels.cross_ground_truth is not None:
@@ -144,10 +144,20 @@ def test_state_is_donated_in_every_phase(programs):
     assert not any(x.is_deleted() for x in jax.tree.leaves((teachers, pixels)))
 
 
-def test_error_in_the_background_surfaces_at_the_border(traced, programs):
-  traced.error = ValueError('no such term')
+def test_what_failed_in_the_background_is_compiled_at_the_border(traced, programs, lines):
+  traced.error = ValueError('no memory left')
   state = run(programs, [0])
   finish(programs)
+  run(programs, [1, 2], state)
+  assert traced.traces[:3] == [(WARM_UP, False), (RAMPED, True), (RAMPED, False)]
+  assert 'step 2: compiling in the background failed (no memory left), so it is tried again' in lines
+
+
+def test_error_in_a_program_surfaces_at_the_border(traced, programs):
+  traced.error, traced.everywhere = ValueError('no such term'), False
+  state = run(programs, [0])
+  finish(programs)
+  traced.everywhere = True
   state = run(programs, [1], state)
   with pytest.raises(ValueError, match='no such term') as error:
     run(programs, [2], state)

@@ -19,8 +19,9 @@ from dgnet_jax.types import PixelBatch
 
 
 def _device_memory(device: jax.Device) -> float:
-  """Returns the bytes that JAX may use of a device's memory; infinity on CPU, which does not report it."""
-  return float((device.memory_stats() or {}).get('bytes_limit', 'inf'))
+  """Returns the bytes that are left for JAX in a device's memory; infinity on CPU, which does not report it."""
+  stats = device.memory_stats() or {}
+  return float(stats.get('bytes_limit', 'inf')) - float(stats.get('bytes_in_use', 0))
 
 
 def _check_memory(split: Split, image_size_hw: tuple[int, int], mesh: Mesh) -> None:
@@ -29,9 +30,9 @@ def _check_memory(split: Split, image_size_hw: tuple[int, int], mesh: Mesh) -> N
   needed, present = len(split) * height * width * 3, min(map(_device_memory, mesh.local_devices))
   if needed > present:
     raise UserError(
-      f'{len(split)} images of {height}x{width} need {needed / 2**30:.1f} GiB on each device, and JAX may use '
-      f"{present / 2**30:.1f} GiB there; the loaders 'memory', 'threads' and 'tfdata' (data.loader) keep only batches "
-      'on devices'
+      f'{len(split)} images of {height}x{width} need {needed / 2**30:.1f} GiB on each device, and JAX has '
+      f"{present / 2**30:.1f} GiB left there; the loaders 'memory', 'threads' and 'tfdata' (data.loader) keep only "
+      'batches on devices'
     )
 
 

@@ -177,7 +177,9 @@ def test_device_logs_its_size_and_refuses_too_much(split, monkeypatch, lines):
     make_source(split, make_config('device'))
 
 
-@pytest.mark.parametrize(('stats', 'expected'), [(None, float('inf')), ({'bytes_limit': 8}, 8), ({}, float('inf'))])
+@pytest.mark.parametrize(
+  ('stats', 'expected'), [(None, float('inf')), ({'bytes_limit': 8, 'bytes_in_use': 3}, 5), ({}, float('inf'))]
+)
 def test_memory_of_a_device_may_be_unknown(stats, expected):
   device = types.SimpleNamespace(memory_stats=lambda: stats)
   assert on_device._device_memory(device) == expected

@@ -235,15 +235,12 @@ def _groups_fill_batch(config: Config) -> str:
 
 @_rule('micro_batches', 'reid.batch_norm_group', 'batch_size')
 def _parts_hold_groups(config: Config) -> str:
-  parts, group, batch = config.micro_batches, config.reid.batch_norm_group, config.batch_size
-  if parts <= 1 or group and batch % (parts * group) == 0:
+  parts, group = config.micro_batches, config.reid.batch_norm_group
+  if parts <= 1 or group and config.batch_size % (parts * group) == 0:
     return ''
   if not group:
     return f'{parts} needs a reid.batch_norm_group above 0: with 0 the whole batch shares its statistics'
-  return (
-    f'{parts} parts of whole groups of {group} (reid.batch_norm_group) need a batch_size that is a multiple of '
-    f'{parts * group}, not {batch}'
-  )
+  return f'{parts} parts of whole groups of {group} (reid.batch_norm_group) need a multiple of {parts * group} images'
 
 
 @_rule('micro_batches', 'discriminator.norm', 'discriminator.gan_type')

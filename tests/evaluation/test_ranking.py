@@ -40,6 +40,15 @@ def test_rank_equals_the_release(golden, alpha, block_bytes, monkeypatch, ledger
   check_against_golden(ledger, result, golden, f'alpha_{alpha}')
 
 
+def test_more_scores_than_float32_counts_are_counted_as_integers(monkeypatch):
+  rng = np.random.default_rng(0)
+  scores, own = rng.standard_normal((4, 64), np.float32), rng.standard_normal((4, 8), np.float32)
+  expected = (scores[:, None] >= own[:, :, None]).sum(-1)
+  for exact_counts in (64, 63):
+    monkeypatch.setattr(match_ranks, 'EXACT_COUNTS', exact_counts)
+    np.testing.assert_array_equal(match_ranks._count_above(scores, own, 8), expected)
+
+
 def test_multi_query_equals_the_release(golden, ledger):
   query, gallery = embeddings_of(golden, 'query'), embeddings_of(golden, 'gallery')
   pooled = pool_multi_query(query, embeddings_of(golden, 'mquery'))

@@ -115,7 +115,7 @@ def test_the_reid_network_alone_does_not_train_the_generator_in_parts(x64):
 @pytest.mark.parametrize(
   ('fields', 'problem'),
   [
-    ({'micro_batches': 4}, 'multiple of 32, not 16'),
+    ({'micro_batches': 4}, 'a multiple of 32 images'),
     ({'micro_batches': 2, 'group': 0}, 'batch_norm_group above 0'),
     ({'micro_batches': 2, 'norm': 'batch'}, 'discriminator.norm=batch'),
     ({'micro_batches': 0}, 'micro_batches'),

@@ -1,5 +1,7 @@
 """A batch in parts: the parts, and an iteration that computes one after the other."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,8 +67,11 @@ def inputs(context):
   state = create_train_state(context.networks, context.optimizers, seed=0)
   teachers = [Teacher(*context.teacher_network.init(jax.random.key(1)))]
   batch, draws = draw_step(context, state, pixels)
-  arrays = jax.tree.map(as_float64, (state, teachers, batch))
-  return *arrays, Draws(draws.update_structure_encoder)
+  state, teachers, batch = jax.tree.map(as_float64, (state, teachers, batch))
+  # With fresh weights some fetched pixels are those of the image, and the sign of their difference is rounding error.
+  params = jax.tree.map(lambda x: x + rng.normal(0, 0.05, x.shape), state.generator.params)
+  state = dataclasses.replace(state, generator=dataclasses.replace(state.generator, params=params))
+  return state, teachers, batch, Draws(draws.update_structure_encoder)
 
 
 def as_float64(x):

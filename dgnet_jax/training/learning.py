@@ -108,9 +108,6 @@ class Iteration:
     weights: of all terms.
     names: the terms of generator and re-id network in this phase.
     taught: True if the re-id network learns from cross images.
-    match_features: compare the discriminator's features of rebuilt images.
-    trains_generator: False if generator and discriminator stay as they are. XLA computes only what an output depends
-      on, so the step is then the re-id part of the full one.
   """
 
   context: StepContext
@@ -120,13 +117,29 @@ class Iteration:
   teachers: Sequence[Teacher]
   active: ActiveTerms
   taught: bool
-  match_features: bool
-  trains_generator: bool
+
+  @property
+  def match_features(self) -> bool:
+    """True if the discriminator's features of rebuilt images are compared."""
+    return self.context.config.weights.feature_matching > 0
+
+  @property
+  def trains_generator(self) -> bool:
+    """False if generator and discriminator stay as they are.
+
+    XLA computes only what an output depends on, so the step is then the re-id part of the full one.
+    """
+    return self.context.config.joint and self.active.generator
 
 
 def make_iteration(
   context: StepContext, state: TrainState, teachers: Sequence[Teacher], batch: PairBatch, active: ActiveTerms
 ) -> Iteration:
+  """Collects what an iteration on the whole `batch` needs; the arguments are those of `update`.
+
+  Raises:
+    ValueError: `teaching.images` is ground_truth, joint is False, and the batch has no `cross_ground_truth`.
+  """
   networks, config = context.networks, context.config
   taught = active.teaching and (config.joint or config.teaching.images == 'ground_truth')
   if taught and not config.joint and batch.cross_ground_truth is None:
@@ -140,8 +153,6 @@ def make_iteration(
     teachers=teachers,
     active=active,
     taught=taught,
-    match_features=match_features,
-    trains_generator=config.joint and active.generator,
   )
 
 

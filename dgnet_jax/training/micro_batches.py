@@ -17,8 +17,8 @@ Other = TypeVar('Other')
 def split(batch: Tree, parts: int, group: int) -> Tree:
   """Deals the groups of a batch out to parts.
 
-  Part i gets the groups i, i + parts, i + 2 parts, ... With the batch split over devices every device thus has its
-  share of each part.
+  Part i gets the groups i, i + parts, i + 2 parts, ... So every device has its share of each part, if the number of
+  devices times parts x group divides B (`check_parts`).
 
   Args:
     batch: arrays [B, ...].

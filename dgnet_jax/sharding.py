@@ -92,3 +92,13 @@ def local_rows(array: np.ndarray | jax.Array) -> np.ndarray:
     return array
   shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
   return np.concatenate([shard.data for shard in shards])
+
+
+def local_copy(tree: Tree) -> Tree:
+  """Returns replicated arrays as arrays of this process's first device, for work that other processes have no part in.
+
+  Args:
+    tree: arrays with the sharding `replicated`.
+  """
+  copied: Tree = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+  return copied

@@ -94,6 +94,8 @@ def run(mode: str, options: argparse.Namespace) -> None:
   config = read_config(options)  # validate before importing JAX
   import jax
 
+  from dgnet_jax.training.shared_folder import check_shared
+
   if options.distributed is not None:
     try:
       jax.distributed.initialize(**options.distributed)
@@ -108,6 +110,7 @@ def run(mode: str, options: argparse.Namespace) -> None:
 
       stack.enter_context(run_lock(workdir))
     stack.enter_context(logged_to(workdir / log_name))
+    check_shared(workdir)
     logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
     _report_changes(config, workdir / SAVED_CONFIG)
     if mode in ('train', 'teacher') and process == 0:
@@ -135,6 +138,8 @@ def _report_changes(config: Config, path: pathlib.Path) -> None:
 
 
 def _dispatch(mode: str, config: Config, workdir: pathlib.Path) -> None:
+  from dgnet_jax.training.preemption import let_signals_end_the_process
+
   if mode == 'teacher':
     from dgnet_jax.interop.pretrained import check_pretrained
     from dgnet_jax.training.teacher_loop import train_teacher
@@ -146,6 +151,7 @@ def _dispatch(mode: str, config: Config, workdir: pathlib.Path) -> None:
     from dgnet_jax.training.loop import train
 
     train(config, workdir)
+  let_signals_end_the_process()
   if mode in ('train', 'evaluate'):
     from dgnet_jax.reports.evaluation import evaluate
 

@@ -126,6 +126,12 @@ class PairSampler(_EpochSampler):
     positive: np.ndarray = self._by_identity[self._start[identity] + rank]
     return positive
 
+  def global_batch(self, step: int) -> Mapping[str, np.ndarray]:
+    """Draws batch `step` of all processes; see `batch`."""
+    image = np.stack([self._global_batch(_PAIR_ORDER, step, stream) for stream in (0, 1)], axis=1)
+    positive = np.stack([self._positive(image[:, stream], step, stream) for stream in (0, 1)], axis=1)
+    return {'image': image, 'positive': positive, 'identity': self.classes[image]}
+
   def batch(self, step: int) -> Mapping[str, np.ndarray]:
     """Draws this process's rows of batch `step`.
 
@@ -135,10 +141,7 @@ class PairSampler(_EpochSampler):
     Raises:
       UserError: there are fewer images than the batch size.
     """
-    image = np.stack([self._global_batch(_PAIR_ORDER, step, stream) for stream in (0, 1)], axis=1)
-    positive = np.stack([self._positive(image[:, stream], step, stream) for stream in (0, 1)], axis=1)
-    batch = {'image': image, 'positive': positive, 'identity': self.classes[image]}
-    return {name: value[self._rows] for name, value in batch.items()}
+    return {name: value[self._rows] for name, value in self.global_batch(step).items()}
 
 
 class SingleSampler(_EpochSampler):

@@ -27,6 +27,7 @@ from dgnet_jax.generation.manifest import FILE_NAME, write_manifest
 from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.results import results_folder
+from dgnet_jax.training.agreement import from_first_process, in_all_processes
 from dgnet_jax.training.preemption import stop_signals
 from dgnet_jax.utils.atomic_files import remove_leftovers, write_json
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
@@ -156,13 +157,13 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
     Interrupted: SIGINT or SIGTERM was received.
   """
   settings = config.generation
-  index = open_dataset(config.data, workdir, needs=(settings.appearance_split, settings.structure_split))
-  plan = Plan(settings, index)
+  needs = (settings.appearance_split, settings.structure_split)
+  plan = Plan(settings, in_all_processes(lambda: open_dataset(config.data, workdir, needs=needs)))
   names = plan.names
   predictor = load_predictor(config, workdir)
-  folder = results_folder(config, index, workdir, 'generated')
+  folder = results_folder(config, plan.index, workdir, 'generated')
   folder /= f'step_{predictor.step:07d}_{settings.plan}_seed{settings.seed}'
-  _check_plan(folder / PLAN_FILE, plan.description(predictor))
+  from_first_process(lambda: _check_plan(folder / PLAN_FILE, plan.description(predictor)))
 
   existing = _files_in(folder / 'images')
   first, stride = _process_share()

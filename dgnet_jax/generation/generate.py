@@ -5,6 +5,7 @@ import pathlib
 from dgnet_jax.config.schema import Config
 from dgnet_jax.generation.bulk import generate_set
 from dgnet_jax.generation.sheets import generate_sheets
+from dgnet_jax.training.agreement import from_first_process
 from dgnet_jax.utils.paths import local_path
 
 
@@ -16,7 +17,8 @@ def generate(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
     workdir: the run's work folder.
 
   Returns:
-    The folder, as `generate_sheets` (plan sheets) or `generate_set` (plans images and identities) describe it.
+    The folder, as `generate_sheets` (plan sheets) or `generate_set` (plans images and identities) describe it. Of
+    several processes, the first writes the sheets; all divide a set among them.
 
   Raises:
     UserError: the data set or the checkpoint is missing or damaged, or they do not fit the config.
@@ -24,5 +26,5 @@ def generate(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   """
   workdir = local_path(workdir)
   if config.generation.plan == 'sheets':
-    return generate_sheets(config, workdir)
+    return pathlib.Path(from_first_process(lambda: str(generate_sheets(config, workdir))))
   return generate_set(config, workdir)

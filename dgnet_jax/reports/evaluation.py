@@ -1,6 +1,7 @@
 """Evaluates a trained run: rankings compared with chance, images with trivial baselines, and sheets to look at."""
 
 from collections.abc import Mapping
+import dataclasses
 import logging
 import pathlib
 from typing import Any
@@ -35,6 +36,7 @@ from dgnet_jax.reports.ranking import (
   table_rows,
   write_csv,
 )
+from dgnet_jax.training.agreement import from_first_process, gather_rows, in_all_processes, share_of
 from dgnet_jax.training.teacher_store import without_teacher
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
@@ -50,13 +52,24 @@ SUBJECT = ('step', 'data', 'root', 'settings')  # results that differ in one of 
 MATCHES_PER_QUERY = 10  # gallery images per query on the ranked sheet
 
 
+@dataclasses.dataclass(frozen=True)
+class _Embedded:
+  """The networks of a run and their embeddings of the test splits; None for a teacher that is missing."""
+
+  predictor: Predictor
+  embeddings: SplitEmbeddings
+  teacher: TeacherPredictor | None
+  teacher_embeddings: SplitEmbeddings | None
+
+
 def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   """Evaluates the newest checkpoint of a run: logs the tables, writes results and sheets to `<workdir>/evaluation`.
 
   The config may name other data than the run was trained on (direct transfer). The results are then written to a
   subfolder, `<workdir>/evaluation/on_<layout>_<root>_<hash>`, and the teacher is evaluated on the same data. Earlier
   results of another step or with other settings are moved to the subfolder `earlier`. Without the
-  teacher, everything that does not need it is evaluated.
+  teacher, everything that does not need it is evaluated. Several processes share the embedding; the first does the
+  rest.
 
   Args:
     config: the run's validated config.
@@ -73,8 +86,7 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
     NoMatches: no query has a match.
   """
   workdir = local_path(workdir)
-  index = open_dataset(config.data, workdir, needs=TEST_SPLITS)
-  require_matches(index)
+  index = in_all_processes(lambda: _open_test_data(config, workdir))
   predictor = load_predictor(config, workdir)
   results = _describe(config, index, predictor)
   counts = (
@@ -83,30 +95,46 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   )
   logger.info(f'evaluating step {predictor.step} on {index.name}: {counts}')
   _warn_about_invalid_queries(index, config.evaluation.protocol)
-  teacher = _load_teacher(config, workdir, predictor.num_identities)
+  teacher, size_hw = _load_teacher(config, workdir, predictor.num_identities), config.data.image_size_hw
+  embedded = _Embedded(
+    predictor=predictor,
+    embeddings=_embed_splits(index, size_hw, predictor, 'DG-Net'),
+    teacher=teacher,
+    teacher_embeddings=_embed_splits(index, size_hw, teacher, 'teacher') if teacher else None,
+  )
+  return from_first_process(lambda: _write_results(config, workdir, index, embedded, results))
+
+
+def _open_test_data(config: Config, workdir: pathlib.Path) -> DatasetIndex:
+  index = open_dataset(config.data, workdir, needs=TEST_SPLITS)
+  require_matches(index)
+  return index
+
+
+def _write_results(
+  config: Config, workdir: pathlib.Path, index: DatasetIndex, embedded: _Embedded, results: dict[str, Any]
+) -> dict[str, Any]:
+  """Compares the embeddings and generates images, writes everything, and returns `results` with the measurements."""
   trained = without_training(index) if is_direct_transfer(config, workdir) else index
   results['overlaps'] = _find_overlaps(trained, config.data.decode_threads)
-  size_hw = config.data.image_size_hw
-  dgnet_embeddings = _embed_splits(index, size_hw, predictor, 'DG-Net')
-  teacher_embeddings = _embed_splits(index, size_hw, teacher, 'teacher') if teacher else None
-  rows = table_rows(config.reid, config.evaluation, dgnet_embeddings, teacher_embeddings)
+  rows = table_rows(config.reid, config.evaluation, embedded.embeddings, embedded.teacher_embeddings)
   tables = ranking_tables(config.evaluation, rows)
   for name, table in tables.items():
     logger.info(ranking_table(TITLES[name], table, config.evaluation.alpha))
   results |= tables
 
-  folder = results_folder(config, index, workdir, 'evaluation')
+  predictor, folder = embedded.predictor, results_folder(config, index, workdir, 'evaluation')
   folder.mkdir(parents=True, exist_ok=True)
   with exclusive(folder / LOCK_FILE, f'the results in {folder}', wait=True):
     keep_earlier(folder, results, (RESULTS, *FILES.values()), subject=SUBJECT)
     files = _write_tables(config, folder, tables, rows)
-    _write_ranked_sheet(folder / files['ranked'], config, index, dgnet_embeddings)
+    _write_ranked_sheet(folder / files['ranked'], config, index, embedded.embeddings)
     if predictor.generator is not None:
       files['swaps'] = FILES['swaps']
       write_swap_sheet(folder / files['swaps'], index.query, predictor, config.evaluation.num_swaps)
       if config.data.layout == 'synthetic':
         files['ground_truth'] = FILES['ground_truth']
-        judge = _judge(teacher, teacher_embeddings)
+        judge = _judge(embedded.teacher, embedded.teacher_embeddings)
         results['images'] = measure_against_ground_truth(
           config, index, predictor, judge, folder / files['ground_truth']
         )
@@ -189,11 +217,13 @@ def _find_overlaps(index: DatasetIndex, threads: int) -> list[str]:
 def _embed_splits(
   index: DatasetIndex, size_hw: tuple[int, int], predictor: Predictor | TeacherPredictor, title: str
 ) -> SplitEmbeddings:
-  """Embeds the test splits; `title` names the network in progress lines."""
+  """Embeds the test splits, each process its share; `title` names the network in progress lines."""
 
   def embed(name: str, split: Split) -> Embeddings:
-    features = predictor.embed(ImageFiles(split.paths, size_hw), label=f'{title}: embedding {name}')
-    return Embeddings(features, split.identity, split.camera)
+    share = split.paths[share_of(len(split))]
+    images = ImageFiles(share or split.paths[:1], size_hw)  # a process without a share takes part all the same
+    features = predictor.embed(images, label=f'{title}: embedding {name}')[: len(share)]
+    return Embeddings(gather_rows(features, len(split)), split.identity, split.camera)
 
   return SplitEmbeddings(
     query=embed('query', index.query),

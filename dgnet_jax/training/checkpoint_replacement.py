@@ -12,6 +12,8 @@ import shutil
 import jax
 from jax.experimental import multihost_utils
 
+from dgnet_jax.training.agreement import is_alone
+
 ASIDE = re.compile(r'\.replaced_(?P<old>\d+)_by_(?P<new>\d+)')
 
 
@@ -45,5 +47,5 @@ def recover(folder: pathlib.Path) -> None:
 
 
 def _wait_for_all_processes() -> None:
-  if jax.process_count() > 1:
+  if not is_alone():
     multihost_utils.sync_global_devices('replaced checkpoints')

@@ -5,45 +5,34 @@ Orbax does not notice a flipped byte, so the SHA-256 checksum of every array is 
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import json
 import os
 import pathlib
-import re
-from typing import Any, TypeVar
-import warnings
+import threading
+from typing import Any, Self, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
-from dgnet_jax.config.loading import differences
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import leaves
 from dgnet_jax.data.index import printable
-from dgnet_jax.errors import UserError
+from dgnet_jax.errors import Interrupted, UserError
 from dgnet_jax.training import checkpoint_replacement
+from dgnet_jax.training.agreement import arrays_from_first_process, from_first_process, is_alone
 from dgnet_jax.training.checkpoint_arrays import (
-  check_description,
   describe,
-  form_of,
   is_storage_error,
   key_to_data,
-  mismatches,
   named_leaves,
-  not_finite,
   place,
-  saved_form,
-  short_reason,
   storage_reason,
 )
-from dgnet_jax.utils.bounded_files import parse_json
+from dgnet_jax.training.checkpoint_reader import CheckpointReader
 
 Tree = TypeVar('Tree')
-Description = dict[str, Any]  # leaves: description of each array by name; config: of the run
 
-SHOWN_MISMATCHES = 3
+PATIENCE = 60  # seconds to complete a checkpoint after an error, if there are other processes
 UNREADABLE = ('[', '\\')  # characters of paths
-CLASSIFIER_BIAS = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # arrays with one number per identity
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
@@ -57,12 +46,11 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
     )
 
 
-class _Damaged(UserError):
-  """A checkpoint's files are incomplete, or do not hold what was saved."""
+class _Manager(ocp.CheckpointManager):  # type: ignore[misc]
+  """Orbax's manager, but does not ask for preemption: `preemption.agreed_stop_signals` counts the questions."""
 
-  def __init__(self, folder: pathlib.Path, step: int, reason: str) -> None:
-    super().__init__(f'{folder}: the checkpoint of step {step} is damaged ({reason})')
-    self.reason = reason
+  def reached_preemption(self, step: int) -> bool:
+    return False
 
 
 class Checkpoints:
@@ -79,17 +67,17 @@ class Checkpoints:
     check_folder(folder)
     self.folder = pathlib.Path(folder).absolute()
     self._config = config
-    self._damaged: dict[int, str] = {}
-    self._writable = keep is not None
-    if self._writable:
+    self._manager = None
+    if keep is not None:
       checkpoint_replacement.recover(self.folder)
-    options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
-      create=self._writable,
-      cleanup_tmp_directories=self._writable,  # left by a killed save
-    )
-    exists = self._writable or self.folder.is_dir()
-    self._manager = ocp.CheckpointManager(self.folder, options=options) if exists else None
+      options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        create=True,
+        cleanup_tmp_directories=True,  # left by a killed save
+        single_host_load_and_broadcast=not is_alone(),
+      )
+      self._manager = _Manager(self.folder, options=options)
+    self._reader = CheckpointReader(self.folder, self._manager if is_alone() else None, config)
 
   def save(self, step: int, state: Any, *, wait: bool = False) -> None:
     """Saves `state` in the background; it may be donated as soon as this returns.
@@ -106,13 +94,13 @@ class Checkpoints:
       UserError: this or the previous checkpoint cannot be written, for example because the disk is full; names the
         newest that is complete.
     """
-    if self._manager is None or not self._writable:
+    if self._manager is None:
       raise ValueError(f'{self.folder} was opened for reading')
     with self._writing():
       self._save(self._manager, step, state, wait=wait)
 
   def _save(self, manager: ocp.CheckpointManager, step: int, state: Any, *, wait: bool) -> None:
-    replaced = [old for old in manager.all_steps() if old >= step]
+    replaced = [old for old in from_first_process(lambda: list(manager.all_steps())) if old >= step]
     if replaced:
       manager.wait_until_finished()
       checkpoint_replacement.move_aside(self.folder, replaced, new_step=step)
@@ -129,7 +117,7 @@ class Checkpoints:
       manager.wait_until_finished()
     if replaced:
       checkpoint_replacement.recover(self.folder)
-      self._damaged = {old: reason for old, reason in self._damaged.items() if old < step}
+      self._reader.forget_damage(step)
 
   def latest_step(self) -> int | None:
     """Returns the newest step that is not known to be damaged; None if there is none."""
@@ -138,8 +126,7 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Returns the steps of all checkpoints that are not known to be damaged, in order."""
-    steps = self._manager.all_steps() if self._manager is not None else []
-    return sorted(step for step in steps if step not in self._damaged)
+    return from_first_process(self._reader.steps)
 
   def restore(self, template: Tree, step: int | None = None) -> Tree:
     """Restores the newest intact checkpoint, or that of `step`.
@@ -178,8 +165,8 @@ class Checkpoints:
     Raises:
       UserError: there is no such checkpoint, its description is damaged, or it cannot be read.
     """
-    steps = self._candidates(step)
-    return {name: tuple(leaf['shape']) for name, leaf in self._description(steps[0])['leaves'].items()}
+    shapes = from_first_process(lambda: self._reader.shapes(step))
+    return {name: tuple(shape) for name, shape in shapes.items()}
 
   def saved_config(self, step: int | None = None) -> dict[str, Any]:
     """Returns the config that was stored with the newest intact checkpoint, or with that of `step`, as read from JSON.
@@ -187,14 +174,7 @@ class Checkpoints:
     Raises:
       UserError: there is no checkpoint, all are damaged, or one cannot be read.
     """
-    error: UserError | None = None
-    for candidate in self._candidates(step):
-      try:
-        return dict(self._description(candidate)['config'])
-      except _Damaged as damage:
-        error = error or damage
-    assert error is not None  # there is at least one candidate
-    raise error
+    return from_first_process(lambda: self._reader.saved_config(step))
 
   def require_design(self, config: Config, step: int | None = None) -> None:
     """Checks that a checkpoint, by default the newest intact one, has the generator that a config describes.
@@ -216,39 +196,26 @@ class Checkpoints:
     Raises:
       UserError: there is no checkpoint of DG-Net, all are damaged, or one cannot be read.
     """
-    error: UserError | None = None
-    for candidate in self._candidates(step):
-      try:
-        shapes = self.shapes(candidate)
-      except _Damaged as damage:
-        error = error or damage
-        continue
-      counts = [shape[0] for name, shape in shapes.items() if shape and CLASSIFIER_BIAS.fullmatch(name)]
-      if counts:
-        return counts[0]
-      error = error or UserError(f'{self.folder}: the checkpoint of step {candidate} is not a checkpoint of DG-Net')
-    assert error is not None
-    raise error
+    return from_first_process(lambda: self._reader.num_identities(step))
 
   def close(self) -> None:
     """Waits for checkpoints that are being written; raises UserError if they cannot be."""
+    self._reader.close()
     if self._manager is not None:
       with self._writing():
         self._manager.close()
 
-  def _candidates(self, step: int | None) -> list[int]:
-    """Returns `step`, or all steps from the newest on; at least one.
+  def __enter__(self) -> Self:
+    return self
 
-    Raises:
-      UserError: there is none.
-    """
-    steps = self.steps()
-    if step in steps:
-      return [step]
-    if steps and step is None:
-      return steps[::-1]
-    existing = f'available: {", ".join(map(str, steps))}' if steps else 'the folder has none'
-    raise UserError(f'{self.folder}: no checkpoint{"" if step is None else f" of step {step}"}; {existing}')
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    """Closes; after an error, one of several processes does not wait for long, because the others may not answer."""
+    if is_alone() or kind is None or issubclass(kind, Interrupted):
+      self.close()
+    else:
+      closing = threading.Thread(target=self.close, daemon=True)
+      closing.start()
+      closing.join(PATIENCE)
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
@@ -265,76 +232,8 @@ class Checkpoints:
         'storage, and run the same command again.'
       ) from error
 
-  @contextlib.contextmanager
-  def _reading(self, step: int) -> Iterator[ocp.CheckpointManager]:
-    """Yields the manager, and turns what it raises into an error that blames the checkpoint or the storage."""
-    assert self._manager is not None
-    try:
-      yield self._manager
-    except UserError:
-      raise
-    except Exception as error:  # Orbax raises bare Exceptions, and more kinds than it documents
-      reason = short_reason(error)
-      if is_storage_error(error):
-        raise UserError(
-          f'{self.folder}: the checkpoint of step {step} cannot be read ({reason}). This does not mean that it is '
-          'damaged; check the storage, and run the same command again.'
-        ) from error
-      raise _Damaged(self.folder, step, reason) from error
-
-  def _description(self, step: int) -> Description:
-    with self._reading(step) as manager:
-      about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))['about']
-      about = parse_json(json.dumps(about))  # bounds its depth and its numbers
-      check_description(about)
-      return {'leaves': dict(about['leaves']), 'config': dict(about['config'])}
-
   def _restore(self, template: Tree, step: int | None, *, partial: bool) -> Tree:
-    candidates = self._candidates(step)
-    for candidate in candidates:
-      try:
-        data = self._read(candidate, template, partial=partial)
-      except _Damaged as error:
-        self._damaged[candidate] = error.reason
-        warnings.warn(f'damaged checkpoint skipped: {error}', stacklevel=3)
-      else:
-        placed: Tree = jax.tree.map(place, data, template)
-        return placed
-    reasons = '; '.join(f'step {damaged} ({self._damaged[damaged]})' for damaged in candidates)
-    solution = 'Delete the folder to start again.' if step is None else 'Restore another step.'
-    raise UserError(f'{self.folder}: the checkpoint is damaged: {reasons}. {solution}')
-
-  def _read(self, step: int, template: Tree, *, partial: bool) -> Tree:
-    """Reads host arrays like `template` and compares their checksums."""
-    description = self._description(step)
     wanted: Tree = jax.tree.map(lambda leaf: jax.eval_shape(key_to_data, leaf), template)
-    self._check_form(step, description, wanted, partial=partial)
-    arguments = ocp.args.PyTreeRestore(
-      wanted,
-      restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted),
-      partial_restore=True,
-    )
-    with self._reading(step) as manager:
-      data: Tree = manager.restore(step, args=ocp.args.Composite(state=arguments))['state']
-      for name, leaf in named_leaves(data).items():
-        if describe(leaf) != description['leaves'][name]:
-          raise ValueError(f'{name} does not match its checksum')
-      if broken := not_finite(data):  # saved by an earlier version; training from it would fail for ever
-        raise ValueError(f'{broken[0]} is not finite')
-    return data
-
-  def _check_form(self, step: int, description: Description, wanted: Any, *, partial: bool) -> None:
-    """Raises UserError if an intact checkpoint does not have the expected arrays."""
-    wrong = mismatches(saved_form(description['leaves']), form_of(wanted), partial=partial)
-    if not wrong:
-      return
-    more = f' and {len(wrong) - SHOWN_MISMATCHES} more' if len(wrong) > SHOWN_MISMATCHES else ''
-    changes: list[str] = []
-    if self._config is not None and description['config']:
-      with contextlib.suppress(UserError):  # not a config: the arrays say enough
-        changes = differences(description['config'], self._config)
-    reason = f' The config has changed: {"; ".join(changes)}.' if changes else ''
-    raise UserError(
-      f'{self.folder}: the checkpoint of step {step} does not fit: {"; ".join(wrong[:SHOWN_MISMATCHES])}{more}.'
-      f'{reason} Use another workdir, or the old config.'
-    )
+    data = arrays_from_first_process(lambda: self._reader.newest_intact(wanted, step, partial=partial), wanted)
+    placed: Tree = jax.tree.map(place, data, template)
+    return placed

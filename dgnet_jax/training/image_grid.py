@@ -5,12 +5,14 @@ import functools
 import jax
 import numpy as np
 
-from dgnet_jax.data.sources.base import Source
+from dgnet_jax.data.index import Split
+from dgnet_jax.data.lazy_images import ImageFiles
+from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.models.generators import Codes
 from dgnet_jax.models.networks import Networks
 from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.plots.sheets import image_grid
-from dgnet_jax.sharding import local_rows
+from dgnet_jax.sharding import local_copy
 from dgnet_jax.types import Array, Params, TrainState
 from dgnet_jax.utils.xla_options import jit_network
 
@@ -63,27 +65,28 @@ def reconstruct(
 class ImageGrid:
   """Draws the same training pairs each time: originals, reconstructions, cross images and cycle reconstructions."""
 
-  def __init__(self, networks: Networks, source: Source) -> None:
-    """Takes the pairs from the first batch.
+  def __init__(self, networks: Networks, split: Split, sampler: PairSampler) -> None:
+    """Takes the pairs from the first batch of all processes, so that their number does not matter.
 
     Args:
       networks: from `make_networks`.
-      source: source of the training batches.
+      split: the training images.
+      sampler: draws the training batches.
     """
-    batch = next(source.batches(0))
-    self._image = normalize(local_rows(batch.image)[:MAX_PAIRS])
-    self._positive = normalize(local_rows(batch.positive)[:MAX_PAIRS])
+    drawn = sampler.global_batch(0)
+
+    def read(name: str) -> np.ndarray:
+      indices = drawn[name][:MAX_PAIRS]
+      images = ImageFiles([split.paths[i] for i in indices.ravel()], networks.image_size_hw)[:]
+      return normalize(images.reshape(*indices.shape, *images.shape[1:]))
+
+    self._image, self._positive = read('image'), read('positive')
     self._reconstruct = jit_network(functools.partial(reconstruct, networks))
 
   def draw(self, state: TrainState) -> np.ndarray:
     """Returns the grid u8[height, width, 3] for the networks of `state`."""
-    generated = self._reconstruct(
-      state.generator.params,
-      state.reid.params,
-      state.reid.batch_stats,
-      image=self._image,
-      positive=self._positive,
-    )
+    networks = state.generator.params, state.reid.params, state.reid.batch_stats
+    generated = self._reconstruct(*local_copy(networks), image=self._image, positive=self._positive)
     rows = {'original': self._image, 'positive': self._positive} | dict(generated)
     pixels = {name: denormalize(np.asarray(image[:, 0])) for name, image in rows.items()}
     pixels['appearance of cross'] = denormalize(np.asarray(self._image[:, 1]))

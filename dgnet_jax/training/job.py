@@ -10,7 +10,7 @@ from dgnet_jax.errors import Interrupted
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.loss_monitor import LossMonitor
 from dgnet_jax.training.metrics import MetricWriter
-from dgnet_jax.training.preemption import stop_signals
+from dgnet_jax.training.preemption import agreed_stop_signals
 from dgnet_jax.types import Array
 from dgnet_jax.utils.progress import Progress
 
@@ -90,7 +90,7 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
     logger.info(prefix + progress.line(done, current.summary))
     writer.write_scalars(done, current.scalars)
 
-  with stop_signals() as stopped:
+  with agreed_stop_signals() as stopped:
     for step in range(start, job.num_steps):
       state, metrics = job.take_step(state, step)
       monitor.add(step, metrics)

@@ -17,6 +17,7 @@ from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, with_cros
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.sharding import device_put_global, make_mesh, replicated
+from dgnet_jax.training.agreement import in_all_processes
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.image_grid import ImageGrid
@@ -77,13 +78,14 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
 
 
 def _train(config: Config, workdir: pathlib.Path) -> TrainState:
-  index = open_training_data(config, workdir)
-  source = make_source(index.train, config)  # one for both jobs: the loaders memory and device decode when it is made
+  index = in_all_processes(lambda: open_training_data(config, workdir))
+  # One for both jobs: the loaders memory and device decode when it is made.
+  source = in_all_processes(lambda: make_source(index.train, config))
   teachers = train_teacher(config, index, workdir, source=source)
   mesh, context = make_mesh(), make_step_context(config, index.num_identities)
   with (
     contextlib.closing(PhasePrograms(make_train_step(context, mesh), _phases(config))) as programs,
-    contextlib.closing(Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints,
+    Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config) as checkpoints,
   ):
     state = _initial_state(context, checkpoints, teachers[0], mesh)
     start = int(state.step)
@@ -103,7 +105,7 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
         advice='Lower the learning rates (optimizer.*), or set compute_dtype to float32',
         take_step=_take_step(programs, device_put_global(teachers, replicated(mesh)), batches),
         report=_report(config),
-        after_step=_draw_images(context, source, writer) if config.joint else None,
+        after_step=_draw_images(context, index, source, writer) if config.joint and jax.process_index() == 0 else None,
       )
       state = run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
     logger.info(f'{int(state.step)} steps done; state in {checkpoints.folder}')
@@ -212,9 +214,11 @@ def _phase_name(active: ActiveTerms, joint: bool) -> str:
   return f'ramped terms {", ".join(ramped)}' if ramped else 'the warm-up (no ramped terms)'
 
 
-def _draw_images(context: StepContext, source: Source, writer: MetricWriter) -> Callable[[int, TrainState], None]:
+def _draw_images(
+  context: StepContext, index: DatasetIndex, source: Source, writer: MetricWriter
+) -> Callable[[int, TrainState], None]:
   """Returns a function that writes the image grid at intervals and after the last step."""
-  config, grid = context.config, ImageGrid(context.networks, source)
+  config, grid = context.config, ImageGrid(context.networks, index.train, source.sampler)
 
   def draw(done: int, state: TrainState) -> None:
     if done % config.log.images_every_steps == 0 or done == config.num_steps:

@@ -4,12 +4,8 @@ from collections.abc import Iterator
 import contextlib
 import pathlib
 
-import jax
-from jax.experimental import multihost_utils
-import numpy as np
-
-from dgnet_jax.errors import UserError
-from dgnet_jax.utils.locks import LOCK_FILE, InUse, exclusive
+from dgnet_jax.training.agreement import from_first_process
+from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 
 
 @contextlib.contextmanager
@@ -23,16 +19,12 @@ def run_lock(workdir: str | pathlib.Path) -> Iterator[None]:
     UserError: another job trains in the folder.
     OSError: the folder cannot be written to.
   """
-  workdir, refusal = pathlib.Path(workdir), ''
+  workdir = pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:
-    if jax.process_index() == 0:
+
+    def lock() -> None:
       workdir.mkdir(parents=True, exist_ok=True)
-      try:
-        stack.enter_context(exclusive(workdir / LOCK_FILE, f'the work folder {workdir}'))
-      except InUse as error:
-        refusal = str(error)
-    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.asarray(bool(refusal))):
-      refusal = refusal or f'the work folder {workdir} is in use by another job; the first process names it'
-    if refusal:
-      raise UserError(refusal)
+      stack.enter_context(exclusive(workdir / LOCK_FILE, f'the work folder {workdir}'))
+
+    from_first_process(lock)
     yield

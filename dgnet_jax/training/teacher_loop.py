@@ -75,7 +75,7 @@ def _trained_in(
     if config.data.accept_changes == data.fingerprint and jax.process_index() == 0:  # accepted once and for all
       description = describe_teacher(config, index.num_identities, data.identities)
       write_description(description, saved['num_steps'], folder, data)
-  with contextlib.closing(Checkpoints(folder / 'checkpoints', config.log.keep_checkpoints, config)) as checkpoints:
+  with Checkpoints(folder / 'checkpoints', config.log.keep_checkpoints, config) as checkpoints:
     state = None
     if checkpoints.latest_step() is not None:
       state = checkpoints.restore(state_template(config, index.num_identities))

@@ -6,8 +6,10 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
-from typing import TextIO
+import traceback
+from typing import NoReturn, TextIO
 
 from dgnet_jax.errors import Interrupted, UserError
 from dgnet_jax.utils.text import printable, shortened
@@ -17,6 +19,8 @@ FILE_FORMAT = '%(asctime)s %(message)s'
 TIME_FORMAT = '%Y-%m-%d %H:%M:%S'
 
 
+# What the runtime says when a process of a job is gone: Gloo on CPU, NCCL on GPU, JAX's coordination service.
+_LOST = re.compile(r'gloo|nccl|connection (closed|reset)|heartbeat|coordination service|barrier|UNAVAILABLE:', re.I)
 MAX_LINE = 500  # characters of an error of a library
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -69,11 +73,22 @@ def reason_for_user(error: BaseException) -> str:
     return f'{name}: {error.strerror}{advice}'
   if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and 'RESOURCE_EXHAUSTED' in str(error)[:100]):
     return f'not enough memory; lower the batch size, or use a larger machine ({_first_line(error)})'
+  if isinstance(error, RuntimeError | ValueError) and has_other_processes() and _LOST.search(str(error)):
+    return (
+      'another process of the job has ended or cannot be reached any more; its log says why '
+      f'({_first_line(error)}). Start all processes again: training goes on from the last checkpoint'
+    )
   if isinstance(error, RuntimeError | AssertionError) and not _has_devices():
     platforms = os.environ.get('JAX_PLATFORMS', '')
     what = f'JAX_PLATFORMS={platforms}: JAX finds no such device here; unset it' if platforms else 'JAX finds no device'
     return f'{what}{f" ({_first_line(error)})" if str(error) else ""}'
   return ''
+
+
+def has_other_processes() -> bool:
+  """Returns True if this is one of several processes that `jax.distributed` has brought together."""
+  jax = sys.modules.get('jax')
+  return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def _first_line(error: BaseException | None) -> str:
@@ -146,7 +161,7 @@ def exit_on_user_error() -> Iterator[None]:
   """Shows the log. Turns a UserError into a message and exit status 2, an interruption into one and status 130.
 
   What the machine refuses (`reason_for_user`) is a message and status 1; a reader that closed its end of a pipe, as
-  `head` does, is status 1 alone.
+  `head` does, is status 1 alone. A process of several ends at once.
   """
   show_log()
   show_every_name()
@@ -155,7 +170,7 @@ def exit_on_user_error() -> Iterator[None]:
     sys.stdout.flush()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
-    raise SystemExit(2) from error
+    _exit(2, error)
   except (Interrupted, KeyboardInterrupt) as error:
     print(str(error) or 'interrupted', file=sys.stderr)
     raise SystemExit(130) from error
@@ -164,7 +179,19 @@ def exit_on_user_error() -> Iterator[None]:
     raise SystemExit(1) from error
   except Exception as error:
     reason = reason_for_user(error)
-    if not reason:
+    if not reason and not has_other_processes():
       raise
-    print(f'error: {reason}', file=sys.stderr)
-    raise SystemExit(1) from error
+    print(f'error: {reason}' if reason else traceback.format_exc(), file=sys.stderr)
+    _exit(1, error)
+
+
+def _exit(status: int, error: Exception) -> NoReturn:
+  """Ends the process after an error.
+
+  JAX waits for the other processes of a job at exit, and they may be waiting for this one.
+  """
+  if has_other_processes():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+  raise SystemExit(status) from error

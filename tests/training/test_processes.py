@@ -40,6 +40,67 @@ with contextlib.closing(Checkpoints(sys.argv[3], 3)) as checkpoints:
 assert int(restored['step']) == 3 and restored['array'].sharding == replicated(mesh)
 """
 
+# What one process cannot do, none does.
+AGREE = """
+import pathlib
+import pytest
+from dgnet_jax.errors import NoMatches, UserError
+from dgnet_jax.training import agreement, shared_folder
+first = jax.process_index() == 0
+assert agreement.from_first_process(lambda: {'seen by': jax.process_index(), 'count': np.int32(3)}) == {
+  'seen by': 0, 'count': 3
+}
+def refuse():
+  raise NoMatches('nothing there')
+with pytest.raises(NoMatches, match='nothing there' if first else 'process 0: nothing there'):
+  agreement.from_first_process(refuse)
+with pytest.raises(UserError if first else ValueError, match='^process 1: ValueError' if first else 'invalid literal'):
+  agreement.in_all_processes(lambda: None if first else int('no number'))
+assert agreement.in_all_processes(jax.process_index) == jax.process_index()
+# Every bit arrives, also of numbers that a sum would change; longer than one message.
+agreement.CHUNK = 64
+arrays = {'a': np.float32([-0.0, np.nan, np.inf]), 'b': np.arange(40), 'c': np.zeros((0, 2)), 'd': np.uint32(7)}
+received = agreement.arrays_from_first_process(lambda: arrays, arrays)
+for name, array in arrays.items():
+  assert received[name].dtype == array.dtype and received[name].tobytes() == np.asarray(array).tobytes()
+for count in (1, 2, 5):
+  rows = np.arange(3.0 * count, dtype=np.float32).reshape(count, 3)
+  np.testing.assert_array_equal(agreement.gather_rows(rows[agreement.share_of(count)], count), rows)
+# Within a call, nothing waits for the other process.
+assert agreement.from_first_process(lambda: agreement.in_all_processes(lambda: agreement.is_alone()))
+assert not agreement.is_alone()
+shared_folder.PATIENCE = 1
+shared_folder.check_shared(pathlib.Path(sys.argv[3]))
+with pytest.raises(UserError, match='^' if not first else '^process 1: ') as error:
+  shared_folder.check_shared(pathlib.Path(sys.argv[3 if first else 4]))
+assert 'not the folder that the first process sees' in str(error.value)
+"""
+
+# The first process finds the newest checkpoint damaged; the other one sees no checkpoint at all.
+FALL_BACK = """
+import pathlib
+import warnings
+from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.checkpoint_reader import CheckpointReader
+folder = pathlib.Path(sys.argv[3])
+with Checkpoints(folder, 3) as checkpoints:
+  for step in (2, 4):
+    checkpoints.save(step, tree(step), wait=True)
+if jax.process_index() == 0:
+  for path in (folder / '4').rglob('*'):
+    if path.is_file() and '/d/' in str(path):
+      path.write_bytes(path.read_bytes()[::-1])
+else:
+  CheckpointReader.steps = lambda self: []
+warnings.simplefilter('ignore')
+with Checkpoints(folder, 3) as checkpoints:
+  assert checkpoints.latest_step() == 4
+  assert int(checkpoints.restore(tree(0))['step']) == 2
+  assert checkpoints.latest_step() == 2
+  checkpoints.save(4, tree(4), wait=True)
+  assert int(checkpoints.restore(tree(0))['step']) == 4
+"""
+
 # Each process gets its rows, and both the same arrays whether the images are on the devices or in memory.
 FEED = """
 import contextlib
@@ -96,7 +157,11 @@ def run_in_two_processes(script, *arguments):
     )
     for i in range(2)
   ]
-  errors = [process.communicate(timeout=120)[1] for process in processes]
+  try:
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
   assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
 
 
@@ -112,6 +177,17 @@ def test_checkpoints_are_saved_replaced_and_restored_by_both(tmp_path):
   folder = tmp_path / 'checkpoints'
   run_in_two_processes(SAVE_AND_REPLACE, str(folder))
   assert sorted(path.name for path in folder.iterdir()) == ['2', '3']
+
+
+def test_both_agree_and_fail_together(tmp_path):
+  for name in ('one', 'other'):
+    (tmp_path / name).mkdir()
+  run_in_two_processes(AGREE, str(tmp_path / 'one'), str(tmp_path / 'other'))
+  assert not list(tmp_path.glob('*/*'))
+
+
+def test_first_process_decides_which_checkpoint_is_restored(tmp_path):
+  run_in_two_processes(FALL_BACK, str(tmp_path))
 
 
 def test_both_are_refused_in_a_folder_that_is_in_use(tmp_path):

@@ -9,6 +9,7 @@ from dgnet_jax.cli import (
   ablation,
   benchmark,
   check_data,
+  compare,
   convert,
   export,
   figures,
@@ -27,7 +28,8 @@ COMMANDS = {
     *train.COMMANDS,
     *(check_data.COMMAND, prepare.COMMAND),
     *model.COMMANDS,
-    *(figures.COMMAND, quality.COMMAND, ablation.COMMAND, benchmark.COMMAND, gpu_report.COMMAND),
+    *(compare.COMMAND, figures.COMMAND, quality.COMMAND),
+    *(ablation.COMMAND, benchmark.COMMAND, gpu_report.COMMAND),
     *(convert.COMMAND, export.COMMAND),
   )
 }
@@ -35,7 +37,7 @@ GROUPS = {
   'train and evaluate': ('train', 'teacher', 'evaluate', 'generate'),
   'data sets': ('check-data', 'prepare'),
   'a trained model on your images': ('embed', 'rank', 'swap', 'interpolate', 'page'),
-  'results': ('figures', 'quality', 'ablation', 'benchmark', 'gpu-report'),
+  'results': ('compare', 'figures', 'quality', 'ablation', 'benchmark', 'gpu-report'),
   'other formats': ('convert', 'export'),
 }
 EPILOG = """examples:

@@ -101,6 +101,8 @@ def run(mode: str, options: argparse.Namespace) -> None:
       jax.distributed.initialize(**options.distributed)
     except (ValueError, RuntimeError) as error:
       raise UserError(f'--distributed: the processes cannot find each other ({error})') from error
+  from dgnet_jax.training.run_record import recorded
+
   process = jax.process_index()
   log_name = f'log.{process}.txt' if process else 'log.txt'
   workdir = _work_folder(options.workdir, log_name)
@@ -112,6 +114,7 @@ def run(mode: str, options: argparse.Namespace) -> None:
     stack.enter_context(logged_to(workdir / log_name))
     check_shared(workdir)
     logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
+    stack.enter_context(recorded(workdir, mode, config))
     _report_changes(config, workdir / SAVED_CONFIG)
     if mode in ('train', 'teacher') and process == 0:
       save_config(config, workdir / SAVED_CONFIG)

@@ -286,3 +286,9 @@ def differences(saved: Mapping[str, Any], config: Config) -> list[str]:
     for name in sorted(before.keys() | now.keys())
     if before.get(name) != now.get(name)
   ]
+
+
+def non_default_fields(config: Config) -> dict[str, Any]:
+  """Returns the values that differ from the defaults, by the dotted names of their fields."""
+  defaults = dict(leaves(Config().to_dict()))
+  return {name: value for name, value in leaves(config.to_dict()) if value != defaults[name]}

@@ -104,14 +104,16 @@ def run_cell(config: Config, cell: Cell) -> None:
   """Trains and evaluates a cell; resumes an interrupted one."""
   from dgnet_jax.reports.evaluation import evaluate
   from dgnet_jax.training.loop import train
+  from dgnet_jax.training.run_record import recorded
 
   save_config(config, cell.workdir / SAVED_CONFIG)
   # Before training: missing splits, queries without any match, and data that changed since another cell was trained.
   index = open_dataset(config.data, cell.workdir, needs=('train', *TEST_SPLITS))
   require_matches(index)
   _check_same_data(describe_training_data(index, config.data), cell)
-  train(config, cell.workdir)
-  evaluate(config, cell.workdir)
+  with recorded(cell.workdir, 'train', config):
+    train(config, cell.workdir)
+    evaluate(config, cell.workdir)
 
 
 def _check_same_data(data: TrainingData, cell: Cell) -> None:

@@ -9,6 +9,7 @@ from dgnet_jax.data.dataset import open_dataset, verify_dataset
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.training.batch_sizes import check_batch_sizes, check_parts
 from dgnet_jax.training.data_record import check_unchanged, describe_training_data, write_record
+from dgnet_jax.training.run_record import record_training_data
 from dgnet_jax.training.teacher_store import is_trained
 
 
@@ -39,4 +40,5 @@ def open_training_data(config: Config, workdir: str | pathlib.Path, *, teacher_o
   verify_dataset(index, config.data, workdir)
   if jax.process_index() == 0:
     write_record(data, workdir)
+    record_training_data(data, workdir)
   return index

@@ -105,6 +105,7 @@ WRITES = {  # arguments of every command that writes, without the flag that says
   **{f'prepare {name}': (['data'], '--out') for name in ('to-release', 'from-release', 'to-tfds', 'merge')},
   'prepare split': (['data', '--val-identities=2'], '--out'),
   **{f'figures {name}': (['--workdir=run'], '--out') for name in FIGURES},
+  'compare': (['run', 'other'], '--out'),
   'quality': (['real', 'generated'], '--out'),
   'ablation': ([], '--out'),
   'gpu-report': (['--no-tests'], '--out'),

@@ -15,8 +15,9 @@ from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import is_like, leaves, nested, shown, suggestion, type_name, validate
 from dgnet_jax.errors import ConfigError, UserError
 from dgnet_jax.utils.atomic_files import write_json
-from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
+from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, MAX_JSON_DEPTH, read_json
 from dgnet_jax.utils.paths import local_path
+from dgnet_jax.utils.text import shortened
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -200,10 +201,12 @@ def _current(values: Mapping[str, Any]) -> dict[str, Any]:
   its default, which is what the earlier version did.
 
   Raises:
-    UserError: a field is a section.
+    UserError: a field is a section, or nested too deep.
   """
   fields: dict[str, Any] = {}
   for name, value in leaves(values):
+    if name.count('.') > MAX_JSON_DEPTH:  # a name with dots in it
+      raise UserError(f'{shortened(name)}: nested more than {MAX_JSON_DEPTH} levels deep')
     name = FORMER_FIELDS.get(name, name)
     if isinstance(value, list):
       value = tuple(value)

@@ -26,27 +26,27 @@ class Row:
   Attributes:
     name: what is compared.
     values: of each run; None if it is unknown.
-    digits: decimal places of numbers whose difference is of interest; None for anything else.
+    shown_as: format of numbers whose difference is of interest, like '.2f'; '' for anything else.
   """
 
   name: str
   values: tuple[Any, ...]
-  digits: int | None = None
+  shown_as: str = ''
 
   def differences(self) -> list[float | None]:
     """Returns the difference of each value to the first one; None where there is none."""
     first = self.values[0]
-    if self.digits is None or first is None:
+    if not self.shown_as or first is None:
       return [None] * len(self.values)
     return [None if value is None else value - first for value in self.values]
 
   def texts(self) -> list[str]:
     """Returns what a table shows: values, with their difference to the first one in parentheses."""
-    if self.digits is None:
+    if not self.shown_as:
       return [_text(value) or "''" for value in self.values]
     first, *others = zip(self.values, self.differences(), strict=True)
-    numbers = ['-' if value is None else f'{value:.{self.digits}f}' for value, _ in (first, *others)]
-    changes = ['' if change is None else f' ({change:+.{self.digits}f})' for _, change in others]
+    numbers = ['-' if value is None else f'{value:{self.shown_as}}' for value, _ in (first, *others)]
+    changes = ['' if change is None else f' ({change:+{self.shown_as}})' for _, change in others]
     return [text + change for text, change in zip(numbers, ['', *changes], strict=True)]
 
 
@@ -97,9 +97,9 @@ def _rows(descriptions: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
   rows = []
   for name in dict.fromkeys(name for description in descriptions for name in description):
     values = [description.get(name) for description in descriptions]
-    digits = next((value.digits for value in values if isinstance(value, Result)), None)
+    shown_as = next((value.shown_as for value in values if isinstance(value, Result)), '')
     values = [value.value if isinstance(value, Result) else value for value in values]
-    rows.append(Row(name, tuple(values), digits))
+    rows.append(Row(name, tuple(values), shown_as))
   return tuple(rows)
 
 
@@ -136,13 +136,13 @@ def write_comparison(comparison: Comparison, path: pathlib.Path) -> None:
 
 
 def _named_differences(row: Row) -> dict[str, Any]:
-  return {} if row.digits is None else {'differences': row.differences()}
+  return {'differences': row.differences()} if row.shown_as else {}
 
 
 def comparison_text(comparison: Comparison) -> str:
   """Formats a comparison as tables of at most `WIDTH` columns. For many runs each has the first and some others."""
   names = [row.name for rows in comparison.sections.values() for row in rows]
-  name_width = min(max(map(len, names)) + 2, NAME_WIDTH)
+  name_width = min(max(map(len, names), default=0) + 2, NAME_WIDTH)
   others_per_table = (WIDTH - name_width) // (MIN_COLUMN + 2) - 1
   others = range(1, len(comparison.runs))
   tables = [others[i : i + others_per_table] for i in range(0, len(others), others_per_table)]

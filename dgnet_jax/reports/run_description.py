@@ -16,8 +16,9 @@ from dgnet_jax.training.data_record import read_record, saved_steps
 from dgnet_jax.training.run_record import CHECKPOINTS, Start, describe_data, read_starts
 from dgnet_jax.utils.progress import format_seconds
 
+COMMIT_DIGITS = 8
 LARGEST = 1e15  # no number of a run
-RANKING_TABLES = {'single_query': '', 'multi_query': 'multi-query, ', 'reranked': 're-ranked, '}
+OTHER_RANKINGS = {'multi_query': 'multi-query', 'reranked': 're-ranked'}
 EMBEDDINGS = {'both': 'both', 'primary': 'primary', 'fine_grained': 'fine-grained', 'teacher': 'teacher'}
 RANKING_METRICS = {'rank_1': 'rank-1', 'rank_5': 'rank-5', 'rank_10': 'rank-10', 'mAP': 'mAP'}
 SUBJECT = {
@@ -29,23 +30,23 @@ SUBJECT = {
 }
 IMAGE_KINDS = {
   'cross': 'cross',
-  'several': 'cross, from several images',
+  'several': 'cross from several',
   'self': 'self-reconstruction',
   'same_person': 'same person',
 }
-IMAGE_MEASURES = {  # title and digits
-  'psnr': ('PSNR, dB', 2),
-  'ssim': ('SSIM', 3),
-  'colour_error': ('colour error', 2),
-  'pattern_fidelity': ('pattern fidelity', 3),
+IMAGE_MEASURES = {  # title and format
+  'psnr': ('PSNR, dB', '.2f'),
+  'ssim': ('SSIM', '.3f'),
+  'colour_error': ('colour error', '.2f'),
+  'pattern_fidelity': ('pattern fidelity', '.3f'),
 }
 
 
 class Result(NamedTuple):
-  """A number with the decimal places that are shown of it, or a text or count without."""
+  """A number and its format, as for `comparison.Row`, or a text or count without one."""
 
   value: Any
-  digits: int | None = None
+  shown_as: str = ''
 
 
 Results = dict[str, Result]
@@ -104,9 +105,18 @@ def _history(workdir: pathlib.Path, starts: Sequence[Start], training: Sequence[
     outcome = str(training[-1].get('outcome', 'running, or killed'))
     error = training[-1].get('error')
     history['last training'] = f'{outcome}: {error}' if error else outcome
+  if changed := _changed_settings(training):
+    history['settings changed on resuming'] = ', '.join(changed)
   seconds = [_number(start.get('seconds')) for start in starts]
   history['time of starts that ended'] = format_seconds(sum(filter(None, seconds)))
   return history
+
+
+def _changed_settings(starts: Sequence[Start]) -> list[str]:
+  """Returns the fields whose values differ between starts; config.json has those of the last one only."""
+  fields = [_mapping(start.get('changed_fields')) for start in starts]
+  names = sorted({name for values in fields for name in values})
+  return [name for name in names if any(values.get(name) != fields[0].get(name) for values in fields)]
 
 
 def _setup(starts: Sequence[Start]) -> dict[str, str]:
@@ -126,14 +136,14 @@ def _setup(starts: Sequence[Start]) -> dict[str, str]:
     texts = [text for text in map(text_of, starts) if text]
     changes = [text for place, text in enumerate(texts) if not place or text != texts[place - 1]]
     if changes:
-      setup[name] = ', then '.join(changes)
+      setup[name] = ' -> '.join(changes)
   return setup
 
 
 def _code(start: Start) -> str:
   code = _mapping(start.get('code'))
-  commit = f' {str(code["commit"])[:12]}' if 'commit' in code else ''
-  return f'{code.get("version", "")}{commit}{" with changes" if code.get("dirty") else ""}'
+  commit = f' {str(code["commit"])[:COMMIT_DIGITS]}' if 'commit' in code else ''
+  return f'{code.get("version", "")}{commit}{"+changes" if code.get("dirty") else ""}'
 
 
 def _devices(start: Start) -> str:
@@ -180,12 +190,14 @@ def _rankings(results: Mapping[str, Any]) -> Results:
     for name, value in leaves(_mapping(results.get('settings')))
     if name != 'protocol'
   }
-  for table, prefix in RANKING_TABLES.items():
-    for embedding, title in EMBEDDINGS.items():
-      scores = _mapping(_mapping(results.get(table)).get(embedding))
-      for metric, heading in RANKING_METRICS.items():
-        if (fraction := _number(scores.get(metric))) is not None:
-          rankings[f'{prefix}{title}: {heading}, %'] = Result(100 * fraction, 2)
+  tables = {title: ('single_query', embedding) for embedding, title in EMBEDDINGS.items()}
+  final = next((name for name in EMBEDDINGS if name in _mapping(results.get('single_query'))), '')  # both, or primary
+  tables |= {f'{title}, {EMBEDDINGS.get(final)}': (table, final) for table, title in OTHER_RANKINGS.items()}
+  for title, (table, embedding) in tables.items():
+    scores = _mapping(_mapping(results.get(table)).get(embedding))
+    for metric, heading in RANKING_METRICS.items():
+      if (fraction := _number(scores.get(metric))) is not None:
+        rankings[f'{title}: {heading}, %'] = Result(100 * fraction, '.2f')
   return rankings
 
 
@@ -194,15 +206,15 @@ def _images(results: Mapping[str, Any]) -> Results:
   measured, images = _mapping(results.get('images')), {}
   for kind, title in IMAGE_KINDS.items():
     scores = _mapping(_mapping(measured.get(kind)).get('all'))
-    for measure, (heading, digits) in IMAGE_MEASURES.items():
+    for measure, (heading, shown_as) in IMAGE_MEASURES.items():
       if (value := _number(scores.get(measure))) is not None:
-        images[f'{title}: {heading}'] = Result(value, digits)
-  for key, title, digits in (
-    ('diversity', 'cross: SSIM within an identity', 3),
-    ('teacher_frechet_distance', "cross: Frechet distance (teacher's)", 4),
+        images[f'{title}: {heading}'] = Result(value, shown_as)
+  for key, title, shown_as in (
+    ('diversity', 'cross: SSIM within an identity', '.3f'),
+    ('teacher_frechet_distance', "cross: Frechet distance (teacher's)", '.4f'),
   ):
     if (value := _number(_mapping(measured.get(key)).get('generated'))) is not None:
-      images[title] = Result(value, digits)
+      images[title] = Result(value, shown_as)
   return images
 
 
@@ -214,7 +226,7 @@ def _losses(workdir: pathlib.Path) -> Results:
   series = {name: curve for name, curve in read_metrics(path).items() if name.startswith('loss/')}
   last = max((int(steps[-1]) for steps, _ in series.values()), default=0)
   ends = {name.removeprefix('loss/'): values[-1] for name, (steps, values) in series.items() if steps[-1] == last}
-  return {'step': Result(last)} | {name: Result(_number(float(value)), 4) for name, value in ends.items()}
+  return {'step': Result(last)} | {name: Result(_number(float(value)), '#.4g') for name, value in ends.items()}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

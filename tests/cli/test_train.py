@@ -1,5 +1,6 @@
 """The jobs on a work folder: which parts run in which order, which config they get, and what log.txt holds."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from dgnet_jax.cli.command import make_parser, parse
 from dgnet_jax.cli.main import COMMANDS, main
 from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, NoMatches, UserError
 from dgnet_jax.training.run_lock import run_lock
+from dgnet_jax.training.run_record import read_starts
 
 
 class Parts:
@@ -155,6 +157,21 @@ class TestRun:
     assert parts.called == ['train']
     for text in (capsys.readouterr().err, (tmp_path / 'log.txt').read_text()):
       assert text.count(str(error)) == 1 and 'Traceback' not in text
+
+  def test_every_start_is_recorded_with_its_end(self, parts, tmp_path):
+    errors = [Interrupted('stopped'), UserError('not finite'), RuntimeError('a defect'), None]
+    for error in errors:
+      parts.replace('training.loop', 'train', error)
+      with contextlib.suppress(SystemExit, RuntimeError):
+        main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
+    main(['evaluate', f'--workdir={tmp_path}'])
+    assert [(start['mode'], start['outcome'], start.get('error')) for start in read_starts(tmp_path)] == [
+      ('train', 'interrupted', None),
+      ('train', 'failed', 'not finite'),
+      ('train', 'failed', 'RuntimeError: a defect'),
+      ('train', 'done', None),
+      ('evaluate', 'done', None),
+    ]
 
   @pytest.mark.parametrize('error', [MissingSplit, NoMatches])
   def test_training_does_not_need_test_images(self, parts, tmp_path, capsys, error):

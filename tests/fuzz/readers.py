@@ -39,6 +39,7 @@ from dgnet_jax.interop.release.sizes import num_identities, release_sizes
 from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.page.service import decode_upload
 from dgnet_jax.plots.curves import panels_of, read_metrics
+from dgnet_jax.reports.comparison import compare_runs, comparison_text
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import TrainingData, data_changes, read_record
 from dgnet_jax.training.metrics import _drop_after
@@ -47,6 +48,7 @@ from tests.data.folders import write_image, write_market
 from tests.data.jpeg_files import many_scans
 from tests.fuzz import mutations
 from tests.interop.torch_files import BEGIN, binary, tensor, write_zip
+from tests.reports.run_folders import SETUP, START, rankings, write_run
 from tests.training.checkpoint_states import assert_same, make_state, save_steps
 
 DATA = pathlib.Path(__file__).parents[1] / 'interop' / 'data'
@@ -280,6 +282,17 @@ def _read_record(path):
   assert record.fingerprint
 
 
+def _compare(path):
+  """Compares the run that the file is of with another one."""
+  run = next(folder for folder in path.parents if (folder / 'config.json').exists())
+  comparison_text(compare_runs([run, run / 'other']))
+
+
+def _run_and_other(folder):
+  write_run(folder / 'run', starts=[{}], results={'evaluation': {}})
+  write_run(folder / 'run' / 'other', starts=[{}], results={'evaluation': rankings(both=0.5)})
+
+
 READERS = {
   'torch': Reader('x.pt', read_torch, _torch(STATE_DICT, OPTIMIZERS)),
   'weights': Reader('x.pth', read_weights, _torch(STATE_DICT)),
@@ -318,6 +331,17 @@ READERS = {
     read_results,
     _json({'step': 5, 'single_query': {'both': {'mAP': 0.5}}}),
   ),
+  'run record': Reader(
+    'run/run.json', _compare, _json({'starts': [START | {'setup': 0}], 'setups': [SETUP]}), _run_and_other
+  ),
+  'compared results': Reader(
+    'run/evaluation/results.json',
+    _compare,
+    _json(rankings(both=0.5) | {'images': {'cross': {'all': {'psnr': 20.0}}, 'diversity': {'generated': 0.5}}}),
+    _run_and_other,
+  ),
+  'compared config': Reader('run/config.json', _compare, _json(default_config().to_dict()), _run_and_other),
+  'compared metrics': Reader('run/metrics.jsonl', _compare, _text(mutations.JSON_TOKENS, METRICS), _run_and_other),
   'plan': Reader(
     'plan.json', lambda path: _check_plan(path, {'plan': 'images', 'seed': 0}), _json({'plan': 'images', 'seed': 0})
   ),

@@ -1,9 +1,11 @@
 """What is checked before a training job starts."""
 
+import jax
 import pytest
 
 from dgnet_jax.data import verification
 from dgnet_jax.errors import UserError
+from dgnet_jax.training.run_record import read_starts, recorded
 from dgnet_jax.training.training_data import open_training_data
 from tests.data.folders import write_market
 from tests.tiny_run import frozen, tiny_config
@@ -27,3 +29,13 @@ def test_batch_sizes_are_checked_before_any_image_is_verified(config, tmp_path, 
 def test_teacher_alone_needs_only_its_own_batch_size(config, tmp_path):
   with pytest.raises(UserError, match=r'^teacher\.batch_size: 8 is above'):
     open_training_data(frozen(config), tmp_path / 'run', teacher_only=True)
+
+
+def test_the_data_of_a_recorded_start_are_in_its_record(config, tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  config.batch_size = config.teacher.batch_size = 2
+  (tmp_path / 'run').mkdir()
+  with recorded(tmp_path / 'run', 'train', frozen(config)):
+    index = open_training_data(frozen(config), tmp_path / 'run', teacher_only=True)
+    (start,) = read_starts(tmp_path / 'run')
+  assert start['data']['num_images'] == len(index.train) and start['data']['num_identities'] == index.num_identities

@@ -59,7 +59,7 @@ class RunDescription:
   Attributes:
     history: starts, steps and times, for people.
     settings: value of each config field, by its dotted name.
-    setup: code, versions, machine and training data, for people; several values if they changed between starts.
+    setup: code, versions, machine and data of training, for people; several values if they changed between starts.
     results: by topic, each in the order in which it is shown.
   """
 
@@ -87,7 +87,7 @@ def describe_run(workdir: pathlib.Path) -> RunDescription:
   return RunDescription(
     history=_history(workdir, starts, training),
     settings=dict(leaves(read_config_file(workdir / SAVED_CONFIG))),
-    setup=_recorded_data(workdir) | _setup(training or starts),
+    setup=_recorded_data(workdir) | _setup(training),
     results={**_evaluations(workdir), 'losses at the end': _losses(workdir)},
   )
 
@@ -98,7 +98,7 @@ def _history(workdir: pathlib.Path, starts: Sequence[Start], training: Sequence[
   history = {'steps': f'{max(steps):,}'} if steps else {}
   if not starts:
     return history
-  history['first start'] = str(starts[0].get('started'))
+  history['first start, UTC'] = str(starts[0].get('started'))[:16].replace('T', ' ')
   modes = [start['mode'] for start in starts]
   history['starts'] = ', '.join(f'{modes.count(mode)} {mode}' for mode in dict.fromkeys(modes))
   if training:

@@ -62,7 +62,7 @@ def test_starts_are_always_shown(two):
   (two[1] / 'checkpoints' / '1200').mkdir(parents=True)
   assert values(compare_runs(two), 'starts') == {
     'steps': (None, '1,200'),
-    'first start': ('2026-01-01T00:00:00+00:00',) * 2,
+    'first start, UTC': ('2026-01-01 00:00',) * 2,
     'starts': ('1 train', '2 train, 1 evaluate'),
     'last training': ('done', 'done'),
     'time of starts that ended': ('1m30s', '1h03m'),
@@ -130,6 +130,12 @@ def test_runs_of_earlier_versions_compare_by_what_they_have(two, tmp_path):
     (bare / name).unlink()
   assert not any(compare_runs([bare, bare]).sections.values())
   assert 'settings that differ: none' in comparison_text(compare_runs([bare, bare]))
+
+
+def test_code_that_only_evaluated_a_run_is_not_that_of_its_training(tmp_path):
+  starts = [{'mode': 'evaluate', 'packages': {'jax': '0.11.0'}}]
+  runs = [write_run(tmp_path / 'a', starts=[{}]), write_run(tmp_path / 'b', starts=starts)]
+  assert 'jax' not in values(compare_runs(runs), SETUP)
 
 
 def test_former_names_of_fields_do_not_differ(tmp_path):

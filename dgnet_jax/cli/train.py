@@ -6,8 +6,8 @@ import contextlib
 import functools
 import logging
 import pathlib
-from typing import Any
 
+from dgnet_jax.cli import processes
 from dgnet_jax.cli.arguments import CONFIG_HELP, local, read_config
 from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
@@ -52,19 +52,6 @@ Every config field can be set with --config.FIELD=VALUE. Images are written to W
 }
 
 
-def _processes(text: str) -> dict[str, Any]:
-  """Returns the arguments of jax.distributed.initialize from 'HOST:PORT,COUNT,INDEX'."""
-  try:
-    address, count, index = text.split(',')
-    host, port = address.rsplit(':', 1)
-    valid = bool(host) and 0 < int(port) < 2**16 and 0 <= int(index) < int(count)
-  except ValueError:
-    valid = False
-  if not valid:
-    raise argparse.ArgumentTypeError(f'{text!r} must be HOST:PORT,COUNT,INDEX, like 10.0.0.1:1234,2,0')
-  return {'coordinator_address': address, 'num_processes': int(count), 'process_id': int(index)}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the arguments that all four commands have."""
   parser.add_argument('--config', metavar='CONFIG', help=CONFIG_HELP)
@@ -74,13 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--distributed',
     nargs='?',
-    const={},
+    const=processes.TO_BE_FOUND,
     default=None,
-    type=_processes,
+    type=processes.given,
     metavar='HOST:PORT,COUNT,INDEX',
     help='run as one of several processes with the same work folder, on a shared file system. Without a value they '
-    'find each other (TPU pods, Slurm, Open MPI); otherwise give the address at which the first one listens, the '
-    'number of processes, and the index of this one, from 0',
+    'find each other (Slurm, Open MPI, Kubernetes, TPU pods; docs/launching.md); otherwise give the address at which '
+    'the first one listens, the number of processes, and the index of this one, from 0',
   )
 
 
@@ -94,14 +81,10 @@ def run(mode: str, options: argparse.Namespace) -> None:
   config = read_config(options)  # validate before importing JAX
   import jax
 
-  from dgnet_jax.training.shared_folder import check_shared
-
   if options.distributed is not None:
-    try:
-      jax.distributed.initialize(**options.distributed)
-    except (ValueError, RuntimeError) as error:
-      raise UserError(f'--distributed: the processes cannot find each other ({error})') from error
+    processes.connect(options.distributed)
   from dgnet_jax.training.run_record import recorded
+  from dgnet_jax.training.shared_folder import check_shared
 
   process = jax.process_index()
   log_name = f'log.{process}.txt' if process else 'log.txt'

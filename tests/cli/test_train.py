@@ -12,7 +12,7 @@ import pytest
 
 from dgnet_jax.cli import train
 from dgnet_jax.cli.arguments import read_config
-from dgnet_jax.cli.command import make_parser, parse
+from dgnet_jax.cli.command import parse
 from dgnet_jax.cli.main import COMMANDS, main
 from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, NoMatches, UserError
 from dgnet_jax.training.run_lock import run_lock
@@ -216,21 +216,3 @@ class TestRun:
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
     main(['train', '--config=synthetic', f'--workdir={tmp_path / "run"}'])
     assert [path.name for path in (tmp_path / 'run').iterdir()] == ['log.1.txt']
-
-
-class TestDistributed:
-  def test_processes_are_given_or_found(self):
-    read = make_parser(COMMANDS['train']).parse_args
-    assert read(['--workdir=w']).distributed is None
-    assert read(['--workdir=w', '--distributed']).distributed == {}
-    assert read(['--workdir=w', '--distributed=localhost:99,4,3']).distributed == {
-      'coordinator_address': 'localhost:99',
-      'num_processes': 4,
-      'process_id': 3,
-    }
-
-  @pytest.mark.parametrize('value', ['localhost:99', 'localhost,2,0', ':99,2,0', 'localhost:99,2,2', 'localhost:x,2,0'])
-  def test_invalid_value_is_reported(self, value, capsys):
-    with pytest.raises(SystemExit):
-      make_parser(COMMANDS['train']).parse_args(['--workdir=w', f'--distributed={value}'])
-    assert f'{value!r} must be HOST:PORT,COUNT,INDEX' in capsys.readouterr().err

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import stat
 import subprocess
 
 import pytest
@@ -37,6 +36,11 @@ def check_command(arguments):
 
 def documents(name):
   return [document for document in yaml.safe_load_all((LAUNCH / 'kubernetes' / name).read_text()) if document]
+
+
+def write_script(path, text):
+  path.write_text(text)
+  path.chmod(0o755)
 
 
 def job_spec(name):
@@ -143,6 +147,29 @@ class TestContainer:
     assert re.findall(r'^USER (\d+)$', self.text, re.M) == ['1000'] == re.findall(r'useradd --uid (\d+)', self.text)
 
 
+SRUN = """#!/bin/sh
+[ "$*" = "--gpu-bind=none --wait=60 dgnet train --distributed --workdir=my runs" ] || exit 99
+exit "$STATUS"
+"""
+
+
+class TestSlurm:
+  @pytest.mark.parametrize(('status', 'requeued'), [(0, False), (1, False), (2, False), (130, True)])
+  def test_a_saved_run_goes_back_to_the_queue(self, tmp_path, status, requeued):
+    write_script(tmp_path / 'srun', SRUN)
+    write_script(tmp_path / 'scontrol', '#!/bin/sh\necho "scontrol $*"\n')
+    environment = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'STATUS': str(status), 'SLURM_JOB_ID': '7'}
+    command = ['bash', LAUNCH / 'slurm.sbatch', '--workdir=my runs']
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == status and ('scontrol requeue 7' in ended.stdout) == requeued
+
+  def test_the_signal_leaves_time_to_save(self):
+    text = (LAUNCH / 'slurm.sbatch').read_text()
+    options = dict(re.findall(r'^#SBATCH --([\w-]+)(?:=(\S+))?$', text, re.M))
+    assert options['signal'].startswith('TERM@') and int(options['signal'][5:]) >= 120 and 'requeue' in options
+    assert options['gpus-per-node'] == options['ntasks-per-node']
+
+
 GCLOUD = """#!/usr/bin/env bash
 # Runs the commands for all workers here, in this folder.
 cd "$(dirname "$0")" || exit
@@ -165,9 +192,8 @@ class TestTpuPod:
   @pytest.fixture
   def pod(self, tmp_path):
     (tmp_path / 'venv/bin').mkdir(parents=True)
-    for path, text in ((tmp_path / 'gcloud', GCLOUD), (tmp_path / 'venv/bin/dgnet', DGNET)):
-      path.write_text(text)
-      path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    write_script(tmp_path / 'gcloud', GCLOUD)
+    write_script(tmp_path / 'venv/bin/dgnet', DGNET)
     (tmp_path / 'state').write_text('READY\n')
     (tmp_path / 'result').write_text('0')
     return tmp_path
@@ -210,8 +236,7 @@ class TestTpuPod:
 
   def test_keep_starts_again_after_a_failure(self, pod):
     (pod / 'dgnet.status').write_text('1\n')
-    (pod / 'sleep').write_text('#!/bin/sh\n')
-    (pod / 'sleep').chmod(0o755)
+    write_script(pod / 'sleep', '#!/bin/sh\n')
     ended = self.call(pod, 'keep', '--workdir=w')
     assert ended.returncode == 0 and 'finished' in ended.stdout
     assert (pod / 'venv/bin/dgnet.log').read_text() == 'train\n--distributed\n--workdir=w\n'

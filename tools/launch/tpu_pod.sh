@@ -94,5 +94,5 @@ keep() {
 command=${1:-}
 case $command in
   create | install | train | logs | stop | keep | delete) "$command" "${@:2}" ;;
-  *) sed -n '2,/^set/{/^#/p}' "$0" >&2 && exit 2 ;;
+  *) sed -n '2,/^set/{/^#/p}' "$THIS" >&2 && exit 2 ;;
 esac

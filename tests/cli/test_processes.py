@@ -131,6 +131,11 @@ def slurm():
   return [job | {'SLURM_PROCID': str(i), 'SLURM_LOCALID': str(i)} for i in range(2)]
 
 
+def slurm_with_address():
+  address = f'localhost:{free_port()}'
+  return [one | {'SLURM_STEP_NODELIST': 'unreachable.invalid', 'JAX_COORDINATOR_ADDRESS': address} for one in slurm()]
+
+
 def mpirun(job):
   job['OMPI_COMM_WORLD_SIZE'] = '2'
   return [job | {'OMPI_COMM_WORLD_RANK': str(i), 'OMPI_COMM_WORLD_LOCAL_RANK': str(i)} for i in range(2)]
@@ -149,7 +154,7 @@ def kubernetes():
   return [job | {'JOB_COMPLETION_INDEX': str(i)} for i in range(2)]
 
 
-@pytest.mark.parametrize('launcher', [slurm, open_mpi_4, open_mpi_5, kubernetes])
+@pytest.mark.parametrize('launcher', [slurm, slurm_with_address, open_mpi_4, open_mpi_5, kubernetes])
 def test_two_processes_find_each_other_and_add(launcher):
   processes = [start(environment) for environment in launcher()]
   outputs = [process.communicate(timeout=120) for process in processes]

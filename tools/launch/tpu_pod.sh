@@ -41,7 +41,7 @@ install() {
     sudo apt-get -qq update && sudo apt-get -qq install -y nfs-common
     sudo mkdir -p /shared && { mountpoint -q /shared || sudo mount -t nfs '$NFS' /shared; }
     mkdir -p dgnet && tar --extract --gzip --directory=dgnet --file=dgnet.tar.gz
-    python3 -m pip install --quiet --user uv && ~/.local/bin/uv venv --quiet --python=3.11 venv
+    python3 -m pip install --quiet --user uv && ~/.local/bin/uv venv --quiet --allow-existing --python=3.11 venv
     ~/.local/bin/uv pip install --quiet --python=venv/bin/python './dgnet[tfdata,tpu]'"
 }
 

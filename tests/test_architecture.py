@@ -27,7 +27,8 @@ LAYERS = (
   ('inference', 'interop.release'),
   ('api',),
   ('generation',),
-  ('reports', 'benchmarks'),
+  ('reports',),
+  ('benchmarks',),
   ('page', 'main', 'cli'),
 )
 # The entry points may use each other: the command line serves the page and starts the main job.

@@ -8,7 +8,8 @@ import sys
 import time
 from typing import Any, TextIO
 
-from dgnet_jax.config.schema import Config, RampConfig
+from dgnet_jax.config.schema import Config
+from dgnet_jax.config.validation import with_fields
 
 READY = 'READY'  # what the process of a case prints when it waits for its turn
 TURNS = 5
@@ -16,6 +17,32 @@ NUM_OPERATIONS = 30  # in the table of the longest ones
 PEOPLE = 751  # identities of Market-1501
 # jax_default_matmul_precision and compute_dtype of each precision.
 PRECISIONS = {'float32': ('highest', 'float32'), 'tf32': ('tensorfloat32', 'float32'), 'bfloat16': (None, 'bfloat16')}
+# What configs/market_correspondence.py sets.
+CORRESPONDENCE = {'generator.design': 'correspondence', 'ramps.cycle.initial': 5.0, 'ramps.cycle.maximum': 5.0}
+# Small networks and images, for both designs of the generator.
+TINY = {
+  'data.image_size_hw': (32, 16),
+  'structure_encoder.width': 2,
+  'structure_encoder.num_res_blocks': 1,
+  'structure_encoder.dilations': (1, 1, 2),
+  'decoder.num_res_blocks': 1,
+  'decoder.mlp_width': 8,
+  'correspondence.attention_stride': 2,
+  'correspondence.shape_width': 4,
+  'correspondence.descriptor_size': 4,
+  'correspondence.refinement_width': 6,
+  'discriminator.width': 2,
+  'discriminator.num_scales': 1,
+  'discriminator.num_res_blocks': 1,
+  'reid.stage_sizes': (1, 1),
+  'reid.width': 4,
+  'reid.head_width': 8,
+  'reid.num_parts': 2,
+  'reid.input_scale': 1,
+  'teacher.stage_sizes': (1, 1),
+  'teacher.width': 4,
+  'teacher.head_width': 8,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,32 +96,15 @@ def case_config(case: Case, *, tiny: bool = False) -> Config:
     case: the case.
     tiny: small networks and images, to try the report on a CPU.
   """
-  config = dataclasses.replace(
-    Config(),
-    batch_size=case.batch_size,
-    compute_dtype=PRECISIONS[case.precision][1],
-    num_steps=1_000_000,
-    generator=dataclasses.replace(Config().generator, design=case.design),
-  )
-  if case.design == 'correspondence':
-    config = dataclasses.replace(
-      config, ramps=dataclasses.replace(config.ramps, cycle=RampConfig(initial=5.0, maximum=5.0))
-    )
-  return _tiny(config) if tiny else config
-
-
-def _tiny(config: Config) -> Config:
-  sections: dict[str, dict[str, Any]] = {
-    'data': {'image_size_hw': (32, 16)},
-    'structure_encoder': {'width': 2, 'num_res_blocks': 1, 'dilations': (1, 1, 2)},
-    'decoder': {'num_res_blocks': 1, 'mlp_width': 8},
-    'correspondence': {'attention_stride': 2, 'shape_width': 4, 'descriptor_size': 4, 'refinement_width': 6},
-    'discriminator': {'width': 2, 'num_scales': 1, 'num_res_blocks': 1},
-    'reid': {'stage_sizes': (1, 1), 'width': 4, 'head_width': 8, 'num_parts': 2, 'input_scale': 1},
-    'teacher': {'stage_sizes': (1, 1), 'width': 4, 'head_width': 8},
+  fields = {
+    'batch_size': case.batch_size,
+    'compute_dtype': PRECISIONS[case.precision][1],
+    'num_steps': 1_000_000,
+    'generator.design': case.design,
   }
-  replaced = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in sections.items()}
-  return dataclasses.replace(config, **replaced)
+  if case.design == 'correspondence':
+    fields |= CORRESPONDENCE
+  return with_fields(Config(), fields | TINY if tiny else fields)
 
 
 def measure_case(case: Case, *, tiny: bool, profile: pathlib.Path | None, commands: TextIO) -> dict[str, Any]:

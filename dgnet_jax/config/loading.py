@@ -165,9 +165,7 @@ def read_config_file(name: str | os.PathLike[str]) -> 'ConfigDict':
   path = find_config_file(name)
   if path.suffix == '.json':
     try:
-      return unfrozen(_current(_read_json(path)))
-    except UserError as error:
-      raise UserError(f'{path}: {error}') from error
+      return unfrozen(read_saved_fields(path))
     except KeyError as error:  # ConfigDict refuses the names of its methods
       raise UserError(f'{path}: not the {SAVED_CONFIG} of a work folder ({error})') from error
   module = run_config_file(path)
@@ -182,13 +180,25 @@ def read_config_file(name: str | os.PathLike[str]) -> 'ConfigDict':
   return config
 
 
+def read_saved_fields(path: pathlib.Path) -> dict[str, Any]:
+  """Reads the config.json of a work folder as nested dictionaries, in the current form. Needs no ml_collections.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  try:
+    return _current(_read_json(path))
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+
+
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   """Returns the values of a config.json, unchanged; raises UserError, without the path, if it is damaged."""
   try:
     values = read_json(path, MAX_DESCRIPTION_BYTES)
   except (OSError, ValueError) as error:
     raise UserError(f'damaged ({error})') from error
-  known = dict(leaves(default_config())).keys() | FORMER_FIELDS.keys()
+  known = _default_fields().keys() | FORMER_FIELDS.keys()
   if not isinstance(values, dict) or len(dict(leaves(values)).keys() & known) < len(known) / 2:
     raise UserError(f'not the {SAVED_CONFIG} of a work folder')
   return values
@@ -214,10 +224,15 @@ def _current(values: Mapping[str, Any]) -> dict[str, Any]:
       value = FORMER_VALUES.get((name, value), value)
     fields[name] = value
   sections = {name.rpartition('.')[0] for name in fields}
-  for name, _ in leaves(default_config()):
+  defaults = _default_fields()
+  for name in defaults:
     if any(section == name or section.startswith(f'{name}.') for section in sections):
       raise UserError(f'{name}: a section, and not a value; this is not the config of a run')
-  return nested(dict(leaves(default_config())) | fields)
+  return nested(defaults | fields)
+
+
+def _default_fields() -> dict[str, Any]:
+  return dict(leaves(Config().to_dict()))
 
 
 def load_config(name: str | os.PathLike[str], overrides: Mapping[str, str], problems: Sequence[str] = ()) -> Config:

@@ -43,6 +43,15 @@ def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
   return values
 
 
+def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
+  """Returns a config with other values of some fields, by their dotted names; they are not validated.
+
+  Raises:
+    TypeError: there is no such field.
+  """
+  return Config.from_mapping(nested(dict(leaves(config.to_dict())) | fields))
+
+
 def suggestion(name: str, known: Sequence[str]) -> str:
   """Returns '; did you mean ...?' for a misspelled or misplaced field, or '' if no known name is similar."""
   last = name.rsplit('.', 1)[-1]

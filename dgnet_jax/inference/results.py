@@ -10,7 +10,7 @@ import pathlib
 import re
 from typing import Any
 
-from dgnet_jax.config.loading import SAVED_CONFIG, read_config_file
+from dgnet_jax.config.loading import SAVED_CONFIG, read_saved_fields
 from dgnet_jax.config.schema import Config, EvaluationConfig
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.errors import UserError
@@ -31,7 +31,7 @@ def is_direct_transfer(config: Config, workdir: str | pathlib.Path) -> bool:
   saved = pathlib.Path(workdir) / SAVED_CONFIG
   if not saved.exists():
     return False
-  trained_on = read_config_file(saved).data
+  trained_on = read_saved_fields(saved)['data']
   own = (trained_on['layout'], trained_on['boxes'], _place(str(trained_on['root']), workdir))
   return own != (config.data.layout, config.data.boxes, _place(config.data.root, workdir))
 

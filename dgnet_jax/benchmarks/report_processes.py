@@ -1,9 +1,11 @@
 """The processes of the report on an accelerator: one for each case, and two for the run."""
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import os
 import pathlib
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -29,13 +31,15 @@ class Worker:
       command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
     )
     self._lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=self._read, daemon=True).start()
+    self._reader = threading.Thread(target=self._read, daemon=True)
+    self._reader.start()
 
   def _read(self) -> None:
     assert self._process.stdout is not None
-    for line in self._process.stdout:
-      if line.strip():
-        self._lines.put(line.strip())
+    with self._process.stdout as lines:
+      for line in lines:
+        if line.strip():
+          self._lines.put(line.strip())
     self._lines.put('')  # the end
 
   def line(self, seconds: float) -> str | None:
@@ -46,31 +50,30 @@ class Worker:
       return None
 
   def lines(self, seconds: float, *, interrupt: bool) -> Iterator[str]:
-    """Yields lines until the process ends, or time is up and it is stopped.
+    """Yields lines until the process ends, or time is up.
 
     Args:
       seconds: time that it has.
-      interrupt: when time is up it is asked to stop, and has `EXIT_SECONDS` to save what it has; else it is killed.
+      interrupt: when time is up it is asked to stop, and has `EXIT_SECONDS` more to save what it has.
 
     Raises:
-      TimeoutError: it had to be killed.
+      TimeoutError: it did not end in time.
       ChildProcessError: it failed. Both errors say what it was doing.
     """
     deadline = time.monotonic() + seconds
     while line := self.line(deadline - time.monotonic()):
       yield line
-    if line is None and interrupt:
-      self._process.terminate()
-      while line := self.line(deadline + EXIT_SECONDS - time.monotonic()):
+    while interrupt and line != '' and time.monotonic() < deadline + EXIT_SECONDS:
+      self._process.terminate()  # again and again: it may be about to begin what has to be stopped
+      while line := self.line(1):
         yield line
-    if line is None:
-      self.stop()
-      raise TimeoutError(self.stage())
     try:
-      failed = self._process.wait(EXIT_SECONDS) != 0
+      status = self._process.wait(EXIT_SECONDS if line == '' else 0)
     except subprocess.TimeoutExpired:
-      failed = True
-    if failed:
+      raise TimeoutError(self.stage()) from None
+    if status == -signal.SIGTERM:  # before it was ready for the signal
+      raise TimeoutError(self.stage())
+    if status:
       raise ChildProcessError(self.stage())
 
   def stage(self) -> str:
@@ -88,4 +91,8 @@ class Worker:
     """Ends the process."""
     self._process.kill()
     self._process.wait()
+    self._reader.join(EXIT_SECONDS)
+    if self._process.stdin is not None:
+      with contextlib.suppress(BrokenPipeError):
+        self._process.stdin.close()
     self._log.close()

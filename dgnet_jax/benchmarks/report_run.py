@@ -4,7 +4,7 @@ Its config is made without ml_collections. One process trains, another evaluates
 trained is judged even if the first one crashes or has to be killed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import json
@@ -118,7 +118,7 @@ def run_config(run: TimedRun, *, tiny: bool = False) -> Config:
   return with_fields(Config(), LARGE | LIMITED | dtype | (TINY_RUN if tiny else {}))
 
 
-class _StepTimes(logging.Handler):
+class StepTimes(logging.Handler):
   """When a job's first step began and its progress lines were logged, each of which waits for the device."""
 
   def __init__(self) -> None:
@@ -170,22 +170,28 @@ class _StepTimes(logging.Handler):
 
 
 @contextlib.contextmanager
-def _stage(name: str, images: int = 0) -> Iterator[dict[str, Any]]:
+def _stage(name: str, images: int = 0, stopping: Sequence[int] = ()) -> Iterator[dict[str, Any]]:
   """Measures a stage, and prints it as a line of JSON, even if it does not end well.
 
   Args:
     name: of the stage.
     images: seen by a step, if it is a training job.
+    stopping: has entries after the process was asked to stop.
 
   Yields:
     More to print: fields for `results`.
+
+  Raises:
+    Interrupted: at the end of the stage, if the process was asked to stop.
   """
-  start, times, more = time.monotonic(), _StepTimes(), dict[str, Any]()
+  start, times, more = time.monotonic(), StepTimes(), dict[str, Any]()
   training = logging.getLogger('dgnet_jax.training')
   training.addHandler(times)
   message: dict[str, Any] = {'stage': name}
   try:
     yield more
+    if stopping:
+      raise Interrupted(f'stopped after stage {name}')
   except Interrupted:
     message['stopped'] = True
     raise
@@ -201,29 +207,26 @@ def train_run(run: TimedRun, out: pathlib.Path, *, tiny: bool) -> None:
 
   A run that was stopped is resumed. Prints a line of JSON for each stage.
   """
-  # Between the training loops, which handle the signal themselves, there is nothing to save.
-  signal.signal(signal.SIGTERM, _interrupt)
-  import jax
-
-  from dgnet_jax.training.loop import train
-  from dgnet_jax.training.teacher_loop import train_teacher
-  from dgnet_jax.training.training_data import open_training_data
-
-  _use_precision(run)
-  config, folder = run_config(run, tiny=tiny), out / FOLDER
-  save_config(config, folder / SAVED_CONFIG)
+  stopping: list[int] = []
+  # The training loops handle the signal themselves. It is sent again and again, so that they also see one that came
+  # before they began. An exception from here could end in the middle of an import.
+  signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
   with contextlib.suppress(Interrupted):
-    with _stage('data') as results:
-      results |= {'device': jax.devices()[0].device_kind, 'jax': jax.__version__}
+    with _stage('start', stopping=stopping) as results:
+      results |= _start(run)
+      from dgnet_jax.training.loop import train
+      from dgnet_jax.training.teacher_loop import train_teacher
+      from dgnet_jax.training.training_data import open_training_data
+
+      config, folder = run_config(run, tiny=tiny), out / FOLDER
+      save_config(config, folder / SAVED_CONFIG)
+    with _stage('data', stopping=stopping):
       index = open_training_data(config, folder)
-    with _stage('teacher', images=config.teacher.batch_size):
+    with _stage('teacher', config.teacher.batch_size, stopping):
       train_teacher(config, index, folder)
-    with _stage('training', images=4 * config.batch_size):
+    with _stage('training', 4 * config.batch_size, stopping):
       train(config, folder)
-
-
-def _interrupt(*_: Any) -> None:
-  raise Interrupted('stopped; nothing was being trained')
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the interpreter, which ends now, would restore the default
 
 
 def evaluate_run(run: TimedRun, out: pathlib.Path, *, tiny: bool) -> None:
@@ -234,7 +237,7 @@ def evaluate_run(run: TimedRun, out: pathlib.Path, *, tiny: bool) -> None:
   from dgnet_jax.generation.generate import generate
   from dgnet_jax.reports.evaluation import evaluate
 
-  _use_precision(run)
+  _start(run)
   config, folder = run_config(run, tiny=tiny), out / FOLDER
   with _stage('images') as results:  # first, because it takes less time
     sheets = sorted(generate(config, folder).glob('sheet_*.png'))
@@ -252,7 +255,9 @@ def evaluate_run(run: TimedRun, out: pathlib.Path, *, tiny: bool) -> None:
 JOBS = {'train': train_run, 'evaluate': evaluate_run}
 
 
-def _use_precision(run: TimedRun) -> None:
+def _start(run: TimedRun) -> dict[str, Any]:
+  """Sets the precision, and returns the device and JAX's version."""
   import jax
 
   jax.config.update('jax_default_matmul_precision', PRECISIONS[run.precision][0])  # type: ignore[no-untyped-call]
+  return {'device': jax.devices()[0].device_kind, 'jax': jax.__version__}

@@ -7,7 +7,7 @@ from typing import Any
 from dgnet_jax.benchmarks.report_cases import Case
 
 HEADINGS = ('case', 'step', 'images/s', 'TFLOP', 'of peak', 'memory', 'compile', 'speed, plain = 1')
-STAGES = ('data', 'teacher', 'training', 'images', 'evaluation')
+STAGES = ('start', 'data', 'teacher', 'training', 'images', 'evaluation')
 NETWORKS = {'teacher': 'teacher', 'training': 'DG-Net'}  # the stages that train, and what
 SCORES = {'primary': 'primary', 'fine_grained': 'fine-grained', 'both': 'both', 'teacher': 'teacher'}
 IMAGES = {

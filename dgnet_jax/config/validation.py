@@ -49,7 +49,7 @@ def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
   Raises:
     TypeError: there is no such field.
   """
-  return Config.from_mapping(nested(dict(leaves(config.to_dict())) | fields))
+  return Config.from_mapping(nested({**dict(leaves(config.to_dict())), **fields}))
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:

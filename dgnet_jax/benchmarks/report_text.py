@@ -33,24 +33,24 @@ def report_text(cases: Sequence[Case], results: Mapping[str, Any], tests: Sequen
     results: what report.json holds; cases without an entry have not been measured yet.
     tests: paths of the tests whose result is under `tests`.
   """
-  lines = ['# Training steps on one device', '']
-  if 'tests' in results:
-    lines += [f'Tests on it ({", ".join(tests)}): {results["tests"]}', '']
-  if cases:
-    lines += _case_lines(cases, results)
-  if 'run' in results:
-    lines += run_lines(results['run'])
-  return '\n'.join(lines).rstrip() + '\n'
-
-
-def _case_lines(cases: Sequence[Case], results: Mapping[str, Any]) -> list[str]:
   measured = {case.name: results[case.name] for case in cases if 'seconds' in results.get(case.name, ())}
-  lines = []
+  lines = ['# Training steps on one device', '']
   if measured:
     first = next(iter(measured.values()))
     peaks = {case.precision: measured[case.name]['peak_flops'] for case in cases if case.name in measured}
     rates = ', '.join(f'{precision} {peak / 1e12:.3g}' for precision, peak in peaks.items())
     lines += [f'{first["device"]}, jax {first["jax"]}. TFLOP/s of a large matrix product: {rates}.', '']
+  if 'tests' in results:
+    lines += [f'Tests on it ({", ".join(tests)}): {results["tests"]}', '']
+  lines += _case_lines(cases, results, measured)
+  if 'run' in results:
+    lines += run_lines(results['run'])
+  return '\n'.join(lines).rstrip() + '\n'
+
+
+def _case_lines(
+  cases: Sequence[Case], results: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
   rows = []
   for case in cases:
     result = results.get(case.name, {'left_out': 'not measured'})
@@ -70,7 +70,7 @@ def _case_lines(cases: Sequence[Case], results: Mapping[str, Any]) -> list[str]:
         f'{plain["seconds"] / result["seconds"]:.2f}' if plain else '',
       ]
     )
-  lines += _table(HEADINGS, rows)
+  lines = _table(HEADINGS, rows)
   for name, result in measured.items():
     if result['operations']:
       lines += [f'Longest operations: {name}', '']

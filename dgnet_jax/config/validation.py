@@ -47,7 +47,7 @@ def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
   """Returns a config with other values of some fields, by their dotted names; they are not validated.
 
   Raises:
-    TypeError: there is no such field.
+    AttributeError: there is no such field.
   """
   return Config.from_mapping(nested({**dict(leaves(config.to_dict())), **fields}))
 

@@ -7,7 +7,7 @@ import pytest
 from dgnet_jax.config import loading, rules
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.schema import Config
-from dgnet_jax.config.validation import leaves, nested, validate
+from dgnet_jax.config.validation import leaves, nested, validate, with_fields
 from dgnet_jax.errors import ConfigError
 
 
@@ -233,3 +233,13 @@ class TestValidate:
   def test_nested_inverts_leaves(self):
     values = Config().to_dict()
     assert nested(dict(leaves(values))) == values
+
+
+def test_fields_are_replaced_by_their_names():
+  config = with_fields(Config(), {'seed': 3, 'ramps.cycle.initial': 1, 'teacher.stage_sizes': [1, 1]})
+  before = dict(leaves(Config().to_dict()))
+  changed = {name: value for name, value in leaves(config.to_dict()) if value != before[name]}
+  assert changed == {'seed': 3, 'ramps.cycle.initial': 1.0, 'teacher.stage_sizes': (1, 1)}
+  for name in ('sead', 'ramp.cycle.initial', 'ramps.cycle.inital'):
+    with pytest.raises(AttributeError, match=name.split('.')[-1] if name.startswith('ramps') else name.split('.')[0]):
+      with_fields(Config(), {name: 1})

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 
 import pytest
 
@@ -50,6 +51,13 @@ def test_one_data_set_is_known_however_its_path_is_written(tiny_run, tmp_path, m
   save_config(config, tmp_path / 'config.json')  # the built-in pedestrians in their usual place
   usual = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(tmp_path / 'synthetic_data')))
   assert results_folder(usual, index, tmp_path, 'evaluation') == tmp_path / 'evaluation'
+
+
+def test_place_of_results_is_found_without_ml_collections(tiny_run, tmp_path, monkeypatch):
+  config, _, index = tiny_run
+  save_config(config, tmp_path / 'config.json')
+  monkeypatch.setitem(sys.modules, 'ml_collections', None)
+  assert results_folder(config, index, tmp_path, 'generated') == tmp_path / 'generated'
 
 
 FILES = ('results.json', 'rankings.csv', 'roc.png')

@@ -164,7 +164,7 @@ def _add_stage(result: dict[str, Any], message: Mapping[str, Any]) -> str:
     result[stage] = steps
     line += f', {steps["steps"]} of {steps["num_steps"]} steps'
   if message.get('stopped'):
-    result['problems'].append(f'Time was up: {line}.')
+    result['problems'].append(f'Time was up in stage {line}.')
     line += ': time is up'
   return line
 

@@ -12,16 +12,22 @@ from dgnet_jax.benchmarks.report_text import report_text
 from dgnet_jax.cli.main import main
 from tests.conftest import REPO
 
-# Python runs this file when it starts, so that no process of the report can import what an accelerator may lack.
-REFUSE = """
+# Python runs this file when it starts: for all processes of the report, what an accelerator may lack is not installed.
+WITHOUT = """
 import sys
 
-class Refuse:
-  def find_spec(self, name, path=None, target=None):
-    if name.split('.')[0] in ('ml_collections', 'tensorflow', 'tensorflow_datasets'):
-      raise ModuleNotFoundError(f'{name} is refused', name=name)
+class Without:
+  def __init__(self, finder):
+    self.finder = finder
 
-sys.meta_path.insert(0, Refuse())
+  def find_spec(self, name, path=None, target=None):
+    missing = name.split('.')[0] in ('ml_collections', 'tensorflow', 'tensorflow_datasets')
+    return None if missing else self.finder.find_spec(name, path, target)
+
+  def __getattr__(self, name):
+    return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
 """
 FAST, PLAIN, LATE = Case('bfloat16', 32), Case('bfloat16', 32, plain=True), Case('tf32', 8, warmup=True)
 
@@ -95,7 +101,7 @@ RUN = {
   'device': 'a card',
   'jax': '1.2',
   'seconds': {'start': 9.0, 'data': 21.04, 'teacher': 60.0, 'training': 310.0},
-  'problems': ['Time was up: training, 310.0 s, 1500 of 10000 steps.'],
+  'problems': ['Time was up in stage training, 310.0 s, 1500 of 10000 steps.'],
   'teacher': {
     'steps': 1280,
     'num_steps': 1280,
@@ -134,9 +140,10 @@ def test_report_of_a_run_has_what_is_known_of_it():
 
 def report_on_a_run(out, *arguments):
   """What report.json holds of a run on the CPU, in processes without ml_collections and TensorFlow, and report.md."""
-  (out / 'refuse').mkdir()
-  (out / 'refuse' / 'sitecustomize.py').write_text(REFUSE)
-  environment = os.environ | {'PYTHONPATH': f'{out / "refuse"}{os.pathsep}{REPO}', 'JAX_PLATFORMS': 'cpu'}
+  folder = out / 'without'
+  folder.mkdir()
+  (folder / 'sitecustomize.py').write_text(WITHOUT)
+  environment = os.environ | {'PYTHONPATH': f'{folder}{os.pathsep}{REPO}', 'JAX_PLATFORMS': 'cpu'}
   environment.pop('XLA_FLAGS', None)  # the tests' eight devices
   command = [sys.executable, '-m', 'tools.gpu_report', f'--out={out}', '--tiny', '--no-tests', *arguments]
   subprocess.run(command, cwd=REPO, env=environment, check=True)
@@ -170,7 +177,7 @@ def test_time_limit_before_the_training_is_reported_with_the_cases(tmp_path):
   assert results[CASES[0].name]['left_out'].startswith('not compiled in time')
   (problem,) = results['run']['problems']
   assert 'training' not in results['run'] and 'scores' not in results['run'] and problem in text
-  assert problem.startswith(('Time was up: ', 'The process that should train did not end in time'))
+  assert problem.startswith(('Time was up in stage ', 'The process that should train did not end in time'))
 
 
 def test_run_that_fails_is_reported(tmp_path):

@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 from dgnet_jax.benchmarks.report_cases import CORRESPONDENCE, PRECISIONS, TINY
+from dgnet_jax.benchmarks.report_text import IMAGES
 from dgnet_jax.config.loading import SAVED_CONFIG, save_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import with_fields
@@ -24,7 +25,6 @@ from dgnet_jax.errors import Interrupted
 
 FOLDER = 'run'  # work folder of the run, in the folder of the report
 RAMPS = ('structure_code', 'appearance_code', 'cycle', 'teaching')
-QUALITY_KINDS = ('cross', 'several', 'structure', 'self', 'same_person')  # of images, of those that evaluation measures
 
 # Where the setting `large`, with the generator that fetches pixels, differs from the defaults. A test compares.
 LARGE = {
@@ -248,7 +248,7 @@ def evaluate_run(run: TimedRun, out: pathlib.Path, *, tiny: bool) -> None:
     results['scores'] = {
       name: {measure: row[measure] for measure in ('rank_1', 'mAP')} for name, row in evaluation['single_query'].items()
     }
-    results['image_quality'] = {kind: evaluation['images'][kind]['all'] for kind in QUALITY_KINDS}
+    results['image_quality'] = {kind: evaluation['images'][kind]['all'] for kind in IMAGES}
     results['ground_truth_sheet'] = str(pathlib.Path(FOLDER, 'evaluation', evaluation['files']['ground_truth']))
 
 

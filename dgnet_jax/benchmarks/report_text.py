@@ -9,7 +9,13 @@ from dgnet_jax.benchmarks.report_cases import Case
 HEADINGS = ('case', 'step', 'images/s', 'TFLOP', 'of peak', 'memory', 'compile', 'speed, plain = 1')
 STAGES = ('start', 'data', 'teacher', 'training', 'images', 'evaluation')
 NETWORKS = {'teacher': 'teacher', 'training': 'DG-Net'}  # the stages that train, and what
-SCORES = {'primary': 'primary', 'fine_grained': 'fine-grained', 'both': 'both', 'teacher': 'teacher'}
+SCORES = {
+  'chance': 'chance',
+  'teacher': 'teacher',
+  'primary': 'primary',
+  'fine_grained': 'fine-grained',
+  'both': 'both',
+}
 IMAGES = {
   'cross': 'cross images',
   'several': 'the same, from several images of the donor',

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dgnet_jax.benchmarks.report_cases import CASES, Case, case_config
-from dgnet_jax.benchmarks.report_text import report_text
+from dgnet_jax.benchmarks.report_text import IMAGES, report_text
 from dgnet_jax.cli.main import main
 from tests.conftest import REPO
 
@@ -165,9 +165,8 @@ def test_run_is_trained_and_evaluated(tmp_path):
   ]
   assert run['teacher']['steps'] == run['training']['steps'] == run['step'] == 30
   assert run['training']['step_seconds'] > 0 and 0 < run['training']['first_step_seconds'] < run['seconds']['training']
-  assert (
-    run['scores'].keys() == {'teacher', 'primary', 'fine_grained', 'both'} and 'psnr' in run['image_quality']['cross']
-  )
+  assert run['scores'].keys() == {'chance', 'teacher', 'primary', 'fine_grained', 'both'}
+  assert run['image_quality'].keys() == IMAGES.keys() and 'psnr' in run['image_quality']['cross']
   assert all((tmp_path / path).is_file() for path in [*run['sheets'], run['ground_truth_sheet']])
   assert f'({run["sheets"][0]})' in text and (tmp_path / 'run' / 'config.json').is_file()
 

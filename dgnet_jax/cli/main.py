@@ -17,6 +17,7 @@ from dgnet_jax.cli import (
   model,
   prepare,
   quality,
+  replay,
   train,
 )
 from dgnet_jax.cli.command import execute
@@ -25,7 +26,7 @@ from dgnet_jax.config.validation import suggestion
 COMMANDS = {
   command.name: command
   for command in (
-    *train.COMMANDS,
+    *(*train.COMMANDS, replay.COMMAND),
     *(check_data.COMMAND, prepare.COMMAND),
     *model.COMMANDS,
     *(compare.COMMAND, figures.COMMAND, quality.COMMAND),
@@ -34,7 +35,7 @@ COMMANDS = {
   )
 }
 GROUPS = {
-  'train and evaluate': ('train', 'teacher', 'evaluate', 'generate'),
+  'train and evaluate': ('train', 'teacher', 'evaluate', 'generate', 'replay'),
   'data sets': ('check-data', 'prepare'),
   'a trained model on your images': ('embed', 'rank', 'swap', 'interpolate', 'page'),
   'results': ('compare', 'figures', 'quality', 'ablation', 'benchmark', 'gpu-report'),

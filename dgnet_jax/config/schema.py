@@ -102,6 +102,9 @@ class OptimizerConfig:
   decay_steps: int = 60_000  # the first drop (release: step_size)
   gan_decay: float = 0.1  # factor of both Adam rates at each drop, or at the end of the cosine (release: gamma)
   reid_decay: float = 0.1  # factor of the SGD rates at each drop (release: gamma2)
+  # How many updates of a run may be skipped because a loss, a gradient or the updated state is not finite. Then all
+  # networks and optimizers stay as they are, and only the step advances. 0: the run stops at the first one.
+  skip_non_finite: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The loop that both training jobs run, DG-Net's and its teacher's: steps, reports, checkpoints, interruption."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import logging
 from typing import Generic, Protocol, TypeVar
@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from dgnet_jax.config.schema import LogConfig
 from dgnet_jax.errors import Interrupted
 from dgnet_jax.training.checkpoints import Checkpoints
-from dgnet_jax.training.loss_monitor import LossMonitor
+from dgnet_jax.training.loss_monitor import LossMonitor, Reporter
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.preemption import agreed_stop_signals
 from dgnet_jax.types import Array
@@ -34,10 +34,12 @@ class Report:
   Attributes:
     summary: text for the progress line.
     scalars: numbers to write, by name.
+    warnings: what to tell the user about them.
   """
 
   summary: str
   scalars: Mapping[str, float]
+  warnings: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,9 @@ class Job(Generic[State]):
     take_step: maps a state and the number of steps done to the next state and its metrics.
     report: maps the number of steps done and the mean metrics since the last report to a report.
     after_step: called with the number of steps done and the new state; None for nothing.
+    max_skipped: how many updates of the run may be skipped, because they are not finite.
+    skipped: how many were, before this start.
+    reporter: writes a report on a step that is not finite, and returns a sentence on it; None for none.
   """
 
   name: str
@@ -59,6 +64,9 @@ class Job(Generic[State]):
   take_step: Callable[[State, int], tuple[State, Mapping[str, Array]]]
   report: Callable[[int, Mapping[str, float]], Report]
   after_step: Callable[[int, State], None] | None = None
+  max_skipped: int = 0
+  skipped: int = 0
+  reporter: Reporter | None = None
 
 
 def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Checkpoints, writer: MetricWriter) -> State:
@@ -78,16 +86,21 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
     The state after the last step.
 
   Raises:
-    UserError: a loss or a state to save is not finite.
+    UserError: a loss or a state to save is not finite, or too many updates were skipped.
     Interrupted: SIGINT or SIGTERM was received; the state is saved.
   """
   start = int(state.step)
-  monitor, progress = LossMonitor(checkpoints, advice=job.advice), Progress(job.num_steps, start)
+  monitor = LossMonitor(
+    checkpoints, advice=job.advice, max_skipped=job.max_skipped, skipped=job.skipped, reporter=job.reporter
+  )
+  progress = Progress(job.num_steps, start)
   prefix = f'{job.name} ' if job.name else ''
 
   def report(done: int) -> None:
-    current = job.report(done, monitor.means())
+    current = job.report(done, monitor.means(state))
     logger.info(prefix + progress.line(done, current.summary))
+    for warning in current.warnings:
+      logger.warning(f'{prefix}step {done}: {warning}')
     writer.write_scalars(done, current.scalars)
 
   with agreed_stop_signals() as stopped:

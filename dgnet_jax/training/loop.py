@@ -5,6 +5,8 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
+import shlex
+from typing import Any
 
 import jax
 
@@ -18,15 +20,18 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.sharding import device_put_global, make_mesh, replicated
 from dgnet_jax.training.agreement import in_all_processes
+from dgnet_jax.training.alarms import Alarms
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.learning import StepContext
 from dgnet_jax.training.metrics import MetricWriter
+from dgnet_jax.training.non_finite import NonFinite, write_report
 from dgnet_jax.training.phase_programs import PhasePrograms, Phases
 from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights, phase_boundaries
+from dgnet_jax.training.skipped_updates import SKIPPED, num_skipped
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import Metrics, make_step_context, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
@@ -64,9 +69,9 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     The state after the last step.
 
   Raises:
-    UserError: a batch size does not fit data or devices, a loss is not finite, pretrained weights are missing or do not
-      fit, the run in `workdir` has another value of `joint`, another design of the generator or other training data,
-      or is finished and lacks its teacher, or another process trains there.
+    UserError: a batch size does not fit data or devices, a loss is not finite (`non_finite/` then has a report),
+      pretrained weights are missing or do not fit, the run in `workdir` has another value of `joint`, another design of
+      the generator or other training data, or is finished and lacks its teacher, or another process trains there.
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   workdir = local_path(workdir)
@@ -84,7 +89,7 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
   teachers = train_teacher(config, index, workdir, source=source)
   mesh, context = make_mesh(), make_step_context(config, index.num_identities)
   with (
-    contextlib.closing(PhasePrograms(make_train_step(context, mesh), _phases(config))) as programs,
+    contextlib.closing(PhasePrograms(make_train_step(context, mesh), phases(config))) as programs,
     Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config) as checkpoints,
   ):
     state = _initial_state(context, checkpoints, teachers[0], mesh)
@@ -97,7 +102,7 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
       )
     with (
       contextlib.closing(MetricWriter(workdir, resume_step=start)) as writer,
-      contextlib.closing(device_batches(_batches(config, index, source, start), mesh)) as batches,
+      contextlib.closing(device_batches(train_batches(config, index, source, start), mesh)) as batches,
     ):
       job = Job(
         name='',
@@ -106,6 +111,9 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
         take_step=_take_step(programs, device_put_global(teachers, replicated(mesh)), batches),
         report=_report(config),
         after_step=_draw_images(context, index, source, writer) if config.joint and jax.process_index() == 0 else None,
+        max_skipped=config.optimizer.skip_non_finite,
+        skipped=num_skipped(state),
+        reporter=_reporter(config, workdir),
       )
       state = run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
     logger.info(f'{int(state.step)} steps done; state in {checkpoints.folder}')
@@ -128,16 +136,20 @@ def _check_teacher_was_copied(config: Config, workdir: pathlib.Path) -> None:
   )
 
 
+def fresh_state(context: StepContext, mesh: jax.sharding.Mesh, backbone: Mapping[str, Any] | None = None) -> TrainState:
+  """Returns the state at step 0 on all devices; `backbone` as in `create_train_state`."""
+  state = create_train_state(context.networks, context.optimizers, context.config.seed, backbone)
+  placed: TrainState = device_put_global(state, replicated(mesh))
+  return placed
+
+
 def _initial_state(
   context: StepContext, checkpoints: Checkpoints, teacher: Teacher, mesh: jax.sharding.Mesh
 ) -> TrainState:
   """Returns the state to train from: the latest checkpoint, or a fresh state."""
-  config, resuming = context.config, checkpoints.latest_step() is not None
-  backbone = None if resuming else load_backbone(config, 'reid', teacher=teacher)
-  fresh = create_train_state(context.networks, context.optimizers, config.seed, backbone)
-  state = device_put_global(fresh, replicated(mesh))
-  if not resuming:
-    return state
+  config = context.config
+  if checkpoints.latest_step() is None:
+    return fresh_state(context, mesh, load_backbone(config, 'reid', teacher=teacher))
   joint = checkpoints.saved_config().get('joint', True)
   if joint != config.joint:
     raise UserError(
@@ -145,7 +157,7 @@ def _initial_state(
       'use another work folder'
     )
   checkpoints.require_design(config)
-  state = checkpoints.restore(state)
+  state = checkpoints.restore(fresh_state(context, mesh))
   logger.info(f'resuming from step {int(state.step)} in {checkpoints.folder}')
   return state
 
@@ -170,7 +182,7 @@ def _announce(context: StepContext, index: DatasetIndex, state: TrainState) -> N
     logger.info(f'the teaching weight is 0 until step {config.ramps.teaching.start_step + 2}')
 
 
-def _batches(config: Config, index: DatasetIndex, source: Source, start: int) -> Iterator[PixelBatch]:
+def train_batches(config: Config, index: DatasetIndex, source: Source, start: int) -> Iterator[PixelBatch]:
   """Yields the batches of the steps from `start` on."""
   batches = source.batches(start)
   if config.teaching.images != 'ground_truth':
@@ -190,7 +202,8 @@ def _take_step(
   return lambda state, step: programs.step(step, state, teachers, next(batches))
 
 
-def _phases(config: Config) -> Phases:
+def phases(config: Config) -> Phases:
+  """Returns the phases of a run."""
   generator_steps = config.optimizer.generator_steps
 
   def batch(pixels: PixelBatch, active: ActiveTerms) -> PixelBatch:
@@ -214,6 +227,21 @@ def _phase_name(active: ActiveTerms, joint: bool) -> str:
   return f'ramped terms {", ".join(ramped)}' if ramped else 'the warm-up (no ramped terms)'
 
 
+def _reporter(config: Config, workdir: pathlib.Path) -> Callable[[NonFinite], str]:
+  """Returns a function that writes the report on a step that is not finite, and says what to do with it."""
+
+  def report(found: NonFinite) -> str:
+    command = f'`dgnet replay --workdir={shlex.quote(str(workdir))} --step={found.step}`'
+    try:
+      if jax.process_index() == 0:
+        write_report(found, config, workdir)
+    except OSError as error:  # what the user has to know is the step
+      return f'There is no report for {command}: it cannot be written ({error.strerror})'
+    return f'{command} repeats the step, and names the first number that is not finite.'
+
+  return report
+
+
 def _draw_images(
   context: StepContext, index: DatasetIndex, source: Source, writer: MetricWriter
 ) -> Callable[[int, TrainState], None]:
@@ -229,8 +257,10 @@ def _draw_images(
 
 def _report(config: Config) -> Callable[[int, Mapping[str, float]], Report]:
   """Returns a function that makes a report of mean losses, and of the weights and learning rates of the last step."""
+  alarms = Alarms(config.discriminator)
 
-  def report(done: int, losses: Mapping[str, float]) -> Report:
+  def report(done: int, means: Mapping[str, float]) -> Report:
+    losses = {name: value for name, value in means.items() if name != SKIPPED}
     summary = ' '.join(f'{label} {losses[name]:.3f}' for label, name in PROGRESS_LOSSES.items() if name in losses)
     weights = loss_weights(config.weights, config.ramps, config.teaching, done - 1).after
     scalars = {f'loss/{name}': value for name, value in losses.items()}
@@ -239,6 +269,7 @@ def _report(config: Config) -> Callable[[int, Mapping[str, float]], Report]:
     if not active_terms(config.ramps, done - 1, config.optimizer.generator_steps).generator:
       rates = {'reid': rates['reid']}
     scalars |= {f'rate/{name}': float(value) for name, value in rates.items()}
-    return Report(summary, scalars)
+    scalars |= {SKIPPED: means[SKIPPED]} if SKIPPED in means else {}
+    return Report(summary, scalars, alarms.add(losses) if losses else ())
 
   return report

@@ -18,6 +18,7 @@ from dgnet_jax.training.forward import Draws
 from dgnet_jax.training.learning import StepContext, apply_gradients, learn, learn_in_parts, make_iteration
 from dgnet_jax.training.objectives import stream_means
 from dgnet_jax.training.optimizers import make_optimizers
+from dgnet_jax.training.skipped_updates import keep_if_not_finite
 from dgnet_jax.types import ActiveTerms, Array, PairBatch, Params, PixelBatch, Teacher, TrainState
 from dgnet_jax.utils.xla_options import CONVOLUTIONS, accepted_options
 
@@ -109,7 +110,8 @@ def make_train_step(context: StepContext, mesh: jax.sharding.Mesh) -> TrainStep:
   """Returns the jitted iteration: (state, teachers, pixels, active) -> (state, metrics).
 
   The state is donated and stays replicated over `mesh`; pixels come sharded along their batch axis. It is compiled once
-  for each value of `active`.
+  for each value of `active`. With `optimizer.skip_non_finite`, an update that is not finite is skipped, and the metrics
+  are also those of `keep_if_not_finite`.
   """
 
   @functools.partial(
@@ -123,7 +125,9 @@ def make_train_step(context: StepContext, mesh: jax.sharding.Mesh) -> TrainStep:
     state: TrainState, teachers: Sequence[Teacher], pixels: PixelBatch, active: ActiveTerms
   ) -> tuple[TrainState, Metrics]:
     batch, draws = draw_step(context, state, pixels)
-    new_state, metrics, _ = update(context, state, teachers, batch, draws, active)
+    new_state, metrics, gradients = update(context, state, teachers, batch, draws, active)
+    if context.config.optimizer.skip_non_finite:
+      return keep_if_not_finite(state, new_state, metrics, gradients)
     return new_state, metrics
 
   return train_step

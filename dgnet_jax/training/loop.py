@@ -107,7 +107,7 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
       job = Job(
         name='',
         num_steps=config.num_steps,
-        advice='Lower the learning rates (optimizer.*), or set compute_dtype to float32',
+        advice='Lower the learning rates (optimizer.*), set compute_dtype to float32, or set optimizer.skip_non_finite',
         take_step=_take_step(programs, device_put_global(teachers, replicated(mesh)), batches),
         report=_report(config),
         after_step=_draw_images(context, index, source, writer) if config.joint and jax.process_index() == 0 else None,

@@ -79,14 +79,17 @@ def find_report(workdir: pathlib.Path, step: int | None = None) -> pathlib.Path:
   Raises:
     UserError: there is none; names the steps that have one.
   """
-  reports = {path.parent.name: path for path in (workdir / FOLDER).glob(f'step_*/{REPORT_FILE}')}
+  found = {path.parent.name.removeprefix('step_'): path for path in (workdir / FOLDER).glob(f'step_*/{REPORT_FILE}')}
+  reports = {int(name): path for name, path in found.items() if name.isdecimal()}
   if step is None and reports:
     return max(reports.values(), key=lambda path: path.stat().st_mtime_ns)
-  if f'step_{step}' in reports:
-    return reports[f'step_{step}']
+  if step in reports:
+    return reports[step]
   if not reports:
     raise UserError(f'{workdir / FOLDER}: there is no report; training writes one if a number is not finite')
-  raise UserError(f'{workdir / FOLDER}: there is no report on step {step}; there is {", ".join(sorted(reports))}')
+  raise UserError(
+    f'{workdir / FOLDER}: there is no report on step {step}; there are {", ".join(map(str, sorted(reports)))}'
+  )
 
 
 def read_report(path: pathlib.Path) -> SavedReport:

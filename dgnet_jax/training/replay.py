@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from dgnet_jax.config.loading import differences
 from dgnet_jax.data.prefetch import device_batches
@@ -139,8 +138,8 @@ def _restored(
       return fresh_state(context, mesh, load_backbone(context.config, 'reid', teacher=teacher)), changes
     if usable[-1] != wanted:
       logger.warning(f'{checkpoints.folder}: the checkpoint of step {wanted} is gone; using that of step {usable[-1]}')
-    saved = checkpoints.saved_config(usable[-1])
-    changes += [f'config of the checkpoint: {change}' for change in differences(saved, report.config)]
+    for change in differences(checkpoints.saved_config(usable[-1]), report.config):
+      logger.info(f'config differs from that of the checkpoint, as when the run was resumed with another: {change}')
     return checkpoints.restore(fresh_state(context, mesh), usable[-1]), changes
 
 
@@ -155,7 +154,10 @@ def _copy(state: TrainState) -> TrainState:
 def _health(state: TrainState) -> tuple[dict[str, Array], dict[str, Array]]:
   """Returns whether each network's state is finite, and the L2 norm of its parameters."""
   networks = {name: getattr(state, name) for name in NETWORKS}
-  norms = {name: optax.global_norm(network.params) for name, network in networks.items()}
+  norms = {
+    name: jnp.sqrt(sum(jnp.square(x).sum() for x in jax.tree.leaves(network.params)))
+    for name, network in networks.items()
+  }
   return {name: all_finite(network) for name, network in networks.items()}, norms
 
 

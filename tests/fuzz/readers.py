@@ -43,6 +43,7 @@ from dgnet_jax.reports.comparison import compare_runs, comparison_text
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import TrainingData, data_changes, read_record
 from dgnet_jax.training.metrics import _drop_after
+from dgnet_jax.training.non_finite import read_report
 from dgnet_jax.training.teacher_store import check_teacher, describe_teacher, read_description
 from tests.data.folders import write_image, write_market
 from tests.data.jpeg_files import many_scans
@@ -342,6 +343,16 @@ READERS = {
   ),
   'compared config': Reader('run/config.json', _compare, _json(default_config().to_dict()), _run_and_other),
   'compared metrics': Reader('run/metrics.jsonl', _compare, _text(mutations.JSON_TOKENS, METRICS), _run_and_other),
+  'report': Reader(
+    'report.json',
+    read_report,
+    _json(
+      {
+        **{'step': 7, 'terms': ['total'], 'networks': ['reid'], 'noticed_after': 10, 'checkpoint': None},
+        **{'environment': {'jax': '0.10'}, 'config': default_config().to_dict()},
+      }
+    ),
+  ),
   'plan': Reader(
     'plan.json', lambda path: _check_plan(path, {'plan': 'images', 'seed': 0}), _json({'plan': 'images', 'seed': 0})
   ),

@@ -18,8 +18,8 @@ SPIKE = 5.0
 # the generator does.
 ALWAYS_WINS = 0.02
 # Relative distance to the loss at chance. A discriminator that answers the same for all images is at chance to the
-# third digit. A good generator also brings it near chance, so the distance is small: in finished runs of
-# configs/synthetic.py no report came closer than 0.005 (most were between 0.007 and 0.022).
+# third digit. A good generator also brings it near chance, so the distance must be small: in two runs of
+# configs/synthetic.py most reports were 0.007 to 0.022 away, and the farthest of any ten at least 0.010.
 AT_CHANCE = 0.002
 # Mean of design correspondence's mask. A person's clothes fill a part of the image, in those runs 0.38 to 0.69.
 EMPTY_MASK, FULL_MASK = 0.01, 0.99

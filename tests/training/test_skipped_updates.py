@@ -86,9 +86,8 @@ def poisoned():
 
 
 def run_config(folder, *, num_steps=NUM_STEPS, allowed=2):
-  """The re-id network alone, which compiles fast."""
   config = tiny_config()
-  config.update(batch_size=8, joint=False, num_steps=num_steps)
+  config.update(batch_size=8, num_steps=num_steps)
   config.data.root = str(folder / 'data')
   config.log.update(progress_every_steps=2, checkpoint_every_steps=3, keep_checkpoints=9)
   config.optimizer.skip_non_finite = allowed
@@ -104,12 +103,11 @@ def records(folder):
   return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
 
 
-@pytest.mark.long
-@pytest.mark.parametrize('parts', [1, 2])
+@pytest.mark.parametrize(('joint', 'parts'), [(False, 1), (False, 2), pytest.param(True, 2, marks=pytest.mark.long)])
 @pytest.mark.usefixtures('poisoned')
-def test_a_step_with_bad_images_changes_the_step_alone(parts):
+def test_a_step_with_bad_images_changes_the_step_alone(joint, parts):
   config = tiny_config()
-  config.update(batch_size=4, joint=False, micro_batches=parts)
+  config.update(batch_size=4, joint=joint, micro_batches=parts)
   config.reid.batch_norm_group = 2
   config.optimizer.skip_non_finite = 1
   context = make_step_context(frozen(config), 4)
@@ -147,7 +145,7 @@ def test_skipped_updates_are_reported(work):
   assert num_skipped(state) == len(BAD_STEPS) and int(state.step) == NUM_STEPS
   warnings = [line for line in lines if 'is skipped' in line]
   assert warnings == [
-    f'step {step}: identity, gradient or update of reid not finite; its update is skipped, {count} of at most 2'
+    f'step {step}: identity, total, gradient or update of reid not finite; its update is skipped, {count} of at most 2'
     for count, step in enumerate(BAD_STEPS, 1)
   ]
   assert [(record['step'], record['skipped']) for record in records(folder / 'unbroken')] == [
@@ -174,7 +172,7 @@ def test_one_skipped_update_too_many_stops_the_run(work):
   with pytest.raises(UserError, match='step 4: .*skip_non_finite=1 updates of the run have been skipped; .* is step 3'):
     train(run_config(folder, allowed=1), folder / 'stopped')
   found = read_report(find_report(folder / 'stopped')).found
-  assert found == NonFinite(4, ('identity',), ('reid',), 6, 3)
+  assert found == NonFinite(4, ('identity', 'total'), ('reid',), 6, 3)
 
 
 @pytest.mark.long
@@ -182,9 +180,8 @@ def test_without_the_option_the_first_one_stops_the_run(work):
   folder, _, _ = work
   shutil.copytree(folder / 'unbroken', folder / 'default')
   shutil.rmtree(folder / 'default' / 'checkpoints' / str(NUM_STEPS))
-  message = (
-    r'step 4: identity not finite, and after step 5 the state of reid \(\d+ arrays\); .* is step 3 .*dgnet replay'
-  )
+  problem = r'step 4: identity, total not finite, and after step 5 the state of generator \(\d+ arrays\), '
+  message = f'{problem}.*; .* is step 3 .*dgnet replay'
   with pytest.raises(UserError, match=message):
     train(run_config(folder, allowed=0), folder / 'default')
-  assert read_report(find_report(folder / 'default', 4)).found == NonFinite(4, ('identity',), ('reid',), 6, 3)
+  assert read_report(find_report(folder / 'default', 4)).found == NonFinite(4, ('identity', 'total'), NETWORKS, 6, 3)

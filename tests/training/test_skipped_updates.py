@@ -11,9 +11,11 @@ import pytest
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.sharding import make_mesh
+from dgnet_jax.training import inspection
 from dgnet_jax.training import step as step_module
 from dgnet_jax.training.loop import train
 from dgnet_jax.training.non_finite import NonFinite, find_report, read_report
+from dgnet_jax.training.replay import replay
 from dgnet_jax.training.skipped_updates import NETWORKS, keep_if_not_finite, num_skipped
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import make_step_context, make_train_step
@@ -81,7 +83,8 @@ def poisoned():
     return dataclasses.replace(batch, erased_image=jnp.where(is_bad, jnp.nan, batch.erased_image)), draws
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(step_module, 'draw_step', draw_poisoned)
+    for module in (step_module, inspection):
+      patch.setattr(module, 'draw_step', draw_poisoned)
     yield
 
 
@@ -185,3 +188,16 @@ def test_without_the_option_the_first_one_stops_the_run(work):
   with pytest.raises(UserError, match=message):
     train(run_config(folder, allowed=0), folder / 'default')
   assert read_report(find_report(folder / 'default', 4)).found == NonFinite(4, ('identity', 'total'), NETWORKS, 6, 3)
+
+
+@pytest.mark.long
+def test_replay_skips_what_the_run_skipped(work, lines):
+  folder, _, _ = work
+  with pytest.raises(UserError, match='step 4: .*skip_non_finite=1 updates'):
+    train(run_config(folder, allowed=1), folder / 'replayed')
+  shutil.rmtree(folder / 'replayed' / 'checkpoints')
+  result = replay(read_report(find_report(folder / 'replayed')), folder / 'replayed')
+  assert 'step 1: identity, total, reid not finite; its update is skipped' in lines
+  assert (result.start, result.found.step, [step.step for step in result.steps]) == (0, 4, [0, 1, 2, 3])
+  first = next(quantity for quantity in result.quantities if quantity.broken)
+  assert (first.kind, first.name) == ('loss', 'identity')

@@ -12,7 +12,8 @@ Losses = Mapping[str, float]
 # has in all of them: single reports are noisy, and losses move through any value now and then.
 WINDOW = 10
 # Training makes the total fall slowly. In two runs of configs/synthetic.py, and in 1,100 steps of
-# configs/synthetic_release.py with the start of its ramps, a report was at most 1.21 times the median of the ten before.
+# configs/synthetic_release.py with the start of its ramps, a report was at most 1.21 times the median of the ten
+# before.
 SPIKE = 5.0
 # Of the discriminator's loss at chance. It is then sure of nearly every image, and its verdict hardly depends on what
 # the generator does.

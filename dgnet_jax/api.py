@@ -18,9 +18,10 @@ import PIL.Image
 
 from dgnet_jax.config.loading import complete_config
 from dgnet_jax.config.schema import Config
-from dgnet_jax.data.image_lists import ImageList, as_image_list
+from dgnet_jax.data.image_lists import ImageList, as_image_list, list_images
 from dgnet_jax.data.lazy_images import ImageSequence, ReorderedImages
 from dgnet_jax.errors import UserError
+from dgnet_jax.inference.embedding_parts import EmbeddingParts
 from dgnet_jax.inference.loading import find_checkpoints, restore_predictor
 from dgnet_jax.inference.predictor import Codes, Predictor
 from dgnet_jax.inference.scoring import piece_shares, scored
@@ -100,6 +101,21 @@ class Model:
     """
     shares = piece_shares(self.config, alpha)
     return scored(self._predictor.embed(self._resized(as_image_list(images))), shares)
+
+  def embed_to(
+    self, folder: pathlib.Path, images: Sequence[str], *, alpha: float | None = None, share: tuple[int, int] = (0, 1)
+  ) -> None:
+    """Embeds any number of image files into a folder of Parquet files, but for those that it has already.
+
+    Args:
+      folder: as in `EmbeddingParts`, whose errors are raised; pyarrow must be installed.
+      images: paths of images and of folders.
+      alpha: as for `rank`.
+      share: as in `EmbeddingParts.write`.
+    """
+    paths = [str(path) for path in list_images(list(images))]
+    parts = EmbeddingParts(folder, paths, piece_shares(self.config, alpha), self._predictor.digest())
+    parts.write(lambda part: self.embed(part, alpha=alpha), share=share)
 
   def swap(self, *, structure_from: Images, appearance_from: Images, one_person: bool = False) -> np.ndarray:
     """Generates people in the clothes of others.

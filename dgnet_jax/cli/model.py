@@ -65,20 +65,42 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
   _add_run(parser)
   parser.add_argument('images', metavar='IMAGE', nargs='+')
   _add_alpha(parser)
-  parser.add_argument('--out', required=True, type=writable, metavar='FILE', help='.npz or .parquet')
+  parser.add_argument(
+    '--out', required=True, type=_output, metavar='PATH', help='.npz, .parquet, or a folder of Parquet files'
+  )
+  parser.add_argument(
+    '--share', type=_share, metavar='I/N', help='of a folder: only every N-th file, from number I on, which is below N'
+  )
+
+
+def _share(text: str) -> tuple[int, int]:
+  """An argparse type: '2/8'."""
+  number, slash, count = text.partition('/')
+  if slash and number.isdecimal() and count.isdecimal() and int(number[:9]) < int(count[:9]):
+    return int(number[:9]), int(count[:9])
+  raise argparse.ArgumentTypeError(f'{text!r} must be I/N, like 0/4 to 3/4')
 
 
 def _embed(options: argparse.Namespace) -> None:
+  path, is_folder = options.out
+  if options.share and not is_folder:
+    raise UserError(f'--share divides a folder of files, and {path} is one file')
   _check_run(options)
+  if is_folder:
+    from dgnet_jax.utils.writers import check_output_folder
+
+    check_output_folder(path)
+    _load(options).embed_to(path, options.images, alpha=options.alpha, share=options.share or (0, 1))
+    return
   from dgnet_jax.data.image_lists import as_image_list
   from dgnet_jax.inference.scoring import piece_shares
   from dgnet_jax.utils.writers import EMBEDDINGS, check_output, save_embeddings
 
-  check_output(options.out, EMBEDDINGS)
+  check_output(path, EMBEDDINGS)
   images = as_image_list(options.images)
   model = _load(options)
   embeddings = model.embed(images, alpha=options.alpha)
-  path = save_embeddings(options.out, images.paths, embeddings, piece_shares(model.config, options.alpha))
+  save_embeddings(path, images.paths, embeddings, piece_shares(model.config, options.alpha))
   logger.info(f'{len(images)} embeddings of {embeddings.shape[1]} numbers: {path}')
 
 
@@ -241,6 +263,8 @@ COMMANDS = (
     epilog="""examples:
   dgnet embed runs/market images/ --out=images.npz
   dgnet embed runs/market a.jpg b.jpg --out=embeddings.parquet
+  dgnet embed runs/market images/ --out=embeddings/      # any number of images; the same command goes on after a stop
+  dgnet embed runs/market images/ --out=embeddings/ --share=2/8               # the third of eight jobs that share them
 
 The file has the columns path and embedding. Embeddings have length 1, and the dot product of two is their score in
 `dgnet rank`. `share` (in Parquet: the schema's metadata) has the shares of the primary and the fine-grained half in it,

@@ -88,14 +88,20 @@ def as_image_list(images: Any, name: str = 'images') -> ImageList:
   """
   if isinstance(images, ImageList):
     return images
+  items = list_images(images, name)
+  paths = [item for item in items if isinstance(item, str)]
+  for_each_file(lambda i: verify_image(paths[i]), paths, threads=os.cpu_count() or 1, action=f'checking {name}')
+  return ImageList(items)
+
+
+def list_images(images: Any, name: str = 'images') -> list[str | np.ndarray]:
+  """Like `as_image_list`, but does not open files: returns their paths, and arrays u8[h, w, 3]."""
   items: list[str | np.ndarray] = []
   for item in images if isinstance(images, list | tuple) else [images]:
     items += _expand(item, f'{name}, number {len(items)}')
   if not items:
     raise UserError(f'{name}: none given')
-  paths = [item for item in items if isinstance(item, str)]
-  for_each_file(lambda i: verify_image(paths[i]), paths, threads=os.cpu_count() or 1, action=f'checking {name}')
-  return ImageList(items)
+  return items
 
 
 def _expand(item: Any, name: str) -> list[str | np.ndarray]:

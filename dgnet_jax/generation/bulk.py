@@ -123,16 +123,14 @@ class Plan:
 
   def description(self, predictor: Predictor) -> dict[str, Any]:
     """Describes what all images of a set have in common, as JSON. The set's size is left out, because sets can grow."""
-    networks = hashlib.sha256()
-    for leaf in jax.tree.leaves((predictor.require_generator(), predictor.reid, predictor.reid_stats)):
-      networks.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    predictor.require_generator()
     images = hashlib.sha256()
     for split in (self.appearances, self.structures):
       for path, identity in zip(split.paths, split.identity.tolist(), strict=True):
         images.update(f'{os.path.relpath(path, self.index.root)}\n{identity}\n'.encode(errors='surrogateescape'))
     return {name: getattr(self.settings, name) for name in PLAN_FIELDS} | {
       'images': images.hexdigest(),
-      'networks': networks.hexdigest(),
+      'networks': predictor.digest(),
     }
 
 

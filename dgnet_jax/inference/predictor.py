@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import dataclasses
 import functools
+import hashlib
 from typing import Any
 
 import jax
@@ -226,6 +227,13 @@ class Predictor:
   def activation(self, images: ImageSequence) -> np.ndarray:
     """Computes the re-id backbone's activation at each pixel, as `functions.activation`: f32[N, H, W]."""
     return np.asarray(self._batched(_activation, self.reid, self.reid_stats)(images, label='activation'))
+
+  def digest(self) -> str:
+    """Returns the SHA-256 checksum of all parameters and statistics that it uses."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((self.generator, self.reid, self.reid_stats)):
+      digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
   def require_generator(self) -> Params:
     """Returns `generator`.

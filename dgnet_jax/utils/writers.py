@@ -47,9 +47,28 @@ def check_output(path: str | os.PathLike[str], suffixes: Sequence[str]) -> pathl
   if path.is_dir():
     raise UserError(f'{path}: is a folder')
   check_writable(path)
-  if path.suffix.lower() == '.parquet' and importlib.util.find_spec('pyarrow') is None:
-    raise UserError(f'{path}: Parquet needs pyarrow: {install_command("parquet")}, or write .npz')
+  if path.suffix.lower() == '.parquet':
+    _check_pyarrow(path)
   return path
+
+
+def check_output_folder(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Checks, before work starts, that a folder of Parquet files can be written, and returns it.
+
+  Raises:
+    UserError: `path` is a file or cannot be written, or pyarrow is not installed.
+  """
+  path = local_path(path)
+  if path.exists() and not path.is_dir():
+    raise UserError(f'{path}: is a file; embeddings in parts need a folder')
+  check_writable(path / 'part.parquet')
+  _check_pyarrow(path)
+  return path
+
+
+def _check_pyarrow(path: pathlib.Path) -> None:
+  if importlib.util.find_spec('pyarrow') is None:
+    raise UserError(f'{path}: Parquet needs pyarrow: {install_command("parquet")}, or write .npz')
 
 
 def save_image(path: str | os.PathLike[str], pixels: Pixels, *, jpeg_quality: int = JPEG_QUALITY) -> pathlib.Path:

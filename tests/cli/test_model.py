@@ -49,6 +49,21 @@ def test_embed_writes_paths_and_embeddings(run, images, tmp_path):
   np.testing.assert_allclose(np.linalg.norm(table['embedding'], axis=1), 1, rtol=1e-6)
 
 
+def test_embed_writes_a_folder_of_tables(run, images, tmp_path, error_of):
+  parquet = pytest.importorskip('pyarrow.parquet')
+  run('embed', *images, f'--out={tmp_path / "parts"}/')
+  run('embed', *images, f'--out={tmp_path / "e.npz"}')
+  table = parquet.read_table(tmp_path / 'parts' / 'part-00000-of-00001.parquet')
+  single = np.load(tmp_path / 'e.npz')
+  assert table['path'].to_pylist() == single['path'].tolist()
+  np.testing.assert_array_equal(np.float32(table['embedding'].to_pylist()), single['embedding'])
+  assert 'divides a folder' in error_of('embed', *images, '--share=0/2', f'--out={tmp_path / "f.npz"}')
+  assert "'2/2' must be I/N" in error_of('embed', *images, '--share=2/2', f'--out={tmp_path / "parts"}/')
+  assert 'holds other embeddings (shares changed)' in error_of(
+    'embed', *images, '--alpha=3', '--out', tmp_path / 'parts'
+  )
+
+
 def test_swap_writes_a_file_or_a_folder(run, images, tmp_path):
   run('swap', f'--structure={images[0]}', f'--appearance={images[1]}', '--out', tmp_path / 'one.jpg')
   with Image.open(tmp_path / 'one.jpg') as file:

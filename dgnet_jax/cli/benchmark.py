@@ -28,6 +28,8 @@ step     A step of the teacher and of each phase of DG-Net on random images: tim
          --against=plain compares with the release's formulation: one network call for each image
          of a step, and every gradient that the release computes
          (dgnet_jax/benchmarks/plain_step.py). --against=CONFIG compares two configs.
+run      Trains a run, and prints the memory, open files, threads and time of a step of its process in
+         the first and the last quarter of each phase, to show whether they grow. Linux only.
 
 Prints medians and their ratios. The alternatives take turns, so that other load on the machine affects them equally.
 """
@@ -41,8 +43,10 @@ EPILOG = """examples:
   dgnet benchmark step --config=synthetic --against=synthetic_release   # both designs of the generator
   dgnet benchmark step --config=synthetic --input --config.data.root=runs/synthetic/synthetic_data
   dgnet benchmark step --config=synthetic --profile=traces              # tensorboard --logdir=traces
+  dgnet benchmark run --config=synthetic --out=runs/resources           # with the run itself
 
-`step` and `inference` take --config.FIELD=VALUE for every config field; with --against=CONFIG, both configs get it.
+`step`, `inference` and `run` take --config.FIELD=VALUE for every config field; with --against=CONFIG, both configs
+get it.
 """
 
 
@@ -75,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   step.add_argument('--steps', type=positive, default=5, help='steps in a turn (default: %(default)s)')
   for part in parts.choices.values():
     part.add_argument('--rounds', type=positive, default=5, help='turns that count (default: %(default)s)')
+  training = parts.add_parser('run', help='what a training run needs', allow_abbrev=False)
+  training.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
+  training.add_argument(
+    '--out', required=True, type=writable, metavar='FOLDER', help='gets the run, a table and a figure'
+  )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -97,9 +106,15 @@ def run(options: argparse.Namespace) -> None:
     config = load_config(options.config, {'data.root': os.curdir} | options.overrides, options.problems)
     benchmark_inference(config, images=options.images, people=options.people, rounds=options.rounds)
     return
+  if options.part == 'run':
+    from dgnet_jax.benchmarks.resources import benchmark_run
+    from dgnet_jax.config.loading import load_config
+
+    benchmark_run(load_config(options.config, options.overrides, options.problems), options.out)
+    return
   check_no_problems(options)
   if options.overrides:
-    raise ConfigError([f'{name}: only for step and inference' for name in options.overrides])
+    raise ConfigError([f'{name}: only for step, inference and run' for name in options.overrides])
   if options.part == 'ranking':
     from dgnet_jax.benchmarks.ranking import RankingSize, benchmark_ranking
 

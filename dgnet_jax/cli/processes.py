@@ -194,6 +194,10 @@ def connect(processes: Processes, wait_s: float = WAIT_S) -> None:
   _wait(thread, processes, wait_s)
   if failures:
     raise UserError(_reason(processes, failures[0])) from failures[0]
+  from jax.experimental import multihost_utils
+
+  # On CPU the first exchange connects the processes, and waits at most 30 seconds for each: now they are together.
+  multihost_utils.sync_global_devices('connected')
   logger.info(f'{jax.process_count()} processes are connected; this is process {jax.process_index()}')
 
 

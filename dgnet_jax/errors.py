@@ -7,6 +7,10 @@ class UserError(Exception):
   """A mistake that the user can fix. The message says what is wrong and how to fix it."""
 
 
+class MachineError(UserError):
+  """The machine, the network or another process failed. The same command may succeed later: exit status 1, not 2."""
+
+
 class MissingSplit(UserError):
   """The data set is valid, but lacks a split that the command needs."""
 

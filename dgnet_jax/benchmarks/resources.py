@@ -56,10 +56,10 @@ def benchmark_run(config: Config, out: pathlib.Path) -> None:
 
   Args:
     config: of the run.
-    out: a new or empty folder.
+    out: a folder without an earlier run.
 
   Raises:
-    UserError: the system has no /proc, `out` is not empty, the training failed, or it was too short.
+    UserError: the system has no /proc, `out` holds a run, the training failed, or it was too short.
   """
   if not pathlib.Path('/proc/self/status').is_file():
     raise UserError('benchmark run: reads /proc, which this system does not have')
@@ -116,16 +116,17 @@ def _phases(samples: Sequence[Sample], borders: Sequence[int]) -> list[Columns]:
 
   The first and the last step of a phase are left out: they belong to its compilation and to what follows.
   """
+  # Of several samples between two reports, only the first says when the report came.
+  steps = np.array([sample.step for sample in samples])
+  reported = [sample for sample, moved in zip(samples, np.diff(steps, prepend=0) > 0, strict=True) if moved]
   columns: Columns = {
-    field.name: np.array([getattr(sample, field.name) for sample in samples], float)
+    field.name: np.array([getattr(sample, field.name) for sample in reported], float)
     for field in dataclasses.fields(Sample)
   }
-  steps = np.maximum(np.diff(columns['step'], prepend=0), 1)
-  columns['step_ms'] = 1e3 * np.diff(columns['seconds'], prepend=0) / steps
-  moved = np.diff(columns['step'], prepend=0) > 0
+  columns['step_ms'] = 1e3 * np.diff(columns['seconds'], prepend=0) / np.diff(columns['step'], prepend=0)
   phases = []
   for first, last in zip(borders, borders[1:], strict=False):
-    kept = moved & (columns['step'] > first + 1) & (columns['step'] < last)
+    kept = (columns['step'] > first + 1) & (columns['step'] < last)
     phases.append({name: values[kept] for name, values in columns.items()})
   if min(len(phase['step']) for phase in phases) < MIN_SAMPLES:
     raise UserError(f'the training is too short: each phase must take {MIN_SAMPLES * SECONDS_BETWEEN_SAMPLES:.0f} s')

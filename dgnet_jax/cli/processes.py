@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from dgnet_jax.errors import UserError
+from dgnet_jax.errors import MachineError, UserError
 from dgnet_jax.utils.console import MAX_LINE
 from dgnet_jax.utils.text import shortened
 
@@ -193,7 +193,7 @@ def connect(processes: Processes, wait_s: float = WAIT_S) -> None:
   thread.start()
   _wait(thread, processes, wait_s)
   if failures:
-    raise UserError(_reason(processes, failures[0])) from failures[0]
+    raise _failure(processes, failures[0]) from failures[0]
   from jax.experimental import multihost_utils
 
   # On CPU the first exchange connects the processes, and waits at most 30 seconds for each: now they are together.
@@ -250,12 +250,12 @@ def _leave(message: str, status: int) -> NoReturn:
   os._exit(status)
 
 
-def _reason(processes: Processes, error: Exception) -> str:
-  """Returns what to tell the user if JAX cannot connect."""
+def _failure(processes: Processes, error: Exception) -> UserError:
+  """Returns the error for the user if JAX cannot connect."""
   reason = shortened((str(error).splitlines() or [type(error).__name__])[0], MAX_LINE)
   if isinstance(error, ValueError) and reason.endswith('be defined.'):
-    return (
+    return UserError(
       '--distributed: nothing here says where the other processes are. Start them with srun, with mpirun or on Cloud '
       f'TPU, set {ADDRESS}, {COUNT} and {INDEX}, or give HOST:PORT,COUNT,INDEX'
     )
-  return f'--distributed: {processes} cannot find the others ({reason})'
+  return MachineError(f'--distributed: {processes} cannot find the others ({reason})')

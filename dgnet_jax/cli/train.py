@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import pathlib
+from typing import TYPE_CHECKING
 
 from dgnet_jax.cli import processes
 from dgnet_jax.cli.arguments import CONFIG_HELP, local, read_config
@@ -14,6 +15,9 @@ from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import MissingSplit, NoMatches, UserError
 from dgnet_jax.utils.console import logged_to
+
+if TYPE_CHECKING:
+  from dgnet_jax.data.index import DatasetIndex
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +87,13 @@ def run(mode: str, options: argparse.Namespace) -> None:
 
   if options.distributed is not None:
     processes.connect(options.distributed)
+  from dgnet_jax.training.agreement import from_first_process, in_all_processes
   from dgnet_jax.training.run_record import recorded
   from dgnet_jax.training.shared_folder import check_shared
 
   process = jax.process_index()
   log_name = f'log.{process}.txt' if process else 'log.txt'
-  workdir = _work_folder(options.workdir, log_name)
+  workdir = in_all_processes(lambda: _work_folder(options.workdir, log_name))
   with contextlib.ExitStack() as stack:
     if mode in ('train', 'teacher'):
       from dgnet_jax.training.run_lock import run_lock
@@ -99,8 +104,8 @@ def run(mode: str, options: argparse.Namespace) -> None:
     logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
     stack.enter_context(recorded(workdir, mode, config))
     _report_changes(config, workdir / SAVED_CONFIG)
-    if mode in ('train', 'teacher') and process == 0:
-      save_config(config, workdir / SAVED_CONFIG)
+    if mode in ('train', 'teacher'):
+      from_first_process(lambda: save_config(config, workdir / SAVED_CONFIG))
     _dispatch(mode, config, workdir)
 
 
@@ -128,11 +133,15 @@ def _dispatch(mode: str, config: Config, workdir: pathlib.Path) -> None:
 
   if mode == 'teacher':
     from dgnet_jax.interop.pretrained import check_pretrained
+    from dgnet_jax.training.agreement import in_all_processes
     from dgnet_jax.training.teacher_loop import train_teacher
     from dgnet_jax.training.training_data import open_training_data
 
-    check_pretrained(config, workdir)
-    train_teacher(config, open_training_data(config, workdir, teacher_only=True), workdir)
+    def prepare() -> 'DatasetIndex':
+      check_pretrained(config, workdir)
+      return open_training_data(config, workdir, teacher_only=True)
+
+    train_teacher(config, in_all_processes(prepare), workdir)
   if mode == 'train':
     from dgnet_jax.training.loop import train
 

@@ -168,10 +168,14 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   share = range(first, len(names), stride)
   missing = [i for i in share if names[i] not in existing]
   logger.info(f'{len(names)} images in {folder}: {len(share) - len(missing)} of the {len(share)} of this process exist')
-  if missing:
-    (folder / FILE_NAME).unlink(missing_ok=True)
-    _generate(plan, missing, folder, predictor, threads=config.data.decode_threads)
-  _finish(plan, folder)
+
+  def complete() -> None:
+    if missing:
+      (folder / FILE_NAME).unlink(missing_ok=True)
+      _generate(plan, missing, folder, predictor, threads=config.data.decode_threads)
+    _finish(plan, folder)
+
+  in_all_processes(complete)  # JAX does not wait for long at the end of a process
   return folder
 
 

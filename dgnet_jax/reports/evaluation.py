@@ -190,7 +190,7 @@ def _warn_about_invalid_queries(index: DatasetIndex, protocol: str) -> None:
 
 def _load_teacher(config: Config, workdir: pathlib.Path, num_identities: int) -> TeacherPredictor | None:
   """Reads the run's teacher; None, with a warning of what is left out, if it was not copied with the run."""
-  missing = without_teacher(config.teacher, workdir)
+  missing = from_first_process(lambda: without_teacher(config.teacher, workdir))
   if not missing:
     return load_teacher_predictor(config, workdir, num_identities)
   logger.warning(

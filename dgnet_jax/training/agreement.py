@@ -15,12 +15,12 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from dgnet_jax.errors import MissingSplit, NoMatches, UserError
+from dgnet_jax.errors import Interrupted, MachineError, MissingSplit, NoMatches, UserError
 
 T = TypeVar('T')
 Tree = TypeVar('Tree')
 
-ERRORS = (UserError, MissingSplit, NoMatches)  # that are of the same kind in every process
+ERRORS = (UserError, MachineError, MissingSplit, NoMatches, Interrupted)  # that are of one kind in every process
 CHUNK = 2**26  # bytes in one message: bounds the memory on the devices
 
 _this_thread = threading.local()
@@ -42,10 +42,16 @@ def from_first_process(function: Callable[[], T]) -> T:
   """
   if is_alone():
     return function()
-  result, error = _attempt(function) if jax.process_index() == 0 else (None, None)
+
+  def call() -> tuple[T, bytes]:
+    result = function()
+    return result, json.dumps(result, default=_number).encode()
+
+  outcome, error = _attempt(call) if jax.process_index() == 0 else (None, None)
   _raise_together(error)
-  text = _broadcast(json.dumps(result, default=_number).encode() if jax.process_index() == 0 else b'')
-  return result if jax.process_index() == 0 else json.loads(text)  # type: ignore[return-value]
+  result, data = outcome or (None, b'')
+  received = _broadcast(data)
+  return json.loads(received) if outcome is None else result  # type: ignore[return-value]
 
 
 def arrays_from_first_process(function: Callable[[], Tree], like: Tree) -> Tree:
@@ -85,7 +91,8 @@ def in_all_processes(function: Callable[[], T]) -> T:
     The result of this process.
 
   Raises:
-    UserError: the function raised one in this process; or it failed in another, which the message names.
+    UserError: the function raised one in this process; or it failed in another, which the message names. `MachineError`
+      if that was not a mistake.
   """
   if is_alone():
     return function()
@@ -141,8 +148,9 @@ def _raise_together(error: Exception | None) -> None:
   if not failed.any():
     return
   source = int(np.argmax(failed))
-  kind = type(error).__name__ if type(error) in ERRORS else UserError.__name__
-  message = json.dumps([kind, str(error) if isinstance(error, UserError) else repr(error)])
+  other = UserError if isinstance(error, UserError) else MachineError
+  kind = (type(error) if type(error) in ERRORS else other).__name__
+  message = json.dumps([kind, str(error) if isinstance(error, UserError | Interrupted) else repr(error)])
   kind, reason = json.loads(_broadcast(message.encode(), source))
   if error is not None:
     raise error

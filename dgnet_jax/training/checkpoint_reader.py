@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from dgnet_jax.config.loading import differences
 from dgnet_jax.config.schema import Config
-from dgnet_jax.errors import UserError
+from dgnet_jax.errors import MachineError, UserError
 from dgnet_jax.training.checkpoint_arrays import (
   check_description,
   describe,
@@ -174,7 +174,7 @@ class CheckpointReader:
     except Exception as error:  # Orbax raises bare Exceptions, and more kinds than it documents
       reason = short_reason(error)
       if is_storage_error(error):
-        raise UserError(
+        raise MachineError(
           f'{self._folder}: the checkpoint of step {step} cannot be read ({reason}). This does not mean that it is '
           'damaged; check the storage, and run the same command again.'
         ) from error

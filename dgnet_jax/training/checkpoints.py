@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import leaves
 from dgnet_jax.data.index import printable
-from dgnet_jax.errors import Interrupted, UserError
+from dgnet_jax.errors import Interrupted, MachineError, UserError
 from dgnet_jax.training import checkpoint_replacement
 from dgnet_jax.training.agreement import arrays_from_first_process, from_first_process, is_alone
 from dgnet_jax.training.checkpoint_arrays import (
@@ -213,7 +213,12 @@ class Checkpoints:
     if is_alone() or kind is None or issubclass(kind, Interrupted):
       self.close()
     else:
-      closing = threading.Thread(target=self.close, daemon=True)
+
+      def close() -> None:
+        with contextlib.suppress(Exception):  # the first error is the one to show
+          self.close()
+
+      closing = threading.Thread(target=close, daemon=True)
       closing.start()
       closing.join(PATIENCE)
 
@@ -227,7 +232,7 @@ class Checkpoints:
         raise
       complete = checkpoint_replacement.complete_steps(self.folder)
       kept = f'the checkpoint of step {max(complete)} is complete' if complete else 'there is no other checkpoint'
-      raise UserError(
+      raise MachineError(
         f'{self.folder}: a checkpoint cannot be written ({storage_reason(error)}); {kept}. Make room or check the '
         'storage, and run the same command again.'
       ) from error

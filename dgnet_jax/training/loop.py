@@ -75,9 +75,13 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   workdir = local_path(workdir)
-  check_pretrained(config, workdir)
-  _check_teacher_was_copied(config, workdir)
-  check_named_teachers(config)
+
+  def check() -> None:
+    check_pretrained(config, workdir)
+    _check_teacher_was_copied(config, workdir)
+    check_named_teachers(config)
+
+  in_all_processes(check)
   with run_lock(workdir):
     return _train(config, workdir)
 
@@ -109,7 +113,7 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
         num_steps=config.num_steps,
         advice='Lower the learning rates (optimizer.*), set compute_dtype to float32, or set optimizer.skip_non_finite',
         take_step=_take_step(programs, device_put_global(teachers, replicated(mesh)), batches),
-        report=_report(config),
+        report=_report(config, num_skipped(state)),
         after_step=_draw_images(context, index, source, writer) if config.joint and jax.process_index() == 0 else None,
         max_skipped=config.optimizer.skip_non_finite,
         skipped=num_skipped(state),
@@ -149,7 +153,8 @@ def _initial_state(
   """Returns the state to train from: the latest checkpoint, or a fresh state."""
   config = context.config
   if checkpoints.latest_step() is None:
-    return fresh_state(context, mesh, load_backbone(config, 'reid', teacher=teacher))
+    backbone = in_all_processes(lambda: load_backbone(config, 'reid', teacher=teacher))
+    return fresh_state(context, mesh, backbone)
   joint = checkpoints.saved_config().get('joint', True)
   if joint != config.joint:
     raise UserError(
@@ -255,17 +260,24 @@ def _draw_images(
   return draw
 
 
-def _report(config: Config) -> Callable[[int, Mapping[str, float]], Report]:
-  """Returns a function that makes a report of mean losses, and of the weights and learning rates of the last step."""
+def _report(config: Config, skipped: int) -> Callable[[int, Mapping[str, float]], Report]:
+  """Returns a function that makes a report of mean losses, and of the weights and learning rates of the last step.
+
+  Args:
+    config: of the run.
+    skipped: number of updates that were skipped before the first report.
+  """
   alarms = Alarms(config.discriminator)
 
   def report(done: int, means: Mapping[str, float]) -> Report:
+    nonlocal skipped
+    skipped += int(means.get(SKIPPED, 0))
     losses = {name: value for name, value in means.items() if name != SKIPPED}
     summary = ' '.join(f'{label} {losses[name]:.3f}' for label, name in PROGRESS_LOSSES.items() if name in losses)
     weights = loss_weights(config.weights, config.ramps, config.teaching, done - 1).after
     scalars = {f'loss/{name}': value for name, value in losses.items()}
     scalars |= {f'weight/{name}': float(value) for name, value in weights.items()}
-    rates = learning_rates(config.optimizer, done - 1)
+    rates = learning_rates(config.optimizer, max(0, done - 1 - skipped))  # the optimizers count updates
     if not active_terms(config.ramps, done - 1, config.optimizer.generator_steps).generator:
       rates = {'reid': rates['reid']}
     scalars |= {f'rate/{name}': float(value) for name, value in rates.items()}

@@ -28,11 +28,12 @@ from dgnet_jax.training.skipped_updates import NETWORKS, SKIPPED, all_finite
 from dgnet_jax.training.step import make_step_context, make_train_step
 from dgnet_jax.training.teacher_store import load_teachers
 from dgnet_jax.training.training_data import open_training_data
-from dgnet_jax.types import Array, Teacher, TrainState
+from dgnet_jax.types import Array, Params, Teacher, TrainState
 from dgnet_jax.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
+TINY = 1e-30  # instead of 0
 STEPS_SHOWN = 5  # before the step that is not finite
 
 
@@ -154,11 +155,15 @@ def _copy(state: TrainState) -> TrainState:
 def _health(state: TrainState) -> tuple[dict[str, Array], dict[str, Array]]:
   """Returns whether each network's state is finite, and the L2 norm of its parameters."""
   networks = {name: getattr(state, name) for name in NETWORKS}
-  norms = {
-    name: jnp.sqrt(sum(jnp.square(x).sum() for x in jax.tree.leaves(network.params)))
-    for name, network in networks.items()
-  }
+  norms = {name: _norm(network.params) for name, network in networks.items()}
   return {name: all_finite(network) for name, network in networks.items()}, norms
+
+
+def _norm(params: Params) -> Array:
+  """Returns the L2 norm; scaled, because the squares of large finite numbers are infinite."""
+  leaves = jax.tree.leaves(params)
+  largest = jnp.maximum(jnp.stack([jnp.abs(x).max() for x in leaves]).max(), TINY)
+  return largest * jnp.sqrt(sum(jnp.square(x / largest).sum() for x in leaves))
 
 
 def _found(

@@ -186,7 +186,7 @@ def _save(workdir: pathlib.Path, start: Start) -> None:
   """Writes a start to run.json: in the place of its earlier state, or as the last one."""
   path = workdir / RUN_FILE
   try:
-    with exclusive(workdir / LOCK, str(path), wait=True):
+    with exclusive(workdir / LOCK, str(path), wait=True, warn=False):
       starts = _earlier_starts(path)
       places = [place for place, earlier in enumerate(starts) if earlier['id'] == start['id']]
       if not places and starts and path.stat().st_size > FULL_BYTES:

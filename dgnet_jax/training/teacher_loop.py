@@ -17,6 +17,7 @@ from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.interop.pretrained import load_backbone
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.sharding import device_put_global, make_mesh, replicated
+from dgnet_jax.training.agreement import from_first_process, in_all_processes
 from dgnet_jax.training.batch_sizes import check_batch_sizes
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import TrainingData, describe_training_data
@@ -69,7 +70,7 @@ def _trained_in(
   config: Config, index: DatasetIndex, data: TrainingData, folder: pathlib.Path, source: Source | None
 ) -> tuple[Teacher, ...]:
   """Returns the teacher in `folder`, trained to the end."""
-  saved = read_description(folder)
+  saved = from_first_process(lambda: read_description(folder))
   if saved is not None:
     check_teacher(saved, config, data, folder)
     if config.data.accept_changes == data.fingerprint and jax.process_index() == 0:  # accepted once and for all
@@ -103,7 +104,7 @@ def _train(
   network = make_teacher_network(config, num_identities)
   optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch)
   if state is None:
-    backbone = load_backbone(config, 'teacher')
+    backbone = in_all_processes(lambda: load_backbone(config, 'teacher'))
     state = device_put_global(create_teacher_state(network, optimizer, config.seed, backbone), replicated(mesh))
   start, configured = int(state.step), config.teacher.num_epochs * steps_per_epoch
   num_steps = max(configured, start)

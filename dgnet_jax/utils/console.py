@@ -11,7 +11,7 @@ import sys
 import traceback
 from typing import NoReturn, TextIO
 
-from dgnet_jax.errors import Interrupted, UserError
+from dgnet_jax.errors import Interrupted, MachineError, UserError
 from dgnet_jax.utils.text import printable, shortened
 
 PACKAGE = 'dgnet_jax'
@@ -88,7 +88,12 @@ def reason_for_user(error: BaseException) -> str:
 def has_other_processes() -> bool:
   """Returns True if this is one of several processes that `jax.distributed` has brought together."""
   jax = sys.modules.get('jax')
-  return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+  if jax is None or not jax.distributed.is_initialized():
+    return False
+  try:
+    return bool(jax.process_count() > 1)
+  except (RuntimeError, AssertionError):  # this one finds no device, so it does not know
+    return True
 
 
 def _first_line(error: BaseException | None) -> str:
@@ -160,8 +165,8 @@ def show_every_name() -> None:
 def exit_on_user_error() -> Iterator[None]:
   """Shows the log. Turns a UserError into a message and exit status 2, an interruption into one and status 130.
 
-  What the machine refuses (`reason_for_user`) is a message and status 1; a reader that closed its end of a pipe, as
-  `head` does, is status 1 alone. A process of several ends at once.
+  What the machine refuses (`MachineError`, `reason_for_user`) is a message and status 1; a reader that closed its end
+  of a pipe, as `head` does, is status 1 alone. A process of several ends at once.
   """
   show_log()
   show_every_name()
@@ -170,10 +175,13 @@ def exit_on_user_error() -> Iterator[None]:
     sys.stdout.flush()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
-    _exit(2, error)
-  except (Interrupted, KeyboardInterrupt) as error:
-    print(str(error) or 'interrupted', file=sys.stderr)
+    _exit(1 if isinstance(error, MachineError) else 2, error)
+  except Interrupted as error:  # in all processes
+    print(error, file=sys.stderr)
     raise SystemExit(130) from error
+  except KeyboardInterrupt as error:
+    print('interrupted', file=sys.stderr)
+    _exit(130, error)
   except BrokenPipeError as error:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
     raise SystemExit(1) from error
@@ -185,7 +193,7 @@ def exit_on_user_error() -> Iterator[None]:
     _exit(1, error)
 
 
-def _exit(status: int, error: Exception) -> NoReturn:
+def _exit(status: int, error: BaseException) -> NoReturn:
   """Ends the process after an error.
 
   JAX waits for the other processes of a job at exit, and they may be waiting for this one.

@@ -61,7 +61,7 @@ def try_lock(descriptor: int, *, wait: bool = False) -> bool | None:
 
 
 @contextlib.contextmanager
-def exclusive(path: str | os.PathLike[str], what: str, *, wait: bool = False) -> Iterator[bool]:
+def exclusive(path: str | os.PathLike[str], what: str, *, wait: bool = False, warn: bool = True) -> Iterator[bool]:
   """Holds a lock, which no other process or thread can hold at the same time.
 
   A thread that holds the lock already gets it again.
@@ -71,9 +71,10 @@ def exclusive(path: str | os.PathLike[str], what: str, *, wait: bool = False) ->
       nothing.
     what: what it protects, for messages.
     wait: wait for others instead of raising.
+    warn: say so where there are no locks.
 
   Yields:
-    True; False, after a warning, where there are no locks.
+    True; False where there are no locks.
 
   Raises:
     InUse: somebody else holds the lock; names the process.
@@ -88,7 +89,7 @@ def exclusive(path: str | os.PathLike[str], what: str, *, wait: bool = False) ->
     return
   descriptor, is_locked = _acquire(path, what, wait=wait)
   try:
-    if not is_locked:
+    if warn and not is_locked:
       logger.warning(f'{what}: this file system has no locks; do not start the same job twice')
     _write_holder(descriptor)
     with _held_guard:

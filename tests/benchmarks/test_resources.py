@@ -13,8 +13,8 @@ from tests.tiny_run import frozen, tiny_config
 
 
 def samples(count, *, start=0, at=0.0, memory=100.0):
-  """A process that takes ten steps a second and two more megabytes in each."""
-  return [Sample(at + i, start + 10 * i, memory + 2 * i, 20, 30) for i in range(count)]
+  """A process that takes ten steps a second and two more megabytes in each; reports every ten steps."""
+  return [Sample(at + i + half / 2, start + 10 * i, memory + 2 * i, 20, 30) for i in range(count) for half in range(2)]
 
 
 def test_phases_are_measured_without_their_borders():

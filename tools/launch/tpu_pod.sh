@@ -74,11 +74,11 @@ process() {
 keep() {
   local what
   while true; do
-    what=$(pod)
+    what=$(pod || echo 'not reached')
     case $what in
       READY) what=$(process || echo 'not reached') ;;
       ABSENT) "$THIS" create && what='not started' ;; # may fail for lack of capacity: tries again
-      PREEMPTED | TERMINATED | STOPPED) delete ;;
+      PREEMPTED | TERMINATED | STOPPED) delete || true ;;
     esac
     case $what in
       'ended 0') echo "finished; now: $THIS delete" && return ;;

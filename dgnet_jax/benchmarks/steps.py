@@ -95,7 +95,7 @@ def benchmark_steps(config: Config, options: StepOptions) -> None:
     _check_plain(config)
   mesh = make_mesh()
   peak = peak_flops(jnp.dtype(config.compute_dtype))
-  print(f'{_heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
+  print(f'{heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
   phases = (phase_program(config, options.people, mesh, start) for start in phase_starts(config))
   for program in phases if options.plain else itertools.chain([teacher_program(config, options.people, mesh)], phases):
     alternatives = {'as trained': program}
@@ -124,7 +124,7 @@ def compare_configs(configs: Mapping[str, Config], options: StepOptions) -> None
   peak_of: dict[str, float] = {}
   for name, config in configs.items():
     peak = peaks[config.compute_dtype]
-    print(f'{name}: {_heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
+    print(f'{name}: {heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
     programs = [phase_program(config, options.people, mesh, start) for start in phase_starts(config)]
     alternatives |= {f'{name}, {program.name}': program for program in programs}
     peak_of |= {f'{name}, {program.name}': peak for program in programs}
@@ -228,7 +228,7 @@ def _check_plain(config: Config) -> None:
       raise UserError(f'--against=plain: the plain formulation is of {field}={plain}, not of {value}')
 
 
-def _heading(config: Config, people: int) -> str:
+def heading(config: Config, people: int) -> str:
   """Describes what is measured: sizes, precision and devices."""
   height, width = config.data.image_size_hw
   parts = f' in {config.micro_batches} parts' if config.micro_batches > 1 else ''

@@ -38,7 +38,7 @@ def expensive_operations(
           operation = dict(event.stats).get('hlo_op', event.name if plane.name.startswith('/device:') else None)
           if operation is not None:
             seconds[str(operation)] += event.duration_ns * 1e-9
-  sources = {name: _readable(source) for name, source in _INSTRUCTION.findall(executable.as_text() or '')}
+  sources = {name: readable(source) for name, source in _INSTRUCTION.findall(executable.as_text() or '')}
   total: float = sum(seconds.values())
   return total, [(time, name, sources.get(name, '')) for name, time in seconds.most_common()]
 
@@ -47,6 +47,6 @@ def _traces(folder: pathlib.Path) -> set[pathlib.Path]:
   return set(folder.rglob('*.xplane.pb'))
 
 
-def _readable(source: str) -> str:
+def readable(source: str) -> str:
   """Drops the names of transformations and the jitted function from the name that JAX gives to an operation."""
   return re.sub(r'^jit\([^)]*\)/', '', source)

@@ -28,12 +28,21 @@ step     A step of the teacher and of each phase of DG-Net on random images: tim
          --against=plain compares with the release's formulation: one network call for each image
          of a step, and every gradient that the release computes
          (dgnet_jax/benchmarks/plain_step.py). --against=CONFIG compares two configs.
+<<<<<<< HEAD
 run      Trains a run, and prints the memory, open files, threads and time of a step of its process in
          the first and the last quarter of each phase, to show whether they grow. Linux only.
+=======
+collectives
+         What the devices exchange in a step of each phase of DG-Net, from the compiled program:
+         number and kind of collectives, arrays and bytes, and where the largest come from. Nothing
+         is run, so virtual devices on CPU will do. Other backends combine other arrays into one
+         collective, and may add arrays before they exchange them.
+>>>>>>> 49bff84 (dgnet benchmark collectives: what devices exchange in a step, from the compiled program)
 
-Prints medians and their ratios. The alternatives take turns, so that other load on the machine affects them equally.
+All but the last print medians and their ratios. The alternatives take turns, so that other load on the machine affects
+them equally.
 """
-EPILOG = """examples:
+EPILOG = r"""examples:
   dgnet benchmark ranking
   dgnet benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
   dgnet benchmark input --root=Market-1501-v15.09.15
@@ -43,10 +52,18 @@ EPILOG = """examples:
   dgnet benchmark step --config=synthetic --against=synthetic_release   # both designs of the generator
   dgnet benchmark step --config=synthetic --input --config.data.root=runs/synthetic/synthetic_data
   dgnet benchmark step --config=synthetic --profile=traces              # tensorboard --logdir=traces
+<<<<<<< HEAD
   dgnet benchmark run --config=synthetic --out=runs/resources           # with the run itself
 
 `step`, `inference` and `run` take --config.FIELD=VALUE for every config field; with --against=CONFIG, both configs
 get it.
+=======
+  XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \
+      dgnet benchmark collectives --config=market --config.batch_size=64
+
+`step`, `inference` and `collectives` take --config.FIELD=VALUE for every config field; with --against=CONFIG, both
+configs get it.
+>>>>>>> 49bff84 (dgnet benchmark collectives: what devices exchange in a step, from the compiled program)
 """
 
 
@@ -77,7 +94,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   step.add_argument('--operations', action='store_true', help='also print which parts of a step the operations are in')
   step.add_argument('--people', type=positive, default=64, help='identities, unless --input (default: %(default)s)')
   step.add_argument('--steps', type=positive, default=5, help='steps in a turn (default: %(default)s)')
-  for part in parts.choices.values():
+  exchange = parts.add_parser('collectives', help='what devices exchange in a training step', allow_abbrev=False)
+  exchange.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
+  exchange.add_argument('--people', type=positive, default=64, help='identities (default: %(default)s)')
+  for part in (ranking, reading, inference, step):
     part.add_argument('--rounds', type=positive, default=5, help='turns that count (default: %(default)s)')
   training = parts.add_parser('run', help='what a training run needs', allow_abbrev=False)
   training.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
@@ -99,11 +119,17 @@ def run(options: argparse.Namespace) -> None:
     configs = {name: load_config(name, overrides, options.problems) for name in names}
     _benchmark_step(options, configs)
     return
-  if options.part == 'inference':
-    from dgnet_jax.benchmarks.inference import benchmark_inference
+  if options.part in ('inference', 'collectives'):
     from dgnet_jax.config.loading import load_config
 
     config = load_config(options.config, {'data.root': os.curdir} | options.overrides, options.problems)
+    if options.part == 'collectives':
+      from dgnet_jax.benchmarks.collectives import benchmark_collectives
+
+      benchmark_collectives(config, options.people)
+      return
+    from dgnet_jax.benchmarks.inference import benchmark_inference
+
     benchmark_inference(config, images=options.images, people=options.people, rounds=options.rounds)
     return
   if options.part == 'run':
@@ -114,7 +140,11 @@ def run(options: argparse.Namespace) -> None:
     return
   check_no_problems(options)
   if options.overrides:
+<<<<<<< HEAD
     raise ConfigError([f'{name}: only for step, inference and run' for name in options.overrides])
+=======
+    raise ConfigError([f'{name}: only for step, inference and collectives' for name in options.overrides])
+>>>>>>> 49bff84 (dgnet benchmark collectives: what devices exchange in a step, from the compiled program)
   if options.part == 'ranking':
     from dgnet_jax.benchmarks.ranking import RankingSize, benchmark_ranking
 

@@ -91,7 +91,8 @@ def test_mistakes_are_reported(tmp_path, capsys):
     (['step', '--against=plain'], 'the plain formulation is of generator.design=adain, not of correspondence'),
     (['step', '--input'], '--input: needs the data set, --config.data.root=FOLDER'),
     (['step', '--input', '--against=market', '--config.data.root=x'], '--input: not with --against=CONFIG'),
-    (['ranking', '--config.seed=1'], 'seed: only for step and inference'),
+    (['collectives', '--config.batch_size=16', '--config.micro_batches=2'], 'micro_batches: 2 parts are a loop'),
+    (['ranking', '--config.seed=1'], 'seed: only for step, inference and collectives'),
   ):
     with pytest.raises(SystemExit, match='2'):
       main(['benchmark', *arguments])
@@ -103,10 +104,32 @@ def test_indivisible_batch_is_reported(tmp_path, capsys):
   config = tiny_config()
   config.batch_size, config.reid.batch_norm_group = 2 * jax.device_count() - 1, 0
   save_config(frozen(config), tmp_path / 'config.json')
-  with pytest.raises(SystemExit, match='2'):
-    main(['benchmark', 'step', f'--config={tmp_path / "config.json"}'])
   message = f'batch_size: {config.batch_size} does not divide among {jax.device_count()} devices'
-  assert message in capsys.readouterr().err
+  for part in ('step', 'collectives'):
+    with pytest.raises(SystemExit, match='2'):
+      main(['benchmark', part, f'--config={tmp_path / "config.json"}'])
+    assert message in capsys.readouterr().err
+
+
+def test_one_device_exchanges_nothing(monkeypatch, capsys):
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  with pytest.raises(SystemExit, match='2'):
+    main(['benchmark', 'collectives'])
+  assert 'XLA_FLAGS=--xla_force_host_platform_device_count=N' in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_collectives_of_every_phase(tmp_path, capsys):
+  config = tiny_config()
+  config.update(batch_size=8, num_steps=1)
+  save_config(frozen(config), tmp_path / 'config.json')
+  main(['benchmark', 'collectives', f'--config={tmp_path / "config.json"}', '--people=4'])
+  text = capsys.readouterr().out
+  (parameters,) = re.findall(r'^DG-Net from step 0: .* TFLOP on each device; ([\d.]+) MB of parameters', text, re.M)
+  (gradients,) = re.findall(r'^  all-reduce +gradients +\d+ +\d+ +([\d.]+)$', text, re.M)
+  assert float(parameters) <= float(gradients) < 3 * float(parameters)
+  kinds = re.findall(r'^  ([\w-]+) +(?:\w.*?)? +\d+ +\d+ +[\d.]+$', text, re.M)
+  assert set(kinds) == {'all-reduce', 'all'} and 'AppearanceEncoder/' in text.split('largest arrays:')[1]
 
 
 def test_alternatives_take_turns_and_may_measure_themselves():

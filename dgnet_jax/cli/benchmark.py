@@ -1,7 +1,6 @@
 """`dgnet benchmark`: speed, as ratios to a reference that runs in turns with it."""
 
 import argparse
-from collections.abc import Mapping
 import os
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from dgnet_jax.errors import ConfigError, UserError
 from dgnet_jax.utils.compilation_cache import disable_compilation_cache
 
 if TYPE_CHECKING:
-  from dgnet_jax.config.schema import Config
+  pass
 
 DETAILS = """ranking  CMC and mAP of a test set of Market-1501's size, compared with the bare matrix product
          of queries and gallery, and with a full sort per query (NumPy).
@@ -28,18 +27,15 @@ step     A step of the teacher and of each phase of DG-Net on random images: tim
          --against=plain compares with the release's formulation: one network call for each image
          of a step, and every gradient that the release computes
          (dgnet_jax/benchmarks/plain_step.py). --against=CONFIG compares two configs.
-<<<<<<< HEAD
 run      Trains a run, and prints the memory, open files, threads and time of a step of its process in
          the first and the last quarter of each phase, to show whether they grow. Linux only.
-=======
 collectives
          What the devices exchange in a step of each phase of DG-Net, from the compiled program:
          number and kind of collectives, arrays and bytes, and where the largest come from. Nothing
          is run, so virtual devices on CPU will do. Other backends combine other arrays into one
          collective, and may add arrays before they exchange them.
->>>>>>> 49bff84 (dgnet benchmark collectives: what devices exchange in a step, from the compiled program)
 
-All but the last print medians and their ratios. The alternatives take turns, so that other load on the machine affects
+All but the last two print medians and their ratios. The alternatives take turns, so that other load on the machine affects
 them equally.
 """
 EPILOG = r"""examples:
@@ -52,18 +48,12 @@ EPILOG = r"""examples:
   dgnet benchmark step --config=synthetic --against=synthetic_release   # both designs of the generator
   dgnet benchmark step --config=synthetic --input --config.data.root=runs/synthetic/synthetic_data
   dgnet benchmark step --config=synthetic --profile=traces              # tensorboard --logdir=traces
-<<<<<<< HEAD
   dgnet benchmark run --config=synthetic --out=runs/resources           # with the run itself
-
-`step`, `inference` and `run` take --config.FIELD=VALUE for every config field; with --against=CONFIG, both configs
-get it.
-=======
   XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \
       dgnet benchmark collectives --config=market --config.batch_size=64
 
-`step`, `inference` and `collectives` take --config.FIELD=VALUE for every config field; with --against=CONFIG, both
-configs get it.
->>>>>>> 49bff84 (dgnet benchmark collectives: what devices exchange in a step, from the compiled program)
+`step`, `inference`, `run` and `collectives` take --config.FIELD=VALUE for every config field; with --against=CONFIG,
+both configs get it.
 """
 
 
@@ -108,43 +98,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
   if options.part == 'step':
-    from dgnet_jax.config.loading import load_config
+    _benchmark_step(options)
+  elif options.part in ('inference', 'run', 'collectives'):
+    _benchmark_config(options)
+  else:
+    check_no_problems(options)
+    if options.overrides:
+      raise ConfigError([f'{name}: not for {options.part}' for name in options.overrides])
+    _benchmark_without_config(options)
 
-    other = '' if options.against in (None, 'plain') else options.against
-    if options.config == other:
-      raise UserError(f'--against: {other} is --config itself')
-    names = [options.config, *([other] if other else [])]
-    # Random images need no data set.
-    overrides = options.overrides if options.input else {'data.root': os.curdir} | options.overrides
-    configs = {name: load_config(name, overrides, options.problems) for name in names}
-    _benchmark_step(options, configs)
-    return
-  if options.part in ('inference', 'collectives'):
-    from dgnet_jax.config.loading import load_config
 
-    config = load_config(options.config, {'data.root': os.curdir} | options.overrides, options.problems)
-    if options.part == 'collectives':
-      from dgnet_jax.benchmarks.collectives import benchmark_collectives
+def _benchmark_config(options: argparse.Namespace) -> None:
+  from dgnet_jax.config.loading import load_config
 
-      benchmark_collectives(config, options.people)
-      return
-    from dgnet_jax.benchmarks.inference import benchmark_inference
-
-    benchmark_inference(config, images=options.images, people=options.people, rounds=options.rounds)
-    return
   if options.part == 'run':
     from dgnet_jax.benchmarks.resources import benchmark_run
-    from dgnet_jax.config.loading import load_config
 
     benchmark_run(load_config(options.config, options.overrides, options.problems), options.out)
     return
-  check_no_problems(options)
-  if options.overrides:
-<<<<<<< HEAD
-    raise ConfigError([f'{name}: only for step, inference and run' for name in options.overrides])
-=======
-    raise ConfigError([f'{name}: only for step, inference and collectives' for name in options.overrides])
->>>>>>> 49bff84 (dgnet benchmark collectives: what devices exchange in a step, from the compiled program)
+  # Random images need no data set.
+  config = load_config(options.config, {'data.root': os.curdir} | options.overrides, options.problems)
+  if options.part == 'collectives':
+    from dgnet_jax.benchmarks.collectives import benchmark_collectives
+
+    benchmark_collectives(config, options.people)
+    return
+  from dgnet_jax.benchmarks.inference import benchmark_inference
+
+  benchmark_inference(config, images=options.images, people=options.people, rounds=options.rounds)
+
+
+def _benchmark_without_config(options: argparse.Namespace) -> None:
   if options.part == 'ranking':
     from dgnet_jax.benchmarks.ranking import RankingSize, benchmark_ranking
 
@@ -165,7 +149,15 @@ def run(options: argparse.Namespace) -> None:
   )
 
 
-def _benchmark_step(options: argparse.Namespace, configs: 'Mapping[str, Config]') -> None:
+def _benchmark_step(options: argparse.Namespace) -> None:
+  from dgnet_jax.config.loading import load_config
+
+  other = '' if options.against in (None, 'plain') else options.against
+  if options.config == other:
+    raise UserError(f'--against: {other} is --config itself')
+  names = [options.config, *([other] if other else [])]
+  overrides = options.overrides if options.input else {'data.root': os.curdir} | options.overrides
+  configs = {name: load_config(name, overrides, options.problems) for name in names}
   disable_compilation_cache()  # before JAX is imported: the time to compile is one of the results
   from dgnet_jax.benchmarks.steps import StepOptions, benchmark_steps, compare_configs
 

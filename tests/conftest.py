@@ -32,7 +32,8 @@ from tests.tiny_run import frozen, save_checkpoint, tiny_config  # noqa: E402
 # Files that take longest, most of it compilation: started first, so that no worker is left with one at the end.
 LONGEST = (
   *('parity/test_iterations.py', 'parity/test_variants.py', 'parity/test_step_variants.py', 'parity/test_precision.py'),
-  *('training/test_loop.py', 'training/test_gradient_reach.py', 'training/test_variants.py', 'parity/test_forward.py'),
+  *('training/test_loop.py', 'training/test_devices.py', 'training/test_gradient_reach.py'),
+  *('training/test_variants.py', 'parity/test_forward.py'),
   *('reports/test_evaluation.py', 'interop/release/test_importer.py', 'interop/release/test_optimizer.py'),
 )
 

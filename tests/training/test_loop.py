@@ -1,4 +1,4 @@
-"""Training DG-Net on tiny networks: resuming, interruption, losses that are not finite, devices."""
+"""Training DG-Net on tiny networks: resuming, interruption, losses that are not finite."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,6 @@ import inspect
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import threading
@@ -20,20 +19,14 @@ import pytest
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.data.dataset import open_dataset
 from dgnet_jax.errors import Interrupted, UserError
-from dgnet_jax.sharding import batch_sharding, make_mesh, replicated
 from dgnet_jax.training import loop
-from dgnet_jax.training.forward import Draws
 from dgnet_jax.training.loop import train
 from dgnet_jax.training.schedules import phase_boundaries
-from dgnet_jax.training.state import create_train_state
-from dgnet_jax.training.step import make_step_context, make_train_step, update
 from dgnet_jax.training.teacher_store import load_teacher
-from dgnet_jax.types import ActiveTerms, PairBatch, PixelBatch, Teacher
 from tests.log_lines import logged
 from tests.tiny_run import frozen
 
 NUM_IDENTITIES = 6
-EVERYTHING = ActiveTerms(codes=True, cycle=True, teaching=True)
 
 
 def tiny_config(root='', **fields):
@@ -269,62 +262,6 @@ def test_images_and_metrics_are_written(work):
   folder, _, _ = work
   assert list((folder / 'unbroken' / 'images').glob('*.png'))
   assert (folder / 'unbroken' / 'metrics.jsonl').read_text().count('loss/cycle') == 2
-
-
-@pytest.fixture(scope='module')
-def program(work):
-  """XLA's text of a compiled step with every term."""
-  _, config, state = work
-  context, mesh = make_step_context(config, NUM_IDENTITIES), make_mesh()
-  teachers = jax.device_put((Teacher(*context.teacher_network.init(jax.random.key(1))),), replicated(mesh))
-  image = jax.ShapeDtypeStruct((8, 2, *config.data.image_size_hw, 3), np.uint8, sharding=batch_sharding(mesh))
-  pixels = PixelBatch(image, image, jax.ShapeDtypeStruct((8, 2), np.int32, sharding=batch_sharding(mesh)))
-  return make_train_step(context, mesh).lower(state, teachers, pixels, EVERYTHING).compile().as_text()
-
-
-def test_devices_exchange_sums_and_no_images(program):
-  exchanges = set(re.findall(r'all-(?:reduce|gather|to-all)|collective-permute|reduce-scatter', program))
-  assert exchanges == {'all-reduce'}
-
-
-def test_judging_and_learning_from_cross_images_share_a_forward_pass(program):
-  convolutions = re.findall(r' convolution\(.*op_name="([^"]*AppearanceEncoder[^"]*/stem/[^"]*)"', program)
-  forward = [name for name in convolutions if 'transpose(' not in name]
-  assert len(forward) == 3  # of the clean images, the erased ones, and the cross images
-
-
-def random_batch(config):
-  *image_keys, identity_key = jax.random.split(jax.random.key(3), 5)
-  shape = (config.batch_size, 2, *config.data.image_size_hw, 3)
-  images = [jax.random.normal(key, shape, jnp.float64) for key in image_keys]
-  return PairBatch(*images, identity=jax.random.randint(identity_key, shape[:2], 0, NUM_IDENTITIES))
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures('x64')
-def test_one_and_eight_devices_agree():
-  """One step in float64."""
-  config = tiny_config(**{'reid.batch_norm_group': 1})
-  context = make_step_context(config, NUM_IDENTITIES)
-  state = create_train_state(context.networks, context.optimizers, 0)
-  state = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, state)
-  teachers = (Teacher(*context.teacher_network.init(jax.random.key(1))),)
-
-  def step(state, batch):
-    after, metrics, _ = update(context, state, teachers, batch, Draws(jnp.asarray(True)), EVERYTHING)
-    return after.replace(rng=jax.random.key_data(after.rng)), metrics
-
-  results = []
-  for devices in (jax.devices()[:1], jax.devices()):
-    mesh = make_mesh(devices)
-    batch = jax.device_put(random_batch(config), batch_sharding(mesh))
-    jitted = jax.jit(step, out_shardings=replicated(mesh))
-    results.append(jax.device_get(jitted(jax.device_put(state, replicated(mesh)), batch)))
-
-  (state_one, metrics_one), (state_many, metrics_many) = results
-  pairs = (metrics_one, metrics_many), (state_one.discriminator.params, state_many.discriminator.params)
-  for one, many in (*pairs, (state_one.reid, state_many.reid)):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9), one, many)
 
 
 def test_only_rates_of_what_is_trained_are_reported():

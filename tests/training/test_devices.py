@@ -99,7 +99,7 @@ def test_devices_give_the_results_of_one(design, group, devices):
 
 @functools.cache
 def program(design, group):
-  """XLA's text of the compiled training step with every term, and the size of the largest array of parameters.
+  """XLA's text of the compiled training step with every term, and the size of the parameters in bytes.
 
   In float32: XLA does not split the gradient of max pooling in float64.
   """
@@ -115,7 +115,7 @@ def program(design, group):
   arguments = placed((state, teachers), replicated(mesh)), placed(pixels, batch_sharding(mesh))
   text = make_train_step(context, mesh).lower(*arguments[0], arguments[1], EVERYTHING).compile().as_text()
   networks = (state.generator.params, state.discriminator.params, state.reid.params)
-  return text, max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(networks))
+  return text, sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(networks))
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,14 @@ def program(design, group):
   ],
 )
 def test_devices_exchange_sums_and_no_images(design, group):
-  text, largest = program(design, group)
+  text, num_bytes = program(design, group)
   found = exchanges(text)
   assert {exchange.kind for exchange in found} == {'all-reduce'}
-  assert max(exchange.num_bytes for exchange in found) <= largest  # images could also be exchanged as sums with zeros
-  assert {'gradients', 'BatchNorm statistics'} < {exchange.purpose for exchange in found}
+  # Maps could also be exchanged as sums with zeros. Terms that share a network may exchange their gradients one by one.
+  gradients = [exchange.num_bytes for exchange in found if exchange.purpose == 'gradients']
+  others = [exchange.num_bytes for exchange in found if exchange.purpose != 'gradients']
+  height, width = tiny_config().data.image_size_hw
+  assert num_bytes <= sum(gradients) < 3 * num_bytes and 0 < max(others) < 4 * height * width * 3
 
 
 def test_judging_and_learning_from_cross_images_share_a_forward_pass():

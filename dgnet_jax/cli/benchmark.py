@@ -35,8 +35,8 @@ collectives
          is run, so virtual devices on CPU will do. Other backends combine other arrays into one
          collective, and may add arrays before they exchange them.
 
-All but the last two print medians and their ratios. The alternatives take turns, so that other load on the machine affects
-them equally.
+All but the last two print medians and their ratios. The alternatives take turns, so that other load on the machine
+affects them equally.
 """
 EPILOG = r"""examples:
   dgnet benchmark ranking

@@ -92,7 +92,7 @@ def test_mistakes_are_reported(tmp_path, capsys):
     (['step', '--input'], '--input: needs the data set, --config.data.root=FOLDER'),
     (['step', '--input', '--against=market', '--config.data.root=x'], '--input: not with --against=CONFIG'),
     (['collectives', '--config.batch_size=16', '--config.micro_batches=2'], 'micro_batches: 2 parts are a loop'),
-    (['ranking', '--config.seed=1'], 'seed: only for step, inference and collectives'),
+    (['ranking', '--config.seed=1'], 'seed: not for ranking'),
   ):
     with pytest.raises(SystemExit, match='2'):
       main(['benchmark', *arguments])

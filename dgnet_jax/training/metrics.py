@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import socket
 import time
 from typing import Any
@@ -29,6 +30,8 @@ except ImportError:
   HAS_TENSORBOARD = False
 
 logger = logging.getLogger(__name__)
+
+EVENT_FILE = re.compile(r'events\.out\.tfevents\.([0-9]{1,16})\.')
 
 
 class MetricWriter:
@@ -117,7 +120,7 @@ class EventFile:
       resume_step: iterations done before. TensorBoard drops later iterations in earlier files of the folder.
     """
     folder.mkdir(exist_ok=True)
-    name = f'events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}'
+    name = f'events.out.tfevents.{_next_stamp(folder):016d}.{socket.gethostname()}.{os.getpid()}'
     self._path = folder / name
     self._file = RecordWriter(open(self._path, 'wb'))
     self._write(0, file_version='brain.Event:2')
@@ -142,6 +145,15 @@ class EventFile:
     with naming(self._path):
       self._file.write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
       self._file.flush()
+
+
+def _next_stamp(folder: pathlib.Path) -> int:
+  """Returns the time in microseconds, or a later one if a file in the folder has it, as after the clock was set back.
+
+  TensorBoard reads the files of a folder in the order of their names.
+  """
+  stamps = [int(match[1]) for path in folder.iterdir() if (match := EVENT_FILE.match(path.name))]
+  return max([time.time_ns() // 1000, *(stamp + 1 for stamp in stamps)])
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:

@@ -96,6 +96,16 @@ def test_tensorboard_drops_steps_that_are_run_again(tmp_path, image):
   assert (encoded.height, encoded.width) == (4, 6)
 
 
+@pytest.mark.skipif(not metrics.HAS_TENSORBOARD, reason='tensorboard is not installed')
+def test_tensorboard_reads_files_in_order_even_if_the_clock_was_set_back(tmp_path, monkeypatch):
+  for clock in (2e15, 1e15, 10.0):
+    monkeypatch.setattr(metrics.time, 'time_ns', lambda now=clock: int(now * 1000))
+    before = set(tmp_path.glob('tensorboard/*'))
+    MetricWriter(tmp_path).close()
+    (path,) = set(tmp_path.glob('tensorboard/*')) - before
+    assert all(path.name > other.name for other in before)
+
+
 def test_without_tensorboard_metrics_are_still_written(tmp_path, monkeypatch, image, lines):
   monkeypatch.setattr(metrics, 'HAS_TENSORBOARD', False)
   writer = MetricWriter(tmp_path)

@@ -30,7 +30,7 @@ def main() -> None:
   folder = pathlib.Path(tempfile.mkdtemp(prefix='dgnet_soak_'))
   print(f'working in {folder}; first, runs without a kill', flush=True)
   start, runs = time.monotonic(), []
-  for record in Soak(folder).runs(options.seed):
+  for record in Soak(folder, folder / 'cache').runs(options.seed):
     runs.append(record)
     _show_progress(runs, time.monotonic() - start, options)
     if options.json:

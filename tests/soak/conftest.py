@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.conftest import REPO
 from tests.soak.runs import Soak
 
 
 @pytest.fixture(scope='session')
 def soak(tmp_path_factory):
-  return Soak(tmp_path_factory.mktemp('soak'))
+  return Soak(tmp_path_factory.mktemp('soak'), REPO / '.pytest_cache' / 'soak')

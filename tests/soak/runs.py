@@ -59,9 +59,13 @@ class RunRecord:
 class Soak:
   """Runs of jobs in a folder, and what they should have led to."""
 
-  def __init__(self, folder: pathlib.Path) -> None:
+  def __init__(self, folder: pathlib.Path, cache: pathlib.Path) -> None:
+    """Args:
+    folder: an existing folder for runs.
+    cache: a folder for compiled programs.
+    """
     self._folder = folder
-    self._environment = environment(folder / 'cache')
+    self.environment = environment(cache)
     self._unbroken: dict[str, tuple[Ended, Contents]] = {}
 
   @property
@@ -78,7 +82,7 @@ class Soak:
       for name in (f'unbroken_{job.name}', f'repeated_{job.name}'):
         folder = self._folder / name
         job.prepare(folder, self.finished_run)
-        ended = run(job.arguments(folder), folder, self._environment, kill=None, clock=None)
+        ended = run(job.arguments(folder), folder, self.environment, kill=None, clock=None)
         if ended.status:
           raise RuntimeError(f'dgnet {job.name} without a kill: status {ended.status}\n{ended.output}')
         results.append(contents(folder))
@@ -106,7 +110,7 @@ class Soak:
       stage = job.stages[place]
       number = signal.SIGTERM if draws.random() < SIGTERM_SHARE else signal.SIGKILL
       kill = Kill(stage.moment(unbroken, draws.random()), number) if len(kills) < most_kills else None
-      ended = run(job.arguments(folder), folder, self._environment, kill=kill, clock=clock)
+      ended = run(job.arguments(folder), folder, self.environment, kill=kill, clock=clock)
       problem = _problem(ended)
       if problem and kills:
         kills[-1] = dataclasses.replace(kills[-1], problem=kills[-1].problem or problem)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.soak.contents import contents, differences
 from tests.soak.jobs import EXPORT, GENERATE, TRAIN
-from tests.soak.process import environment, run
+from tests.soak.process import run
 
 pytestmark = pytest.mark.long
 
@@ -20,8 +20,7 @@ ENOUGH_KIB = 64 * 1024
 @pytest.fixture
 def dgnet(soak):
   """Runs a command in a folder."""
-  variables = environment(soak.finished_run.parent / 'cache')
-  return lambda arguments, folder: run(arguments, folder, variables, kill=None, clock=None)
+  return lambda arguments, folder: run(arguments, folder, soak.environment, kill=None, clock=None)
 
 
 def mount(folder, *options):

@@ -33,6 +33,10 @@ Tree = TypeVar('Tree')
 
 PATIENCE = 60  # seconds to complete a checkpoint after an error, if there are other processes
 UNREADABLE = ('[', '\\')  # characters of paths
+# Orbax measures its time limits with a clock that may be set, and that jumps when a machine wakes up: a week to write a
+# checkpoint. Folders that are made in the background have another limit. With other processes, which may be gone, the
+# limits stay.
+_PATIENT = ocp.AsyncOptions(timeout_secs=7 * 24 * 3600, create_directories_asynchronously=False)
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
@@ -75,6 +79,7 @@ class Checkpoints:
         create=True,
         cleanup_tmp_directories=True,  # left by a killed save
         single_host_load_and_broadcast=not is_alone(),
+        async_options=_PATIENT if is_alone() else None,
       )
       self._manager = _Manager(self.folder, options=options)
     self._reader = CheckpointReader(self.folder, self._manager if is_alone() else None, config)

@@ -47,7 +47,9 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
   """Returns False for exceptions that Orbax logs with their traceback, and raises too."""
-  return not (record.exc_info and f'{os.sep}orbax{os.sep}' in record.pathname)
+  # Not by the record's path: it is absl's own if this filter was made before absl was imported.
+  trace = record.exc_info[2] if record.exc_info else None
+  return not any(f'{os.sep}orbax{os.sep}' in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))
 
 
 def show_log() -> None:

@@ -33,10 +33,10 @@ class Stage:
   def moment(self, unbroken: Ended, draw: float) -> AtChange | AfterLine:
     """Returns a moment in the stage; `draw` in [0, 1) says which, as measured in an unbroken run."""
     if self.changes is not None:
-      # Squared, because a continued run repeats only a part of the changes.
+      # Cubed, because a continued run repeats only a part of the changes.
       count = sum(re.search(self.changes, path) is not None for path in unbroken.changes)
       assert count, f'{self.name}: nothing changes {self.changes}'
-      return AtChange(self.changes, 1 + int(count * draw**2))
+      return AtChange(self.changes, 1 + int(count * draw**3))
     start = _time_of(unbroken, self.since) if self.since else 0.0
     end = _time_of(unbroken, self.until) if self.until else unbroken.lines[-1][0] + 1
     return AfterLine(self.since, draw * (end - start))

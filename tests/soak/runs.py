@@ -104,9 +104,9 @@ class Soak:
     clock = seed if seed % 2 else None
     job.prepare(folder, self.finished_run)
     kills: list[KillRecord] = []
-    place = 0
+    place = -1
     while True:
-      place = min(place + draws.choice((0, 0, 1, 1, 2, 3)), len(job.stages) - 1)
+      place = min(place + draws.choice((1, 1, 1, 2)), len(job.stages) - 1)
       stage = job.stages[place]
       number = signal.SIGTERM if draws.random() < SIGTERM_SHARE else signal.SIGKILL
       kill = Kill(stage.moment(unbroken, draws.random()), number) if len(kills) < most_kills else None

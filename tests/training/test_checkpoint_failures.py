@@ -1,10 +1,12 @@
 """Damaged checkpoints, storage that fails, and the replacement of checkpoints."""
 
 import errno
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 
 import jax
@@ -27,15 +29,16 @@ def folder(tmp_path):
   return save_steps(tmp_path / 'checkpoints')
 
 
-# A limit on the size of files stands in for the size of the disk.
+# A limit on the size of files stands in for the size of the disk. As in a command, Orbax is imported last.
 SAVE_ON_A_FULL_DISK = """
-import contextlib, resource, sys
-import numpy as np
-from dgnet_jax.training.checkpoints import Checkpoints
+import resource, sys
 from dgnet_jax.utils.console import exit_on_user_error
-with exit_on_user_error(), contextlib.closing(Checkpoints(sys.argv[1], 3)) as checkpoints:
-  resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-  checkpoints.save(40, {'x': np.random.default_rng(0).normal(size=100_000)})
+with exit_on_user_error():
+  import numpy as np
+  from dgnet_jax.training.checkpoints import Checkpoints
+  with Checkpoints(sys.argv[1], 3) as checkpoints:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    checkpoints.save(40, {'x': np.random.default_rng(0).normal(size=100_000)})
 """
 DESCRIPTIONS = (
   *('null', '[]', '{}', '{"leaves": 3, "config": {}}', '{"leaves": {}, "config": []}', '[' * 9999, 'x'),
@@ -270,6 +273,16 @@ class TestReplacement:
     assert line.startswith(f'error: {folder}: a checkpoint cannot be written (')
     assert '; the checkpoint of step 30 is complete' in line
     assert restored_step(folder) == 30
+
+  def test_clock_may_jump_while_a_checkpoint_is_written(self, folder, monkeypatch):
+    real, hours = time.time, itertools.cycle((0, 5, -7, 11))
+    monkeypatch.setattr(time, 'time', lambda: real() + 3600 * next(hours))
+    checkpoints = Checkpoints(folder, 3)
+    for step in (40, 50, 60):
+      checkpoints.save(step, make_state(step))
+    checkpoints.close()
+    monkeypatch.undo()
+    assert_same(Checkpoints(folder).restore(make_state()), make_state(60))
 
   def test_reading_does_not_recover(self, folder):
     (folder / '30').rename(folder / '.replaced_30_by_25')

@@ -62,6 +62,22 @@ def show_log() -> None:
     logger.addHandler(_StderrHandler())
 
 
+@contextlib.contextmanager
+def _closed_loops_hidden() -> Iterator[None]:
+  """Hides that TensorStore finds an event loop closed: Orbax closes it after an error, which it raises."""
+  hook = sys.unraisablehook
+
+  def show(unraisable: 'sys.UnraisableHookArgs') -> None:
+    if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == 'Event loop is closed'):
+      hook(unraisable)
+
+  sys.unraisablehook = show
+  try:
+    yield
+  finally:
+    sys.unraisablehook = hook
+
+
 def reason_for_user(error: BaseException) -> str:
   """Returns what to tell the user about an error that is not a defect of the program; '' if it is one.
 
@@ -173,7 +189,8 @@ def exit_on_user_error() -> Iterator[None]:
   show_log()
   show_every_name()
   try:
-    yield
+    with _closed_loops_hidden():
+      yield
     sys.stdout.flush()
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)

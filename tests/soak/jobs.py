@@ -30,13 +30,20 @@ class Stage:
   since: str = ''
   until: str = ''
 
-  def moment(self, unbroken: Ended, draw: float) -> AtChange | AfterLine:
-    """Returns a moment in the stage; `draw` in [0, 1) says which, as measured in an unbroken run."""
+  def moment(self, unbroken: Ended, draw: float, later: Sequence['Stage']) -> AtChange | AfterLine:
+    """Returns a moment in the stage.
+
+    Args:
+      unbroken: how a run without a kill went.
+      draw: in [0, 1), says which moment.
+      later: the stages after this one, whose changes of files count if a continued run has too few left of its own.
+    """
     if self.changes is not None:
       # Cubed, because a continued run repeats only a part of the changes.
       count = sum(re.search(self.changes, path) is not None for path in unbroken.changes)
       assert count, f'{self.name}: nothing changes {self.changes}'
-      return AtChange(self.changes, 1 + int(count * draw**3))
+      patterns = [self.changes, *(stage.changes for stage in later if stage.changes is not None)]
+      return AtChange('|'.join(patterns), 1 + int(count * draw**3))
     start = _time_of(unbroken, self.since) if self.since else 0.0
     end = _time_of(unbroken, self.until) if self.until else unbroken.lines[-1][0] + 1
     return AfterLine(self.since, draw * (end - start))

@@ -59,6 +59,7 @@ class Ended:
     status: its exit status, negative if a signal ended it.
     output: what it printed.
     seconds_to_exit: from the signal to the end of the process; None if it ended before the moment came.
+    change: path of the file that it was about to change when it was killed there; '' otherwise.
     lines: seconds from the start to each line of output, and the line.
     changes: paths of the files that it changed, in order.
   """
@@ -66,6 +67,7 @@ class Ended:
   status: int
   output: str
   seconds_to_exit: float | None
+  change: str
   lines: Sequence[tuple[float, str]]
   changes: Sequence[str]
 
@@ -107,11 +109,12 @@ def run(
       process.kill()
       process.wait()
   ended = time.monotonic()
+  change = ''
   if marker.exists():
-    sent = float(marker.read_text())
+    sent, change = json.loads(marker.read_text())
   changes = log.read_text().splitlines() if log.exists() else []
   text = printed.read_text(errors='replace')
-  return Ended(process.returncode, text, None if sent is None else ended - sent, lines, changes)
+  return Ended(process.returncode, text, None if sent is None else ended - sent, change, lines, changes)
 
 
 def _watch(

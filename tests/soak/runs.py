@@ -104,23 +104,24 @@ class Soak:
     clock = seed if seed % 2 else None
     job.prepare(folder, self.finished_run)
     kills: list[KillRecord] = []
-    place = -1
+    place = 0
     while True:
-      place = min(place + draws.choice((1, 1, 1, 2)), len(job.stages) - 1)
-      stage = job.stages[place]
+      stage, later = job.stages[place], job.stages[place + 1 :]
       number = signal.SIGTERM if draws.random() < SIGTERM_SHARE else signal.SIGKILL
-      kill = Kill(stage.moment(unbroken, draws.random()), number) if len(kills) < most_kills else None
+      kill = Kill(stage.moment(unbroken, draws.random(), later), number) if len(kills) < most_kills else None
       ended = run(job.arguments(folder), folder, self.environment, kill=kill, clock=clock)
       problem = _problem(ended)
       if problem and kills:
         kills[-1] = dataclasses.replace(kills[-1], problem=kills[-1].problem or problem)
       if ended.seconds_to_exit is not None and ended.status in ENDS[number]:
-        kills.append(KillRecord(job.name, stage.name, number, ended.status, ended.seconds_to_exit, problem))
+        place = _place(job, place, ended)
+        kills.append(KillRecord(job.name, job.stages[place].name, number, ended.status, ended.seconds_to_exit, problem))
       elif ended.status == 0 or job.is_done(ended):
         break
       else:
         failed = f'status {ended.status}: {ended.output[-2000:]}'
         return RunRecord(job.name, clock is not None, tuple(kills), (), failed)
+      place = min(place + draws.choice((1, 1, 1, 2)), len(job.stages) - 1)
     mismatches = tuple(differences(expected, contents(folder)))
     if not mismatches:
       shutil.rmtree(folder)
@@ -132,6 +133,13 @@ class Soak:
       for name in ('train', 'train', 'generate', 'train', 'export'):
         yield self.killed_run(next(job for job in JOBS if job.name == name), seed)
         seed += 1
+
+
+def _place(job: Job, planned: int, ended: Ended) -> int:
+  """Returns the place of the stage in which a process was killed: the planned one, or a later one."""
+  places = range(planned, len(job.stages))
+  hit = (place for place in places if ended.change and re.search(job.stages[place].changes or '(?!)', ended.change))
+  return next(hit, planned)
 
 
 def _problem(ended: Ended) -> str:

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import types
 import warnings
 
 import jax
@@ -150,3 +151,15 @@ def test_log_has_every_name(tmp_path):
   environment = os.environ | {'PYTHONPATH': ':'.join(sys.path)}
   subprocess.run([sys.executable, '-c', code, str(tmp_path / 'log.txt')], env=environment, check=True)
   assert (tmp_path / 'log.txt').read_bytes().endswith('Zo\u00eb \\udc80\n'.encode())
+
+
+@pytest.mark.parametrize(
+  ('error', 'shown'), [(RuntimeError('Event loop is closed'), False), (RuntimeError('a defect'), True)]
+)
+def test_loops_that_orbax_has_closed_are_not_shown(error, shown, monkeypatch):
+  """TensorStore reports them where Python cannot raise."""
+  seen = []
+  monkeypatch.setattr(sys, 'unraisablehook', lambda unraisable: seen.append(unraisable.exc_value))
+  with exit_on_user_error():
+    sys.unraisablehook(types.SimpleNamespace(exc_value=error))
+  assert seen == ([error] if shown else [])

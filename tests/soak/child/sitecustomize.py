@@ -6,7 +6,7 @@ What to do is JSON in $DGNET_SOAK, with these keys:
   root: the folder.
   log: the file for the lines, each a path relative to the folder.
   kill: null, or [pattern, n, signal]: the process sends itself the signal just before the n-th change of a file whose
-    relative path the pattern matches, and writes the time, of time.monotonic, to `log` + '.killed' before.
+    relative path the pattern matches, after it has written [time.monotonic(), path] to `log` + '.killed'.
   clock: null, or the seed of the jumps of time.time and time.time_ns.
 """
 
@@ -53,7 +53,7 @@ def watch(root, log, kill):
         due = matches[0] == count
       if due:
         with open(f'{log}.killed', 'w') as file:
-          file.write(repr(time.monotonic()))
+          json.dump([time.monotonic(), name], file)
         os.kill(os.getpid(), number)
 
   sys.addaudithook(hook)

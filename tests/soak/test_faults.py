@@ -1,6 +1,7 @@
 """Storage that is full, cannot be written to or loses files: one clear error, and the same command goes on later."""
 
 import contextlib
+import re
 import shutil
 import subprocess
 import threading
@@ -50,7 +51,7 @@ def error_of(ended):
   """The message of a command that must have failed with one."""
   assert ended.status in (1, 2), ended.output
   assert 'Traceback' not in ended.output
-  errors = [line for line in ended.output.splitlines() if line.startswith('error: ')]
+  errors = [line for line in ended.output.splitlines() if re.match('(dgnet [a-z]+: )?error: ', line)]
   assert len(errors) == 1, ended.output
   return errors[0]
 

@@ -27,8 +27,8 @@ def check_regular(path: str | os.PathLike[str]) -> int:
   """
   try:
     status = os.stat(path)
-  except ValueError as error:  # a NUL
-    raise OSError(errno.EINVAL, str(error), os.fspath(path)) from error
+  except ValueError as error:  # Python's message depends on its version
+    raise OSError(errno.EINVAL, 'null byte in the path', os.fspath(path)) from error
   if stat.S_ISDIR(status.st_mode):
     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
   if not stat.S_ISREG(status.st_mode):

@@ -217,7 +217,7 @@ def test_closing_waits_for_a_running_compilation(traced, lines):
 @pytest.mark.parametrize('images', ['generated', 'ground_truth'])
 def test_structure_of_the_batches_of_each_phase_is_known(images):
   config = tiny_config(**{'teaching.images': images, 'joint': images == 'generated'})
-  phases, pixels = loop._phases(config), inputs()[1]
+  phases, pixels = loop.phases(config), inputs()[1]
   assert phases.starts == [2] and phases.active(2).teaching
   assert phases.batch(pixels, phases.active(0)).cross_ground_truth is None
   taught = phases.batch(pixels, phases.active(2)).cross_ground_truth

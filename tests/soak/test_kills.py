@@ -2,13 +2,22 @@
 
 import pytest
 
+from tests.exhaustive import EXHAUSTIVE
 from tests.soak.jobs import JOBS
 
 pytestmark = pytest.mark.long
 
 
-@pytest.mark.parametrize('job', JOBS, ids=lambda job: job.name)
-@pytest.mark.parametrize('seed', [0, 1])  # the clock jumps where it is odd
+TRAIN, GENERATE, EXPORT = JOBS
+SHORT = ((TRAIN, 1), (GENERATE, 0), (EXPORT, 1))  # with seeds: the clock jumps where it is odd
+MORE = ((TRAIN, 0), (GENERATE, 1), (EXPORT, 0))
+
+
+@pytest.mark.parametrize(
+  ('job', 'seed'),
+  [*SHORT, *(pytest.param(*case, marks=EXHAUSTIVE) for case in MORE)],
+  ids=lambda value: getattr(value, 'name', str(value)),
+)
 def test_killed_job_has_the_result_of_an_unbroken_one(soak, job, seed):
   record = soak.killed_run(job, seed, most_kills=3)
   assert record.kills

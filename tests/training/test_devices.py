@@ -13,6 +13,7 @@ from dgnet_jax.sharding import batch_sharding, make_mesh, replicated
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import draw_step, make_step_context, make_train_step, update
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher
+from tests.exhaustive import EXHAUSTIVE
 from tests.tiny_run import correspondence_config, frozen, tiny_config
 
 NUM_IDENTITIES = 4
@@ -90,10 +91,20 @@ def test_devices_train_the_reid_network_as_one_does():
 
 @pytest.mark.long
 @pytest.mark.usefixtures('x64')
+@pytest.mark.parametrize(
+  ('design', 'group', 'devices'), [('adain', GROUPED, 2), ('adain', GROUPED, 8), ('correspondence', GLOBAL, 8)]
+)
+def test_devices_give_the_results_of_one(design, group, devices):
+  assert_devices_agree(design, group, EVERYTHING, devices)
+
+
+@EXHAUSTIVE
+@pytest.mark.long
+@pytest.mark.usefixtures('x64')
 @pytest.mark.parametrize('devices', [2, 4, 8])
 @pytest.mark.parametrize('group', [GROUPED, GLOBAL], ids=['grouped', 'global'])
 @pytest.mark.parametrize('design', CONFIGS)
-def test_devices_give_the_results_of_one(design, group, devices):
+def test_any_number_of_devices_gives_the_results_of_one(design, group, devices):
   assert_devices_agree(design, group, EVERYTHING, devices)
 
 
@@ -122,8 +133,8 @@ def program(design, group):
   ('design', 'group'),
   [
     ('adain', GROUPED),
-    *(pytest.param(*case, marks=pytest.mark.long) for case in [('adain', GLOBAL), ('correspondence', GROUPED)]),
-    pytest.param('correspondence', GLOBAL, marks=pytest.mark.long),
+    pytest.param('correspondence', GROUPED, marks=pytest.mark.long),
+    *(pytest.param(design, GLOBAL, marks=[pytest.mark.long, EXHAUSTIVE]) for design in CONFIGS),
   ],
 )
 def test_devices_exchange_sums_and_no_images(design, group):

@@ -14,7 +14,7 @@ import pytest
 
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.training.checkpoints import Checkpoints
-from tests.tiny_run import correspondence_config, frozen, tiny_config
+from tests.tiny_run import frozen, tiny_config
 from tests.training.test_processes import free_port
 
 pytestmark = pytest.mark.long
@@ -24,13 +24,13 @@ BORDER = 4  # step from which all terms are active
 PATIENCE = 600  # seconds
 
 
-def run_config(config, border=BORDER):
-  """A run of tiny networks with images and evaluation at the end; its second phase begins at `border`."""
+def run_config(config):
+  """Both phases of tiny networks, with images and evaluation at the end."""
   config.batch_size, config.num_steps = 8, NUM_STEPS
   config.data.synthetic.update(num_train_identities=6, image_size_hw=(32, 16))
   config.reid.batch_norm_group = 2
   for ramp in config.ramps.values():
-    ramp.update(start_step=border - 2, per_step=0.5)
+    ramp.update(start_step=BORDER - 2, per_step=0.5)
   config.log.update(progress_every_steps=1, images_every_steps=20, checkpoint_every_steps=10)
   return frozen(config)
 
@@ -126,17 +126,20 @@ def test_two_processes_that_are_preempted_and_killed_equal_an_unbroken_one(tmp_p
 
 
 def test_state_of_four_processes_goes_on_in_one_and_in_two(tmp_path):
-  config = run_config(correspondence_config(), border=1000)
-  finish(new_run(tmp_path, 'four', config), 'train', '--config.num_steps=1', processes=4)
-  state, _, results, _ = contents(tmp_path / 'four')
+  """The teacher, whose step compiles fast; it has the same loop and checkpoints."""
+  half, fields = 3, ['--config.teacher.num_epochs=2', '--config.log.checkpoint_every_steps=3']
+  finish(new_run(tmp_path, 'four', run_config(tiny_config())), 'teacher', *fields, processes=4)
   losses = []
   for processes in (1, 2):
     workdir = tmp_path / f'by_{processes}'
     shutil.copytree(tmp_path / 'four', workdir)
-    shutil.rmtree(workdir / 'evaluation')
-    finish(workdir, 'evaluate', '--config.num_steps=1', processes=processes)
-    assert contents(workdir)[0] == state and contents(workdir)[2] == results
-    finish(workdir, 'train', '--config.num_steps=2', processes=processes)
-    losses.append(json.loads((workdir / 'metrics.jsonl').read_text().splitlines()[1]))
+    shutil.rmtree(workdir / 'teacher' / 'checkpoints' / str(2 * half))
+    finish(workdir, 'teacher', *fields, processes=processes)
+    assert (workdir / 'teacher' / 'checkpoints' / str(2 * half)).is_dir()
+  for name in ('four', 'by_1', 'by_2'):
+    lines = [json.loads(line) for line in (tmp_path / name / 'teacher' / 'metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines] == list(range(1, 2 * half + 1))
+    losses.append(lines[half]['loss'])
   # The first step after the same state: other sums of the same numbers.
-  assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+  assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+  assert losses[0] == pytest.approx(losses[2], rel=1e-5)

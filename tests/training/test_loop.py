@@ -21,7 +21,7 @@ from dgnet_jax.data.dataset import open_dataset
 from dgnet_jax.errors import Interrupted, UserError
 from dgnet_jax.training import loop
 from dgnet_jax.training.loop import train
-from dgnet_jax.training.schedules import phase_boundaries
+from dgnet_jax.training.schedules import learning_rates, phase_boundaries
 from dgnet_jax.training.teacher_store import load_teacher
 from tests.log_lines import logged
 from tests.tiny_run import frozen
@@ -265,10 +265,16 @@ def test_images_and_metrics_are_written(work):
 
 
 def test_only_rates_of_what_is_trained_are_reported():
-  report = loop._report(tiny_config(**{'optimizer.generator_steps': 2}))
+  report = loop._report(tiny_config(**{'optimizer.generator_steps': 2}), 0)
 
   def rates(done):
     return {name for name in report(done, {}).scalars if name.startswith('rate/')}
 
   assert rates(2) == {'rate/generator', 'rate/discriminator', 'rate/reid'}
   assert rates(3) == {'rate/reid'}
+
+
+def test_reported_rates_are_those_of_the_updates_that_were_not_skipped():
+  config = tiny_config(**{'optimizer.decay_steps': 3, 'optimizer.skip_non_finite': 9})
+  reported = loop._report(config, 1)(4, {'skipped': 1.0}).scalars['rate/reid']
+  assert reported == learning_rates(config.optimizer, 1)['reid'] != learning_rates(config.optimizer, 3)['reid']

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.exhaustive import EXHAUSTIVE
 from tests.soak.contents import contents, differences
 from tests.soak.jobs import EXPORT, GENERATE, TRAIN
 from tests.soak.process import run
@@ -57,7 +58,13 @@ def error_of(ended):
 
 
 # Steps so small that the disk is full in several parts of the job.
-@pytest.mark.parametrize(('job', 'growth_kib', 'least'), [(TRAIN, 900, 3), (GENERATE, 80, 2), (EXPORT, 100, 1)])
+@pytest.mark.parametrize(
+  ('job', 'growth_kib', 'least'),
+  [
+    (GENERATE, 80, 2),
+    *(pytest.param(*case, marks=EXHAUSTIVE) for case in [(TRAIN, 900, 3), (EXPORT, 100, 1)]),
+  ],
+)
 def test_full_disk_costs_nothing_but_time(soak, dgnet, tmp_path, job, growth_kib, least):
   expected, folder, errors = soak.unbroken(job)[1], tmp_path / 'disk', []
   with small_disk(folder, ENOUGH_KIB):
@@ -104,7 +111,11 @@ def vanish(folder, line, images):
 
 @pytest.mark.parametrize(
   ('line', 'split'),
-  [('teacher: ', 'bounding_box_train'), ('parameters: ', 'bounding_box_train'), ('evaluating', 'bounding_box_test')],
+  [
+    ('parameters: ', 'bounding_box_train'),
+    pytest.param('teacher: ', 'bounding_box_train', marks=EXHAUSTIVE),
+    pytest.param('evaluating', 'bounding_box_test', marks=EXHAUSTIVE),
+  ],
 )
 def test_images_that_vanish_are_named_and_the_run_goes_on_when_they_are_back(soak, dgnet, tmp_path, line, split):
   expected, folder = soak.unbroken(TRAIN)[1], tmp_path / 'run'

@@ -9,6 +9,7 @@ import pytest
 from dgnet_jax.benchmarks import resources
 from dgnet_jax.benchmarks.resources import Sample, benchmark_run
 from dgnet_jax.errors import UserError
+from tests.exhaustive import EXHAUSTIVE
 from tests.tiny_run import frozen, tiny_config
 
 
@@ -52,6 +53,7 @@ def test_a_failed_training_says_where_its_log_is(tmp_path):
     benchmark_run(missing, tmp_path)
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_a_run_is_measured_and_plotted(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(resources, 'SECONDS_BETWEEN_SAMPLES', 0.1)

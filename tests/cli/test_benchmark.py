@@ -9,6 +9,7 @@ from dgnet_jax.benchmarks.timing import median_seconds
 from dgnet_jax.cli.main import main
 from dgnet_jax.config.loading import save_config
 from tests.data.folders import TRAIN, write_market
+from tests.exhaustive import EXHAUSTIVE
 from tests.tiny_run import correspondence_config, frozen, tiny_config
 
 
@@ -118,6 +119,7 @@ def test_one_device_exchanges_nothing(monkeypatch, capsys):
   assert 'XLA_FLAGS=--xla_force_host_platform_device_count=N' in capsys.readouterr().err
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_collectives_of_every_phase(tmp_path, capsys):
   config = tiny_config()

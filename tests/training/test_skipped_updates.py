@@ -20,6 +20,7 @@ from dgnet_jax.training.skipped_updates import NETWORKS, keep_if_not_finite, num
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import make_step_context, make_train_step
 from dgnet_jax.types import ActiveTerms, NetworkState, PixelBatch, Teacher, TrainState
+from tests.exhaustive import EXHAUSTIVE
 from tests.log_lines import logged
 from tests.tiny_run import frozen, tiny_config
 
@@ -106,7 +107,9 @@ def records(folder):
   return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
 
 
-@pytest.mark.parametrize(('joint', 'parts'), [(False, 1), (False, 2), pytest.param(True, 2, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+  ('joint', 'parts'), [(False, 1), (False, 2), pytest.param(True, 2, marks=[pytest.mark.long, EXHAUSTIVE])]
+)
 @pytest.mark.usefixtures('poisoned')
 def test_a_step_with_bad_images_changes_the_step_alone(joint, parts):
   config = tiny_config()

@@ -4,6 +4,4 @@ import os
 
 import pytest
 
-EXHAUSTIVE = pytest.mark.skipif(
-  'DGNET_EXHAUSTIVE' not in os.environ, reason='set DGNET_EXHAUSTIVE=1 to run it'
-)
+EXHAUSTIVE = pytest.mark.skipif('DGNET_EXHAUSTIVE' not in os.environ, reason='set DGNET_EXHAUSTIVE=1 to run it')

@@ -96,7 +96,7 @@ class Checkpoints:
       wait: return only when the checkpoint is complete on disk.
 
     Raises:
-      UserError: this or the previous checkpoint cannot be written, for example because the disk is full; names the
+      MachineError: this or the previous checkpoint cannot be written, for example because the disk is full; names the
         newest that is complete.
     """
     if self._manager is None:

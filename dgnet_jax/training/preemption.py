@@ -54,8 +54,8 @@ _questions = itertools.count()
 def agreed_stop_signals() -> Iterator[Callable[[], bool]]:
   """Like `stop_signals` for a loop that all processes of a job run in step.
 
-  A signal that any of them receives stops all of them before the same step, within about a second. SIGTERM is noticed
-  by JAX's preemption service, from `jax.distributed.initialize` on; the first Ctrl-C is passed on to it.
+  A signal that any of them receives stops all of them before the same step. SIGTERM is noticed by JAX's
+  preemption service, from `jax.distributed.initialize` on; the first Ctrl-C is passed on to it.
 
   Yields:
     A function to call once in every step, in every process.

@@ -19,6 +19,7 @@ PACKAGE = REPO / 'dgnet_jax'
 LAYERS = (
   ('types', 'errors', 'data.layouts'),
   ('utils',),
+  ('storage',),
   ('pixels', 'config', 'sharding'),
   ('losses', 'models', 'evaluation', 'plots'),
   ('data',),

@@ -8,7 +8,9 @@ from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.loading import PREFIX, SAVED_CONFIG, apply_overrides, load_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError, UserError
-from dgnet_jax.utils.paths import check_writable, local_path
+from dgnet_jax.storage.local_copies import fetched_file
+from dgnet_jax.storage.remote_folder import RemoteFolder
+from dgnet_jax.utils.paths import check_writable, is_address, local_path
 from dgnet_jax.utils.text import shortened
 
 CONFIG_HELP = (
@@ -38,6 +40,14 @@ def local(text: str) -> pathlib.Path:
   """An argparse type: a file or folder of this machine."""
   try:
     return local_path(text)
+  except UserError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def run_folder(text: str) -> pathlib.Path | str:
+  """An argparse type: the work folder of a run, on this machine or as the address of one on object storage."""
+  try:
+    return RemoteFolder(text).address if is_address(text) else local_path(text)
   except UserError as error:
     raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -76,7 +86,7 @@ def read_config(options: argparse.Namespace) -> Config:
   """
   name = options.config
   if not name:
-    name = options.workdir / SAVED_CONFIG
+    name = fetched_file(options.workdir, SAVED_CONFIG)
     if not name.is_file():
       problem = f'--config: name a config, like --config=synthetic; there is no {SAVED_CONFIG} in {options.workdir}'
       raise ConfigError([*options.problems, problem])

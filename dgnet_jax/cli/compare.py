@@ -2,7 +2,7 @@
 
 import argparse
 
-from dgnet_jax.cli.arguments import local, writable
+from dgnet_jax.cli.arguments import run_folder, writable
 from dgnet_jax.cli.command import Command
 
 DETAILS = """Prints the settings that differ, the versions, machines and training data that differ, and the results:
@@ -19,7 +19,7 @@ Long values are shortened on the screen, and complete in FILE.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    'runs', nargs='+', type=local, metavar='RUN', help='work folders; differences are those to the first'
+    'runs', nargs='+', type=run_folder, metavar='RUN', help='work folders; differences are those to the first'
   )
   parser.add_argument('--out', type=writable, metavar='FILE', help='also write the comparison to this .json or .csv')
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from dgnet_jax.cli.arguments import at_least, local, writable
+from dgnet_jax.cli.arguments import at_least, local, run_folder, writable
 from dgnet_jax.cli.command import Command, check_no_problems
 from dgnet_jax.errors import ConfigError
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="drop arrays that have no counterpart here and whose name matches, like '*.query_conv.*'; each is reported",
   )
   exporting = commands.add_parser('export', help="a work folder -> the release's files", allow_abbrev=False)
-  exporting.add_argument('workdir', type=local, metavar='RUN', help='work folder of a run')
+  exporting.add_argument('workdir', type=run_folder, metavar='RUN', help='work folder of a run')
   exporting.add_argument('--out', required=True, type=writable, metavar='FOLDER', help='folder to create')
   exporting.add_argument('--step', type=at_least(0), help='step of the checkpoint (default: the newest)')
 
@@ -59,8 +59,10 @@ def run(options: argparse.Namespace) -> None:
   if options.overrides:
     raise ConfigError([f'{name}: only for import' for name in options.overrides])
   from dgnet_jax.interop.release.exporter import export_release
+  from dgnet_jax.storage.local_copies import fetched
+  from dgnet_jax.storage.mirror import everything
 
-  export_release(options.workdir, options.out, step=options.step)
+  export_release(fetched(options.workdir, everything), options.out, step=options.step)
 
 
 COMMAND = Command(

@@ -2,7 +2,7 @@
 
 import argparse
 
-from dgnet_jax.cli.arguments import local, writable
+from dgnet_jax.cli.arguments import run_folder, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import SAVED_CONFIG, load_config
 
@@ -14,7 +14,7 @@ EPILOG = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('workdir', type=local, metavar='RUN', help='work folder of a run')
+  parser.add_argument('workdir', type=run_folder, metavar='RUN', help='work folder of a run')
   parser.add_argument('--out', required=True, type=writable, metavar='FOLDER', help='folder to create')
   parser.add_argument(
     '--platforms',
@@ -24,10 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-  config = load_config(options.workdir / SAVED_CONFIG, {})
+  from dgnet_jax.storage.local_copies import fetched
+
+  workdir = fetched(options.workdir)
+  config = load_config(workdir / SAVED_CONFIG, {})
   from dgnet_jax.inference.export import export_model
 
-  export_model(config, options.workdir, options.out, platforms=options.platforms.split(','))
+  export_model(config, workdir, options.out, platforms=options.platforms.split(','))
 
 
 COMMAND = Command(

@@ -7,7 +7,7 @@ import logging
 import pathlib
 from typing import TYPE_CHECKING
 
-from dgnet_jax.cli.arguments import add_batch_size, at_least, local, positive, writable
+from dgnet_jax.cli.arguments import add_batch_size, at_least, positive, run_folder, writable
 from dgnet_jax.cli.command import Command, check_no_problems
 from dgnet_jax.config.loading import apply_overrides
 from dgnet_jax.data.layouts import SPLITS
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     description = f'{figure.summary[0].upper()}{figure.summary[1:]}.'
     added = figures.add_parser(name, help=figure.summary, description=description, allow_abbrev=False)
     added.add_argument(
-      '--workdir', required=True, type=local, metavar='RUN', help='work folder of a run, or one of its checkpoints'
+      '--workdir', required=True, type=run_folder, metavar='RUN', help='work folder of a run, or one of its checkpoints'
     )
     formats = '.png or .jpg' if figure.sources else '.png, .svg or .pdf'
     added.add_argument('--out', required=True, metavar='FILE', type=writable, help=f'file to write, {formats}')
@@ -179,13 +179,14 @@ def _draw_sheet(model: 'Model', data: RunImages, named: Named, options: argparse
 
 def _draw_curves(options: argparse.Namespace) -> None:
   from dgnet_jax.plots import curves
+  from dgnet_jax.storage.local_copies import fetched_file
   from dgnet_jax.utils.writers import check_output
 
   check_output(options.out, curves.FORMATS)
   workdir = options.workdir
-  logger.info(
-    str(curves.draw_curves(curves.read_metrics(workdir / 'metrics.jsonl'), options.out, workdir.resolve().name))
-  )
+  title = workdir.resolve().name if isinstance(workdir, pathlib.Path) else workdir
+  metrics = curves.read_metrics(fetched_file(workdir, curves.METRICS))
+  logger.info(str(curves.draw_curves(metrics, options.out, title)))
 
 
 def run(options: argparse.Namespace) -> None:

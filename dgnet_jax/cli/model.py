@@ -11,7 +11,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from dgnet_jax.cli.arguments import add_batch_size, at_least, local, positive, writable
+from dgnet_jax.cli.arguments import add_batch_size, at_least, positive, run_folder, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.extras import install_command
@@ -30,7 +30,7 @@ MAX_NAME_BYTES = 100  # of each image's name in the name of a swap
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('run', type=local, metavar='RUN', help='work folder or checkpoint')
+  parser.add_argument('run', type=run_folder, metavar='RUN', help='work folder or checkpoint')
   add_batch_size(parser, 8)
 
 
@@ -57,7 +57,7 @@ def _add_alpha(parser: argparse.ArgumentParser) -> None:
 
 def _check_run(options: argparse.Namespace) -> None:
   """Raises UserError if there is no such run, before JAX is imported."""
-  if not options.run.exists():
+  if isinstance(options.run, pathlib.Path) and not options.run.exists():
     raise UserError(f'{options.run}: no such folder (RUN)')
 
 

@@ -3,7 +3,16 @@
 import argparse
 import os
 
-from dgnet_jax.cli.arguments import add_batch_size, at_least, data_fields, local, positive, size_hw, writable
+from dgnet_jax.cli.arguments import (
+  add_batch_size,
+  at_least,
+  data_fields,
+  local,
+  positive,
+  run_folder,
+  size_hw,
+  writable,
+)
 from dgnet_jax.cli.command import Command
 from dgnet_jax.errors import UserError
 
@@ -33,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help='FID with these weights: pt_inception-2015-12-05-6726825d.pth of pytorch-fid',
   )
   parser.add_argument(
-    '--workdir', type=local, metavar='RUN', help='Frechet distance in the embedding of a run (not Inception FID)'
+    '--workdir', type=run_folder, metavar='RUN', help='Frechet distance in the embedding of a run (not Inception FID)'
   )
   parser.add_argument(
     '--embedding',
@@ -79,12 +88,13 @@ def run(options: argparse.Namespace) -> None:
   spaces = {}
   if options.inception or options.workdir:  # SSIM alone does not need JAX
     from dgnet_jax.reports.feature_spaces import EMBEDDINGS, inception_space, run_spaces
+    from dgnet_jax.storage.local_copies import fetched
 
     if options.inception:
       spaces['inception'] = inception_space(options.inception, options.batch_size)
     if options.workdir:
       names = EMBEDDINGS if options.embedding == 'both' else (options.embedding,)
-      spaces |= run_spaces(options.workdir, names, options.batch_size)
+      spaces |= run_spaces(fetched(options.workdir), names, options.batch_size)
   real, generated = (
     read_image_set(text, identity_pattern=options.identity_pattern, fields=fields, threads=options.threads)
     for text in (options.real, options.generated)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dgnet_jax.cli.arguments import at_least, local
+from dgnet_jax.cli.arguments import at_least, run_folder
 from dgnet_jax.cli.command import Command
 
 if TYPE_CHECKING:
@@ -21,17 +21,20 @@ Training writes WORKDIR/non_finite/step_N/report.json when it stops. Use the sam
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--workdir', required=True, type=local, metavar='FOLDER', help='work folder of the run')
+  parser.add_argument('--workdir', required=True, type=run_folder, metavar='FOLDER', help='work folder of the run')
   parser.add_argument('--step', type=at_least(0), metavar='N', help='step of a report; default: the last report')
 
 
 def run(options: argparse.Namespace) -> None:
+  from dgnet_jax.storage.local_copies import fetched
+  from dgnet_jax.storage.mirror import everything
   from dgnet_jax.training.non_finite import find_report, read_report
 
-  report = read_report(find_report(options.workdir, options.step))
+  workdir = fetched(options.workdir, everything)
+  report = read_report(find_report(workdir, options.step))
   from dgnet_jax.training.replay import replay
 
-  for line in lines(replay(report, options.workdir), report.found.step):
+  for line in lines(replay(report, workdir), report.found.step):
     print(line)
 
 

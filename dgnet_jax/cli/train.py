@@ -9,7 +9,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from dgnet_jax.cli import processes
-from dgnet_jax.cli.arguments import CONFIG_HELP, local, read_config
+from dgnet_jax.cli.arguments import CONFIG_HELP, read_config, run_folder
 from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
@@ -18,6 +18,7 @@ from dgnet_jax.utils.console import logged_to
 
 if TYPE_CHECKING:
   from dgnet_jax.data.index import DatasetIndex
+  from dgnet_jax.training.work_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the arguments that all four commands have."""
   parser.add_argument('--config', metavar='CONFIG', help=CONFIG_HELP)
   parser.add_argument(
-    '--workdir', required=True, type=local, metavar='FOLDER', help='work folder: everything is written there'
+    '--workdir',
+    required=True,
+    type=run_folder,
+    metavar='FOLDER',
+    help='work folder: everything is written there. It may be on object storage, like gs://bucket/run or s3://bucket/run',
   )
   parser.add_argument(
     '--distributed',
@@ -87,39 +92,32 @@ def run(mode: str, options: argparse.Namespace) -> None:
 
   if options.distributed is not None:
     processes.connect(options.distributed)
-  from dgnet_jax.training.agreement import from_first_process, in_all_processes
+  from dgnet_jax.training.agreement import from_first_process
   from dgnet_jax.training.run_record import recorded
-  from dgnet_jax.training.shared_folder import check_shared
+  from dgnet_jax.training.work_folder import opened
 
   process = jax.process_index()
   log_name = f'log.{process}.txt' if process else 'log.txt'
-  workdir = in_all_processes(lambda: _work_folder(options.workdir, log_name))
   with contextlib.ExitStack() as stack:
+    folder = stack.enter_context(opened(options.workdir, log_name))
+    workdir = folder.path
     if mode in ('train', 'teacher'):
       from dgnet_jax.training.run_lock import run_lock
 
       stack.enter_context(run_lock(workdir))
     stack.enter_context(logged_to(workdir / log_name))
-    check_shared(workdir)
+    stack.enter_context(folder.named())
     logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
+    if not folder.is_shared and config.generation.plan != 'sheets' and mode in ('train', 'generate'):
+      raise UserError(
+        f'generation.plan={config.generation.plan}: processes that share the images of a set need a work folder on a '
+        'file system that they share; use one process'
+      )
     stack.enter_context(recorded(workdir, mode, config))
     _report_changes(config, workdir / SAVED_CONFIG)
     if mode in ('train', 'teacher'):
       from_first_process(lambda: save_config(config, workdir / SAVED_CONFIG))
-    _dispatch(mode, config, workdir)
-
-
-def _work_folder(workdir: pathlib.Path, log_name: str) -> pathlib.Path:
-  """Creates the work folder with its log; raises UserError if it cannot be one."""
-  from dgnet_jax.training.checkpoints import check_folder
-
-  check_folder(workdir)
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / log_name).open('a').close()
-  except OSError as error:
-    raise UserError(f'--workdir {workdir}: cannot be written to ({error.strerror})') from error
-  return workdir
+    _dispatch(mode, config, folder)
 
 
 def _report_changes(config: Config, path: pathlib.Path) -> None:
@@ -128,9 +126,10 @@ def _report_changes(config: Config, path: pathlib.Path) -> None:
     logger.info(f'config differs from the last run here: {change}')
 
 
-def _dispatch(mode: str, config: Config, workdir: pathlib.Path) -> None:
+def _dispatch(mode: str, config: Config, folder: 'WorkFolder') -> None:
   from dgnet_jax.training.preemption import let_signals_end_the_process
 
+  workdir = folder.path
   if mode == 'teacher':
     from dgnet_jax.interop.pretrained import check_pretrained
     from dgnet_jax.training.agreement import in_all_processes
@@ -146,6 +145,7 @@ def _dispatch(mode: str, config: Config, workdir: pathlib.Path) -> None:
     from dgnet_jax.training.loop import train
 
     train(config, workdir)
+    folder.refresh()
   let_signals_end_the_process()
   if mode in ('train', 'evaluate'):
     from dgnet_jax.reports.evaluation import evaluate

@@ -310,10 +310,10 @@ def _loader_reads_records(config: Config) -> str:
 
 
 @_rule('data.root', 'data.layout')
-def _remote_data_is_prepared(config: Config) -> str:
-  if not is_address(config.data.root) or config.data.layout == 'tfds':
+def _remote_data_is_a_folder(config: Config) -> str:
+  if not is_address(config.data.root) or config.data.layout not in ('csv', 'synthetic'):
     return ''
-  return 'only prepared data sets (data.layout=tfds) are read from object storage'
+  return f'layout {config.data.layout} is not read from object storage; copy it to this machine'
 
 
 @_rule('data.root', 'data.layout')

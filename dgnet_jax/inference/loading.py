@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -13,11 +14,13 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.sharding import make_mesh, replicated
+from dgnet_jax.storage.local_copies import fetched
+from dgnet_jax.storage.mirror import newest_checkpoints, with_checkpoint
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import read_record
 from dgnet_jax.training.teacher_store import load_teacher, teacher_folders
 from dgnet_jax.types import Array
-from dgnet_jax.utils.paths import local_path
+from dgnet_jax.utils.paths import is_address, local_path
 
 
 def load_predictor(config: Config, workdir: str | pathlib.Path, *, batch_size: int | None = None) -> Predictor:
@@ -111,15 +114,16 @@ def find_checkpoints(path: str | os.PathLike[str]) -> tuple[pathlib.Path, pathli
   """Finds the checkpoints that a path stands for.
 
   Args:
-    path: work folder, its folder of checkpoints, or one checkpoint.
+    path: work folder, its folder of checkpoints, or one checkpoint; of a folder on object storage what is needed is
+      copied.
 
   Returns:
     The work folder, its folder of checkpoints, and the step; None is the newest.
 
   Raises:
-    UserError: the path is none of these.
+    UserError: the path is none of these, or the storage cannot be read.
   """
-  path = local_path(path)
+  path = _fetched_checkpoints(os.fspath(path)) if is_address(path) else local_path(path)
   if (path / 'checkpoints').is_dir():
     return path, path / 'checkpoints', None
   if path.is_dir() and path.name == 'checkpoints':
@@ -128,3 +132,12 @@ def find_checkpoints(path: str | os.PathLike[str]) -> tuple[pathlib.Path, pathli
     return path.absolute().parent.parent, path.absolute().parent, int(path.name)
   problem = 'not a work folder or a checkpoint of a run' if path.exists() else 'no such folder'
   raise UserError(f'{path}: {problem} (a run has checkpoints in <workdir>/checkpoints/<step>)')
+
+
+def _fetched_checkpoints(address: str) -> pathlib.Path:
+  """Copies what `address`, which may be anything that `find_checkpoints` takes, needs; returns its local path."""
+  match = re.fullmatch(r'(?P<run>.*?)(?P<inside>/checkpoints(/(?P<step>[0-9]+))?)?/*', address)
+  assert match  # it fits everything
+  step = match['step']
+  folder = fetched(match['run'], with_checkpoint(int(step)) if step else newest_checkpoints)
+  return folder / (match['inside'] or '/').lstrip('/')

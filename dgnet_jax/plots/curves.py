@@ -31,6 +31,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
   'teaching': ('primary_teaching', 'fine_teaching'),
   'total': ('total',),
 }
+METRICS = 'metrics.jsonl'  # in a work folder
 KINDS = ('loss/', 'weight/', 'rate/')
 OTHER_PANEL = 'other'
 SMOOTHING_WINDOWS = 50  # the smoothed curves average over this fraction of the run

@@ -9,6 +9,7 @@ from typing import Any
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.reports.run_description import Result, describe_run
+from dgnet_jax.storage.local_copies import fetched
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
 from dgnet_jax.utils.text import printable
 
@@ -63,18 +64,19 @@ class Comparison:
   sections: Mapping[str, tuple[Row, ...]]
 
 
-def compare_runs(workdirs: Sequence[pathlib.Path]) -> Comparison:
+def compare_runs(workdirs: Sequence[str | pathlib.Path]) -> Comparison:
   """Compares runs by the files in their work folders.
 
   Args:
-    workdirs: at least two work folders, of runs of this or earlier versions; the first is the one to compare with.
+    workdirs: at least two work folders, also on object storage, of runs of this or earlier versions; the first is the
+      one to compare with.
 
   Raises:
     UserError: there are fewer than two, one is not the work folder of a run, or one of its files is damaged.
   """
   if len(workdirs) < 2:
     raise UserError('name at least two runs to compare')
-  runs = [describe_run(workdir) for workdir in workdirs]
+  runs = [describe_run(fetched(workdir)) for workdir in workdirs]
   settings = _rows([run.settings for run in runs])
   setup = _rows([run.setup for run in runs])
   sections = {

@@ -13,6 +13,7 @@ from dgnet_jax.data.index import DatasetIndex, assign_numbers
 from dgnet_jax.errors import UserError
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.sharding import make_mesh, replicated
+from dgnet_jax.storage.local_copies import fetched
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import (
   TrainingData,
@@ -29,7 +30,6 @@ from dgnet_jax.training.teacher_step import TeacherState, create_teacher_state
 from dgnet_jax.types import Teacher
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.bounded_files import read_json
-from dgnet_jax.utils.paths import local_path
 
 DESCRIPTION_FILE = 'teacher.json'
 Description = dict[str, Any]
@@ -179,7 +179,7 @@ def read_teacher(config: Config, num_identities: int, folder: pathlib.Path) -> T
 def teacher_folders(teacher: TeacherConfig, workdir: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
   """Returns the folders in `teacher.checkpoint`, or that in `workdir` if the field is empty."""
   names = [teacher.checkpoint] if os.path.isdir(teacher.checkpoint) else teacher.checkpoint.split(',')
-  folders = [local_path(name.strip()) for name in names if name.strip()]
+  folders = [fetched(name.strip()) for name in names if name.strip()]
   return tuple(folders) or (pathlib.Path(workdir) / 'teacher',)
 
 

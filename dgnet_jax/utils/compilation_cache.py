@@ -10,6 +10,8 @@ import platform
 
 import filelock
 
+from dgnet_jax.utils.user_cache import user_cache
+
 MAX_BYTES = 2 * 2**30  # then the programs that have not been used for longest are deleted
 MIN_COMPILE_SECONDS = 0.3  # programs that compile faster are not kept
 # A user who sets one of these decides alone.
@@ -27,9 +29,7 @@ def cache_folder() -> pathlib.Path:
 
   A program that was compiled for one processor may crash another, and both may share the home folder.
   """
-  home = os.environ.get('XDG_CACHE_HOME')  # relative paths are to be ignored
-  base = pathlib.Path(home) if home and os.path.isabs(home) else pathlib.Path.home() / '.cache'
-  return base / 'dgnet_jax' / f'{platform.machine() or "unknown"}-{_processor()}'
+  return user_cache() / f'{platform.machine() or "unknown"}-{_processor()}'
 
 
 def _processor() -> str:

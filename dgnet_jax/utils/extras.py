@@ -15,6 +15,8 @@ REQUIREMENTS = {
   'page': ('starlette>=1.0', 'uvicorn>=0.40'),
   'tfds': ('array_record>=0.6', 'importlib_resources>=6.0', 'tensorflow-datasets>=4.9.9'),
   'export': ('flatbuffers>=24.3',),
+  'gcs': ('gcsfs>=2026.6',),
+  's3': ('s3fs>=2026.6',),
 }
 
 

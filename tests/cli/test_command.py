@@ -121,7 +121,7 @@ def test_all_commands_that_write_are_listed():
 
 @pytest.mark.parametrize('name', WRITES)
 @pytest.mark.parametrize(
-  ('out', 'words'), [('file/new', 'cannot be written to (Not a directory)'), ('gs://x/y', 'must be on this machine')]
+  ('out', 'words'), [('file/new', 'cannot be written to (Not a directory)'), ('az://x/y', '; copy it, or mount')]
 )
 def test_impossible_outputs_are_refused_before_anything_is_read(tmp_path, monkeypatch, capsys, name, out, words):
   """Nothing that the other arguments name exists."""

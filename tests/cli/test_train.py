@@ -132,7 +132,7 @@ class TestRun:
     [
       ('a[1]', 'cannot be read from a folder with [ in its path'),
       ('a\\b', 'a path of Windows'),
-      ('gs://bucket/run', 'must be on this machine'),
+      ('az://bucket/run', 'only gs:// and s3:// are supported'),
       ('file/run', 'cannot be written to (Not a directory)'),
       ('x' * 300, 'cannot be written to (File name too long)'),
     ],

@@ -129,7 +129,6 @@ class TestValidate:
       ('data.root', '', '--config.data.root'),
       ('data.layout', 'duke', 'must be one of csv, tfds, msmt17'),
       ('data.layout', 'tfds', 'tfdata reads files; use threads, memory or device'),
-      ('data.root', 'gs://bucket/x', 'only prepared data sets'),
       ('data.boxes', 'drawn', 'must be one of detected, labeled'),
       ('data.camera_pattern', '(', 'not a regular expression'),
       ('data.camera_pattern', r'c(\d)', 'no group named camera'),

@@ -1,80 +1,53 @@
-"""Copies of prepared data sets from object storage."""
+"""Copies of data sets from object storage."""
 
-import io
-
-from etils import epath
 import pytest
 
 from dgnet_jax.data.remote import local_copy
-from dgnet_jax.errors import UserError
-
-
-class Bucket:
-  """A local folder that looks like a folder on object storage."""
-
-  def __init__(self, path):
-    self._path, self.name = path, path.name
-
-  def iterdir(self):
-    return map(Bucket, self._path.iterdir())
-
-  def is_file(self):
-    return self._path.is_file()
-
-  def stat(self):
-    return type('Stat', (), {'length': self._path.stat().st_size})
-
-  def open(self, mode):
-    return io.BytesIO(self._path.read_bytes())
+from dgnet_jax.errors import MachineError, UserError
+from dgnet_jax.storage.remote_folder import RemoteFolder, StorageError
+from tests.storage.fake import new_address
 
 
 @pytest.fixture
-def bucket(tmp_path, monkeypatch):
-  """The local folder behind gs://bucket/data/1.0.0."""
-  folder = tmp_path / 'bucket'
-  folder.mkdir()
-  monkeypatch.setattr(epath, 'Path', lambda root: Bucket(folder))
-  return folder
+def remote():
+  return RemoteFolder(new_address())
 
 
-def test_only_missing_and_incomplete_files_are_copied(bucket, tmp_path, lines):
-  for name in ('a', 'b', 'c'):
-    (bucket / name).write_text(f'content of {name}')
-  copy = local_copy('gs://bucket/data/1.0.0/', tmp_path / 'cache')
-  assert copy == tmp_path / 'cache' / 'gs' / 'bucket' / 'data' / '1.0.0'
-  assert {path.name: path.read_text() for path in copy.iterdir()} == {name: f'content of {name}' for name in 'abc'}
+def contents(folder):
+  return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_only_missing_and_incomplete_files_are_copied(remote, tmp_path, lines):
+  files = {name: name.encode() for name in ('bounding_box_train/0001_c1s1_1_00.jpg', 'query/0002_c1s1_1_00.jpg', 'a')}
+  for name, content in files.items():
+    remote.write(name, content)
+  copy = local_copy(f'{remote.address}/', tmp_path / 'cache')
+  assert copy == tmp_path / 'cache' / remote.address.replace('://', '/')
+  assert contents(copy) == files
   assert lines[0].startswith('copying 3 files')
   (copy / 'a').unlink()
-  (copy / 'b').write_text('content')
+  (copy / 'query' / '0002_c1s1_1_00.jpg').write_text('0002')
   lines.clear()
-  local_copy('gs://bucket/data/1.0.0', tmp_path / 'cache')
-  assert lines[0].startswith('copying 2 files') and (copy / 'b').read_text() == 'content of b'
+  local_copy(remote.address, tmp_path / 'cache')
+  assert lines[0].startswith('copying 2 files') and contents(copy) == files
   lines.clear()
-  local_copy('gs://bucket/data/1.0.0', tmp_path / 'cache')
+  local_copy(remote.address, tmp_path / 'cache')
   assert not lines
 
 
-def test_interrupted_copy_leaves_no_file(bucket, tmp_path, monkeypatch):
-  (bucket / 'a').write_text('content')
-  monkeypatch.setattr(Bucket, 'open', lambda self, mode: (_ for _ in ()).throw(OSError('connection reset')))
-  with pytest.raises(UserError, match='gs://bucket/x: cannot be read: connection reset'):
-    local_copy('gs://bucket/x', tmp_path / 'cache')
-  assert not [path for path in (tmp_path / 'cache').rglob('*') if path.is_file()]
+def test_interrupted_copy_leaves_no_file(remote, tmp_path, monkeypatch):
+  remote.write('a', b'content')
+
+  def fail(self, name, path):
+    path.write_bytes(b'con')
+    raise StorageError('connection reset')
+
+  monkeypatch.setattr(RemoteFolder, 'download', fail)
+  with pytest.raises(MachineError, match='connection reset'):
+    local_copy(remote.address, tmp_path / 'cache')
+  assert not contents(tmp_path)
 
 
-def test_empty_folder_is_an_error(bucket, tmp_path):
-  with pytest.raises(UserError, match='gs://bucket/x: no files in it'):
-    local_copy('gs://bucket/x', tmp_path)
-
-
-def test_errors_of_any_library_are_reported(bucket, tmp_path, monkeypatch):
-  class NoCredentials(Exception):
-    pass
-
-  def fail(self):
-    raise NoCredentials('x' * 9999)
-
-  monkeypatch.setattr(Bucket, 'iterdir', fail)
-  with pytest.raises(UserError, match='gs://bucket/x: cannot be read: xxx') as caught:
-    local_copy('gs://bucket/x', tmp_path)
-  assert len(str(caught.value)) < 1000
+def test_empty_folder_is_an_error(remote, tmp_path):
+  with pytest.raises(UserError, match='no files in it'):
+    local_copy(remote.address, tmp_path)

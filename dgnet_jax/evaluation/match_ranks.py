@@ -4,7 +4,7 @@ The rank of a match is the number of gallery images with a higher score, so noth
 blocks on the devices, compared with those of the matches, and dropped. Memory is bounded by a block.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 import dataclasses
 import functools
 import logging
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from dgnet_jax.evaluation.blocks import block_scores, gallery_part, padded, round_up, slices
 from dgnet_jax.evaluation.embeddings import Floats, Labels
 from dgnet_jax.sharding import batch_sharding, make_mesh, replicated
 from dgnet_jax.types import Array
@@ -26,8 +27,7 @@ SCORE_BLOCK_BYTES = 64 * 2**20  # scores in memory at a time, over all devices
 STRIP_BYTES = 5 * 2**19  # scores compared at a time on one device
 EXACT_COUNTS = 2**24  # up to which float32 holds every integer
 MILLION = 10**6
-# Galleries are padded to a multiple of LANES and each query's own images to one of ROWS, so that few shapes compile.
-LANES, ROWS = 128, 8
+ROWS = 8  # each query's own images are padded to a multiple of it, so that few shapes compile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def judge_relevance(query: Labels, gallery: Labels) -> Relevance:
   identities = gallery.identity[queried]
   start = np.searchsorted(identities, query.identity, 'left')
   end = np.searchsorted(identities, query.identity, 'right')
-  width = _round_up(max(1, (end - start).max(initial=0)), ROWS)
+  width = round_up(max(1, (end - start).max(initial=0)), ROWS)
   own = start[:, None] + np.arange(width)
   is_own = own < end[:, None]
   own = np.where(is_own, own, 0)
@@ -111,21 +111,21 @@ def match_ranks(
   num_pairs, compared = len(queries) * (num_queried + num_others), 0
   progress = ProgressLog(logger, 'ranking', -(-num_pairs // MILLION), 'million pairs')
   if num_queried:
-    gallery = jax.device_put(_gallery_part(gallery_features, relevance.queried, 0), everywhere)
-    for block in _slices(len(queries), rows):
+    gallery = jax.device_put(gallery_part(gallery_features, relevance.queried, 0), everywhere)
+    for block in slices(len(queries), rows):
       i = order[block]
-      own = put(_padded(relevance.own[i].astype(np.int32), rows))
-      scores, counts = compare_queried(put(_padded(queries[i], rows)), gallery, own, int(depth[i[0]]))
+      own = put(padded(relevance.own[i].astype(np.int32), rows))
+      scores, counts = compare_queried(put(padded(queries[i], rows)), gallery, own, int(depth[i[0]]))
       own_scores[i], num_above[i] = np.asarray(scores)[: len(i)], np.asarray(counts)[: len(i)]
       compared += len(i) * num_queried
       progress.update(compared // MILLION)
     del gallery
-  for part in _slices(num_others, columns):
-    gallery = jax.device_put(_gallery_part(gallery_features, relevance.others[part], columns), everywhere)
-    for block in _slices(len(queries), rows):
+  for part in slices(num_others, columns):
+    gallery = jax.device_put(gallery_part(gallery_features, relevance.others[part], columns), everywhere)
+    for block in slices(len(queries), rows):
       i = order[block]
-      own = put(_padded(own_scores[i], rows))
-      counts = compare_others(put(_padded(queries[i], rows)), gallery, own, int(depth[i[0]]))
+      own = put(padded(own_scores[i], rows))
+      counts = compare_others(put(padded(queries[i], rows)), gallery, own, int(depth[i[0]]))
       num_above[i] += np.asarray(counts)[: len(i)]
       compared += len(i) * (part.stop - part.start)
       progress.update(compared // MILLION)
@@ -167,10 +167,6 @@ def _ranks(own_scores: np.ndarray, num_above: np.ndarray, relevance: Relevance) 
   return ranks
 
 
-def _scores(query: Array, gallery: Array) -> Array:
-  return jnp.matmul(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
-
-
 def _count_above(scores: Array, own: Array, depth: Array) -> Array:
   """For each of the first `depth` columns of own [B, S], the number of scores [B, N] at least as high: i32[B, S].
 
@@ -198,13 +194,13 @@ def _count_above(scores: Array, own: Array, depth: Array) -> Array:
 
 def _compare_queried(query: Array, gallery: Array, own: Array, depth: Array) -> tuple[Array, Array]:
   """Scores of each query's own images f32[B, S], and how many of all N reach each of them, itself included."""
-  scores = _scores(query, gallery)
+  scores = block_scores(query, gallery)
   own_scores = jnp.take_along_axis(scores, own, axis=1)
   return own_scores, _count_above(scores, own_scores, depth)
 
 
 def _compare_others(query: Array, gallery: Array, own_scores: Array, depth: Array) -> Array:
-  return _count_above(_scores(query, gallery), own_scores, depth)
+  return _count_above(block_scores(query, gallery), own_scores, depth)
 
 
 @functools.cache
@@ -218,24 +214,3 @@ def _compiled(mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
 def _rows_within(num_bytes: int, size: int) -> int:
   """Returns how many rows of `size` scores fit in `num_bytes`: a power of two, so that strips divide blocks."""
   return 1 << max(0, (num_bytes // (4 * max(size, 1))).bit_length() - 1)
-
-
-def _round_up(count: int, multiple: int) -> int:
-  return -(-count // multiple) * multiple
-
-
-def _slices(total: int, size: int) -> Iterator[slice]:
-  for start in range(0, total, size):
-    yield slice(start, min(start + size, total))
-
-
-def _padded(rows: np.ndarray, size: int) -> np.ndarray:
-  padding = [(0, size - len(rows))] + [(0, 0)] * (rows.ndim - 1)
-  return np.pad(rows, padding) if size > len(rows) else rows
-
-
-def _gallery_part(features: Floats, index: np.ndarray, size: int) -> np.ndarray:
-  """Returns f32[at least `size`, D]: the images at `index`, padded with NaN rows, whose scores are above none."""
-  part = np.full((_round_up(max(size, len(index)), LANES), features.shape[1]), np.nan, np.float32)
-  part[: len(index)] = features[index]
-  return part

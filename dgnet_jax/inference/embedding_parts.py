@@ -16,15 +16,13 @@ from dgnet_jax.data.image_lists import ImageList, as_image_list
 from dgnet_jax.errors import Interrupted, UserError
 from dgnet_jax.training.preemption import stop_signals
 from dgnet_jax.utils.atomic_files import remove_leftovers, write_json
-from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
+from dgnet_jax.utils.parquet_parts import PLAN_FILE, changes_of_plan, part_files
 from dgnet_jax.utils.progress import Progress
 from dgnet_jax.utils.writers import save_embeddings
 
 logger = logging.getLogger(__name__)
 
 ROWS = 10_000  # images in a file: 41 MB with 1,024 numbers each
-PLAN_FILE = '_plan.json'  # readers of a folder of Parquet files ignore names with an underscore
-MAX_PARTS = 10**5  # numbers have five digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +46,7 @@ class EmbeddingParts:
   @property
   def files(self) -> list[pathlib.Path]:
     """The files, in order; those that exist are complete."""
-    count = -(-len(self.paths) // self.rows)
-    return [self.folder / f'part-{i:05d}-of-{count:05d}.parquet' for i in range(count)]
+    return part_files(self.folder, len(self.paths), self.rows)
 
   def write(self, embed: Callable[[ImageList], np.ndarray], *, share: tuple[int, int] = (0, 1)) -> None:
     """Writes the files that do not exist yet.
@@ -64,8 +61,6 @@ class EmbeddingParts:
       Interrupted: SIGINT or SIGTERM was received; the current file is complete.
     """
     files = self.files
-    if len(files) > MAX_PARTS:
-      raise UserError(f'{len(self.paths)} images: at most {MAX_PARTS * self.rows} in one folder; embed some folders')
     self._check_plan()
     wanted = range(share[0], len(files), share[1])
     missing = [i for i in wanted if not files[i].exists()]
@@ -91,17 +86,12 @@ class EmbeddingParts:
 
   def _check_plan(self) -> None:
     """Writes the plan of a new folder; raises UserError if the folder has another one."""
-    path, plan = self.folder / PLAN_FILE, self._plan()
-    if not path.exists():
+    plan = self._plan()
+    changed = changes_of_plan(self.folder, plan)
+    if changed is None:
       if self.folder.is_dir() and any(self.folder.glob('*.parquet')):
         raise UserError(f'{self.folder}: holds Parquet files of something else; choose another folder')
-      write_json(path, plan)
-      return
-    try:
-      saved = dict(read_json(path, MAX_DESCRIPTION_BYTES))
-    except (OSError, ValueError, TypeError) as error:
-      raise UserError(f'{path} is damaged ({error}); move the folder away') from error
-    changed = [name for name, value in plan.items() if saved.get(name) != value]
+      write_json(self.folder / PLAN_FILE, plan)
     if changed:
       raise UserError(
         f'{self.folder}: holds other embeddings ({", ".join(changed)} changed); choose another folder, or move it away'

@@ -4,8 +4,11 @@ They name the dependencies themselves, not an extra of this package: the package
 no checkout to install from.
 """
 
+import importlib.util
 import platform
 import sys
+
+from dgnet_jax.errors import UserError
 
 _TENSORFLOW = 'tensorflow-cpu' if (sys.platform, platform.machine()) == ('linux', 'x86_64') else 'tensorflow'
 # The extras of setup.cfg that error messages advise.
@@ -27,3 +30,14 @@ def install_command(*extras: str) -> str:
     *extras: names of extras, keys of `REQUIREMENTS`.
   """
   return ' '.join(['pip install', *(f'"{requirement}"' for extra in extras for requirement in REQUIREMENTS[extra])])
+
+
+def require_pyarrow(wanted: object, instead: str) -> None:
+  """Raises UserError if pyarrow, which writes Parquet, is not installed.
+
+  Args:
+    wanted: the file, folder or field that needs it.
+    instead: what works without it, as in 'or write .npz'.
+  """
+  if importlib.util.find_spec('pyarrow') is None:
+    raise UserError(f'{wanted}: Parquet needs pyarrow: {install_command("parquet")}, {instead}')

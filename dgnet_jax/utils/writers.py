@@ -1,7 +1,6 @@
-"""Writes results: images, animations and tables of embeddings. The suffix of a file selects its format."""
+"""Writes results: images, animations and tables. The suffix of a file selects its format."""
 
-from collections.abc import Sequence
-import importlib.util
+from collections.abc import Mapping, Sequence
 import io
 import json
 import os
@@ -14,7 +13,7 @@ from PIL import Image
 
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_file
-from dgnet_jax.utils.extras import install_command
+from dgnet_jax.utils.extras import require_pyarrow
 from dgnet_jax.utils.paths import check_writable, local_path
 
 Pixels = npt.NDArray[np.uint8]
@@ -48,7 +47,8 @@ def check_output(path: str | os.PathLike[str], suffixes: Sequence[str]) -> pathl
     raise UserError(f'{path}: is a folder')
   check_writable(path)
   if path.suffix.lower() == '.parquet':
-    _check_pyarrow(path)
+    others = [suffix for suffix in suffixes if suffix != '.parquet']
+    require_pyarrow(path, f'or write {" or ".join(others)}')
   return path
 
 
@@ -62,13 +62,8 @@ def check_output_folder(path: str | os.PathLike[str]) -> pathlib.Path:
   if path.exists() and not path.is_dir():
     raise UserError(f'{path}: is a file; embeddings in parts need a folder')
   check_writable(path / 'part.parquet')
-  _check_pyarrow(path)
+  require_pyarrow(path, 'or write .npz')
   return path
-
-
-def _check_pyarrow(path: pathlib.Path) -> None:
-  if importlib.util.find_spec('pyarrow') is None:
-    raise UserError(f'{path}: Parquet needs pyarrow: {install_command("parquet")}, or write .npz')
 
 
 def save_image(path: str | os.PathLike[str], pixels: Pixels, *, jpeg_quality: int = JPEG_QUALITY) -> pathlib.Path:
@@ -128,21 +123,41 @@ def save_embeddings(
     `path` as a Path.
   """
   path = check_output(path, EMBEDDINGS)
-  with atomic_file(path) as temporary:
-    if path.suffix.lower() == '.npz':
-      with temporary.open('wb') as file:  # NumPy appends a suffix to a name, but not to an open file
-        np.savez(file, path=np.array(paths, str), embedding=embeddings, share=shares)
-    else:
-      import pyarrow
-      import pyarrow.parquet
+  if path.suffix.lower() == '.parquet':
+    import pyarrow
 
-      column = pyarrow.FixedSizeListArray.from_arrays(embeddings.reshape(-1), embeddings.shape[1])
-      columns = {'path': pyarrow.array([_as_text(path) for path in paths], 'string'), 'embedding': column}
-      table = pyarrow.table(columns, metadata={'share': json.dumps(shares.tolist())})
-      pyarrow.parquet.write_table(table, temporary)
+    column = pyarrow.FixedSizeListArray.from_arrays(embeddings.reshape(-1), embeddings.shape[1])
+    columns = {'path': text_column(paths), 'embedding': column}
+    return save_table(path, columns, metadata={'share': json.dumps(shares.tolist())})
+  with atomic_file(path) as temporary, temporary.open('wb') as file:  # a name, unlike a file, would get a suffix
+    np.savez(file, path=np.array(paths, str), embedding=embeddings, share=shares)
   return path
 
 
-def _as_text(path: str) -> str:
-  """Returns a path as Unicode text."""
-  return path.encode(errors='backslashreplace').decode()
+def save_table(
+  path: pathlib.Path, columns: Mapping[str, Any], *, metadata: Mapping[str, str] | None = None
+) -> pathlib.Path:
+  """Writes a Parquet file.
+
+  Args:
+    path: the file to write.
+    columns: one sequence or pyarrow array of N values for each name.
+    metadata: of the schema.
+
+  Returns:
+    `path`.
+  """
+  import pyarrow
+  import pyarrow.parquet
+
+  table = pyarrow.table(dict(columns), metadata=metadata)
+  with atomic_file(path) as temporary:
+    pyarrow.parquet.write_table(table, temporary)
+  return path
+
+
+def text_column(texts: Sequence[str]) -> Any:
+  """Returns texts as a pyarrow array; bytes of paths that are not text become escapes."""
+  import pyarrow
+
+  return pyarrow.array([text.encode(errors='backslashreplace').decode() for text in texts], 'string')

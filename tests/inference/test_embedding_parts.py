@@ -9,7 +9,8 @@ from PIL import Image
 import pytest
 
 from dgnet_jax.errors import Interrupted, UserError
-from dgnet_jax.inference.embedding_parts import PLAN_FILE, EmbeddingParts
+from dgnet_jax.inference.embedding_parts import EmbeddingParts
+from dgnet_jax.utils.parquet_parts import PLAN_FILE
 
 parquet = pytest.importorskip('pyarrow.parquet')
 

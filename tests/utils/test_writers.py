@@ -1,5 +1,6 @@
 """Images, animations and tables of embeddings are written in the format of their suffix."""
 
+import importlib.util
 import json
 import sys
 
@@ -63,6 +64,6 @@ def test_check_output_raises_for_files_that_cannot_be_written(tmp_path, monkeypa
   with pytest.raises(UserError, match='is a folder'):
     writers.check_output(tmp_path / 'a.png', writers.IMAGES)
   monkeypatch.setitem(sys.modules, 'pyarrow', None)
-  monkeypatch.setattr(writers.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(UserError, match='pip install "pyarrow>=17.0", or write .npz'):
     writers.check_output('a.parquet', writers.EMBEDDINGS)

@@ -10,6 +10,7 @@ from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError, UserError
 from dgnet_jax.storage.local_copies import fetched_file
 from dgnet_jax.storage.remote_folder import RemoteFolder
+from dgnet_jax.utils.extras import require_pyarrow
 from dgnet_jax.utils.paths import check_writable, is_address, local_path
 from dgnet_jax.utils.text import shortened
 
@@ -81,7 +82,7 @@ def read_config(options: argparse.Namespace) -> Config:
     The config that `--config` names, else the one that the work folder's run was started with.
 
   Raises:
-    UserError: there is no config, or it cannot be read.
+    UserError: there is no config, it cannot be read, or it wants a table in Parquet files without pyarrow.
     ConfigError: lists everything that is wrong with the command line and the config.
   """
   name = options.config
@@ -90,7 +91,12 @@ def read_config(options: argparse.Namespace) -> Config:
     if not name.is_file():
       problem = f'--config: name a config, like --config=synthetic; there is no {SAVED_CONFIG} in {options.workdir}'
       raise ConfigError([*options.problems, problem])
-  return load_config(name, options.overrides, options.problems)
+  config = load_config(name, options.overrides, options.problems)
+  if config.evaluation.ranked_table:
+    require_pyarrow('evaluation.ranked_table', 'or set it to 0')
+  if config.generation.manifest_table:
+    require_pyarrow('generation.manifest_table', 'or set it to False')
+  return config
 
 
 def data_fields(options: argparse.Namespace) -> dict[str, object]:

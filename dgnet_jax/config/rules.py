@@ -75,6 +75,7 @@ AT_LEAST_TWO = {
 }
 # These and all fields whose name ends in `_prob` must be in [0, 1].
 FRACTIONS = {'evaluation.reranking.weight'}
+AT_MOST = {'generation.jpeg_quality': 100, 'evaluation.ranked_table': 10_000}
 CRITIC_PIXELS = 64  # six halvings, after the last of which reflect padding needs 2 pixels
 
 Rule = Callable[[Config], str]
@@ -335,12 +336,6 @@ def _cameras_are_ordered(config: Config) -> str:
 def _neighbours_are_ordered(config: Config) -> str:
   reranking = config.evaluation.reranking
   return '' if reranking.k2 <= reranking.k1 else f'{reranking.k2} must be at most k1 ({reranking.k1})'
-
-
-@_rule('generation.jpeg_quality')
-def _jpeg_quality_is_valid(config: Config) -> str:
-  quality = config.generation.jpeg_quality
-  return f'{quality} must be at most 100' if quality > 100 else ''
 
 
 @_rule('generation.num_images', 'generation.per_appearance')

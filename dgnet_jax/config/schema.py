@@ -231,6 +231,8 @@ class EvaluationConfig:
   reranking: RerankingConfig = RerankingConfig()
   num_swaps: int = 8  # people on each side of the swap sheet
   num_ranked_queries: int = 8  # queries on the ranked-list sheet
+  # Gallery images per query in ranked_table/, the ranked gallery of every query as Parquet files; 0 writes no table.
+  ranked_table: int = 0
   num_ground_truth_pairs: int = 512  # built-in pedestrians: images of each kind compared with the ground truth
 
 
@@ -249,6 +251,7 @@ class GenerationConfig:
   format: str = 'jpeg'  # jpeg or png
   jpeg_quality: int = 95  # 1 to 100
   seed: int = 0  # image i is a function of this seed and i
+  manifest_table: bool = False  # write the manifest as Parquet files, too, to manifest_table/
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import difflib
 from typing import Any
 
-from dgnet_jax.config.rules import AT_LEAST_TWO, CHOICES, COMBINATIONS, FRACTIONS, POSITIVE, REFUSED
+from dgnet_jax.config.rules import AT_LEAST_TWO, AT_MOST, CHOICES, COMBINATIONS, FRACTIONS, POSITIVE, REFUSED
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError
 from dgnet_jax.utils.text import shortened
@@ -154,7 +154,7 @@ def _range_problem(name: str, value: Any, default: Any) -> str:
   is_whole = isinstance(default[0] if isinstance(default, tuple) else default, int)
   if not numbers:
     return 'must not be empty'
-  largest = MAX_SEED if name.endswith('seed') else MAX_WHOLE
+  largest = AT_MOST.get(name, MAX_SEED if name.endswith('seed') else MAX_WHOLE)
   if is_whole and max(numbers) > largest:
     return f'{shown(value)} must be at most {largest}'
   if not all(abs(number) <= MAX_REAL for number in numbers):  # also of NaN

@@ -23,7 +23,7 @@ from dgnet_jax.data.images import for_each_file, read_image
 from dgnet_jax.data.index import DISTRACTOR, DatasetIndex, Split
 from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.errors import Interrupted, UserError
-from dgnet_jax.generation.manifest import FILE_NAME, write_manifest
+from dgnet_jax.generation.manifest import FILE_NAME, TABLE_FOLDER, write_manifest, write_manifest_table
 from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.results import results_folder
@@ -138,7 +138,8 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   """Generates the images of `config.generation` that do not exist yet; each process takes its share of them.
 
   The process that finds all images written writes the manifest, so a set with a manifest is complete. The same command
-  resumes a set without one.
+  resumes a set without one. With `generation.manifest_table`, or if there is such a folder already, the manifest is
+  also written as Parquet files, to `manifest_table/` beside it.
 
   Args:
     config: the run's validated config.
@@ -172,6 +173,8 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   def complete() -> None:
     if missing:
       (folder / FILE_NAME).unlink(missing_ok=True)
+      for file in (folder / TABLE_FOLDER).glob('*.parquet'):
+        file.unlink(missing_ok=True)
       _generate(plan, missing, folder, predictor, threads=config.data.decode_threads)
     _finish(plan, folder)
 
@@ -250,5 +253,7 @@ def _finish(plan: Plan, folder: pathlib.Path) -> None:
     return
   for path in _folders_in(folder / 'images'):
     remove_leftovers(path)
+  if plan.settings.manifest_table or (folder / TABLE_FOLDER).exists():
+    write_manifest_table(folder / TABLE_FOLDER, MANIFEST_FIELDS, plan.rows(), len(plan.names))
   write_manifest(folder / FILE_NAME, MANIFEST_FIELDS, plan.rows())
   logger.info(f'{len(plan.names)} images and {FILE_NAME} in {folder}')

@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import re
+import shutil
 from typing import Any
 
 from dgnet_jax.config.loading import SAVED_CONFIG, read_saved_fields
@@ -73,9 +74,11 @@ def _hash(text: str) -> str:
 
 
 def settings_of(evaluation: EvaluationConfig) -> dict[str, Any]:
-  """Returns the settings on which the results of an evaluation depend."""
+  """Returns the settings on which the results of an evaluation depend; `ranked_table` only if it is not 0."""
   settings = dataclasses.asdict(evaluation)
   del settings['batch_size']
+  if not settings['ranked_table']:
+    del settings['ranked_table']  # results of versions without this field are of the same settings
   return settings
 
 
@@ -104,7 +107,7 @@ def keep_earlier(
   Args:
     folder: of the results.
     results: the new ones, with at least their subject.
-    files: names of all files that may belong to results, that with the results first.
+    files: names of all files and folders that may belong to results, that with the results first.
     subject: keys in which results of one subject agree.
   """
   path = folder / files[0]
@@ -125,5 +128,7 @@ def keep_earlier(
   kept.mkdir(parents=True, exist_ok=True)
   for file in reversed(files):
     if (folder / file).exists():
+      if (kept / file).is_dir():  # the same results were kept before, with the same table
+        shutil.rmtree(kept / file)
       os.replace(folder / file, kept / file)
   logger.info(f'earlier results: {kept}')

@@ -1,6 +1,7 @@
 """Evaluates a trained run: rankings compared with chance, images with trivial baselines, and sheets to look at."""
 
 from collections.abc import Mapping
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -23,6 +24,7 @@ from dgnet_jax.inference.results import is_direct_transfer, keep_earlier, result
 from dgnet_jax.plots.sheets import ranked_sheet
 from dgnet_jax.reports.figures import image_label
 from dgnet_jax.reports.ground_truth import TeacherJudge, image_table, measure_against_ground_truth
+from dgnet_jax.reports.ranked_table import write_ranked_table
 from dgnet_jax.reports.ranking import (
   TITLES,
   SplitEmbeddings,
@@ -47,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 RESULTS = 'results.json'
 FILES = {name: f'{name}.png' for name in ('ranked', 'alphas', 'roc', 'swaps', 'ground_truth')}
-FILES['rankings'] = 'rankings.csv'
+FILES |= {'rankings': 'rankings.csv', 'ranked_table': 'ranked_table'}
 SUBJECT = ('step', 'data', 'root', 'settings')  # results that differ in one of these are of something else
 MATCHES_PER_QUERY = 10  # gallery images per query on the ranked sheet
 
@@ -68,8 +70,8 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   The config may name other data than the run was trained on (direct transfer). The results are then written to a
   subfolder, `<workdir>/evaluation/on_<layout>_<root>_<hash>`, and the teacher is evaluated on the same data. Earlier
   results of another step or with other settings are moved to the subfolder `earlier`. Without the
-  teacher, everything that does not need it is evaluated. Several processes share the embedding; the first does the
-  rest.
+  teacher, everything that does not need it is evaluated. Several processes share the embedding and the ranked table;
+  the first does the rest.
 
   Args:
     config: the run's validated config.
@@ -102,7 +104,12 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
     teacher=teacher,
     teacher_embeddings=_embed_splits(index, size_hw, teacher, 'teacher') if teacher else None,
   )
-  return from_first_process(lambda: _write_results(config, workdir, index, embedded, results))
+  with contextlib.ExitStack() as locked:
+    results = from_first_process(lambda: _write_results(config, workdir, index, embedded, results, locked))
+    if config.evaluation.ranked_table:
+      folder = results_folder(config, index, workdir, 'evaluation') / FILES['ranked_table']
+      write_ranked_table(folder, config, index, embedded.embeddings.query, embedded.embeddings.gallery)
+  return results
 
 
 def _open_test_data(config: Config, workdir: pathlib.Path) -> DatasetIndex:
@@ -112,9 +119,17 @@ def _open_test_data(config: Config, workdir: pathlib.Path) -> DatasetIndex:
 
 
 def _write_results(
-  config: Config, workdir: pathlib.Path, index: DatasetIndex, embedded: _Embedded, results: dict[str, Any]
+  config: Config,
+  workdir: pathlib.Path,
+  index: DatasetIndex,
+  embedded: _Embedded,
+  results: dict[str, Any],
+  locked: contextlib.ExitStack,
 ) -> dict[str, Any]:
-  """Compares the embeddings and generates images, writes everything, and returns `results` with the measurements."""
+  """Compares the embeddings and generates images, writes everything, and returns `results` with the measurements.
+
+  `locked` keeps the lock of the results until it is closed.
+  """
   trained = without_training(index) if is_direct_transfer(config, workdir) else index
   results['overlaps'] = _find_overlaps(trained, config.data.decode_threads)
   rows = table_rows(config.reid, config.evaluation, embedded.embeddings, embedded.teacher_embeddings)
@@ -125,22 +140,20 @@ def _write_results(
 
   predictor, folder = embedded.predictor, results_folder(config, index, workdir, 'evaluation')
   folder.mkdir(parents=True, exist_ok=True)
-  with exclusive(folder / LOCK_FILE, f'the results in {folder}', wait=True):
-    keep_earlier(folder, results, (RESULTS, *FILES.values()), subject=SUBJECT)
-    files = _write_tables(config, folder, tables, rows)
-    _write_ranked_sheet(folder / files['ranked'], config, index, embedded.embeddings)
-    if predictor.generator is not None:
-      files['swaps'] = FILES['swaps']
-      write_swap_sheet(folder / files['swaps'], index.query, predictor, config.evaluation.num_swaps)
-      if config.data.layout == 'synthetic':
-        files['ground_truth'] = FILES['ground_truth']
-        judge = _judge(embedded.teacher, embedded.teacher_embeddings)
-        results['images'] = measure_against_ground_truth(
-          config, index, predictor, judge, folder / files['ground_truth']
-        )
-        logger.info(image_table(results['images']))
-    results['files'] = files
-    write_json(folder / RESULTS, results)
+  locked.enter_context(exclusive(folder / LOCK_FILE, f'the results in {folder}', wait=True))
+  keep_earlier(folder, results, (RESULTS, *FILES.values()), subject=SUBJECT)
+  files = _write_tables(config, folder, tables, rows)
+  _write_ranked_sheet(folder / files['ranked'], config, index, embedded.embeddings)
+  if predictor.generator is not None:
+    files['swaps'] = FILES['swaps']
+    write_swap_sheet(folder / files['swaps'], index.query, predictor, config.evaluation.num_swaps)
+    if config.data.layout == 'synthetic':
+      files['ground_truth'] = FILES['ground_truth']
+      judge = _judge(embedded.teacher, embedded.teacher_embeddings)
+      results['images'] = measure_against_ground_truth(config, index, predictor, judge, folder / files['ground_truth'])
+      logger.info(image_table(results['images']))
+  results['files'] = files
+  write_json(folder / RESULTS, results)
   logger.info(f'results and images: {", ".join(str(folder / name) for name in (RESULTS, *files.values()))}')
   return results
 

@@ -153,6 +153,7 @@ class TestValidate:
       ('optimizer.adam_betas', (0.5, 1.0), 'in [0, 1)'),
       ('optimizer.adam_betas', ('a', 'b'), 'is not numbers like'),
       ('generation.jpeg_quality', 101, 'at most 100'),
+      ('evaluation.ranked_table', 10_001, 'at most 10000'),
       ('generation.per_appearance', 0, 'above 0'),
     ],
   )

@@ -11,9 +11,11 @@ import pytest
 from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import Interrupted, UserError
-from dgnet_jax.generation import bulk
+from dgnet_jax.generation import bulk, manifest
 from dgnet_jax.generation.bulk import Plan
 from dgnet_jax.inference.loading import load_predictor
+
+parquet = pytest.importorskip('pyarrow.parquet')
 
 # Without optimization the last bit of an image depends on its position in the batch.
 pytestmark = pytest.mark.usefixtures('optimised')
@@ -142,6 +144,36 @@ def test_a_set_can_grow(run):
   assert len(after) == 27  # with plan.json and manifest.csv
   for path, content in before.items():
     assert after[path] == content or path.name == 'manifest.csv'
+
+
+def read_table(folder):
+  """The rows of the manifest's Parquet files, in order."""
+  files = sorted((folder / 'manifest_table').iterdir())
+  return [row for file in files for row in parquet.read_table(file).to_pylist()], [file.name for file in files]
+
+
+def test_the_manifest_is_also_written_as_parquet_files(run, monkeypatch):
+  monkeypatch.setattr(manifest, 'ROWS', 4)
+  folder = run.generate('table', plan='images', num_images=5, manifest_table=True)
+  rows, names = read_table(folder)
+  assert rows == read_rows(folder) and len(rows) == 5
+  assert names == ['part-00000-of-00002.parquet', 'part-00001-of-00002.parquet']
+  for count in (9, 3):  # a table that exists grows and shrinks with its set
+    run.generate('table', num_images=count, manifest_table=False)
+    rows, names = read_table(folder)
+    assert rows == read_rows(folder) and len(rows) == count and len(names) == -(-count // 4)
+
+
+def test_no_table_of_an_incomplete_set_stays(run, monkeypatch):
+  folder = run.generate('incomplete', plan='images', num_images=5, manifest_table=True)
+  monkeypatch.setattr(bulk, '_process_share', lambda: (0, 2))
+  run.generate('incomplete', num_images=9)
+  assert read_table(folder) == ([], []) and not (folder / 'manifest.csv').exists()
+  monkeypatch.setattr(bulk, '_process_share', lambda: (1, 2))
+  run.generate('incomplete')
+  monkeypatch.setattr(bulk, '_process_share', lambda: (0, 1))
+  alone = run.generate('alone', manifest_table=True)
+  assert contents(folder) == contents(alone) and len(read_table(alone)[0]) == 9
 
 
 def test_another_set_in_the_folder_is_refused(run):

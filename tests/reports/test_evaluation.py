@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from dgnet_jax.api import load
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.data.dataset import open_dataset
 from dgnet_jax.errors import MissingSplit, NoMatches, UserError
@@ -161,8 +162,7 @@ def test_ranking_table_is_in_percent():
 
 def test_optional_tables_and_charts(workdir, evaluation, tmp_path):
   options = {'protocol': 'standard', 'alpha_steps': 3, 'verification': True, 'rerank': True}
-  for name in ('synthetic_data', 'teacher', 'checkpoints'):
-    (tmp_path / name).symlink_to(workdir / name)
+  run_in(tmp_path, workdir)
   results = evaluate(run_config(evaluation=options | {'reranking': {'k1': 6, 'k2': 2, 'weight': 0.3}}), tmp_path)
   usual = evaluation[0]
   assert results['protocol'] == 'standard' and usual['protocol'] == 'release'
@@ -179,6 +179,42 @@ def test_optional_tables_and_charts(workdir, evaluation, tmp_path):
   for name in ('alphas', 'roc'):
     with Image.open(tmp_path / 'evaluation' / results['files'][name]) as chart:
       assert chart.size[0] > 500
+
+
+def run_in(folder, workdir):
+  """A work folder with the data, the teacher and the checkpoints of another."""
+  for name in ('synthetic_data', 'teacher', 'checkpoints'):
+    (folder / name).symlink_to(workdir / name)
+  return folder
+
+
+def test_ranked_table_agrees_with_results_and_embeddings(workdir, index, tmp_path):
+  """The queries of docs/training.md."""
+  pytest.importorskip('pyarrow')
+  duckdb = pytest.importorskip('duckdb')
+  config, embeddings = run_config(evaluation={'ranked_table': 20}), tmp_path / 'embeddings'
+  results = evaluate(config, run_in(tmp_path, workdir))
+  table = f"'{tmp_path}/evaluation/ranked_table/*.parquet'"
+  matches = f'SELECT query_path, min(rank) AS rank FROM {table} WHERE is_match GROUP BY query_path'
+  for rank in (1, 5, 20):
+    ((count,),) = duckdb.sql(f'SELECT count(*) FROM ({matches}) WHERE rank <= {rank}').fetchall()
+    assert count / len(index.query) == pytest.approx(results['single_query']['both'][f'rank_{rank}'])
+  root = tmp_path / 'synthetic_data'
+  load(tmp_path).embed_to(embeddings, [str(root / 'query'), str(root / 'bounding_box_test')])
+  joined = f"""
+    SELECT similarity, list_inner_product(query.embedding, gallery.embedding)
+    FROM {table}
+    JOIN '{embeddings}/*.parquet' AS query ON query.path = query_path
+    JOIN '{embeddings}/*.parquet' AS gallery ON gallery.path = gallery_path
+  """
+  similarity, product = np.transpose(duckdb.sql(joined).fetchall())
+  assert len(similarity) == duckdb.sql(f'SELECT count(*) FROM {table}').fetchall()[0][0] > 20
+  np.testing.assert_allclose(similarity, product, atol=1e-5)
+  first = evaluate(run_config(), tmp_path)
+  (kept,) = (tmp_path / 'evaluation' / 'earlier').iterdir()
+  assert (kept / 'ranked_table' / 'part-00000-of-00001.parquet').exists()
+  assert not (tmp_path / 'evaluation' / 'ranked_table').exists()
+  assert 'ranked_table' not in first['settings'] and results['settings']['ranked_table'] == 20
 
 
 def test_run_without_its_teacher_is_evaluated_as_far_as_possible(workdir, evaluation, tmp_path, lines):

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 import contextlib
-import csv
 import importlib.util
 import logging
 import math
@@ -199,18 +198,16 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--gallery', required=True, metavar='IMAGE', nargs='+', help='images to search')
   _add_alpha(parser)
   parser.add_argument('--count', type=positive, default=10, help='images per query (default: %(default)s)')
-  parser.add_argument('--out', type=writable, metavar='FILE.csv', help='write a table instead of printing')
+  parser.add_argument('--out', type=writable, metavar='FILE', help='write a .csv or .parquet instead of printing')
 
 
 def _rank(options: argparse.Namespace) -> None:
   _check_run(options)
   from dgnet_jax.data.image_lists import as_image_list
-  from dgnet_jax.utils.atomic_files import atomic_file
-  from dgnet_jax.utils.text import ANY_NAME
-  from dgnet_jax.utils.writers import check_output
+  from dgnet_jax.utils.writers import RANKINGS, check_output, save_rankings
 
   if options.out:
-    check_output(options.out, ('.csv',))
+    check_output(options.out, RANKINGS)
   queries, gallery = as_image_list(options.queries, 'queries'), as_image_list(options.gallery, 'gallery')
   rankings = _load(options).rank(queries, gallery, alpha=options.alpha, count=options.count)
   if not options.out:
@@ -219,14 +216,9 @@ def _rank(options: argparse.Namespace) -> None:
       for rank, match in enumerate(matches, 1):
         print(f'{rank:>6}  {match.score:7.4f}  {match.path}')
     return
-  with (
-    atomic_file(options.out) as temporary,
-    temporary.open('w', encoding='utf-8', errors=ANY_NAME, newline='') as file,
-  ):
-    writer = csv.writer(file)
-    writer.writerow(('query', 'rank', 'score', 'path'))
-    for name, matches in zip(queries.names, rankings, strict=True):
-      writer.writerows((name, rank, f'{match.score:.6f}', match.path) for rank, match in enumerate(matches, 1))
+  ranked = zip(queries.names, rankings, strict=True)
+  rows = [(name, rank, match.score, match.path) for name, matches in ranked for rank, match in enumerate(matches, 1)]
+  save_rankings(options.out, rows)
   logger.info(f'rankings: {options.out}')
 
 
@@ -308,8 +300,10 @@ or .jpg a strip; any other name is a folder of images.
     epilog="""examples:
   dgnet rank runs/market anna.jpg --gallery images/
   dgnet rank runs/market anna.jpg ben.jpg --gallery images/ --count=100 --out=ranking.csv
+  dgnet rank runs/market queries/ --gallery images/ --out=ranking.parquet
 
-A score of 1 is the same image. Without --out, rank, score and path are printed.
+A score of 1 is the same image. Without --out, rank, score and path are printed. A .parquet has the columns query_path,
+rank, gallery_path and similarity (the score) of the table that evaluation.ranked_table makes.
 """,
     add_arguments=_add_rank,
     run=_rank,

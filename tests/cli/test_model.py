@@ -95,6 +95,19 @@ def test_rank_prints_or_writes_a_table(run, images, tmp_path):
   assert len(rows) == 20 and {row['query'] for row in rows} == set(map(str, images[:2]))
 
 
+def test_rank_writes_parquet(run, images, tmp_path):
+  parquet = pytest.importorskip('pyarrow.parquet')
+  for suffix in ('csv', 'parquet'):
+    run('rank', *images[:2], '--gallery', *images, '--count=2', '--out', tmp_path / f'r.{suffix}')
+  with (tmp_path / 'r.csv').open() as file:
+    lines = list(csv.DictReader(file))
+  table = parquet.read_table(tmp_path / 'r.parquet').to_pylist()
+  assert [(row['query_path'], row['rank'], row['gallery_path'], f'{row["similarity"]:.6f}') for row in table] == [
+    (line['query'], int(line['rank']), line['path'], line['score']) for line in lines
+  ]
+  assert len(table) == 4
+
+
 def test_mistakes_are_reported_before_the_model_is_loaded(error_of, images, tmp_path, monkeypatch):
   monkeypatch.setattr(model, '_load', lambda options: pytest.fail('loaded'))
   image, out = images[0], f'--out={tmp_path / "new.png"}'
@@ -106,7 +119,7 @@ def test_mistakes_are_reported_before_the_model_is_loaded(error_of, images, tmp_
   )
   assert 'must end in .gif' in error_of('interpolate', '--structure', image, '--appearance', image, '--out=x.mp4')
   assert 'at least 2' in error_of('interpolate', '--structure', image, '--appearance', image, '--out=x', '--steps=1')
-  assert 'must end in .csv' in error_of('rank', image, '--gallery', image, '--out=x.txt')
+  assert 'must end in .csv or .parquet' in error_of('rank', image, '--gallery', image, '--out=x.txt')
   assert 'at least 1' in error_of('rank', image, '--gallery', image, '--count=0')
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert 'starlette and uvicorn: pip install "starlette>=1.0" "uvicorn>=0.40"' in error_of('page')

@@ -1,6 +1,7 @@
 """The jobs on a work folder: which parts run in which order, which config they get, and what log.txt holds."""
 
 import contextlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -56,6 +57,15 @@ def parts(monkeypatch):
 
 def config_of(*arguments):
   return read_config(parse(COMMANDS['train'], arguments))
+
+
+@pytest.mark.parametrize('field', ['evaluation.ranked_table=5', 'generation.manifest_table=True'])
+def test_tables_without_pyarrow_are_an_error_before_the_work(tmp_path, monkeypatch, field):
+  arguments = '--config=synthetic', f'--workdir={tmp_path}', f'--config.{field}'
+  config_of(*arguments[:2])
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError, match=rf'{field.split("=")[0]}: Parquet needs pyarrow: pip install .*, or set it to'):
+    config_of(*arguments)
 
 
 class TestConfig:

@@ -195,10 +195,12 @@ def test_ranked_table_agrees_with_results_and_embeddings(workdir, index, tmp_pat
   config, embeddings = run_config(evaluation={'ranked_table': 20}), tmp_path / 'embeddings'
   results = evaluate(config, run_in(tmp_path, workdir))
   table = f"'{tmp_path}/evaluation/ranked_table/*.parquet'"
-  matches = f'SELECT query_path, min(rank) AS rank FROM {table} WHERE is_match GROUP BY query_path'
   for rank in (1, 5, 20):
-    ((count,),) = duckdb.sql(f'SELECT count(*) FROM ({matches}) WHERE rank <= {rank}').fetchall()
-    assert count / len(index.query) == pytest.approx(results['single_query']['both'][f'rank_{rank}'])
+    hits = f'SELECT bool_or(is_match AND rank <= {rank}) AS hit FROM {table} GROUP BY query_path'
+    ((accuracy,),) = duckdb.sql(f'SELECT avg(hit::INT) FROM ({hits})').fetchall()
+    assert accuracy == pytest.approx(results['single_query']['both'][f'rank_{rank}'])
+  wrong = f'SELECT query_path FROM {table} WHERE rank = 1 AND NOT is_match ORDER BY similarity DESC LIMIT 20'
+  assert len(duckdb.sql(wrong).fetchall()) == round(len(index.query) * (1 - results['single_query']['both']['rank_1']))
   root = tmp_path / 'synthetic_data'
   load(tmp_path).embed_to(embeddings, [str(root / 'query'), str(root / 'bounding_box_test')])
   joined = f"""

@@ -88,6 +88,17 @@ def test_results_of_something_else_are_kept(tmp_path):
     assert results in every and (path / 'rankings.csv').read_text() == (path / 'roc.png').read_text() == str(results)
 
 
+def test_folders_are_kept_with_their_results_also_for_the_second_time(tmp_path):
+  folder, files = tmp_path / 'evaluation', ('results.json', 'ranked_table')
+  for step in (7, 9, 7, 9):
+    keep_earlier(folder, {'step': step}, files, subject=('step',))
+    (folder / 'ranked_table').mkdir(parents=True)
+    (folder / 'ranked_table' / 'part').write_text(str(step))
+    (folder / 'results.json').write_text(json.dumps({'step': step}))
+  parts = [path.read_text() for path in sorted((folder / 'earlier').glob('*/ranked_table/part'))]
+  assert parts == ['7', '9'] and (folder / 'ranked_table' / 'part').read_text() == '9'
+
+
 @pytest.mark.parametrize('content', [b'{', b'[]', b'\xff', b'{"step": "../../x", "protocol": "../x"}', b'{"step": -1}'])
 def test_damaged_results_are_kept_too(tmp_path, content):
   write_results(tmp_path, step=7, settings={})

@@ -108,16 +108,27 @@ def run(mode: str, options: argparse.Namespace) -> None:
     stack.enter_context(logged_to(workdir / log_name))
     stack.enter_context(folder.named())
     logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
-    if not folder.is_shared and config.generation.plan != 'sheets' and mode in ('train', 'generate'):
-      raise UserError(
-        f'generation.plan={config.generation.plan}: processes that share the images of a set need a work folder on a '
-        'file system that they share; use one process'
-      )
+    if not folder.is_shared:
+      _check_one_process_writes(mode, config)
     stack.enter_context(recorded(workdir, mode, config))
     _report_changes(config, workdir / SAVED_CONFIG)
     if mode in ('train', 'teacher'):
       from_first_process(lambda: save_config(config, workdir / SAVED_CONFIG))
     _dispatch(mode, config, folder)
+
+
+def _check_one_process_writes(mode: str, config: Config) -> None:
+  """Raises UserError if several processes would write files of their own, which they cannot do on object storage."""
+  fields = {}
+  if mode in ('train', 'generate') and config.generation.plan != 'sheets':
+    fields['generation.plan'] = config.generation.plan
+  if mode in ('train', 'evaluate') and config.evaluation.ranked_table:
+    fields['evaluation.ranked_table'] = str(config.evaluation.ranked_table)
+  for name, value in fields.items():
+    raise UserError(
+      f'{name}={value}: several processes write these files together, which needs a work folder on a file system that '
+      'they share; use one process, or such a folder'
+    )
 
 
 def _report_changes(config: Config, path: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 from jax import dtypes
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 
@@ -101,6 +102,25 @@ def is_key(leaf: Any) -> bool:
 def key_to_data(leaf: Any) -> Any:
   """Returns the numbers of a typed random key, and any other array unchanged."""
   return jax.random.key_data(leaf) if is_key(leaf) else leaf
+
+
+def gathered_on_host(tree: Any, *, wanted: bool) -> Any:
+  """Copies arrays to the memory of this process; all processes call it, because each holds a part of split arrays.
+
+  Args:
+    tree: pytree of arrays without typed keys, the same on every process.
+    wanted: False for a process that only gives its parts.
+
+  Returns:
+    A pytree of whole numpy arrays that share no memory with the devices; of Nones if not `wanted`.
+  """
+
+  def copy(leaf: Any) -> np.ndarray | None:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_replicated or leaf.is_fully_addressable):
+      leaf = multihost_utils.process_allgather(leaf, tiled=True)  # one by one: a device needs room for the largest
+    return np.array(leaf) if wanted else None
+
+  return jax.tree.map(copy, tree)
 
 
 def place(data: np.ndarray, template: Any) -> jax.Array:

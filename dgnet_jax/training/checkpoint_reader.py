@@ -36,6 +36,12 @@ SHOWN_MISMATCHES = 3
 CLASSIFIER_BIAS = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # arrays with one number per identity
 
 
+def this_process_alone() -> ocp.options.MultiprocessingOptions:
+  """Returns the options with which Orbax works in this process, and waits for no other."""
+  index = jax.process_index()
+  return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+
+
 class _Damaged(UserError):
   """A checkpoint's files are incomplete, or do not hold what was saved."""
 
@@ -63,9 +69,7 @@ class CheckpointReader:
     """Orbax's manager, for this process alone; None if there is no folder."""
     if self._writer is not None:
       return self._writer
-    index = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
-    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone)
+    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=this_process_alone())
     return ocp.CheckpointManager(self._folder, options=options) if self._folder.is_dir() else None
 
   def steps(self) -> list[int]:

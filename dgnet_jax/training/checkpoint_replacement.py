@@ -1,7 +1,7 @@
 """Replaces checkpoints so that a process killed at any moment leaves the old ones or the new one, complete.
 
 A checkpoint that is to be replaced is renamed, and removed once the new one is complete. Orbax cannot overwrite a
-checkpoint, and its delete removes the files at once.
+checkpoint, and its delete removes the files at once. Of several processes only the one that writes calls this.
 """
 
 from collections.abc import Sequence
@@ -9,20 +9,13 @@ import pathlib
 import re
 import shutil
 
-import jax
-from jax.experimental import multihost_utils
-
-from dgnet_jax.training.agreement import is_alone
-
 ASIDE = re.compile(r'\.replaced_(?P<old>\d+)_by_(?P<new>\d+)')
 
 
 def move_aside(folder: pathlib.Path, steps: Sequence[int], *, new_step: int) -> None:
   """Renames the checkpoints of `steps`, which that of `new_step` will replace, so that Orbax does not see them."""
-  if jax.process_index() == 0:
-    for step in steps:
-      (folder / str(step)).rename(folder / f'.replaced_{step}_by_{new_step}')
-  _wait_for_all_processes()
+  for step in steps:
+    (folder / str(step)).rename(folder / f'.replaced_{step}_by_{new_step}')
 
 
 def complete_steps(folder: pathlib.Path) -> list[int]:
@@ -34,18 +27,11 @@ def complete_steps(folder: pathlib.Path) -> list[int]:
 
 def recover(folder: pathlib.Path) -> None:
   """Removes moved checkpoints that have been replaced, and restores the names of those without a replacement."""
-  if jax.process_index() == 0 and folder.is_dir():
-    aside = [match for path in folder.iterdir() if (match := ASIDE.fullmatch(path.name))]
-    # A checkpoint with the step of its replacement comes last: renamed, it would look like the others' replacement.
-    for match in sorted(aside, key=lambda match: match['old'] == match['new']):
-      path = folder / match.string
-      if (folder / match['new']).exists():
-        shutil.rmtree(path)
-      else:
-        path.rename(folder / match['old'])
-  _wait_for_all_processes()
-
-
-def _wait_for_all_processes() -> None:
-  if not is_alone():
-    multihost_utils.sync_global_devices('replaced checkpoints')
+  aside = [match for path in folder.iterdir() if (match := ASIDE.fullmatch(path.name))] if folder.is_dir() else []
+  # A checkpoint with the step of its replacement comes last: renamed, it would look like the others' replacement.
+  for match in sorted(aside, key=lambda match: match['old'] == match['new']):
+    path = folder / match.string
+    if (folder / match['new']).exists():
+      shutil.rmtree(path)
+    else:
+      path.rename(folder / match['old'])

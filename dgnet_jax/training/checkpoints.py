@@ -1,13 +1,13 @@
 """Checkpoints with Orbax: written in the background, verified when read.
 
-Orbax does not notice a flipped byte, so the SHA-256 checksum of every array is stored with it and compared.
+Orbax does not notice a flipped byte, so the SHA-256 checksum of every array is stored with it and compared. Of several
+processes only the first writes and reads, so that storage of its own is enough, and no other is waited for.
 """
 
 from collections.abc import Iterator, Mapping
 import contextlib
 import os
 import pathlib
-import threading
 from typing import Any, Self, TypeVar
 
 import jax
@@ -21,21 +21,20 @@ from dgnet_jax.training import checkpoint_replacement
 from dgnet_jax.training.agreement import arrays_from_first_process, from_first_process, is_alone
 from dgnet_jax.training.checkpoint_arrays import (
   describe,
+  gathered_on_host,
   is_storage_error,
   key_to_data,
   named_leaves,
   place,
   storage_reason,
 )
-from dgnet_jax.training.checkpoint_reader import CheckpointReader
+from dgnet_jax.training.checkpoint_reader import CheckpointReader, this_process_alone
 
 Tree = TypeVar('Tree')
 
-PATIENCE = 60  # seconds to complete a checkpoint after an error, if there are other processes
 UNREADABLE = ('[', '\\')  # characters of paths
 # Orbax measures its time limits with a clock that may be set, and that jumps when a machine wakes up: a week to write a
-# checkpoint. Folders that are made in the background have another limit. With other processes, which may be gone, the
-# limits stay.
+# checkpoint. Folders that are made in the background have another limit.
 _PATIENT = ocp.AsyncOptions(timeout_secs=7 * 24 * 3600, create_directories_asynchronously=False)
 
 
@@ -71,18 +70,23 @@ class Checkpoints:
     check_folder(folder)
     self.folder = pathlib.Path(folder).absolute()
     self._config = config
-    self._manager = None
+    self._keep = keep
+    self._manager: _Manager | None = None  # if this process writes
     if keep is not None:
-      checkpoint_replacement.recover(self.folder)
-      options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
-        create=True,
-        cleanup_tmp_directories=True,  # left by a killed save
-        single_host_load_and_broadcast=not is_alone(),
-        async_options=_PATIENT if is_alone() else None,
-      )
-      self._manager = _Manager(self.folder, options=options)
-    self._reader = CheckpointReader(self.folder, self._manager if is_alone() else None, config)
+      from_first_process(self._open)
+    self._reader = CheckpointReader(self.folder, self._manager, config)
+
+  def _open(self) -> None:
+    checkpoint_replacement.recover(self.folder)
+    self.folder.mkdir(parents=True, exist_ok=True)
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=self._keep,
+      create=False,  # Orbax makes no folder for one of several processes
+      cleanup_tmp_directories=True,  # left by a killed save
+      async_options=_PATIENT,
+      multiprocessing_options=this_process_alone(),
+    )
+    self._manager = _Manager(self.folder, options=options)
 
   def save(self, step: int, state: Any, *, wait: bool = False) -> None:
     """Saves `state` in the background; it may be donated as soon as this returns.
@@ -99,30 +103,35 @@ class Checkpoints:
       MachineError: this or the previous checkpoint cannot be written, for example because the disk is full; names the
         newest that is complete.
     """
-    if self._manager is None:
+    if self._keep is None:
       raise ValueError(f'{self.folder} was opened for reading')
-    with self._writing():
-      self._save(self._manager, step, state, wait=wait)
-
-  def _save(self, manager: ocp.CheckpointManager, step: int, state: Any, *, wait: bool) -> None:
-    replaced = [old for old in from_first_process(lambda: list(manager.all_steps())) if old >= step]
-    if replaced:
-      manager.wait_until_finished()
-      checkpoint_replacement.move_aside(self.folder, replaced, new_step=step)
-      manager.reload()
     data = jax.tree.map(key_to_data, state)
-    description = {
-      'leaves': {name: describe(leaf) for name, leaf in named_leaves(data).items()},
-      'config': self._config.to_dict() if self._config is not None else {},
-    }
-    arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(data), about=ocp.args.JsonSave(description))
-    if not manager.save(step, args=arguments, force=True):
-      raise RuntimeError(f'the checkpoint of step {step} was not saved in {self.folder}')
-    if wait or replaced:
-      manager.wait_until_finished()
-    if replaced:
-      checkpoint_replacement.recover(self.folder)
-      self._reader.forget_damage(step)
+    if not is_alone():
+      data = gathered_on_host(data, wanted=jax.process_index() == 0)
+    from_first_process(lambda: self._write(step, data, wait=wait))
+
+  def _write(self, step: int, data: Any, *, wait: bool) -> None:
+    """Saves arrays; they may be donated as soon as this returns."""
+    manager = self._manager
+    assert manager is not None
+    with self._writing():
+      replaced = [old for old in manager.all_steps() if old >= step]
+      if replaced:
+        manager.wait_until_finished()
+        checkpoint_replacement.move_aside(self.folder, replaced, new_step=step)
+        manager.reload()
+      description = {
+        'leaves': {name: describe(leaf) for name, leaf in named_leaves(data).items()},
+        'config': self._config.to_dict() if self._config is not None else {},
+      }
+      arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(data), about=ocp.args.JsonSave(description))
+      if not manager.save(step, args=arguments, force=True):
+        raise RuntimeError(f'the checkpoint of step {step} was not saved in {self.folder}')
+      if wait or replaced:
+        manager.wait_until_finished()
+      if replaced:
+        checkpoint_replacement.recover(self.folder)
+        self._reader.forget_damage(step)
 
   def latest_step(self) -> int | None:
     """Returns the newest step that is not known to be damaged; None if there is none."""
@@ -206,6 +215,11 @@ class Checkpoints:
   def close(self) -> None:
     """Waits for checkpoints that are being written; raises UserError if they cannot be."""
     self._reader.close()
+    if self._keep is not None:
+      from_first_process(self._finish)
+
+  def _finish(self) -> None:
+    """Completes what this process writes, if it is the one that does."""
     if self._manager is not None:
       with self._writing():
         self._manager.close()
@@ -214,18 +228,15 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-    """Closes; after an error, one of several processes does not wait for long, because the others may not answer."""
+    """Closes; after an error, one of several processes waits for what it writes itself, but not for the others.
+
+    They may be gone, or wait for this one elsewhere.
+    """
     if is_alone() or kind is None or issubclass(kind, Interrupted):
       self.close()
     else:
-
-      def close() -> None:
-        with contextlib.suppress(Exception):  # the first error is the one to show
-          self.close()
-
-      closing = threading.Thread(target=close, daemon=True)
-      closing.start()
-      closing.join(PATIENCE)
+      with contextlib.suppress(Exception):  # the first error is the one to show
+        self._finish()
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:

@@ -40,6 +40,65 @@ with contextlib.closing(Checkpoints(sys.argv[3], 3)) as checkpoints:
 assert int(restored['step']) == 3 and restored['array'].sharding == replicated(mesh)
 """
 
+# The first process writes alone: in a folder that the other one does not have.
+WRITE_ALONE = """
+import pathlib
+from dgnet_jax.sharding import batch_sharding
+from dgnet_jax.training.checkpoints import Checkpoints
+folder = pathlib.Path(sys.argv[3 + jax.process_index()])
+overwrite = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0)
+numbers = np.arange(200_000, dtype=np.float32)
+state = {
+  'split': device_put_global(numbers, batch_sharding(mesh)),
+  'whole': device_put_global(numbers + 1, replicated(mesh)),
+}
+with Checkpoints(folder, 3) as checkpoints:
+  checkpoints.save(1, state)
+  overwritten = overwrite(state)
+  checkpoints.save(2, overwritten, wait=True)
+  restored = checkpoints.restore(overwritten, 1)
+assert restored['split'].sharding == batch_sharding(mesh)
+for name, expected in (('split', numbers), ('whole', numbers + 1)):
+  for shard in restored[name].addressable_shards:
+    np.testing.assert_array_equal(shard.data, expected[shard.index])
+"""
+
+# A limit on the size of files stands in for a full disk, for the process that writes.
+FULL_DISK = """
+import resource
+import pytest
+from dgnet_jax.errors import MachineError
+from dgnet_jax.training.checkpoints import Checkpoints
+first = jax.process_index() == 0
+large = device_put_global({'x': np.random.default_rng(0).normal(size=100_000)}, replicated(mesh))
+with pytest.raises(MachineError, match='cannot be written .*the checkpoint of step 2 is complete'):
+  with Checkpoints(sys.argv[3], 3) as checkpoints:
+    checkpoints.save(2, tree(2), wait=True)
+    if first:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    checkpoints.save(4, large)
+with pytest.raises(MachineError, match='^process 0: ' if not first else ''):
+  with Checkpoints(sys.argv[3], 3) as checkpoints:
+    checkpoints.save(4, large, wait=True)
+"""
+
+# The other process is gone while a checkpoint is written, which is complete none the less.
+LOST = """
+import os
+import time
+from dgnet_jax.training.checkpoints import Checkpoints
+try:
+  with Checkpoints(sys.argv[3], 3) as checkpoints:
+    checkpoints.save(2, tree(2))
+    if jax.process_index():
+      os._exit(0)
+    time.sleep(1)
+    raise RuntimeError('a collective operation fails')
+except RuntimeError:
+  assert (checkpoints.folder / '2').is_dir()
+  os._exit(0)
+"""
+
 # What one process cannot do, none does.
 AGREE = """
 import pathlib
@@ -177,6 +236,20 @@ def test_checkpoints_are_saved_replaced_and_restored_by_both(tmp_path):
   folder = tmp_path / 'checkpoints'
   run_in_two_processes(SAVE_AND_REPLACE, str(folder))
   assert sorted(path.name for path in folder.iterdir()) == ['2', '3']
+
+
+def test_only_the_first_writes_and_split_arrays_are_joined(tmp_path):
+  run_in_two_processes(WRITE_ALONE, str(tmp_path / 'first'), str(tmp_path / 'other'))
+  assert sorted(path.name for path in (tmp_path / 'first').iterdir()) == ['1', '2']
+  assert not (tmp_path / 'other').exists()
+
+
+def test_full_disk_is_an_error_of_both(tmp_path):
+  run_in_two_processes(FULL_DISK, str(tmp_path))
+
+
+def test_checkpoint_is_completed_when_the_other_process_is_lost(tmp_path):
+  run_in_two_processes(LOST, str(tmp_path))
 
 
 def test_both_agree_and_fail_together(tmp_path):

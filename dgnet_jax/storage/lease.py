@@ -67,11 +67,13 @@ class Lease:
         self._folder.remove(FILE)
 
   def _try_to_create(self) -> bool:
+    if self._read() is not None:  # some servers write what exists all the same
+      return False
     try:
       self._folder.write(FILE, self._content(), only_new=True)
     except FileExistsError:
       return False
-    return True
+    return self._is_mine(self._read())
 
   def _try_to_take_over(self) -> bool:
     """Returns True if the lock had expired, and False if somebody gave it back or was faster."""

@@ -45,6 +45,13 @@ def test_the_lock_of_a_killed_job_expires(folder, lines):
   assert 'is gone; this one goes on' in lines[1]
 
 
+def test_servers_that_write_what_exists_all_the_same(folder, monkeypatch):
+  write = folder.write
+  monkeypatch.setattr(folder, 'write', lambda name, content, only_new=False: write(name, content))
+  with leased(folder, never), pytest.raises(InUse):
+    Lease(folder, never).acquire()
+
+
 @pytest.mark.parametrize('content', [b'', b'{', b'[]', b'{"holder": 3}', b'\xff'])
 def test_a_lock_that_is_not_ours_expires_too(folder, content):
   folder.write(FILE, content)

@@ -1,0 +1,149 @@
+"""The same over the network: moto's S3 server, with s3fs as users have it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dgnet_jax.config.loading import save_config
+from dgnet_jax.errors import UserError
+from dgnet_jax.storage.lease import leased
+from dgnet_jax.storage.mirror import MARKER
+from dgnet_jax.storage.remote_folder import RemoteFolder
+from tests.exhaustive import EXHAUSTIVE
+from tests.storage.s3_server import machine, s3_server
+from tests.tiny_run import tiny_config
+from tests.training.test_distributed_runs import contents, finish, new_run, run_config
+from tests.training.test_processes import free_port
+
+pytest.importorskip('moto', reason='needs moto and flask, as in the extra test')
+PATIENCE = 600  # seconds
+
+
+@pytest.fixture(scope='module')
+def server():
+  with s3_server() as environment:
+    yield environment
+
+
+@pytest.fixture
+def folder(server, monkeypatch, tmp_path):
+  for name, value in server.items():
+    monkeypatch.setenv(name, value)
+  return RemoteFolder(f's3://bucket/{tmp_path.name}')
+
+
+@pytest.mark.filterwarnings('ignore::ResourceWarning')  # of botocore's sessions
+def test_files_and_locks(folder, tmp_path):
+  assert folder.list_files() == {}
+  folder.write('a/b', b'one')
+  first = folder.list_files()['a/b']
+  folder.write('a/b', b'two')
+  assert folder.list_files()['a/b'].version != first.version and first.size == 3
+  content = os.urandom(6 * 2**20)
+  (tmp_path / 'x').write_bytes(content)
+  folder.upload(tmp_path / 'x', 'c')
+  folder.download('c', tmp_path / 'y')
+  assert (tmp_path / 'y').read_bytes() == content
+  with pytest.raises(FileExistsError):
+    folder.write('c', b'', only_new=True)
+  with pytest.raises(FileNotFoundError):
+    folder.read('absent')
+  folder.remove('c')
+  folder.remove('c')
+  with leased(folder, lambda: None):
+    assert set(folder.list_files()) == {'a/b', 'dgnet.lock'}
+  assert set(folder.list_files()) == {'a/b'}
+
+
+@pytest.mark.filterwarnings('ignore::ResourceWarning')
+def test_a_missing_bucket_is_named(folder, tmp_path):
+  missing = RemoteFolder('s3://absent/run')
+  for use in (missing.list_files, lambda: missing.write('a', b''), lambda: missing.upload(tmp_path / 'x', 'a')):
+    (tmp_path / 'x').write_bytes(b'')
+    with pytest.raises(UserError, match='s3://absent/run: there is no such bucket'):
+      use()
+
+
+class Job:
+  """Processes that run `dgnet train` together on an address, each on a machine of its own."""
+
+  def __init__(self, environment, address, folder, machines, devices=1):
+    port, self._logs, self.processes = free_port(), [], []
+    for index, name in enumerate(machines):
+      together = [f'--distributed=localhost:{port},{len(machines)},{index}'] if len(machines) > 1 else []
+      command = [sys.executable, '-m', 'dgnet_jax.cli.main', 'train', f'--workdir={address}', *together]
+      flags = {
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
+      }
+      self._logs.append(folder / f'{time.monotonic_ns()}_{name}.txt')
+      with self._logs[-1].open('w') as output:
+        process = subprocess.Popen(
+          command, env=machine(environment, folder / name) | flags, stdout=output, stderr=output
+        )
+      self.processes.append(process)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    for process in self.processes:
+      process.kill()
+      process.wait()
+
+  def texts(self):
+    return [log.read_text() for log in self._logs]
+
+  def wait_for(self, condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+      assert time.monotonic() < deadline and all(process.poll() is None for process in self.processes), self.texts()
+      time.sleep(0.1)
+
+  def statuses(self):
+    return [process.wait(PATIENCE) for process in self.processes]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings('ignore::ResourceWarning')
+@EXHAUSTIVE
+def test_a_run_that_changes_machines_equals_an_unbroken_one(folder, server, tmp_path):
+  """Two machines, of which one is lost; then a third, which is preempted; then one of the first again."""
+  config = run_config(tiny_config())
+  finish(new_run(tmp_path, 'alone', config), devices=2)
+  save_config(config, tmp_path / 'config.json')
+  folder.upload(tmp_path / 'config.json', 'config.json')
+
+  def has_checkpoint(step):
+    return f'checkpoints/{step}/{MARKER}' in folder.list_files()
+
+  with Job(server, folder.address, tmp_path, ('a', 'b')) as job:
+    job.wait_for(lambda: has_checkpoint(10))
+    job.processes[0].kill()
+    assert job.statuses() == [-signal.SIGKILL, 1], job.texts()
+  with Job(server, folder.address, tmp_path, ('c',), devices=2) as job:
+    job.wait_for(lambda: re.search(r'\n2\d/40 ', job.texts()[0]))
+    job.processes[0].send_signal(signal.SIGTERM)
+    assert job.statuses() == [130], job.texts()
+    assert 'is gone; this one goes on' in job.texts()[0]
+  with Job(server, folder.address, tmp_path, ('a',), devices=2) as job:
+    assert job.statuses() == [0], job.texts()
+  assert contents(_downloaded(folder, tmp_path / 'run')) == contents(tmp_path / 'alone')
+  assert [start.get('outcome') for start in json.loads(folder.read('run.json'))['starts']] == [
+    None,
+    'interrupted',
+    'done',
+  ]
+
+
+def _downloaded(folder, target):
+  for name in folder.list_files():
+    (target / name).parent.mkdir(parents=True, exist_ok=True)
+    folder.download(name, target / name)
+  return target

@@ -53,7 +53,7 @@ REFUSED = {
 # All numbers must be at least 0; these must be above 0.
 POSITIVE = {
   *('num_steps', 'micro_batches', 'data.image_size_hw', 'data.prefetch_batches', 'data.decode_threads'),
-  'data.synthetic.image_size_hw',
+  *('model_devices', 'data.synthetic.image_size_hw'),
   *('structure_encoder.width', 'structure_encoder.dilations', 'decoder.num_res_blocks', 'decoder.mlp_width'),
   *('correspondence.shape_width', 'correspondence.descriptor_size', 'correspondence.relighting_width'),
   *('correspondence.num_res_blocks', 'correspondence.style_width'),

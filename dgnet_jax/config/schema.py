@@ -264,6 +264,10 @@ class Config:
   # Losses, statistics and gradients are those of the batch at once, up to rounding. Parts have whole groups of
   # reid.batch_norm_group images, so parts x group must divide batch_size.
   micro_batches: int = 1
+  # Devices that split the identity classifiers of the re-id network and of the teacher, and their logits, among them;
+  # 1: every device has all of them. Must divide the number of devices. Everything else is as with 1: a batch splits
+  # over all devices, and checkpoints fit any value.
+  model_devices: int = 1
   num_steps: int = 100_000  # length of the run
   # False trains the re-id network alone on real images, with everything else unchanged: the baseline of joint learning
   # (`dgnet ablation`). Style AB only; see also teaching.images.

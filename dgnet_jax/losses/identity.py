@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from dgnet_jax.types import Array, at_least_float32
 
 
-def identity_cross_entropy(logits: Array, identity: Array) -> Array:
+def identity_cross_entropy(logits: Array, identity: Array, *, split: bool = False) -> Array:
   """Cross-entropy between predicted and actual identity.
 
   Paper: eq. 3 and 6 (identification of real and of generated images).
@@ -14,6 +14,8 @@ def identity_cross_entropy(logits: Array, identity: Array) -> Array:
   Args:
     logits: f32[B, K], before softmax.
     identity: i32[B], class index in [0, K).
+    split: the logits are split over devices along K. The value is the same; each device then looks for the identity
+      among its own logits, where indexing, and even more its gradient, would exchange logits.
 
   Returns:
     f32[B], in nats.
@@ -26,10 +28,12 @@ def identity_cross_entropy(logits: Array, identity: Array) -> Array:
   if not jnp.issubdtype(identity.dtype, jnp.integer):
     raise ValueError(f'{identity.dtype=}: must be an integer type')
   log_probs = jax.nn.log_softmax(at_least_float32(logits))
+  if split:
+    return -jnp.where(jnp.arange(logits.shape[1]) == identity[:, None], log_probs, 0).sum(axis=1)
   return -jnp.take_along_axis(log_probs, identity[:, None], axis=1)[:, 0]
 
 
-def fine_grained_cross_entropy(logits: Array, structure_identity: Array) -> Array:
+def fine_grained_cross_entropy(logits: Array, structure_identity: Array, *, split: bool = False) -> Array:
   """Cross-entropy between the fine-grained head's prediction and the *structure* donor's identity.
 
   A generated image shows its structure donor in another person's clothes. To recognize the donor, the head must learn
@@ -40,6 +44,7 @@ def fine_grained_cross_entropy(logits: Array, structure_identity: Array) -> Arra
   Args:
     logits: f32[B, K] of the fine-grained head on generated images, before softmax.
     structure_identity: i32[B], class index in [0, K) of the structure donor.
+    split: as for `identity_cross_entropy`.
 
   Returns:
     f32[B], in nats.
@@ -47,4 +52,4 @@ def fine_grained_cross_entropy(logits: Array, structure_identity: Array) -> Arra
   Raises:
     ValueError: the shapes do not match, or the identities are not integers.
   """
-  return identity_cross_entropy(logits, structure_identity)
+  return identity_cross_entropy(logits, structure_identity, split=split)

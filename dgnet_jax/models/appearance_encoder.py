@@ -3,10 +3,12 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from dgnet_jax.models.batch_norm import BatchNorm, BatchNormMode
 from dgnet_jax.models.pooling import stripe_pool
 from dgnet_jax.models.resnet import ResNet
+from dgnet_jax.sharding import DATA_AXIS, batch_sharding, constrained, identity_sharding, rows_sharding
 from dgnet_jax.types import AppearanceOutput, Array, at_least_float32
 
 # Fan-out with gain sqrt 2, and a classifier that starts close to zero: release fact 34.
@@ -29,11 +31,16 @@ def unit_length(code: Array) -> Array:
 
 
 class Head(nn.Module):
-  """Linear, BatchNorm, dropout, linear, without ReLU: f[N, C] -> logits f[N, K] and bottleneck f[N, width]."""
+  """Linear, BatchNorm, dropout, linear, without ReLU: f[N, C] -> logits f[N, K] and bottleneck f[N, width].
+
+  Attributes:
+    split_over: the mesh if the classifier is split by identity over its axis 'model'; None if it is whole.
+  """
 
   width: int
   num_identities: int
   dropout: float
+  split_over: Mesh | None = None
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -41,7 +48,15 @@ class Head(nn.Module):
     x = nn.Dense(self.width, kernel_init=bottleneck_normal, dtype=self.dtype, name='bottleneck')(x)
     feature = BatchNorm(name='norm')(x, mode)
     x = nn.Dropout(self.dropout, deterministic=deterministic)(feature)
+    mesh = None if self.is_initializing() else self.split_over
+    if mesh is not None:
+      # Devices that split the classifier exchange their rows, which are short, and not the kernel or the logits. What
+      # comes before stays split over all devices.
+      x = constrained(x, batch_sharding(mesh))
+      x = constrained(x, rows_sharding(mesh))
     logits = nn.Dense(self.num_identities, kernel_init=classifier_normal, dtype=self.dtype, name='classifier')(x)
+    if mesh is not None:
+      logits = constrained(logits, identity_sharding(mesh, rows=DATA_AXIS))
     return logits, feature
 
 
@@ -56,6 +71,7 @@ class AppearanceEncoder(nn.Module):
       part (Sun et al., arXiv 1711.09349).
     normalize_code: scale the code to unit length.
     detach_code: style AB only: stop gradients at the code (release fact 16).
+    split_over: as in `Head`.
   """
 
   stage_sizes: tuple[int, ...]
@@ -70,6 +86,7 @@ class AppearanceEncoder(nn.Module):
   style: str = 'AB'
   normalize_code: bool = False
   detach_code: bool = True
+  split_over: Mesh | None = None
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -81,7 +98,7 @@ class AppearanceEncoder(nn.Module):
       code = unit_length(code)
 
     def apply_head(x: Array, dropout: float, name: str) -> tuple[Array, Array]:
-      head = Head(self.head_width, self.num_identities, dropout, dtype=self.dtype, name=name)
+      head = Head(self.head_width, self.num_identities, dropout, self.split_over, dtype=self.dtype, name=name)
       return head(x, mode, deterministic)
 
     if self.style == 'PCB':

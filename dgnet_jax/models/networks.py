@@ -12,6 +12,7 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from dgnet_jax.models.appearance_encoder import AppearanceEncoder
 from dgnet_jax.models.batch_norm import BatchNormMode
@@ -72,6 +73,24 @@ class Networks:
     image = jnp.zeros((1, height * self.reid_scale, width * self.reid_scale, 3))
     variables = initial_variables(self.appearance_encoder, key, image, mode=BatchNormMode(), deterministic=True)
     return variables['params'], variables['batch_stats']
+
+  @property
+  def num_identities(self) -> int:
+    """Number of classes."""
+    return self.appearance_encoder.num_identities
+
+  def with_identities(self, num_identities: int) -> 'Networks':
+    """Returns the same networks with classifiers of another size."""
+    return dataclasses.replace(self, appearance_encoder=self.appearance_encoder.clone(num_identities=num_identities))
+
+  def splitting_classifiers(self, mesh: Mesh) -> 'Networks':
+    """Returns the same networks with the classifiers split over the axis 'model' of a mesh."""
+    return dataclasses.replace(self, appearance_encoder=self.appearance_encoder.clone(split_over=mesh))
+
+  @property
+  def splits_classifiers(self) -> bool:
+    """True if the classifiers, and so the logits, are split over devices."""
+    return self.appearance_encoder.split_over is not None
 
   @property
   def trains_through_code(self) -> bool:

@@ -5,6 +5,7 @@ import dataclasses
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from dgnet_jax.models.appearance_encoder import Head
 from dgnet_jax.models.batch_norm import BatchNormMode
@@ -17,7 +18,11 @@ NORMS = ('running', 'batch')
 
 
 class TeacherCnn(nn.Module):
-  """A plain re-id baseline: image f[N, H, W, 3] -> logits f[N, K] and bottleneck f[N, head_width]."""
+  """A plain re-id baseline: image f[N, H, W, 3] -> logits f[N, K] and bottleneck f[N, head_width].
+
+  Attributes:
+    split_over: as in `Head`.
+  """
 
   stage_sizes: tuple[int, ...]
   width: int
@@ -26,13 +31,14 @@ class TeacherCnn(nn.Module):
   head_width: int
   num_identities: int
   dropout: float
+  split_over: Mesh | None = None
   dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, image: Array, mode: BatchNormMode, deterministic: bool) -> tuple[Array, Array]:
     features = ResNet(self.stage_sizes, self.width, self.last_stride, self.dtype, name='backbone')(image, mode)
     pooled = stripe_pool(features, 1, self.pool)[:, 0]
-    head = Head(self.head_width, self.num_identities, self.dropout, dtype=self.dtype, name='head')
+    head = Head(self.head_width, self.num_identities, self.dropout, self.split_over, dtype=self.dtype, name='head')
     return head(pooled, mode, deterministic)
 
 
@@ -56,6 +62,20 @@ class TeacherNetwork:
   network: TeacherCnn
   image_size_hw: tuple[int, int]
   reid_scale: int
+
+  @property
+  def num_identities(self) -> int:
+    """Number of classes."""
+    return self.network.num_identities
+
+  @property
+  def splits_classifiers(self) -> bool:
+    """True if the classifier, and so the logits, are split over devices."""
+    return self.network.split_over is not None
+
+  def splitting_classifiers(self, mesh: Mesh) -> 'TeacherNetwork':
+    """Returns the same network with its classifier split over the axis 'model' of a mesh."""
+    return dataclasses.replace(self, network=self.network.clone(split_over=mesh))
 
   def init(self, key: Array) -> tuple[Params, Params]:
     """Initializes (params, batch_stats)."""

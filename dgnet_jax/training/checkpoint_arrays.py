@@ -50,8 +50,19 @@ def not_finite(tree: Any) -> list[str]:
   return [
     name
     for name, leaf in named_leaves(tree).items()
-    if jnp.issubdtype(leaf.dtype, np.floating) and not np.isfinite(np.asarray(leaf)).all()
+    if jnp.issubdtype(leaf.dtype, np.floating) and not _is_finite(leaf)
   ]
+
+
+def _is_finite(leaf: Any) -> bool:
+  if is_in_parts(leaf):
+    return bool(jnp.isfinite(leaf).all())
+  return bool(np.isfinite(np.asarray(leaf)).all())
+
+
+def is_in_parts(leaf: Any) -> bool:
+  """Returns True if this process holds only a part of an array, so that what is done with it, all processes do."""
+  return isinstance(leaf, jax.Array) and not (leaf.is_fully_replicated or leaf.is_fully_addressable)
 
 
 def check_description(about: Any) -> None:
@@ -116,20 +127,23 @@ def gathered_on_host(tree: Any, *, wanted: bool) -> Any:
   """
 
   def copy(leaf: Any) -> np.ndarray | None:
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_replicated or leaf.is_fully_addressable):
+    if is_in_parts(leaf):
       leaf = multihost_utils.process_allgather(leaf, tiled=True)  # one by one: a device needs room for the largest
     return np.array(leaf) if wanted else None
 
   return jax.tree.map(copy, tree)
 
 
-def place(data: np.ndarray, template: Any) -> jax.Array:
+def place(data: np.ndarray, template: Any) -> jax.Array | np.ndarray:
   """Puts a host array on the devices of `template`, as a typed key if `template` is one.
 
   Args:
     data: the same on every process.
-    template: array or ShapeDtypeStruct; without a sharding the default device is used.
+    template: array or ShapeDtypeStruct; without a sharding the default device is used. A numpy array leaves `data` on
+      the host.
   """
+  if isinstance(template, np.ndarray):
+    return data
   array: jax.Array | np.ndarray = data
   if is_key(template):
     array = jax.random.wrap_key_data(jnp.asarray(data), impl=jax.random.key_impl(jnp.empty((), template.dtype)))

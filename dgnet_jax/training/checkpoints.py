@@ -149,7 +149,7 @@ class Checkpoints:
 
     Args:
       template: pytree of arrays or ShapeDtypeStructs like the saved state. Arrays are placed as in the template; a
-        leaf without a sharding goes to the default device.
+        leaf without a sharding goes to the default device, and stays on the host for one that is a numpy array.
       step: restore this checkpoint and no other.
 
     Returns:

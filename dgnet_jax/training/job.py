@@ -56,6 +56,7 @@ class Job(Generic[State]):
     max_skipped: how many updates of the run may be skipped, because they are not finite.
     skipped: how many were, before this start.
     reporter: writes a report on a step that is not finite, and returns a sentence on it; None for none.
+    whole: makes of a state what is saved; `Placement.whole`.
   """
 
   name: str
@@ -67,6 +68,7 @@ class Job(Generic[State]):
   max_skipped: int = 0
   skipped: int = 0
   reporter: Reporter | None = None
+  whole: Callable[[State], State] = lambda state: state
 
 
 def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Checkpoints, writer: MetricWriter) -> State:
@@ -116,8 +118,9 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
       if stopping or last or done % log.checkpoint_every_steps == 0:
         if monitor.has_pending:
           report(done)
-        monitor.check_state(done, state)
-        checkpoints.save(done, state, wait=stopping or last)
+        saved = job.whole(state)
+        monitor.check_state(done, saved)
+        checkpoints.save(done, saved, wait=stopping or last)
       if stopping:
         raise Interrupted(
           f'{prefix}stopped at step {done} of {job.num_steps}; saved in {checkpoints.folder}. Run the same command to '

@@ -18,7 +18,7 @@ from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, with_cross_ground_truth
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
-from dgnet_jax.sharding import device_put_global, make_mesh, replicated
+from dgnet_jax.sharding import make_mesh
 from dgnet_jax.training.agreement import in_all_processes
 from dgnet_jax.training.alarms import Alarms
 from dgnet_jax.training.checkpoints import Checkpoints
@@ -29,6 +29,7 @@ from dgnet_jax.training.learning import StepContext
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.non_finite import NonFinite, write_report
 from dgnet_jax.training.phase_programs import PhasePrograms, Phases
+from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights, phase_boundaries
 from dgnet_jax.training.skipped_updates import SKIPPED, num_skipped
@@ -90,13 +91,14 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
   index = in_all_processes(lambda: open_training_data(config, workdir))
   # One for both jobs: the loaders memory and device decode when it is made.
   source = in_all_processes(lambda: make_source(index.train, config))
-  teachers = train_teacher(config, index, workdir, source=source)
-  mesh, context = make_mesh(), make_step_context(config, index.num_identities)
+  mesh, context = make_mesh(model_devices=config.model_devices), make_step_context(config, index.num_identities)
+  placement = Placement(mesh, index.num_identities)
+  teachers = placement.put(train_teacher(config, index, workdir, source=source))
   with (
     contextlib.closing(PhasePrograms(make_train_step(context, mesh), phases(config))) as programs,
     Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config) as checkpoints,
   ):
-    state = _initial_state(context, checkpoints, teachers[0], mesh)
+    state = _initial_state(context, checkpoints, teachers[0], placement)
     start = int(state.step)
     _announce(context, index, state)
     if start > config.num_steps:
@@ -112,14 +114,17 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
         name='',
         num_steps=config.num_steps,
         advice='Lower the learning rates (optimizer.*), set compute_dtype to float32, or set optimizer.skip_non_finite',
-        take_step=_take_step(programs, device_put_global(teachers, replicated(mesh)), batches),
+        take_step=_take_step(programs, teachers, batches),
         report=_report(config, num_skipped(state)),
-        after_step=_draw_images(context, index, source, writer) if config.joint and jax.process_index() == 0 else None,
+        after_step=_draw_images(context, index, source, writer, placement)
+        if config.joint and jax.process_index() == 0
+        else None,
         max_skipped=config.optimizer.skip_non_finite,
         skipped=num_skipped(state),
         reporter=_reporter(config, workdir),
+        whole=placement.whole,
       )
-      state = run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
+      state = placement.whole(run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer))
     logger.info(f'{int(state.step)} steps done; state in {checkpoints.folder}')
   return state
 
@@ -140,21 +145,29 @@ def _check_teacher_was_copied(config: Config, workdir: pathlib.Path) -> None:
   )
 
 
-def fresh_state(context: StepContext, mesh: jax.sharding.Mesh, backbone: Mapping[str, Any] | None = None) -> TrainState:
+def fresh_state(context: StepContext, placement: Placement, backbone: Mapping[str, Any] | None = None) -> TrainState:
   """Returns the state at step 0 on all devices; `backbone` as in `create_train_state`."""
-  state = create_train_state(context.networks, context.optimizers, context.config.seed, backbone)
-  placed: TrainState = device_put_global(state, replicated(mesh))
-  return placed
+  return placement.put(create_train_state(context.networks, context.optimizers, context.config.seed, backbone))
+
+
+def saved_state(
+  context: StepContext, checkpoints: Checkpoints, placement: Placement, step: int | None = None
+) -> TrainState:
+  """Returns the state of the newest intact checkpoint, or that of `step`, on all devices."""
+  shapes: TrainState = jax.eval_shape(
+    lambda: create_train_state(context.networks, context.optimizers, context.config.seed)
+  )
+  return placement.put(checkpoints.restore(placement.template(shapes), step))
 
 
 def _initial_state(
-  context: StepContext, checkpoints: Checkpoints, teacher: Teacher, mesh: jax.sharding.Mesh
+  context: StepContext, checkpoints: Checkpoints, teacher: Teacher, placement: Placement
 ) -> TrainState:
   """Returns the state to train from: the latest checkpoint, or a fresh state."""
   config = context.config
   if checkpoints.latest_step() is None:
     backbone = in_all_processes(lambda: load_backbone(config, 'reid', teacher=teacher))
-    return fresh_state(context, mesh, backbone)
+    return fresh_state(context, placement, backbone)
   joint = checkpoints.saved_config().get('joint', True)
   if joint != config.joint:
     raise UserError(
@@ -162,7 +175,7 @@ def _initial_state(
       'use another work folder'
     )
   checkpoints.require_design(config)
-  state = checkpoints.restore(fresh_state(context, mesh))
+  state = saved_state(context, checkpoints, placement)
   logger.info(f'resuming from step {int(state.step)} in {checkpoints.folder}')
   return state
 
@@ -248,10 +261,12 @@ def _reporter(config: Config, workdir: pathlib.Path) -> Callable[[NonFinite], st
 
 
 def _draw_images(
-  context: StepContext, index: DatasetIndex, source: Source, writer: MetricWriter
+  context: StepContext, index: DatasetIndex, source: Source, writer: MetricWriter, placement: Placement
 ) -> Callable[[int, TrainState], None]:
   """Returns a function that writes the image grid at intervals and after the last step."""
-  config, grid = context.config, ImageGrid(context.networks, index.train, source.sampler)
+  # No image depends on a classifier, so the part that the first device has of a split one will do.
+  networks = context.networks.with_identities(placement.identities_per_device)
+  config, grid = context.config, ImageGrid(networks, index.train, source.sampler)
 
   def draw(done: int, state: TrainState) -> None:
     if done % config.log.images_every_steps == 0 or done == config.num_steps:

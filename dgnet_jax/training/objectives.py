@@ -152,12 +152,13 @@ def _feature_terms(networks: Networks, discriminator_params: Params, rebuilt: Ar
   return {'feature_matching': _over_streams(networks, loss, rebuilt, frozen(image))}
 
 
-def _identification(logits: Array, identity: Array) -> Array:
+def _identification(networks: Networks, logits: Array, identity: Array) -> Array:
   """Cross-entropy f[B, 2] of logits f[B, 2, K], or its mean over the parts of f[B, 2, P, K]."""
+  cross_entropy = per_stream(functools.partial(identity_cross_entropy, split=networks.splits_classifiers))
   if logits.ndim == identity.ndim + 1:
-    single: Array = per_stream(identity_cross_entropy)(logits, identity)
+    single: Array = cross_entropy(logits, identity)
     return single
-  over_parts = jax.vmap(per_stream(identity_cross_entropy), in_axes=(2, None), out_axes=2)
+  over_parts = jax.vmap(cross_entropy, in_axes=(2, None), out_axes=2)
   mean: Array = over_parts(logits, identity).mean(axis=2)
   return mean
 
@@ -176,7 +177,7 @@ def _recovery_terms(
   seen = enlarge(generated.cross_by_appearance, networks.reid_scale)
   with jax.named_scope('cross_identity'):
     recovered, _ = networks.encode_appearance_train(frozen(reid_params), inputs.reid_stats, seen)
-  terms = {'cross_identity': _identification(recovered.primary_logits, inputs.batch.identity)}
+  terms = {'cross_identity': _identification(networks, recovered.primary_logits, inputs.batch.identity)}
   if not (active.codes or active.cycle):
     return terms
 
@@ -220,11 +221,11 @@ def _reid_terms(
     output, batch_stats = networks.encode_appearance_train(reid_params, inputs.reid_stats, images, real_key)
   primary, fine = output.primary_logits, output.fine_logits
   terms = {
-    'identity': _identification(primary[:, :2], batch.identity),
-    'positive_identity': _identification(primary[:, 2:4], batch.identity),
+    'identity': _identification(networks, primary[:, :2], batch.identity),
+    'positive_identity': _identification(networks, primary[:, 2:4], batch.identity),
   }
   if active.teaching and fine is not None:
-    terms['fine_identity'] = per_stream(identity_cross_entropy)(fine[:, :2], batch.identity)
+    terms['fine_identity'] = _identification(networks, fine[:, :2], batch.identity)
   if labels is None:
     return terms, batch_stats
   # A call of its own: the compiler finds the forward pass that `_recovery_terms` makes over the same images.
@@ -234,7 +235,8 @@ def _reid_terms(
   terms['primary_teaching'] = per_stream(soft_label_kl)(output.primary_logits, labels)
   if output.fine_logits is not None:
     structure_identity = batch.identity[:, ::-1]
-    terms['fine_teaching'] = per_stream(fine_grained_cross_entropy)(output.fine_logits, structure_identity)
+    fine_cross_entropy = functools.partial(fine_grained_cross_entropy, split=networks.splits_classifiers)
+    terms['fine_teaching'] = per_stream(fine_cross_entropy)(output.fine_logits, structure_identity)
   return terms, batch_stats
 
 

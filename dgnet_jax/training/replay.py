@@ -15,14 +15,15 @@ from dgnet_jax.config.loading import differences
 from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
-from dgnet_jax.sharding import device_put_global, make_mesh, replicated
+from dgnet_jax.sharding import make_mesh
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.inspection import Quantity, inspect_step
 from dgnet_jax.training.learning import StepContext
-from dgnet_jax.training.loop import fresh_state, phases, train_batches
+from dgnet_jax.training.loop import fresh_state, phases, saved_state, train_batches
 from dgnet_jax.training.loss_monitor import broken_networks, broken_terms
 from dgnet_jax.training.non_finite import NonFinite, SavedReport, environment
 from dgnet_jax.training.phase_programs import PhasePrograms
+from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.skipped_updates import NETWORKS, SKIPPED, all_finite
 from dgnet_jax.training.step import make_step_context, make_train_step
@@ -90,9 +91,10 @@ def replay(report: SavedReport, workdir: pathlib.Path) -> Replay:
   check_pretrained(config, workdir)
   with run_lock(workdir):
     index = open_training_data(config, workdir)
-    teachers = load_teachers(config, index, workdir)
-    mesh, context = make_mesh(), make_step_context(config, index.num_identities)
-    state, changes = _restored(context, report, teachers[0], workdir)
+    mesh, context = make_mesh(model_devices=config.model_devices), make_step_context(config, index.num_identities)
+    placement = Placement(mesh, index.num_identities)
+    teachers = placement.put(load_teachers(config, index, workdir))
+    state, changes = _restored(context, placement, report, teachers[0], workdir)
     start = int(state.step)
     logger.info(f'repeating steps {start} to {last}')
     source = make_source(index.train, config)
@@ -100,7 +102,6 @@ def replay(report: SavedReport, workdir: pathlib.Path) -> Replay:
       contextlib.closing(PhasePrograms(make_train_step(context, mesh), phases(config))) as programs,
       contextlib.closing(device_batches(train_batches(config, index, source, start), mesh)) as batches,
     ):
-      teachers = device_put_global(teachers, replicated(mesh))
       steps: collections.deque[StepBefore] = collections.deque(maxlen=STEPS_SHOWN)
       progress = Progress(last + 1, start)
       for step in range(start, last + 1):
@@ -110,7 +111,8 @@ def replay(report: SavedReport, workdir: pathlib.Path) -> Replay:
         found = _found(step, metrics, finite, report.found.checkpoint)
         if found and (step == last or not metrics.get(SKIPPED)):
           state = before  # frees the one after
-          quantities = inspect_step(context, before, teachers, pixels, phases(config).active(step))
+          whole = placement.whole((before, teachers))  # one step, with programs that do not split the classifiers
+          quantities = inspect_step(context, *whole, pixels, phases(config).active(step))
           return Replay(start, tuple(steps), found, quantities, changes)
         if found:
           logger.info(f'step {step}: {", ".join([*found.terms, *found.networks])} not finite; its update is skipped')
@@ -121,7 +123,7 @@ def replay(report: SavedReport, workdir: pathlib.Path) -> Replay:
 
 
 def _restored(
-  context: StepContext, report: SavedReport, teacher: Teacher, workdir: pathlib.Path
+  context: StepContext, placement: Placement, report: SavedReport, teacher: Teacher, workdir: pathlib.Path
 ) -> tuple[TrainState, list[str]]:
   """Returns the state to repeat the steps from, and what differs from the recorded run.
 
@@ -129,19 +131,18 @@ def _restored(
   """
   now, then = environment(), report.environment
   changes = [f'{name}: {then.get(name, "?")} -> {value}' for name, value in now.items() if then.get(name) != value]
-  mesh = make_mesh()
   with contextlib.closing(Checkpoints(workdir / 'checkpoints')) as checkpoints:
     wanted = report.found.checkpoint
     usable = [] if wanted is None else [step for step in checkpoints.steps() if step <= wanted]
     if not usable:
       if wanted is not None:
         logger.warning(f'{checkpoints.folder}: the checkpoint of step {wanted} is gone; starting from step 0')
-      return fresh_state(context, mesh, load_backbone(context.config, 'reid', teacher=teacher)), changes
+      return fresh_state(context, placement, load_backbone(context.config, 'reid', teacher=teacher)), changes
     if usable[-1] != wanted:
       logger.warning(f'{checkpoints.folder}: the checkpoint of step {wanted} is gone; using that of step {usable[-1]}')
     for change in differences(checkpoints.saved_config(usable[-1]), report.config):
       logger.info(f'config differs from that of the checkpoint, as when the run was resumed with another: {change}')
-    return checkpoints.restore(fresh_state(context, mesh), usable[-1]), changes
+    return saved_state(context, checkpoints, placement, usable[-1]), changes
 
 
 @jax.jit

@@ -7,6 +7,7 @@ the updated discriminator (release facts 1 and 6).
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 
@@ -18,7 +19,9 @@ from dgnet_jax.training.forward import Draws
 from dgnet_jax.training.learning import StepContext, apply_gradients, learn, learn_in_parts, make_iteration
 from dgnet_jax.training.objectives import stream_means
 from dgnet_jax.training.optimizers import make_optimizers
+from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.skipped_updates import keep_if_not_finite
+from dgnet_jax.training.state import create_train_state
 from dgnet_jax.types import ActiveTerms, Array, PairBatch, Params, PixelBatch, Teacher, TrainState
 from dgnet_jax.utils.xla_options import CONVOLUTIONS, accepted_options
 
@@ -109,25 +112,36 @@ def draw_step(context: StepContext, state: TrainState, pixels: PixelBatch) -> tu
 def make_train_step(context: StepContext, mesh: jax.sharding.Mesh) -> TrainStep:
   """Returns the jitted iteration: (state, teachers, pixels, active) -> (state, metrics).
 
-  The state is donated and stays replicated over `mesh`; pixels come sharded along their batch axis. It is compiled once
-  for each value of `active`. With `optimizer.skip_non_finite`, an update that is not finite is skipped, and the metrics
-  are also those of `keep_if_not_finite`.
+  The state is donated and stays where `Placement` puts it; pixels come sharded along their batch axis. It is compiled
+  once for each value of `active`. With `optimizer.skip_non_finite`, an update that is not finite is skipped, and the
+  metrics are also those of `keep_if_not_finite`.
   """
+  placement = Placement(mesh, context.networks.num_identities)
+  outputs: Any = replicated(mesh)
+  if placement.splits:
+    shapes = jax.eval_shape(lambda: create_train_state(context.networks, context.optimizers, context.config.seed))
+    outputs = placement.shardings(shapes), replicated(mesh)
+    context = dataclasses.replace(
+      context,
+      networks=context.networks.splitting_classifiers(mesh),
+      teacher_network=context.teacher_network.splitting_classifiers(mesh),
+    )
 
   @functools.partial(
     jax.jit,
     static_argnums=3,
     donate_argnums=0,
-    out_shardings=replicated(mesh),
+    out_shardings=outputs,
     compiler_options=accepted_options(CONVOLUTIONS),
   )
   def train_step(
     state: TrainState, teachers: Sequence[Teacher], pixels: PixelBatch, active: ActiveTerms
   ) -> tuple[TrainState, Metrics]:
+    state, teachers = placement.within_step((state, teachers))
     batch, draws = draw_step(context, state, pixels)
     new_state, metrics, gradients = update(context, state, teachers, batch, draws, active)
     if context.config.optimizer.skip_non_finite:
-      return keep_if_not_finite(state, new_state, metrics, gradients)
-    return new_state, metrics
+      new_state, metrics = keep_if_not_finite(state, new_state, metrics, gradients)
+    return placement.after_step(new_state), metrics
 
   return train_step

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import dataclasses
 import logging
 import pathlib
 from typing import Any
@@ -16,7 +17,7 @@ from dgnet_jax.data.sources.base import Source
 from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.interop.pretrained import load_backbone
 from dgnet_jax.models.build import make_teacher_network
-from dgnet_jax.sharding import device_put_global, make_mesh, replicated
+from dgnet_jax.sharding import make_mesh
 from dgnet_jax.training.agreement import from_first_process, in_all_processes
 from dgnet_jax.training.batch_sizes import check_batch_sizes
 from dgnet_jax.training.checkpoints import Checkpoints
@@ -24,6 +25,7 @@ from dgnet_jax.training.data_record import TrainingData, describe_training_data
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.optimizers import make_teacher_optimizer
+from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import teacher_schedule
 from dgnet_jax.training.teacher_step import Metrics, TeacherState, TeacherStep, create_teacher_state, make_teacher_step
@@ -76,17 +78,18 @@ def _trained_in(
     if config.data.accept_changes == data.fingerprint and jax.process_index() == 0:  # accepted once and for all
       description = describe_teacher(config, index.num_identities, data.identities)
       write_description(description, saved['num_steps'], folder, data)
+  placement = Placement(make_mesh(model_devices=config.model_devices), index.num_identities)
   with Checkpoints(folder / 'checkpoints', config.log.keep_checkpoints, config) as checkpoints:
     state = None
     if checkpoints.latest_step() is not None:
-      state = checkpoints.restore(state_template(config, index.num_identities))
+      state = checkpoints.restore(state_template(config, placement))
     if saved is not None and state is not None and int(state.step) == saved['num_steps']:
       logger.info(f'teacher: {folder}, trained for {saved["num_steps"]} steps')
     else:
       sizes = {'teacher.batch_size': config.teacher.batch_size}
       check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
       source = source or make_source(index.train, config)
-      state = _train(config, data, source, folder, checkpoints, state)
+      state = _train(config, data, source, checkpoints, state, placement)
   return (Teacher(state.network.params, state.network.batch_stats),)
 
 
@@ -94,18 +97,19 @@ def _train(
   config: Config,
   data: TrainingData,
   source: Source,
-  folder: pathlib.Path,
   checkpoints: Checkpoints,
   state: TeacherState | None,
+  placement: Placement,
 ) -> TeacherState:
-  """Trains to the end, from `state` or from scratch."""
-  mesh = make_mesh()
+  """Trains to the end, from `state` or from scratch; both states have their classifier whole."""
+  mesh, folder = placement.mesh, checkpoints.folder.parent
   steps_per_epoch, num_identities = source.single_sampler.steps_per_epoch, len(data.identities)
   network = make_teacher_network(config, num_identities)
   optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch)
   if state is None:
     backbone = in_all_processes(lambda: load_backbone(config, 'teacher'))
-    state = device_put_global(create_teacher_state(network, optimizer, config.seed, backbone), replicated(mesh))
+    state = create_teacher_state(network, optimizer, config.seed, backbone)
+  state = placement.put(state)
   start, configured = int(state.step), config.teacher.num_epochs * steps_per_epoch
   num_steps = max(configured, start)
   if start > configured:
@@ -126,7 +130,8 @@ def _train(
     contextlib.closing(device_batches(source.single_batches(start), mesh)) as batches,
   ):
     job = _job(step_fn, batches, num_steps, teacher_schedule(config.teacher, steps_per_epoch))
-    return run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer)
+    job = dataclasses.replace(job, whole=placement.whole)
+    return placement.whole(run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer))
 
 
 def _job(

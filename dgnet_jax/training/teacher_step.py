@@ -13,6 +13,7 @@ from dgnet_jax.losses.identity import identity_cross_entropy
 from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.sharding import replicated
 from dgnet_jax.training.augment import augment_singles
+from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.state import new_network_state, with_backbone
 from dgnet_jax.types import Array, NetworkState, Params
 from dgnet_jax.utils.xla_options import CONVOLUTIONS, accepted_options
@@ -84,7 +85,7 @@ def update(
       params, state.network.batch_stats, image[:, None], norm='batch', dropout_key=dropout_key
     )
     logits = output.logits[:, 0]
-    loss = identity_cross_entropy(logits, identity).mean()
+    loss = identity_cross_entropy(logits, identity, split=network.splits_classifiers).mean()
     return loss, (batch_stats, (logits.argmax(axis=-1) == identity).mean())
 
   gradient_fn = jax.value_and_grad(objective, has_aux=True)
@@ -100,15 +101,20 @@ def make_teacher_step(
 ) -> TeacherStep:
   """Returns the jitted iteration: (state, pixels u8[B, H, W, 3], identity i32[B]) -> (state, metrics).
 
-  The state is donated and stays replicated over `mesh`; pixels and identities come sharded along their batch axis.
+  The state is donated and stays where `Placement` puts it; pixels and identities come sharded along their batch axis.
   """
+  placement = Placement(mesh, network.num_identities)
+  outputs: Any = replicated(mesh)
+  if placement.splits:
+    shapes = jax.eval_shape(lambda: create_teacher_state(network, optimizer, config.seed))
+    outputs, network = (placement.shardings(shapes), outputs), network.splitting_classifiers(mesh)
   augment_config, erasing_prob = config.augment, config.teacher.random_erasing_prob
 
   def teacher_step(state: TeacherState, pixels: Array, identity: Array) -> tuple[TeacherState, Metrics]:
+    state = placement.within_step(state)
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
     image = augment_singles(pixels, augment_key, augment_config, erasing_prob, network.reid_scale)
-    return update(network, optimizer, state, image, identity, dropout_key)
+    new_state, metrics = update(network, optimizer, state, image, identity, dropout_key)
+    return placement.after_step(new_state), metrics
 
-  return jax.jit(
-    teacher_step, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=accepted_options(CONVOLUTIONS)
-  )
+  return jax.jit(teacher_step, donate_argnums=0, out_shardings=outputs, compiler_options=accepted_options(CONVOLUTIONS))

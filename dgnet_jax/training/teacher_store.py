@@ -12,7 +12,7 @@ from dgnet_jax.config.schema import Config, TeacherConfig
 from dgnet_jax.data.index import DatasetIndex, assign_numbers
 from dgnet_jax.errors import UserError
 from dgnet_jax.models.build import make_teacher_network
-from dgnet_jax.sharding import make_mesh, replicated
+from dgnet_jax.sharding import make_mesh
 from dgnet_jax.storage.local_copies import fetched
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import (
@@ -26,6 +26,7 @@ from dgnet_jax.training.data_record import (
   write_record,
 )
 from dgnet_jax.training.optimizers import make_teacher_optimizer
+from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.teacher_step import TeacherState, create_teacher_state
 from dgnet_jax.types import Teacher
 from dgnet_jax.utils.atomic_files import write_json
@@ -171,7 +172,7 @@ def read_teacher(config: Config, num_identities: int, folder: pathlib.Path) -> T
     step = checkpoints.latest_step()
     if step != num_steps:
       raise UserError(f'the teacher in {folder} is at step {step or 0} of {num_steps}; finish its training first')
-    network = state_template(config, num_identities).network
+    network = state_template(config, Placement(make_mesh(), num_identities)).network
     wanted = {'params': network.params, 'batch_stats': network.batch_stats}
     return Teacher(**checkpoints.restore_part({'network': wanted}, step)['network'])
 
@@ -208,18 +209,13 @@ def check_named_teachers(config: Config) -> None:
     _existing_description(folder)
 
 
-def state_template(config: Config, num_identities: int) -> TeacherState:
-  """Returns a TeacherState of ShapeDtypeStructs, replicated over all devices, to restore a checkpoint into."""
-  network = make_teacher_network(config, num_identities)
+def state_template(config: Config, placement: Placement) -> TeacherState:
+  """Returns a template of a TeacherState to restore a checkpoint into: `Placement.template`."""
+  network = make_teacher_network(config, placement.num_identities)
   # The steps per epoch affect no shape.
   optimizer = make_teacher_optimizer(config.teacher, config.optimizer, steps_per_epoch=1)
-  shapes = jax.eval_shape(lambda: create_teacher_state(network, optimizer, config.seed))
-  everywhere = replicated(make_mesh())
-  template: TeacherState = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),  # type: ignore[no-untyped-call]
-    shapes,
-  )
-  return template
+  shapes: TeacherState = jax.eval_shape(lambda: create_teacher_state(network, optimizer, config.seed))
+  return placement.template(shapes)
 
 
 def _existing_description(folder: pathlib.Path) -> Description:

@@ -7,6 +7,7 @@ import jax
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.dataset import open_dataset, verify_dataset
 from dgnet_jax.data.index import DatasetIndex
+from dgnet_jax.sharding import check_model_devices
 from dgnet_jax.training.batch_sizes import check_batch_sizes, check_parts
 from dgnet_jax.training.data_record import check_unchanged, describe_training_data, write_record
 from dgnet_jax.training.run_record import record_training_data
@@ -24,8 +25,8 @@ def open_training_data(config: Config, workdir: str | pathlib.Path, *, teacher_o
     teacher_only: only the teacher will be trained.
 
   Raises:
-    UserError: the data set is missing or damaged, it is not that of earlier starts, or a batch size does not fit data
-      or devices.
+    UserError: the data set is missing or damaged, it is not that of earlier starts, or a batch size or `model_devices`
+      does not fit data or devices.
   """
   workdir = pathlib.Path(workdir)
   index = open_dataset(config.data, workdir)
@@ -34,6 +35,7 @@ def open_training_data(config: Config, workdir: str | pathlib.Path, *, teacher_o
   sizes = {} if teacher_only else {'batch_size': config.batch_size}
   if not config.teacher.checkpoint and not is_trained(workdir / 'teacher'):
     sizes['teacher.batch_size'] = config.teacher.batch_size
+  check_model_devices(config.model_devices, jax.device_count())
   check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
   if not teacher_only:
     check_parts(config, num_devices=jax.device_count())

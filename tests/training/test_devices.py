@@ -25,7 +25,7 @@ CONFIGS = {'adain': tiny_config, 'correspondence': correspondence_config}
 GROUPED, GLOBAL = 2, 0
 
 
-def context_of(design, group):
+def context_of(design, group, num_identities=NUM_IDENTITIES):
   config = CONFIGS[design]()
   config.batch_size = BATCH
   config.structure_encoder.dilations = (1,)
@@ -33,15 +33,15 @@ def context_of(design, group):
   config.teacher.stage_sizes = (1,)
   for ramp in config.ramps.values():
     ramp.update(initial=0.5, maximum=0.5)
-  return make_step_context(frozen(config), NUM_IDENTITIES)
+  return make_step_context(frozen(config), num_identities)
 
 
 @functools.cache
-def inputs(design):
+def inputs(design, num_identities=NUM_IDENTITIES):
   """State, teachers, augmented batch and draws of a step in float64; for every group size."""
-  context, rng = context_of(design, GLOBAL), np.random.default_rng(0)
+  context, rng = context_of(design, GLOBAL, num_identities), np.random.default_rng(0)
   images = rng.integers(256, size=(2, BATCH, 2, *context.config.data.image_size_hw, 3), dtype=np.uint8)
-  pixels = PixelBatch(*images, rng.integers(NUM_IDENTITIES, size=(BATCH, 2)).astype(np.int32))
+  pixels = PixelBatch(*images, rng.integers(num_identities, size=(BATCH, 2)).astype(np.int32))
   state = create_train_state(context.networks, context.optimizers, seed=0)
   teachers = [Teacher(*context.teacher_network.init(jax.random.key(1)))]
   batch, draws = jax.jit(functools.partial(draw_step, context))(state, pixels)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -92,7 +92,8 @@ def benchmark_collectives(config: Config, people: int) -> None:
     people: identities that the networks distinguish.
 
   Raises:
-    UserError: there is one device, a batch does not divide among the devices, or it is computed in parts.
+    UserError: there is one device, a batch does not divide among the devices, they cannot split the classifiers as
+      configured, or a batch is computed in parts.
   """
   devices = jax.device_count()
   if devices == 1:
@@ -104,16 +105,21 @@ def benchmark_collectives(config: Config, people: int) -> None:
     raise UserError(f'batch_size: {config.batch_size} does not divide among {devices} devices')
   if config.micro_batches > 1:
     raise UserError(f'micro_batches: {config.micro_batches} parts are a loop, of which one iteration counts; use 1')
-  mesh = make_mesh()
+  mesh = make_mesh(model_devices=config.model_devices)
   print(heading(config, people), flush=True)
   for start in phase_starts(config):
     program = phase_program(config, people, mesh, start)
-    executable, cost = compiled(program, mesh)
+    executable, cost = compiled(program)
     state: TrainState = jax.eval_shape(program.new_state)
     trained = [network.params for network in (state.generator, state.discriminator, state.reid)]
     parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trained))
     print(
       f'{program.name}: {cost.product_flops / 1e12:.4g} TFLOP on each device; {parameters / 1e6:.4g} MB of parameters'
+    )
+    memory: Any = executable.memory_analysis()
+    print(
+      f'  on each device {memory.argument_size_in_bytes / 1e6:.5g} MB of arguments (state, teachers, images) and '
+      f'{memory.temp_size_in_bytes / 1e6:.5g} MB of temporary arrays'
     )
     _print_exchanges(exchanges(executable.as_text() or ''))
 

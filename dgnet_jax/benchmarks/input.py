@@ -62,7 +62,7 @@ def open_batches(config: Config) -> tuple[Callable[[], contextlib.AbstractContex
   """Opens a data set for `benchmark_steps`.
 
   Args:
-    config: its section `data` names the data set with `root`; it and the batch size are read.
+    config: its section `data` names the data set with `root`; it, the batch size and `model_devices` are read.
 
   Returns:
     A function that starts reading batches of DG-Net, on the devices, when its result is entered; and the number of
@@ -72,5 +72,5 @@ def open_batches(config: Config) -> tuple[Callable[[], contextlib.AbstractContex
     UserError: the data set is missing or cannot be read.
   """
   index = open_dataset(config.data, config.data.root)
-  source, mesh = make_source(index.train, config), make_mesh()
+  source, mesh = make_source(index.train, config), make_mesh(model_devices=config.model_devices)
   return lambda: contextlib.closing(device_batches(source.batches(0), mesh)), index.num_identities

@@ -16,8 +16,9 @@ from dgnet_jax.benchmarks.costs import Cost, cost_of
 from dgnet_jax.benchmarks.plain_step import plain_update
 from dgnet_jax.config.schema import Config
 from dgnet_jax.models.build import make_teacher_network
-from dgnet_jax.sharding import batch_sharding, replicated
+from dgnet_jax.sharding import batch_sharding
 from dgnet_jax.training.optimizers import make_teacher_optimizer
+from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.schedules import active_terms, phase_boundaries
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import draw_step, make_step_context, make_train_step
@@ -42,6 +43,7 @@ class Program:
     inputs: arguments on the device.
     static: static arguments.
     constants: the number of leading `inputs` that are not a batch of images: the teachers.
+    placement: where the state is.
   """
 
   name: str
@@ -49,6 +51,7 @@ class Program:
   step: Callable[..., tuple[Any, Any]]
   new_state: Callable[[], Any]
   inputs: tuple[Any, ...]
+  placement: Placement
   static: tuple[Any, ...] = ()
   constants: int = 0
 
@@ -83,6 +86,7 @@ def teacher_program(config: Config, people: int, mesh: jax.sharding.Mesh) -> Pro
     step=make_teacher_step(network, optimizer, config, mesh),
     new_state=lambda: create_teacher_state(network, optimizer, seed=0),
     inputs=(batches.images(batch_size), batches.identity(batch_size)),
+    placement=Placement(mesh, people),
   )
 
 
@@ -94,7 +98,7 @@ def phase_starts(config: Config) -> list[int]:
 def phase_program(config: Config, people: int, mesh: jax.sharding.Mesh, start: int) -> Program:
   """Returns the step of the phase that begins at step `start`."""
   context, batch_size = make_step_context(config, people), config.batch_size
-  batches = RandomBatches(config, people, mesh)
+  batches, placement = RandomBatches(config, people, mesh), Placement(mesh, people)
   active = active_terms(config.ramps, start, config.optimizer.generator_steps)
   needs_ground_truth = active.teaching and config.teaching.images == 'ground_truth'
   pixels = PixelBatch(
@@ -112,63 +116,61 @@ def phase_program(config: Config, people: int, mesh: jax.sharding.Mesh, start: i
     new_state=lambda: dataclasses.replace(
       create_train_state(context.networks, context.optimizers, seed=0), step=jnp.int32(start)
     ),
-    inputs=(jax.device_put(teachers, replicated(mesh)), pixels),
+    inputs=(placement.put(teachers), pixels),
+    placement=placement,
     static=(active,),
     constants=1,
   )
 
 
-def with_default_options(program: Program, mesh: jax.sharding.Mesh) -> Program:
+def with_default_options(program: Program) -> Program:
   """Returns the program without the options of `dgnet_jax.utils.xla_options`."""
   first_static = 1 + len(program.inputs)
   step = jax.jit(
     inspect.unwrap(program.step),
     static_argnums=range(first_static, first_static + len(program.static)),
     donate_argnums=0,
-    out_shardings=replicated(mesh),
+    out_shardings=program.placement.step_outputs(program.new_state),
   )
   return dataclasses.replace(program, step=step)
 
 
-def plain_phase(program: Program, config: Config, people: int, mesh: jax.sharding.Mesh) -> Program:
+def plain_phase(program: Program, config: Config, people: int) -> Program:
   """Returns a phase of DG-Net in the plain formulation, with the same inputs and compiler options."""
-  context = make_step_context(config, people)
+  context, placement = make_step_context(config, people), program.placement
 
   @functools.partial(
     jax.jit,
     static_argnums=3,
     donate_argnums=0,
-    out_shardings=replicated(mesh),
+    out_shardings=placement.step_outputs(program.new_state),
     compiler_options=accepted_options(CONVOLUTIONS),
   )
   def step(
     state: TrainState, teachers: tuple[Teacher, ...], pixels: PixelBatch, active: ActiveTerms
   ) -> tuple[TrainState, Any]:
+    state, teachers = placement.within_step((state, teachers))
     batch, draws = draw_step(context, state, pixels)
     state, *others = plain_update(context, state, teachers, batch, draws, active)
-    return state, others
+    return placement.after_step(state), others
 
   return dataclasses.replace(program, step=step)
 
 
 def compiled(
-  program: Program, mesh: jax.sharding.Mesh, progress: Callable[[str], None] = lambda stage: None
+  program: Program, progress: Callable[[str], None] = lambda stage: None
 ) -> tuple[jax.stages.Compiled, Cost]:
   """Compiles a program.
 
   Args:
     program: the program.
-    mesh: the devices.
     progress: is called with the name of each stage before it begins.
 
   Returns:
     A function (state, *inputs) -> (state, outputs), and what the program costs.
   """
   start = time.perf_counter()
-  state = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),  # type: ignore[no-untyped-call]
-    jax.eval_shape(program.new_state),
-  )
+  state = program.placement.shapes(jax.eval_shape(program.new_state))
   progress('tracing')
   traced = program.step.trace(state, *program.inputs, *program.static)  # type: ignore[attr-defined]
   progress('lowering')
@@ -181,7 +183,6 @@ def compiled(
 def turn_of(
   program: Program,
   executable: Callable[..., tuple[Any, Any]],
-  mesh: jax.sharding.Mesh,
   *,
   steps: int,
   batches: Iterator[Any] | None = None,
@@ -191,14 +192,13 @@ def turn_of(
   Args:
     program: the program.
     executable: from `compiled`.
-    mesh: the devices.
     steps: number of steps in a turn.
     batches: batches to read for them; None takes the program's own batch again and again.
 
   Returns:
     A function that takes `steps` steps and returns the seconds of one.
   """
-  state = jax.device_put(program.new_state(), replicated(mesh))
+  state = program.placement.put(program.new_state())
   constants, same = program.inputs[: program.constants], program.inputs[program.constants :]
 
   def turn() -> float:

@@ -141,10 +141,10 @@ def measure_case(case: Case, *, tiny: bool, profile: pathlib.Path | None, comman
   starts = phase_starts(config)
   program = phase_program(config, PEOPLE, mesh, starts[0] if case.warmup else starts[-1])
   if case.plain:
-    program = plain_phase(program, config, PEOPLE, mesh)
-  executable, cost = compiled(program, mesh, progress)
+    program = plain_phase(program, config, PEOPLE)
+  executable, cost = compiled(program, progress)
   progress('initial weights of the networks')
-  turn = turn_of(program, executable, mesh, steps=1)
+  turn = turn_of(program, executable, steps=1)
   progress('waiting for its turn')
   print(READY, flush=True)
   commands.readline()

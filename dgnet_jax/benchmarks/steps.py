@@ -93,17 +93,17 @@ def benchmark_steps(config: Config, options: StepOptions) -> None:
   _check_batches(config)
   if options.plain:
     _check_plain(config)
-  mesh = make_mesh()
+  mesh = make_mesh(model_devices=config.model_devices)
   peak = peak_flops(jnp.dtype(config.compute_dtype))
   print(f'{heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
   phases = (phase_program(config, options.people, mesh, start) for start in phase_starts(config))
   for program in phases if options.plain else itertools.chain([teacher_program(config, options.people, mesh)], phases):
     alternatives = {'as trained': program}
     if options.plain:
-      alternatives['plain'] = plain_phase(program, config, options.people, mesh)
+      alternatives['plain'] = plain_phase(program, config, options.people)
     elif accepted_options(CONVOLUTIONS):
-      alternatives['XLA defaults'] = with_default_options(program, mesh)
-    _measure(alternatives, options, dict.fromkeys(alternatives, peak), mesh)
+      alternatives['XLA defaults'] = with_default_options(program)
+    _measure(alternatives, options, dict.fromkeys(alternatives, peak))
 
 
 def compare_configs(configs: Mapping[str, Config], options: StepOptions) -> None:
@@ -114,42 +114,41 @@ def compare_configs(configs: Mapping[str, Config], options: StepOptions) -> None
     options: how to measure; `plain` and `batches` are not read.
 
   Raises:
-    UserError: a batch does not divide among the devices.
+    UserError: a batch does not divide among the devices, or they cannot split the classifiers as configured.
   """
   for config in configs.values():
     _check_batches(config)
-  mesh = make_mesh()
   peaks = {dtype: peak_flops(jnp.dtype(dtype)) for dtype in {config.compute_dtype for config in configs.values()}}
   alternatives: dict[str, Program] = {}
   peak_of: dict[str, float] = {}
   for name, config in configs.items():
     peak = peaks[config.compute_dtype]
     print(f'{name}: {heading(config, options.people)}; {peak / 1e12:.3g} TFLOP/s in a matrix product', flush=True)
+    mesh = make_mesh(model_devices=config.model_devices)
     programs = [phase_program(config, options.people, mesh, start) for start in phase_starts(config)]
     alternatives |= {f'{name}, {program.name}': program for program in programs}
     peak_of |= {f'{name}, {program.name}': peak for program in programs}
     reference = f'{name}, {programs[0].name}'
-  _measure(alternatives, dataclasses.replace(options, batches=None), peak_of, mesh, reference)
+  _measure(alternatives, dataclasses.replace(options, batches=None), peak_of, reference)
 
 
 def _measure(
   alternatives: Mapping[str, Program],
   options: StepOptions,
   peaks: Mapping[str, float],
-  mesh: jax.sharding.Mesh,
   reference: str = '',
 ) -> None:
   """Compiles alternatives, runs them in turns and prints a table; the ratio is to `reference`, or to the last one."""
   executables, costs, turns = {}, {}, {}
   for name, program in alternatives.items():
-    executables[name], costs[name] = compiled(program, mesh)
-    turns[name] = turn_of(program, executables[name], mesh, steps=options.steps)
+    executables[name], costs[name] = compiled(program)
+    turns[name] = turn_of(program, executables[name], steps=options.steps)
   reference = reference or list(alternatives)[-1]
   first = next(iter(alternatives))
   with contextlib.ExitStack() as stack:
     if options.batches is not None and alternatives[first].constants:
       batches = stack.enter_context(options.batches())
-      turns['with input'] = turn_of(alternatives[first], executables[first], mesh, steps=options.steps, batches=batches)
+      turns['with input'] = turn_of(alternatives[first], executables[first], steps=options.steps, batches=batches)
       alternatives, costs = {**alternatives, 'with input': alternatives[first]}, {**costs, 'with input': costs[first]}
     seconds = median_seconds(turns, options.rounds)
   results = []

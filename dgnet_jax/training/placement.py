@@ -71,6 +71,11 @@ class Placement:
     """Returns the shardings of what `put` makes of a pytree of arrays or their shapes."""
     return self._map(tree, self._split, lambda leaf: replicated(self.mesh))
 
+  def step_outputs(self, new_state: Callable[[], Any]) -> Any:
+    """Returns the `out_shardings` of a jitted step that returns a state, like that of `new_state()`, and metrics."""
+    everywhere = replicated(self.mesh)
+    return (self.shardings(jax.eval_shape(new_state)), everywhere) if self.splits else everywhere
+
   def template(self, tree: Tree) -> Tree:
     """Returns a template for `Checkpoints.restore`: split arrays stay on the host, for `put`.
 

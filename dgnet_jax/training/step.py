@@ -7,13 +7,11 @@ the updated discriminator (release facts 1 and 6).
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 
 from dgnet_jax.config.schema import Config
 from dgnet_jax.models.build import make_networks, make_teacher_network
-from dgnet_jax.sharding import replicated
 from dgnet_jax.training.augment import augment_pairs, moved_copies
 from dgnet_jax.training.forward import Draws
 from dgnet_jax.training.learning import StepContext, apply_gradients, learn, learn_in_parts, make_iteration
@@ -117,10 +115,8 @@ def make_train_step(context: StepContext, mesh: jax.sharding.Mesh) -> TrainStep:
   metrics are also those of `keep_if_not_finite`.
   """
   placement = Placement(mesh, context.networks.num_identities)
-  outputs: Any = replicated(mesh)
+  outputs = placement.step_outputs(lambda: create_train_state(context.networks, context.optimizers, seed=0))
   if placement.splits:
-    shapes = jax.eval_shape(lambda: create_train_state(context.networks, context.optimizers, context.config.seed))
-    outputs = placement.shardings(shapes), replicated(mesh)
     context = dataclasses.replace(
       context,
       networks=context.networks.splitting_classifiers(mesh),

@@ -11,7 +11,6 @@ import optax
 from dgnet_jax.config.schema import Config
 from dgnet_jax.losses.identity import identity_cross_entropy
 from dgnet_jax.models.teacher import TeacherNetwork
-from dgnet_jax.sharding import replicated
 from dgnet_jax.training.augment import augment_singles
 from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.state import new_network_state, with_backbone
@@ -104,10 +103,8 @@ def make_teacher_step(
   The state is donated and stays where `Placement` puts it; pixels and identities come sharded along their batch axis.
   """
   placement = Placement(mesh, network.num_identities)
-  outputs: Any = replicated(mesh)
-  if placement.splits:
-    shapes = jax.eval_shape(lambda: create_teacher_state(network, optimizer, config.seed))
-    outputs, network = (placement.shardings(shapes), outputs), network.splitting_classifiers(mesh)
+  outputs = placement.step_outputs(lambda: create_teacher_state(network, optimizer, seed=0))
+  network = network.splitting_classifiers(mesh) if placement.splits else network
   augment_config, erasing_prob = config.augment, config.teacher.random_erasing_prob
 
   def teacher_step(state: TeacherState, pixels: Array, identity: Array) -> tuple[TeacherState, Metrics]:

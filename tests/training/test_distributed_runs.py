@@ -125,6 +125,14 @@ def test_two_processes_that_are_preempted_and_killed_equal_an_unbroken_one(tmp_p
   assert contents(workdir) == contents(tmp_path / 'alone')
 
 
+def test_processes_that_split_the_classifiers_equal_one_with_two_devices(tmp_path):
+  fields = ['--config.model_devices=2', '--config.data.synthetic.num_train_identities=7', '--config.num_steps=6']
+  config = run_config(tiny_config())
+  finish(new_run(tmp_path, 'alone', config), 'train', *fields, devices=2)
+  finish(new_run(tmp_path, 'together', config), 'train', *fields, processes=2)
+  assert contents(tmp_path / 'together') == contents(tmp_path / 'alone')
+
+
 def test_state_of_four_processes_goes_on_in_one_and_in_two(tmp_path):
   """The teacher, whose step compiles fast; it has the same loop and checkpoints."""
   half, fields = 3, ['--config.teacher.num_epochs=2', '--config.log.checkpoint_every_steps=3']

@@ -63,6 +63,31 @@ for name, expected in (('split', numbers), ('whole', numbers + 1)):
     np.testing.assert_array_equal(shard.data, expected[shard.index])
 """
 
+# Each process has a half of a classifier of five identities, with padding.
+SPLIT = """
+import pathlib
+from dgnet_jax.training.checkpoint_arrays import not_finite
+from dgnet_jax.training.checkpoints import Checkpoints
+from dgnet_jax.training.placement import Placement
+placement = Placement(make_mesh(model_devices=2), 5)
+kernel = np.arange(15.0, dtype=np.float32).reshape(3, 5)
+state = {'head': {'classifier': {'kernel': kernel, 'bias': kernel[0]}}, 'whole': kernel}
+def check(placed):
+  assert placed['whole'].sharding == replicated(placement.mesh)
+  part = placed['head']['classifier']['kernel'].addressable_data(0)
+  padded = np.pad(kernel, [(0, 0), (0, 1)])
+  np.testing.assert_array_equal(part, padded[:, 3 * jax.process_index():][:, :3])
+  jax.tree.map(np.testing.assert_array_equal, placement.whole(placed), state)
+placed = placement.put(state)
+check(placed)
+with Checkpoints(sys.argv[3], 1) as checkpoints:
+  checkpoints.save(1, placement.whole(placed), wait=True)
+  assert checkpoints.shapes()['head/classifier/kernel'] == (3, 5)
+  check(placement.put(checkpoints.restore(placement.template(state))))
+kernel[1, 4] = np.nan  # in the second part
+assert not_finite(placement.put({'classifier': {'kernel': kernel}})) == ['classifier/kernel']
+"""
+
 # A limit on the size of files stands in for a full disk, for the process that writes.
 FULL_DISK = """
 import resource
@@ -242,6 +267,10 @@ def test_only_the_first_writes_and_split_arrays_are_joined(tmp_path):
   run_in_two_processes(WRITE_ALONE, str(tmp_path / 'first'), str(tmp_path / 'other'))
   assert sorted(path.name for path in (tmp_path / 'first').iterdir()) == ['1', '2']
   assert not (tmp_path / 'other').exists()
+
+
+def test_classifiers_split_over_processes_are_joined_in_checkpoints(tmp_path):
+  run_in_two_processes(SPLIT, str(tmp_path))
 
 
 def test_full_disk_is_an_error_of_both(tmp_path):

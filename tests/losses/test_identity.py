@@ -1,5 +1,7 @@
 """Cross-entropy of identities."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.test_util import check_grads
@@ -8,10 +10,14 @@ import pytest
 
 from dgnet_jax.losses.identity import fine_grained_cross_entropy, identity_cross_entropy
 
-LOSSES = [identity_cross_entropy, fine_grained_cross_entropy]
+LOSSES = [
+  functools.partial(loss, split=split)
+  for loss in (identity_cross_entropy, fine_grained_cross_entropy)
+  for split in (False, True)
+]
 
 
-@pytest.mark.parametrize('loss', LOSSES)
+@pytest.mark.parametrize('loss', LOSSES, ids=lambda loss: f'{loss.func.__name__}-{loss.keywords["split"]}')
 class TestCrossEntropy:
   def test_value_by_hand(self, loss):
     logits = jnp.log(jnp.array([[1.0, 2.0, 5.0], [2.0, 2.0, 4.0]]))

@@ -132,6 +132,14 @@ def test_collectives_of_every_phase(tmp_path, capsys):
   assert float(parameters) <= float(gradients) < 3 * float(parameters)
   kinds = re.findall(r'^  ([\w-]+) +(?:\w.*?)? +\d+ +\d+ +[\d.]+$', text, re.M)
   assert set(kinds) == {'all-reduce', 'all'} and '/Decoder/' in text.split('largest arrays:')[1]
+  memory = r'^  on each device ([\d.]+) MB of arguments .* and [\d.]+ MB of temporary arrays$'
+  whole = float(re.findall(memory, text, re.M)[0])
+  command = ['benchmark', 'collectives', f'--config={tmp_path / "config.json"}', '--people=40000']
+  sizes = []
+  for model_devices in (1, 8):
+    main([*command, f'--config.model_devices={model_devices}'])
+    sizes += [float(re.findall(memory, capsys.readouterr().out, re.M)[0])]
+  assert whole < sizes[1] < sizes[0] / 2
 
 
 def test_alternatives_take_turns_and_may_measure_themselves():

@@ -204,6 +204,12 @@ for loader in ('memory', 'device'):
 for one, other in zip(*map(jax.tree.leaves, batches.values()), strict=True):
   assert one.shape == other.shape and one.sharding == other.sharding == batch_sharding(mesh)
   np.testing.assert_array_equal(local_rows(one), local_rows(other))
+# What is on the devices already stays there if they also split classifiers.
+splitting = make_mesh(model_devices=2)
+with contextlib.closing(device_batches(iter([batches['device'][0]]), splitting)) as fed:
+  moved = next(fed)
+assert moved.image.sharding == batch_sharding(splitting)
+np.testing.assert_array_equal(local_rows(moved.image), local_rows(batches['device'][0].image))
 drawn = source.sampler.batch(3)['identity']
 assert drawn.shape == (2, 2)
 np.testing.assert_array_equal(local_rows(batches['device'][0].identity), drawn)

@@ -27,13 +27,16 @@ def run_config(folder, **fields):
   return frozen(config)
 
 
-@pytest.fixture(scope='module')
-def exploded(tmp_path_factory):
-  """The work folder of a run that was resumed with a rate at which it explodes, and the message."""
-  folder = tmp_path_factory.mktemp('exploded')
-  train(run_config(folder, num_steps=GOOD_STEPS), folder / 'run')
+@pytest.fixture(scope='module', params=[1, 8], ids=['whole', 'split'])
+def exploded(request, tmp_path_factory):
+  """The work folder of a run that was resumed with a rate at which it explodes, and the message.
+
+  With whole classifiers, and with classifiers that are split, and padded.
+  """
+  folder, split = tmp_path_factory.mktemp('exploded'), {'model_devices': request.param}
+  train(run_config(folder, num_steps=GOOD_STEPS, **split), folder / 'run')
   with pytest.raises(UserError) as caught:
-    train(run_config(folder, **{'optimizer.reid_learning_rate': 1e4}), folder / 'run')
+    train(run_config(folder, **split, **{'optimizer.reid_learning_rate': 1e4}), folder / 'run')
   return folder / 'run', str(caught.value)
 
 

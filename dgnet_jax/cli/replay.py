@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
   from dgnet_jax.storage.local_copies import fetched
-  from dgnet_jax.storage.mirror import everything
+  from dgnet_jax.storage.run_files import everything
   from dgnet_jax.training.non_finite import find_report, read_report
 
   workdir = fetched(options.workdir, everything)

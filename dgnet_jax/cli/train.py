@@ -74,9 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default=None,
     type=processes.given,
     metavar='HOST:PORT,COUNT,INDEX',
-    help='run as one of several processes with the same work folder, on a shared file system. Without a value they '
-    'find each other (Slurm, Open MPI, Kubernetes, TPU pods; docs/launching.md); otherwise give the address at which '
-    'the first one listens, the number of processes, and the index of this one, from 0',
+    help='run as one of several processes with the same work folder, on a file system that they share or on object '
+    'storage. Without a value they find each other (Slurm, Open MPI, Kubernetes, TPU pods; docs/launching.md); '
+    'otherwise give the address at which the first one listens, the number of processes, and the index of this one, '
+    'from 0',
   )
 
 
@@ -106,7 +107,6 @@ def run(mode: str, options: argparse.Namespace) -> None:
 
       stack.enter_context(run_lock(workdir))
     stack.enter_context(logged_to(workdir / log_name))
-    stack.enter_context(folder.named())
     logger.info(f'mode {mode}, config {options.config or workdir / SAVED_CONFIG}, results in {workdir}')
     if not folder.is_shared:
       _check_one_process_writes(mode, config)

@@ -31,6 +31,7 @@ from dgnet_jax.training.agreement import from_first_process, in_all_processes
 from dgnet_jax.training.preemption import stop_signals
 from dgnet_jax.utils.atomic_files import remove_leftovers, write_json
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
+from dgnet_jax.utils.extras import require_pyarrow
 from dgnet_jax.utils.writers import save_image
 
 logger = logging.getLogger(__name__)
@@ -162,6 +163,8 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   predictor = load_predictor(config, workdir)
   folder = results_folder(config, plan.index, workdir, 'generated')
   folder /= f'step_{predictor.step:07d}_{settings.plan}_seed{settings.seed}'
+  if (folder / TABLE_FOLDER).exists():  # it must describe the set, whatever the setting says now
+    require_pyarrow(str(folder / TABLE_FOLDER), 'or move it away')
   from_first_process(lambda: _check_plan(folder / PLAN_FILE, plan.description(predictor)))
 
   existing = _files_in(folder / 'images')

@@ -15,7 +15,7 @@ from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.storage.local_copies import fetched
-from dgnet_jax.storage.mirror import newest_checkpoints, with_checkpoint
+from dgnet_jax.storage.run_files import newest_checkpoints, with_checkpoint
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import read_record
 from dgnet_jax.training.teacher_store import load_teacher, teacher_folders

@@ -10,6 +10,7 @@ from typing import Any
 from dgnet_jax.errors import UserError
 from dgnet_jax.reports.run_description import Result, describe_run
 from dgnet_jax.storage.local_copies import fetched
+from dgnet_jax.storage.run_files import descriptions
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
 from dgnet_jax.utils.text import printable
 
@@ -76,7 +77,7 @@ def compare_runs(workdirs: Sequence[str | pathlib.Path]) -> Comparison:
   """
   if len(workdirs) < 2:
     raise UserError('name at least two runs to compare')
-  runs = [describe_run(fetched(workdir)) for workdir in workdirs]
+  runs = [describe_run(fetched(workdir, descriptions)) for workdir in workdirs]
   settings = _rows([run.settings for run in runs])
   setup = _rows([run.setup for run in runs])
   sections = {

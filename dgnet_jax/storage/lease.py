@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 
+from dgnet_jax.errors import MachineError
 from dgnet_jax.storage.remote_folder import RemoteFolder, StorageError
 from dgnet_jax.utils.locks import InUse
 from dgnet_jax.utils.text import printable, shortened
@@ -28,6 +29,10 @@ LOOK_AGAIN_AFTER = 2.0  # seconds
 # time, in seconds.
 SETTLED_AFTER = 3.0
 MAX_HOLDER = 200  # characters
+
+
+class LockLost(MachineError):
+  """Another job holds the lock that this one held."""
 
 
 class Lease:
@@ -56,6 +61,15 @@ class Lease:
     while not self._try_to_create() and not self._try_to_take_over():
       pass
     self._thread.start()
+
+  def require(self) -> None:
+    """Raises LockLost unless the lock is still held, and StorageError if that cannot be seen."""
+    if self.lost or not self._is_mine(self._read()):
+      self.lost = True
+      raise LockLost(
+        f'{self._folder.address}: another job has taken the folder over, because this one had not reached it for too '
+        'long; nothing more is sent'
+      )
 
   def release(self) -> None:
     """Gives the lock back."""
@@ -102,12 +116,14 @@ class Lease:
   def _keep(self) -> None:
     """Renews the lock until it is given back or lost."""
     while not self._ended.wait(RENEWED_AFTER):
-      with contextlib.suppress(StorageError):  # the next renewal may reach the storage again
-        if not self._is_mine(self._read()):
-          self.lost = True
-          self._on_loss()
-          return
+      try:
+        self.require()
         self._folder.write(FILE, self._content())
+      except LockLost:
+        self._on_loss()
+        return
+      except Exception as error:  # the next renewal may reach the storage again
+        logger.debug(f'{self._folder.address}: the lock was not renewed ({error})')
 
   def _read(self) -> bytes | None:
     try:

@@ -5,33 +5,36 @@ anything that matters: a file is replaced whole, the files of a checkpoint come 
 that completes the checkpoint (`MARKER`) comes last.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import logging
 import os
 import pathlib
-import re
 import shutil
 import threading
 from typing import NamedTuple
+import uuid
 
-from dgnet_jax.storage.remote_folder import RemoteFile, RemoteFolder
+from dgnet_jax.storage.remote_folder import RemoteFile, RemoteFolder, StorageError
+from dgnet_jax.storage.run_files import (
+  CHECKPOINT,
+  CHECKPOINT_FOLDERS,
+  MARKER,
+  OWN,
+  REPLACED,
+  Selection,
+  checkpoints_of,
+  everything,
+  without_incomplete,
+)
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
 from dgnet_jax.utils.bounded_files import read_json
 from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
-MARKER = '_CHECKPOINT_METADATA'  # of Orbax, in each complete checkpoint
-CHECKPOINT = re.compile(r'(?P<folder>(?P<parent>(?:.+/)?checkpoints)/(?P<step>[0-9]{1,18}))/.+')
-# What stays on this machine: data that are copied or rendered again elsewhere, locks, files that are being written, and
-# the logs of further processes, which these send themselves.
-OWN = re.compile(
-  r'(synthetic_data|data_cache)/.*|(.*/)?(\.(.+\.)?[0-9a-f]{8}\.part|\.[a-z_.]*lock|\.shared_[^/]*|dgnet\.lock'
-  r'|\.replaced_[^/]*|[^/]*\.orbax-checkpoint-tmp[^/]*|log\.[0-9]+\.txt)(/.*)?'
-)
-REPLACED = '.replaced_'  # in the names of checkpoints that are being replaced
+COPY = '.dgnet_copy'  # holds the name of the copy; on the storage, of the copy that sent files last
 THREADS = 16
 MIB = 2**20
 
@@ -56,7 +59,7 @@ class Mirror:
   def __init__(self, remote: RemoteFolder, folder: pathlib.Path) -> None:
     """Args:
     remote: the folder on object storage.
-    folder: the local copy, which only this object writes for the storage. What was the same in both is kept beside it.
+    folder: the local copy. What was the same in both is recorded beside it.
     """
     self.remote = remote
     self.folder = folder
@@ -64,76 +67,116 @@ class Mirror:
     self._sent = _read_record(self._record) if folder.is_dir() else {}
     self._sending = threading.Lock()
 
-  def fetch(self, wanted: Callable[[Collection[str]], Collection[str]]) -> None:
-    """Makes the copy what the storage has.
+  def fetch(self, wanted: Selection) -> None:
+    """Brings what is wanted up to date, for a process that only reads; what that process writes itself stays.
 
-    A checkpoint that is not complete on the storage is left out. What a killed job of this machine wrote and did not
-    send is kept, unless the folder was changed from elsewhere since.
+    A checkpoint that is not complete on the storage is left out.
 
     Args:
       wanted: selects from the names of all files on the storage.
 
     Raises:
-      UserError: the storage cannot be read, or has no such bucket.
+      UserError: there is no such bucket.
+      StorageError: the storage cannot be read.
       OSError: the copy cannot be written.
     """
-    listed = _complete(self.remote.list_files())
-    chosen = {name: listed[name] for name in wanted(listed)}
-    self.folder.mkdir(parents=True, exist_ok=True)
-    local = dict(self._scan())
-    unsent = self._unsent(local)
-    is_as_sent = all(name in listed and listed[name].version == sent.version for name, sent in self._sent.items())
-    if unsent and is_as_sent and all(name in self._sent for name in chosen):
-      logger.info(f'{self.remote.address}: going on from files of this machine that were not sent yet')
-      return
-    if unsent:
-      logger.warning(
-        f'{self.remote.address}: going on from what is stored there; {len(unsent)} files of an earlier job on this '
-        'machine, which it did not send completely, are dropped'
-      )
-    for name in local:
-      if name not in listed:
-        (self.folder / name).unlink(missing_ok=True)
-    missing = [name for name, file in chosen.items() if not self._has(name, file, local)]
-    self._download(missing, listed)
-    self._sent = {name: sent for name, sent in self._sent.items() if name in listed and name not in unsent}
-    self._remember({name: listed[name] for name in missing}, dict(self._scan()))
-    _remove_empty_folders(self.folder)
+    for is_last in (False, True):
+      listed = without_incomplete(self.remote.list_files())
+      try:
+        self._update(wanted(listed), listed, gone=[name for name in self._sent if name not in listed])
+        return
+      except FileNotFoundError as error:  # a job has just removed it
+        if is_last:
+          raise StorageError(f'{self.remote.address}: changes while it is fetched; try again') from error
 
-  def send(self) -> None:
-    """Sends what has changed since the last time, and removes what is gone.
+  def take_over(self) -> None:
+    """Makes the copy one to go on from, for a process that will `send` its changes.
+
+    If this copy was the last to send anything, what a killed job wrote in it is kept, and only what is missing or was
+    changed on the storage is fetched. Otherwise it becomes what the storage has, without images and curves of the steps
+    done.
 
     Raises:
-      StorageError: the storage cannot be reached; the next call sends everything again.
+      UserError: there is no such bucket.
+      StorageError: the storage cannot be read.
+      OSError: the copy cannot be written.
+    """
+    stored = self.remote.list_files()
+    listed = without_incomplete(stored)
+    local = dict(self._scan())
+    changed = {name for name, stat in local.items() if self._sent.get(name, ())[:2] != stat}
+    needed = {*everything(listed), *(local.keys() & listed.keys())}
+    identity = self._identity()
+    was_never_sent = not stored and not self._sent
+    if identity and (identity == self._last_sender() or was_never_sent):
+      if changed:
+        logger.info(f'{self.remote.address}: going on from {len(changed)} file(s) of this machine that were not sent')
+      removed = [name for name in self._sent if name not in stored and name in local and name not in changed]
+      self._update(needed - changed, listed, gone=removed)
+      return
+    if changed and identity:
+      logger.warning(
+        f'{self.remote.address}: going on from what is stored there; {len(changed)} file(s) of an earlier job on this '
+        'machine, which were not sent before the run went on elsewhere, are dropped'
+      )
+    for path in self._unfinished_checkpoints():
+      shutil.rmtree(path, ignore_errors=True)
+    self._update(needed, listed, gone=[name for name in local if name not in listed])
+    (self.folder / COPY).write_text(uuid.uuid4().hex)
+
+  def send(self, check: Callable[[], None] = lambda: None) -> None:
+    """Sends what has changed since the last time, and removes what is gone.
+
+    Args:
+      check: called before each part of the work; what it raises ends the work there.
+
+    Raises:
+      StorageError: the storage cannot be reached, or the copy was removed; the next call does the whole work again.
     """
     with self._sending:
-      self._send()
+      self._send(check)
 
-  def _send(self) -> None:
+  def _send(self, check: Callable[[], None]) -> None:
+    identity = self._identity()
+    if not identity:
+      raise StorageError(f'{self.folder}: the local copy of {self.remote.address} was removed while a job used it')
     local = dict(self._scan())
     changed = [name for name, stat in local.items() if self._sent.get(name, ())[:2] != stat]
-    gone = [name for name in self._sent if name not in local]
-    if self._is_replacing():  # a checkpoint has another name until its replacement is complete
-      gone = [name for name in gone if not CHECKPOINT.fullmatch(name)]
+    gone = self._gone(local)
     if not changed and not gone:
       return
-    touched = _folders((*changed, *gone))
-    # From here on these checkpoints are incomplete, until their marker comes back.
-    self._in_parallel(self.remote.remove, [f'{folder}/{MARKER}' for folder in touched])
-    markers = {f'{folder}/{MARKER}' for folder in touched} & local.keys()
-    parts = [name for name in changed if CHECKPOINT.fullmatch(name) and name not in markers]
-    beside = [name for name in changed if not CHECKPOINT.fullmatch(name)]
-    sent = self._upload(beside) | self._upload(parts)
-    torn = _folders(name for name in parts if name not in sent)  # removed by the job meanwhile
-    sent |= self._upload(name for name in markers if name.removesuffix(f'/{MARKER}') not in torn)
-    self._in_parallel(self.remote.remove, [name for name in gone if name.rpartition('/')[2] != MARKER])
+    check()
+    self.remote.write(COPY, identity.encode())
+    parts = [name for name in changed if CHECKPOINT.fullmatch(name) and not name.endswith(f'/{MARKER}')]
+    # A checkpoint that is replaced is incomplete until its marker comes back.
+    touched = checkpoints_of(parts)
+    self._in_parallel(
+      self.remote.remove, [marker for folder in touched if (marker := f'{folder}/{MARKER}') in self._sent]
+    )
+    sent = self._upload(name for name in changed if not CHECKPOINT.fullmatch(name)) | self._upload(parts)
+    check()
+    torn = checkpoints_of(name for name in parts if name not in sent)  # removed by the job meanwhile
+    whole = {*touched, *checkpoints_of(changed)} - torn
+    sent |= self._upload(marker for folder in whole if (marker := f'{folder}/{MARKER}') in local)
+    check()
+    self._in_parallel(self.remote.remove, [name for name in gone if name.endswith(f'/{MARKER}')])
+    self._in_parallel(self.remote.remove, [name for name in gone if not name.endswith(f'/{MARKER}')])
     self._sent = {name: known for name, known in self._sent.items() if name not in gone}
     listed = self.remote.list_files()
     self._remember({name: listed[name] for name in sent if name in listed}, local)
 
+  def _gone(self, local: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Returns what the job has removed; of checkpoints only if a complete one remains."""
+    gone = [name for name in self._sent if name not in local]
+    if self._is_replacing():  # a checkpoint has another name until its replacement is complete
+      return [name for name in gone if not CHECKPOINT.fullmatch(name)]
+    complete = [match for name in local if name.endswith(f'/{MARKER}') and (match := CHECKPOINT.fullmatch(name))]
+    parents = {match['parent'] for match in complete}
+    return [name for name in gone if (match := CHECKPOINT.fullmatch(name)) is None or match['parent'] in parents]
+
   def _scan(self) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yields name, and size and time of modification, of the files of the copy that belong on the storage."""
-    for folder, subfolders, files in os.walk(self.folder):
+    for folder, subfolders, files in os.walk(self.folder, onerror=_raise_unless_gone):
       inside = os.path.relpath(folder, self.folder)
       prefix = '' if inside == '.' else f'{inside}/'
       subfolders[:] = [name for name in subfolders if not OWN.fullmatch(f'{prefix}{name}/')]
@@ -143,16 +186,23 @@ class Mirror:
             stat = os.stat(os.path.join(folder, name))
             yield prefix + name, (stat.st_size, stat.st_mtime_ns)
 
-  def _unsent(self, local: Mapping[str, tuple[int, int]]) -> set[str]:
-    """Returns the names of local files that are not as they were sent, and of those that are gone."""
-    changed = {name for name, stat in local.items() if self._sent.get(name, ())[:2] != stat}
-    return changed | {name for name in self._sent if name not in local}
+  def _update(self, chosen: Iterable[str], listed: Mapping[str, RemoteFile], *, gone: Iterable[str]) -> None:
+    """Removes files from the copy, and fetches those of the chosen ones that it lacks or has in another version."""
+    self.folder.mkdir(parents=True, exist_ok=True)
+    for name in gone:
+      (self.folder / name).unlink(missing_ok=True)
+    local = dict(self._scan())
+    same = {name: sent for name, sent in self._sent.items() if name in listed and local.get(name) == sent[:2]}
+    self._sent = {name: sent for name, sent in same.items() if sent.version == listed[name].version}
+    missing, arrived = [name for name in chosen if name not in self._sent], set[str]()
+    try:
+      self._download(missing, listed, arrived)
+    finally:
+      self._remember({name: listed[name] for name in arrived}, dict(self._scan()))
+    _remove_empty_folders(self.folder)
 
-  def _has(self, name: str, file: RemoteFile, local: Mapping[str, tuple[int, int]]) -> bool:
-    sent = self._sent.get(name)
-    return sent is not None and sent.version == file.version and local.get(name) == sent[:2]
-
-  def _download(self, names: list[str], listed: Mapping[str, RemoteFile]) -> None:
+  def _download(self, names: list[str], listed: Mapping[str, RemoteFile], arrived: set[str]) -> None:
+    """Fetches files, and adds their names to `arrived`."""
     total = sum(listed[name].size for name in names)
     if names:
       logger.info(f'{self.remote.address}: fetching {total / MIB:.1f} MiB in {len(names)} file(s)')
@@ -161,6 +211,7 @@ class Mirror:
     def download(name: str) -> int:
       with atomic_file(self.folder / name) as temporary:
         self.remote.download(name, temporary)
+      arrived.add(name)
       return listed[name].size
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -185,8 +236,31 @@ class Mirror:
     with ThreadPoolExecutor(THREADS) as pool:
       list(pool.map(function, names))
 
+  def _identity(self) -> str:
+    """Returns the name of this copy; '' if it was removed, or was never one to go on from."""
+    try:
+      return (self.folder / COPY).read_text(encoding='utf-8')
+    except FileNotFoundError:
+      return ''
+
+  def _last_sender(self) -> str:
+    """Returns the name of the copy that sent files last."""
+    try:
+      return self.remote.read(COPY).decode('utf-8', 'replace')
+    except FileNotFoundError:
+      return ''
+
   def _is_replacing(self) -> bool:
-    return any(any(folder.glob(f'{REPLACED}*')) for folder in self.folder.glob('**/checkpoints'))
+    return any(path.name.startswith(REPLACED) for path in self._unfinished_checkpoints())
+
+  def _unfinished_checkpoints(self) -> list[pathlib.Path]:
+    """Returns the folders of checkpoints that are being written or replaced, or were when a job was killed."""
+    unfinished = []
+    for name in CHECKPOINT_FOLDERS:
+      with contextlib.suppress(FileNotFoundError):
+        found = os.listdir(self.folder / name)
+        unfinished += [self.folder / name / child for child in found if OWN.fullmatch(f'{name}/{child}/')]
+    return unfinished
 
   def _remember(self, files: Mapping[str, RemoteFile], local: Mapping[str, tuple[int, int]]) -> None:
     """Records that files are now the same on the storage as they were when the copy was scanned."""
@@ -194,54 +268,16 @@ class Mirror:
     write_json(self._record, self._sent)
 
 
-def _complete(files: Mapping[str, RemoteFile]) -> dict[str, RemoteFile]:
-  """Leaves out the files of checkpoints without their marker, and what does not belong on the storage."""
-  folders = {name.removesuffix(f'/{MARKER}') for name in files if name.endswith(f'/{MARKER}')}
-  return {
-    name: file
-    for name, file in files.items()
-    if not OWN.fullmatch(name) and ((match := CHECKPOINT.fullmatch(name)) is None or match['folder'] in folders)
-  }
-
-
-def _folders(names: Iterable[str]) -> set[str]:
-  return {match['folder'] for name in names if (match := CHECKPOINT.fullmatch(name))}
-
-
-def everything(names: Collection[str]) -> Collection[str]:
-  """What a job that goes on with a run needs: all but the images and curves of the steps done."""
-  return [name for name in names if not name.startswith(('images/', 'tensorboard/', 'teacher/tensorboard/'))]
-
-
-def newest_checkpoints(names: Collection[str]) -> Collection[str]:
-  """What a trained network needs: like `everything`, but of each folder of checkpoints only the newest."""
-  return _with_checkpoints(names, {})
-
-
-def with_checkpoint(step: int) -> Callable[[Collection[str]], Collection[str]]:
-  """Returns a function like `newest_checkpoints` for the run's checkpoint of this step."""
-  return lambda names: _with_checkpoints(names, {'checkpoints': step})
-
-
-def _with_checkpoints(names: Collection[str], steps: Mapping[str, int]) -> list[str]:
-  """Leaves out all checkpoints but those of `steps`, by their folder, and the newest in other folders."""
-  found: dict[str, list[int]] = {}
-  for name in names:
-    if match := CHECKPOINT.fullmatch(name):
-      found.setdefault(match['parent'], []).append(int(match['step']))
-  chosen = {parent: max(numbers) for parent, numbers in found.items()} | dict(steps)
-
-  def is_needed(name: str) -> bool:
-    match = CHECKPOINT.fullmatch(name)
-    return match is None or int(match['step']) == chosen[match['parent']]
-
-  return [name for name in everything(names) if is_needed(name) and not name.startswith('generated/')]
+def _raise_unless_gone(error: OSError) -> None:
+  if not isinstance(error, FileNotFoundError):
+    raise error
 
 
 def _remove_empty_folders(folder: pathlib.Path) -> None:
-  for path in sorted(folder.glob('**/checkpoints/*/')):
-    if not any(file.is_file() for file in path.rglob('*')):
-      shutil.rmtree(path, ignore_errors=True)
+  for name in CHECKPOINT_FOLDERS:
+    for path in (folder / name).glob('*/'):
+      if not any(file.is_file() for file in path.rglob('*')):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _read_record(path: pathlib.Path) -> dict[str, Sent]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import logging
 import pathlib
 from typing import Any, NamedTuple
@@ -12,8 +13,9 @@ from dgnet_jax.utils.text import printable, shortened
 
 logger = logging.getLogger(__name__)
 
-EXTRAS = {'gs': 'gcs', 's3': 's3', 'memory': ''}  # by scheme; memory:// is fsspec's storage within this process
+EXTRAS = {'gs': 'gcs', 's3': 's3'}  # by scheme
 MAX_REASON = 500  # characters
+LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # of the local file, not of the network
 # What identifies the content of an object, in the listings of the kinds of storage.
 VERSIONS = ('generation', 'ETag', 'etag', 'updated', 'LastModified', 'created')
 
@@ -90,8 +92,13 @@ class RemoteFolder:
 
   def upload(self, path: pathlib.Path, name: str) -> None:
     """Copies a local file to `name`; raises FileNotFoundError if it does not exist, StorageError otherwise."""
-    with self._named(name, missing=self._no_bucket() if path.exists() else None):
-      self._files.put_file(str(path), self._path(name))
+    try:
+      with self._named(name):
+        self._files.put_file(str(path), self._path(name))
+    except FileNotFoundError as error:
+      if path.exists():
+        raise self._no_bucket() from error
+      raise
 
   def download(self, name: str, path: pathlib.Path) -> None:
     """Copies a file to a local path; raises FileNotFoundError if it does not exist, StorageError otherwise."""
@@ -130,10 +137,16 @@ class RemoteFolder:
       raise
     except (FileExistsError, StorageError):
       raise
+    except OSError as error:
+      if error.errno in LOCAL_ERRORS:
+        raise
+      raise self._refused(name, error) from error
     except Exception as error:
-      reason = shortened(' '.join(str(error).split()) or type(error).__name__, MAX_REASON)
-      where = f'{self.address}/{name}' if name else self.address
-      raise StorageError(f'{where}: object storage refuses it or cannot be reached ({reason})') from error
+      raise self._refused(name, error) from error
+
+  def _refused(self, name: str, error: Exception) -> StorageError:
+    where = f'{self.address}/{name}' if name else self.address
+    return StorageError(f'{where}: object storage refuses it or cannot be reached ({_reason(error)})')
 
 
 def _open(address: str) -> tuple[Any, str]:
@@ -151,9 +164,12 @@ def _open(address: str) -> tuple[Any, str]:
   except ImportError as error:
     raise UserError(f'{address}: {scheme}:// needs another package: {install_command(EXTRAS[scheme])}') from error
   except Exception as error:  # without credentials
-    reason = shortened(' '.join(str(error).split()) or type(error).__name__, MAX_REASON)
-    raise UserError(f'{address}: cannot be opened ({reason})') from error
+    raise UserError(f'{address}: cannot be opened ({_reason(error)})') from error
   return files, root.rstrip('/')
+
+
+def _reason(error: Exception) -> str:
+  return shortened(' '.join(str(error).split()) or type(error).__name__, MAX_REASON)
 
 
 def _version(info: dict[str, Any]) -> str:

@@ -213,7 +213,7 @@ class Checkpoints:
     return from_first_process(lambda: self._reader.num_identities(step))
 
   def close(self) -> None:
-    """Waits for checkpoints that are being written; raises UserError if they cannot be."""
+    """Waits for checkpoints that are being written; raises MachineError if they cannot be."""
     self._reader.close()
     if self._keep is not None:
       from_first_process(self._finish)

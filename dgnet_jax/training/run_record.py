@@ -18,6 +18,7 @@ from dgnet_jax.config.loading import non_default_fields
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import Interrupted, UserError
 from dgnet_jax.training.data_record import TrainingData, read_record, saved_steps
+from dgnet_jax.utils.addresses import with_addresses
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
 from dgnet_jax.utils.console import reason_for_user
@@ -160,7 +161,8 @@ def _describe_failure(error: BaseException) -> dict[str, str]:
   if isinstance(error, Interrupted | KeyboardInterrupt):
     return {'outcome': 'interrupted'}
   text = reason_for_user(error) or f'{type(error).__name__}: {error}'
-  return {'outcome': 'failed', 'error': printable(shortened(' '.join(text.split()), MAX_TEXT))}
+  text = with_addresses(' '.join(text.split()))
+  return {'outcome': 'failed', 'error': printable(shortened(text, MAX_TEXT))}
 
 
 def _steps(workdir: pathlib.Path, networks: Sequence[str]) -> dict[str, int]:

@@ -6,18 +6,20 @@ import dataclasses
 import logging
 import os
 import pathlib
+import signal
+import threading
 
 import jax
 
 from dgnet_jax.errors import Interrupted, UserError
-from dgnet_jax.storage.local_copies import fetched, kept_in_step, send_changes
+from dgnet_jax.storage.local_copies import WorkingCopy, fetched, kept_in_step
 from dgnet_jax.storage.remote_folder import RemoteFolder
-from dgnet_jax.training.agreement import from_first_process, in_all_processes, is_alone
+from dgnet_jax.training.agreement import in_all_processes, is_alone
 from dgnet_jax.training.checkpoints import check_folder
 from dgnet_jax.training.shared_folder import check_shared
 from dgnet_jax.utils.paths import is_address, local_path
 
-LOGGER = logging.getLogger('dgnet_jax')
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,44 +29,27 @@ class WorkFolder:
   Attributes:
     path: the local folder.
     address: of the folder on object storage of which `path` is a copy; '' without one.
+    copy: sends the changes of `path`; None in all processes but the first.
   """
 
   path: pathlib.Path
   address: str = ''
+  copy: WorkingCopy | None = None
 
   @property
   def is_shared(self) -> bool:
     """True if all processes of the job have the same local folder."""
     return not self.address or is_alone()
 
-  @contextlib.contextmanager
-  def named(self) -> Iterator[None]:
-    """Within the context, log records and errors for the user show the address in place of the local copy."""
-    if not self.address:
-      yield
-      return
-    here, handlers = str(self.path), [*LOGGER.handlers]
-
-    def with_address(record: logging.LogRecord) -> bool:
-      record.msg, record.args = record.getMessage().replace(here, self.address), ()
-      return True
-
-    for handler in handlers:
-      handler.addFilter(with_address)
-    try:
-      yield
-    except (UserError, Interrupted) as error:
-      error.args = tuple(str(argument).replace(here, self.address) for argument in error.args)
-      raise
-    finally:
-      for handler in handlers:
-        handler.removeFilter(with_address)
-
   def refresh(self) -> None:
-    """Lets every process see what the first one has written. To be called by all."""
-    if not self.is_shared:
-      from_first_process(lambda: send_changes(self.address))
-      in_all_processes(lambda: None if _is_first() else fetched(self.address))
+    """Sends what the first process has written, and lets the others see it. To be called by all.
+
+    Raises:
+      MachineError: it cannot be sent.
+    """
+    if self.address:
+      in_all_processes(lambda: self.copy.send() if self.copy else None)
+      in_all_processes(lambda: None if self.copy else fetched(self.address))
 
 
 @contextlib.contextmanager
@@ -87,26 +72,63 @@ def opened(path: str | os.PathLike[str], log_name: str) -> Iterator[WorkFolder]:
     check_shared(folder)
     yield WorkFolder(folder)
     return
-  remote = in_all_processes(lambda: RemoteFolder(os.fspath(path)))
-  with contextlib.ExitStack() as first_process:
+  remote, is_first = in_all_processes(lambda: RemoteFolder(os.fspath(path))), jax.process_index() == 0
+  with contextlib.ExitStack() as stack, _termination_as_interruption():
+
+    def open_copy() -> WorkFolder:
+      if is_first:
+        copy = stack.enter_context(kept_in_step(remote.address))
+        return WorkFolder(copy.folder, remote.address, copy)
+      folder = _fetched_with_log(remote, log_name)
+      stack.callback(_send_log, remote, folder / log_name)
+      return WorkFolder(folder, remote.address)
+
     # One after the other: what the others fetch is what the first has.
-    copy = from_first_process(lambda: str(first_process.enter_context(kept_in_step(remote.address))))
-    folder = in_all_processes(lambda: pathlib.Path(copy) if _is_first() else _fetched_with_log(remote, log_name))
-    in_all_processes(lambda: _created(folder, log_name))
-    yield WorkFolder(folder, remote.address)
-    # A job that fails sends what it has without waiting for the others, which may be gone.
-    in_all_processes(first_process.close if _is_first() else lambda: remote.upload(folder / log_name, log_name))
+    opened_first = in_all_processes(lambda: open_copy() if is_first else None)
+    work_folder = in_all_processes(lambda: opened_first or open_copy())
+    in_all_processes(lambda: _created(work_folder.path, log_name))
+    yield work_folder
+    # All wait until everything is sent. A job that fails sends what it has, and does not wait for processes that may
+    # be gone.
+    in_all_processes(stack.close)
 
 
 def _fetched_with_log(remote: RemoteFolder, log_name: str) -> pathlib.Path:
+  """Fetches what a process needs that is not the first, and its log if that is not here or longer there."""
   folder = fetched(remote.address)
-  with contextlib.suppress(FileNotFoundError):
-    remote.download(log_name, folder / log_name)
+  log, stored = folder / log_name, remote.list_files().get(log_name)
+  if stored is not None and not (log.exists() and log.stat().st_size >= stored.size):
+    remote.download(log_name, log)
   return folder
 
 
-def _is_first() -> bool:
-  return jax.process_index() == 0
+def _send_log(remote: RemoteFolder, log: pathlib.Path) -> None:
+  try:
+    remote.upload(log, log.name)
+  except (OSError, UserError) as error:  # it stays here; what stopped the job matters more
+    logger.warning(f'the log of this process is not sent: {error}')
+
+
+@contextlib.contextmanager
+def _termination_as_interruption() -> Iterator[None]:
+  """Within the context, SIGTERM to a job of one process raises Interrupted where nothing else waits for it.
+
+  The default would end the process before its last changes are sent. A second signal has this default effect.
+  """
+  if not is_alone() or threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  previous = signal.getsignal(signal.SIGTERM)
+
+  def on_signal(*_: object) -> None:
+    signal.signal(signal.SIGTERM, previous)
+    raise Interrupted('stopped by SIGTERM. Run the same command to go on.')
+
+  signal.signal(signal.SIGTERM, on_signal)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, previous)
 
 
 def _created(folder: pathlib.Path, log_name: str) -> pathlib.Path:

@@ -12,6 +12,7 @@ import traceback
 from typing import NoReturn, TextIO
 
 from dgnet_jax.errors import Interrupted, MachineError, UserError
+from dgnet_jax.utils.addresses import with_addresses
 from dgnet_jax.utils.text import printable, shortened
 
 PACKAGE = 'dgnet_jax'
@@ -25,7 +26,14 @@ MAX_LINE = 500  # characters of an error of a library
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class ConsoleFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+  """Names what has an address by it."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    return with_addresses(super().format(record))
+
+
+class ConsoleFormatter(_Formatter):
   """The message alone, preceded by the level from WARNING upwards."""
 
   def format(self, record: logging.LogRecord) -> str:
@@ -152,7 +160,7 @@ def logged_to(path: str | os.PathLike[str]) -> Iterator[None]:
   An exception is appended too: as its message if it is meant for the user, with its traceback otherwise.
   """
   handler = _LogFile(path, encoding='utf-8', errors='backslashreplace')
-  handler.setFormatter(logging.Formatter(FILE_FORMAT, datefmt=TIME_FORMAT))
+  handler.setFormatter(_Formatter(FILE_FORMAT, datefmt=TIME_FORMAT))
   loggers = [logging.getLogger(PACKAGE), logging.getLogger('py.warnings')]
   for logger in loggers:
     logger.addHandler(handler)
@@ -193,10 +201,10 @@ def exit_on_user_error() -> Iterator[None]:
       yield
     sys.stdout.flush()
   except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
+    print(f'error: {with_addresses(str(error))}', file=sys.stderr)
     _exit(1 if isinstance(error, MachineError) else 2, error)
   except Interrupted as error:  # in all processes
-    print(error, file=sys.stderr)
+    print(with_addresses(str(error)), file=sys.stderr)
     raise SystemExit(130) from error
   except KeyboardInterrupt as error:
     print('interrupted', file=sys.stderr)
@@ -208,7 +216,7 @@ def exit_on_user_error() -> Iterator[None]:
     reason = reason_for_user(error)
     if not reason and not has_other_processes():
       raise
-    print(f'error: {reason}' if reason else traceback.format_exc(), file=sys.stderr)
+    print(f'error: {with_addresses(reason)}' if reason else traceback.format_exc(), file=sys.stderr)
     _exit(1, error)
 
 

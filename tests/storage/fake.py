@@ -4,8 +4,10 @@ import itertools
 
 import fsspec
 
-from dgnet_jax.storage import local_copies
+from dgnet_jax.storage import local_copies, remote_folder
+from dgnet_jax.storage.mirror import COPY
 
+remote_folder.EXTRAS['memory'] = ''  # for users, what is stored there would be gone with the process
 _numbers = itertools.count()
 
 
@@ -27,6 +29,6 @@ def forget_copies():
 
 
 def stored(address):
-  """Content of each file in a folder of memory storage, by name."""
+  """Content of each file in a folder of memory storage, by name, without the name of the copy that was sent."""
   files, root = fsspec.core.url_to_fs(address)
-  return {path.removeprefix(f'{root}/'): files.cat_file(path) for path in files.find(root)}
+  return {name: files.cat_file(path) for path in files.find(root) if (name := path.removeprefix(f'{root}/')) != COPY}

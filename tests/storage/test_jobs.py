@@ -1,6 +1,9 @@
 """The commands on a work folder on object storage, in this process."""
 
 import json
+import os
+import signal
+import time
 
 import numpy as np
 from PIL import Image
@@ -30,7 +33,8 @@ def run(config, tmp_path_factory):
   with pytest.MonkeyPatch.context() as monkeypatch:
     on_another_machine(monkeypatch, tmp_path_factory.mktemp('writer'))
     address = new_address()
-    with kept_in_step(address) as folder:
+    with kept_in_step(address) as copy:
+      folder = copy.folder
       save_config(config, folder / SAVED_CONFIG)
       for step in (2, 3):
         save_checkpoint(config, folder, num_identities=4, step=step)
@@ -68,13 +72,35 @@ def test_commands_read_runs_from_their_address(run, tmp_path, capsys):
   assert address in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    ['export', 'ADDRESS', '--out=x'],
+    ['compare', 'ADDRESS', 'ADDRESS'],
+    ['figures', 'curves', '--workdir=ADDRESS', '--out=x.png'],
+    ['replay', '--workdir=ADDRESS'],
+    ['evaluate', '--workdir=ADDRESS'],
+    ['embed', 'ADDRESS', 'a.png', '--out=x.npz'],
+  ],
+)
+def test_messages_name_the_address(tmp_path, monkeypatch, capsys, arguments):
+  """There is no run."""
+  monkeypatch.chdir(tmp_path)
+  Image.new('RGB', (16, 32)).save('a.png')
+  address = new_address()
+  with pytest.raises(SystemExit) as caught:
+    main([argument.replace('ADDRESS', address) for argument in arguments])
+  message = capsys.readouterr().err.splitlines()[-1]
+  assert caught.value.code == 2 and address in message and 'object_storage' not in message
+
+
 def test_data_sets_are_copied(tmp_path):
   (tmp_path / 'market').mkdir()
   write_market(tmp_path / 'market')
   address = new_address()
-  with kept_in_step(address) as folder:
-    (folder / 'data').mkdir()
-    write_market(folder / 'data')
+  with kept_in_step(address) as copy:
+    (copy.folder / 'data').mkdir()
+    write_market(copy.folder / 'data')
   found, expected = (
     open_dataset(DataConfig(layout='market1501', root=root), tmp_path)
     for root in (f'{address}/data', str(tmp_path / 'market'))
@@ -120,7 +146,22 @@ class TestWorkFolder:
       job(address, work)
     assert caught.value.code == status
     assert str(error).format(f'{address}/x') in capsys.readouterr().err
-    assert str(error).format(f'{address}/x') in stored(address)['log.txt'].decode() or status == 130
+    if status == 2:
+      assert str(error).format(f'{address}/x') in stored(address)['log.txt'].decode()
+
+  def test_sigterm_outside_of_training_sends_what_there_is(self, job, address, capsys):
+    def work(folder):
+      (folder / 'evaluation.txt').write_text('half')
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+      job(address, work)
+    assert caught.value.code == 130 and 'stopped by SIGTERM' in capsys.readouterr().err
+    assert stored(address)['evaluation.txt'] == b'half'
+    assert json.loads(stored(address)['run.json'])['starts'][0]['outcome'] == 'interrupted'
+    assert signal.getsignal(signal.SIGTERM) == before
 
   def test_a_folder_without_a_config_is_an_error(self, address, capsys):
     with pytest.raises(SystemExit) as caught:

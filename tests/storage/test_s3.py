@@ -13,8 +13,8 @@ import pytest
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.errors import UserError
 from dgnet_jax.storage.lease import leased
-from dgnet_jax.storage.mirror import MARKER
 from dgnet_jax.storage.remote_folder import RemoteFolder
+from dgnet_jax.storage.run_files import MARKER
 from tests.exhaustive import EXHAUSTIVE
 from tests.storage.s3_server import machine, s3_server
 from tests.tiny_run import tiny_config

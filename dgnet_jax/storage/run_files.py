@@ -1,0 +1,70 @@
+"""The files of a work folder by name: checkpoints, what stays on a machine, and what a job or a reader needs."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+import re
+from typing import TypeVar
+
+File = TypeVar('File')
+
+MARKER = '_CHECKPOINT_METADATA'  # of Orbax, in each complete checkpoint
+CHECKPOINT = re.compile(r'(?P<folder>(?P<parent>(?:.+/)?checkpoints)/(?P<step>[0-9]{1,18}))/.+')
+# What stays on this machine: data that are copied or rendered again elsewhere, locks, files that are being written, and
+# the logs of further processes, which these send themselves.
+OWN = re.compile(
+  r'(synthetic_data|data_cache)/.*|(.*/)?(\.(.+\.)?[0-9a-f]{8}\.part|\.[a-z_.]*lock|\.shared_[^/]*|dgnet\.lock|\.dgnet_copy|\.single_files'
+  r'|\.replaced_[^/]*|[^/]*\.orbax-checkpoint-tmp[^/]*|log\.[0-9]+\.txt)(/.*)?'
+)
+REPLACED = '.replaced_'  # in the names of checkpoints that are being replaced
+CHECKPOINT_FOLDERS = ('checkpoints', 'teacher/checkpoints')
+
+Selection = Callable[[Collection[str]], Collection[str]]  # of names of files
+
+
+def without_incomplete(files: Mapping[str, File]) -> dict[str, File]:
+  """Leaves out the files of checkpoints without their marker, and those that stay on a machine."""
+  folders = {name.removesuffix(f'/{MARKER}') for name in files if name.endswith(f'/{MARKER}')}
+  return {
+    name: file
+    for name, file in files.items()
+    if not OWN.fullmatch(name) and ((match := CHECKPOINT.fullmatch(name)) is None or match['folder'] in folders)
+  }
+
+
+def checkpoints_of(names: Iterable[str]) -> set[str]:
+  """Returns the folders of the checkpoints that files belong to."""
+  return {match['folder'] for name in names if (match := CHECKPOINT.fullmatch(name))}
+
+
+def descriptions(names: Collection[str]) -> Collection[str]:
+  """What says something about a run: like `everything`, but of checkpoints only that they exist."""
+  return [name for name in everything(names) if not CHECKPOINT.fullmatch(name) or name.endswith(f'/{MARKER}')]
+
+
+def everything(names: Collection[str]) -> Collection[str]:
+  """What a job that goes on with a run needs: all but the images and curves of the steps done."""
+  return [name for name in names if not name.startswith(('images/', 'tensorboard/', 'teacher/tensorboard/'))]
+
+
+def newest_checkpoints(names: Collection[str]) -> Collection[str]:
+  """What a trained network needs: like `everything`, but of each folder of checkpoints only the newest."""
+  return _with_checkpoints(names, {})
+
+
+def with_checkpoint(step: int) -> Selection:
+  """Returns a function like `newest_checkpoints` for the run's checkpoint of this step."""
+  return lambda names: _with_checkpoints(names, {'checkpoints': step})
+
+
+def _with_checkpoints(names: Collection[str], steps: Mapping[str, int]) -> list[str]:
+  """Leaves out all checkpoints but those of `steps`, by their folder, and the newest in other folders."""
+  found: dict[str, list[int]] = {}
+  for name in names:
+    if match := CHECKPOINT.fullmatch(name):
+      found.setdefault(match['parent'], []).append(int(match['step']))
+  chosen = {parent: max(numbers) for parent, numbers in found.items()} | dict(steps)
+
+  def is_needed(name: str) -> bool:
+    match = CHECKPOINT.fullmatch(name)
+    return match is None or int(match['step']) == chosen[match['parent']]
+
+  return [name for name in everything(names) if is_needed(name) and not name.startswith('generated/')]

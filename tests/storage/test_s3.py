@@ -114,7 +114,7 @@ class Job:
 @pytest.mark.filterwarnings('ignore::ResourceWarning')
 @EXHAUSTIVE
 def test_a_run_that_changes_machines_equals_an_unbroken_one(folder, server, tmp_path):
-  """Two machines, of which one is lost; then a third, which is preempted; then one of the first again."""
+  """Two machines, of which one is lost; then a third, which is preempted; then the first two again, to the end."""
   config = run_config(tiny_config())
   finish(new_run(tmp_path, 'alone', config), devices=2)
   save_config(config, tmp_path / 'config.json')
@@ -132,8 +132,9 @@ def test_a_run_that_changes_machines_equals_an_unbroken_one(folder, server, tmp_
     job.processes[0].send_signal(signal.SIGTERM)
     assert job.statuses() == [130], job.texts()
     assert 'is gone; this one goes on' in job.texts()[0]
-  with Job(server, folder.address, tmp_path, ('a',), devices=2) as job:
-    assert job.statuses() == [0], job.texts()
+  with Job(server, folder.address, tmp_path, ('a', 'b')) as job:
+    assert job.statuses() == [0, 0], job.texts()
+  assert folder.list_files().keys() >= {'log.txt', 'log.1.txt', 'evaluation/results.json'}
   assert contents(_downloaded(folder, tmp_path / 'run')) == contents(tmp_path / 'alone')
   assert [start.get('outcome') for start in json.loads(folder.read('run.json'))['starts']] == [
     None,

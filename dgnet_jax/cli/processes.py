@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import importlib.util
 import logging
-import math
 import os
 import socket
 import sys
@@ -26,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 WAIT_S = 600  # Kubernetes starts a failed pod again after up to 6 minutes
 REMIND_S = 60
-LOOK_S = 0.5  # seconds between looks at signals while waiting
 # JAX ends the process with a stack trace at its own time limit, so ours comes first.
 _MARGIN_S = 3600
 
@@ -231,14 +229,11 @@ def _wait(thread: threading.Thread, processes: Processes, wait_s: float) -> None
   """Waits for the thread that connects, and says so; ends the process if it takes too long."""
   others = 'the first process' if processes.index else 'the other processes'
   where = f' at {processes.address}' if processes.address else ''
-  end, told = time.monotonic() + wait_s, -math.inf
+  end = time.monotonic() + wait_s
   try:
     while thread.is_alive() and (left := end - time.monotonic()) > 0:
-      if time.monotonic() - told >= REMIND_S:
-        told = time.monotonic()
-        logger.info(f'{processes}: waits{where} for {others}, for {left:.0f} seconds at most')
-      # Not for longer: a signal that comes just before Python begins to wait would be seen only after that.
-      thread.join(min(LOOK_S, left))
+      logger.info(f'{processes}: waits{where} for {others}, for {left:.0f} seconds at most')
+      thread.join(min(REMIND_S, left))
   except KeyboardInterrupt:
     _leave('interrupted', 130)
   if thread.is_alive():

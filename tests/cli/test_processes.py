@@ -85,7 +85,9 @@ class TestFind:
 
 
 CONNECT = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from dgnet_jax.utils.console import exit_on_user_error
 with exit_on_user_error():
   from dgnet_jax.cli import processes

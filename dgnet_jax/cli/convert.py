@@ -60,9 +60,9 @@ def run(options: argparse.Namespace) -> None:
     raise ConfigError([f'{name}: only for import' for name in options.overrides])
   from dgnet_jax.interop.release.exporter import export_release
   from dgnet_jax.storage.local_copies import fetched
-  from dgnet_jax.storage.run_files import everything
+  from dgnet_jax.storage.run_files import all_checkpoints
 
-  export_release(fetched(options.workdir, everything), options.out, step=options.step)
+  export_release(fetched(options.workdir, all_checkpoints), options.out, step=options.step)
 
 
 COMMAND = Command(

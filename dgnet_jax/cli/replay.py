@@ -27,10 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
   from dgnet_jax.storage.local_copies import fetched
-  from dgnet_jax.storage.run_files import everything
+  from dgnet_jax.storage.run_files import all_checkpoints
   from dgnet_jax.training.non_finite import find_report, read_report
 
-  workdir = fetched(options.workdir, everything)
+  workdir = fetched(options.workdir, all_checkpoints)
   report = read_report(find_report(workdir, options.step))
   from dgnet_jax.training.replay import replay
 

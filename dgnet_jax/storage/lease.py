@@ -38,7 +38,7 @@ class LockLost(MachineError):
 class Lease:
   """The lock of a folder, while it is held."""
 
-  def __init__(self, folder: RemoteFolder, on_loss: Callable[[], None]) -> None:
+  def __init__(self, folder: RemoteFolder, on_loss: Callable[[Exception], None]) -> None:
     """Args:
     folder: what it protects.
     on_loss: called, in another thread, once another job has the lock.
@@ -119,8 +119,8 @@ class Lease:
       try:
         self.require()
         self._folder.write(FILE, self._content())
-      except LockLost:
-        self._on_loss()
+      except LockLost as error:
+        self._on_loss(error)
         return
       except Exception as error:  # the next renewal may reach the storage again
         logger.debug(f'{self._folder.address}: the lock was not renewed ({error})')
@@ -150,7 +150,7 @@ def _holder(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def leased(folder: RemoteFolder, on_loss: Callable[[], None]) -> Iterator[Lease]:
+def leased(folder: RemoteFolder, on_loss: Callable[[Exception], None]) -> Iterator[Lease]:
   """Holds the lock of a folder; arguments and errors are those of `Lease`."""
   lease = Lease(folder, on_loss)
   lease.acquire()

@@ -14,7 +14,7 @@ import time
 
 from dgnet_jax.errors import Interrupted, MachineError, UserError
 from dgnet_jax.storage.lease import Lease, LockLost, leased
-from dgnet_jax.storage.mirror import Mirror
+from dgnet_jax.storage.mirror import CopyLost, Mirror
 from dgnet_jax.storage.remote_folder import RemoteFolder
 from dgnet_jax.storage.run_files import Selection, newest_checkpoints
 from dgnet_jax.utils.addresses import name_by_address
@@ -93,7 +93,7 @@ class WorkingCopy:
     """
     end = time.monotonic() + PATIENCE
     while error := self._try():
-      if isinstance(error, LockLost):
+      if isinstance(error, LockLost | CopyLost):
         raise error
       if time.monotonic() > end:
         raise MachineError(
@@ -118,6 +118,11 @@ class WorkingCopy:
       self._mirror.send(self._lease.require)
     except Interrupted:
       raise
+    except (LockLost, CopyLost) as error:  # for good
+      if not self._ended.is_set():
+        self._ended.set()
+        _stop_this_job(error)
+      return error
     except Exception as error:  # whatever it is: training is worth more, and the next time may succeed
       if self._reachable:
         logger.warning(f'{error}; the job goes on, and what it writes is sent once this works again')
@@ -151,17 +156,24 @@ def kept_in_step(address: str) -> Iterator[WorkingCopy]:
     try:
       yield copy
     except Interrupted:
-      copy.finish()  # its message says that the state is saved
+      _finish(copy)  # its message says that the state is saved
       raise
     except BaseException:
-      with contextlib.suppress(MachineError):  # the first error is the one to show
-        copy.finish()
+      try:
+        _finish(copy)
+      except MachineError as error:  # the first error is the one to end with
+        logger.error(str(error))
       raise
-    try:
-      copy.finish()
-    except Interrupted:  # by a signal: this is what its sender has to wait for
-      copy.finish()
-      raise
+    _finish(copy)
+
+
+def _finish(copy: WorkingCopy) -> None:
+  """Sends the rest, also after a signal that comes meanwhile: this is what its sender has to wait for."""
+  try:
+    copy.finish()
+  except Interrupted:
+    copy.finish()
+    raise
 
 
 def _cache() -> pathlib.Path:
@@ -171,9 +183,9 @@ def _cache() -> pathlib.Path:
     raise UserError(f'local copies of object storage need a folder: set XDG_CACHE_HOME ({error})') from error
 
 
-def _stop_this_job() -> None:
+def _stop_this_job(reason: Exception) -> None:
   """Ends the job as a scheduler does."""
-  logger.error('the lock of the work folder is lost to another job; this one stops')
+  logger.error(f'{reason}. This job stops')
   os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -5,27 +5,29 @@ anything that matters: a file is replaced whole, the files of a checkpoint come 
 that completes the checkpoint (`MARKER`) comes last.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 import logging
 import os
 import pathlib
+import re
 import shutil
 import threading
 from typing import NamedTuple
 import uuid
 
+from dgnet_jax.errors import MachineError
 from dgnet_jax.storage.remote_folder import RemoteFile, RemoteFolder, StorageError
 from dgnet_jax.storage.run_files import (
   CHECKPOINT,
   CHECKPOINT_FOLDERS,
   MARKER,
   OWN,
-  REPLACED,
   Selection,
   checkpoints_of,
   everything,
+  marker_of,
   without_incomplete,
 )
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
@@ -34,9 +36,15 @@ from dgnet_jax.utils.progress import ProgressLog
 
 logger = logging.getLogger(__name__)
 
+KEPT = ('config.json', 'log.txt', 'run.json', 'metrics.jsonl')  # no job removes these
+ASIDE = re.compile(r'\.replaced_([0-9]+)_by_')
 COPY = '.dgnet_copy'  # holds the name of the copy; on the storage, of the copy that sent files last
 THREADS = 16
 MIB = 2**20
+
+
+class CopyLost(MachineError):
+  """The local copy was removed while a job used it."""
 
 
 class Sent(NamedTuple):
@@ -45,7 +53,7 @@ class Sent(NamedTuple):
   Attributes:
     size: bytes, of the local file.
     modified: of the local file, in ns.
-    version: `RemoteFile.version`.
+    version: `RemoteFile.version`; '' if the file may be on the storage, in this or another version.
   """
 
   size: int
@@ -107,22 +115,33 @@ class Mirror:
     changed = {name for name, stat in local.items() if self._sent.get(name, ())[:2] != stat}
     needed = {*everything(listed), *(local.keys() & listed.keys())}
     identity = self._identity()
-    was_never_sent = not stored and not self._sent
+    was_never_sent = not listed and not any(sent.version for sent in self._sent.values())
     if identity and (identity == self._last_sender() or was_never_sent):
       if changed:
         logger.info(f'{self.remote.address}: going on from {len(changed)} file(s) of this machine that were not sent')
       removed = [name for name in self._sent if name not in stored and name in local and name not in changed]
-      self._update(needed - changed, listed, gone=removed)
+      aside = self._moved_aside()
+      wanted = [name for name in needed - changed if not checkpoints_of([name]) & aside]
+      self._update(wanted, listed, gone=removed)
       return
-    if changed and identity:
-      logger.warning(
-        f'{self.remote.address}: going on from what is stored there; {len(changed)} file(s) of an earlier job on this '
-        'machine, which were not sent before the run went on elsewhere, are dropped'
-      )
+    if changed:
+      self._set_aside(changed)
     for path in self._unfinished_checkpoints():
       shutil.rmtree(path, ignore_errors=True)
     self._update(needed, listed, gone=[name for name in local if name not in listed])
     (self.folder / COPY).write_text(uuid.uuid4().hex)
+
+  def _set_aside(self, names: Iterable[str]) -> None:
+    """Moves files that were never sent, and are not those to go on from, out of the copy."""
+    aside, names = self.folder.with_name(f'{self.folder.name}_not_sent'), list(names)
+    shutil.rmtree(aside, ignore_errors=True)
+    for name in names:
+      (aside / name).parent.mkdir(parents=True, exist_ok=True)
+      os.replace(self.folder / name, aside / name)
+    logger.warning(
+      f'{self.remote.address}: going on from what is stored there; {len(names)} file(s) of an earlier job on this '
+      f'machine, which were not sent before the run went on elsewhere, are kept in {aside.parent}'
+    )
 
   def send(self, check: Callable[[], None] = lambda: None) -> None:
     """Sends what has changed since the last time, and removes what is gone.
@@ -131,48 +150,70 @@ class Mirror:
       check: called before each part of the work; what it raises ends the work there.
 
     Raises:
-      StorageError: the storage cannot be reached, or the copy was removed; the next call does the whole work again.
+      StorageError: the storage cannot be reached; the next call does the whole work again.
+      CopyLost: the copy was removed.
     """
     with self._sending:
       self._send(check)
 
   def _send(self, check: Callable[[], None]) -> None:
-    identity = self._identity()
-    if not identity:
-      raise StorageError(f'{self.folder}: the local copy of {self.remote.address} was removed while a job used it')
-    local = dict(self._scan())
+    local = self._scan_whole()
     changed = [name for name, stat in local.items() if self._sent.get(name, ())[:2] != stat]
-    gone = self._gone(local)
-    if not changed and not gone:
+    if not changed and all(name in local for name in self._sent):
       return
     check()
-    self.remote.write(COPY, identity.encode())
+    self.remote.write(COPY, self._identity().encode())
     parts = [name for name in changed if CHECKPOINT.fullmatch(name) and not name.endswith(f'/{MARKER}')]
     # A checkpoint that is replaced is incomplete until its marker comes back.
     touched = checkpoints_of(parts)
-    self._in_parallel(
-      self.remote.remove, [marker for folder in touched if (marker := f'{folder}/{MARKER}') in self._sent]
-    )
+    self._in_parallel(self.remote.remove, [name for name in map(marker_of, touched) if name in self._sent])
+    # If this send fails, these files may be there all the same.
+    self._record_sent({name: Sent(-1, -1, '') for name in changed})
     sent = self._upload(name for name in changed if not CHECKPOINT.fullmatch(name)) | self._upload(parts)
     check()
     torn = checkpoints_of(name for name in parts if name not in sent)  # removed by the job meanwhile
-    whole = {*touched, *checkpoints_of(changed)} - torn
-    sent |= self._upload(marker for folder in whole if (marker := f'{folder}/{MARKER}') in local)
+    markers = map(marker_of, checkpoints_of(changed) - torn)
+    sent |= self._upload(name for name in markers if name in local)
     check()
+    gone = self._gone(sent)
     self._in_parallel(self.remote.remove, [name for name in gone if name.endswith(f'/{MARKER}')])
     self._in_parallel(self.remote.remove, [name for name in gone if not name.endswith(f'/{MARKER}')])
     self._sent = {name: known for name, known in self._sent.items() if name not in gone}
     listed = self.remote.list_files()
     self._remember({name: listed[name] for name in sent if name in listed}, local)
 
-  def _gone(self, local: Mapping[str, tuple[int, int]]) -> list[str]:
-    """Returns what the job has removed; of checkpoints only if a complete one remains."""
+  def _scan_whole(self) -> dict[str, tuple[int, int]]:
+    """Returns the files of the copy; raises CopyLost if files are missing that no job removes."""
+    local = dict(self._scan())
+    if not self._identity() or any(name in self._sent and name not in local for name in KEPT):
+      raise CopyLost(
+        f'the local copy of {self.remote.address}, in {self.folder.parent}, was removed while a job used it; start the '
+        'job again: it goes on from what is stored'
+      )
+    return local
+
+  def _gone(self, sent: Collection[str]) -> list[str]:
+    """Returns what the job has removed; of checkpoints only where a complete one is stored and still here.
+
+    Args:
+      sent: names of the files that have just been sent.
+    """
+    local = self._scan_whole()
     gone = [name for name in self._sent if name not in local]
-    if self._is_replacing():  # a checkpoint has another name until its replacement is complete
-      return [name for name in gone if not CHECKPOINT.fullmatch(name)]
-    complete = [match for name in local if name.endswith(f'/{MARKER}') and (match := CHECKPOINT.fullmatch(name))]
-    parents = {match['parent'] for match in complete}
-    return [name for name in gone if (match := CHECKPOINT.fullmatch(name)) is None or match['parent'] in parents]
+    incomplete = checkpoints_of(gone)  # a job removes a checkpoint file by file
+    stored = [
+      match
+      for name, known in self._sent.items()
+      if name in local and name.endswith(f'/{MARKER}') and (name in sent or known.version)
+      if (match := CHECKPOINT.fullmatch(name)) and match['folder'] not in incomplete
+    ]
+    parents = {match['parent'] for match in stored} if not self._is_replacing() else set()
+
+    def may_go(name: str) -> bool:
+      match = CHECKPOINT.fullmatch(name)
+      return match is None or (match['parent'] in parents and marker_of(match['folder']) not in local)
+
+    return [name for name in gone if may_go(name)]
 
   def _scan(self) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yields name, and size and time of modification, of the files of the copy that belong on the storage."""
@@ -251,7 +292,12 @@ class Mirror:
       return ''
 
   def _is_replacing(self) -> bool:
-    return any(path.name.startswith(REPLACED) for path in self._unfinished_checkpoints())
+    return bool(self._moved_aside())
+
+  def _moved_aside(self) -> set[str]:
+    """Returns the folders of checkpoints that have another name until their replacement is complete."""
+    matches = [(path.parent, ASIDE.match(path.name)) for path in self._unfinished_checkpoints()]
+    return {(parent / match[1]).relative_to(self.folder).as_posix() for parent, match in matches if match}
 
   def _unfinished_checkpoints(self) -> list[pathlib.Path]:
     """Returns the folders of checkpoints that are being written or replaced, or were when a job was killed."""
@@ -264,7 +310,10 @@ class Mirror:
 
   def _remember(self, files: Mapping[str, RemoteFile], local: Mapping[str, tuple[int, int]]) -> None:
     """Records that files are now the same on the storage as they were when the copy was scanned."""
-    self._sent |= {name: Sent(*local[name], file.version) for name, file in files.items() if name in local}
+    self._record_sent({name: Sent(*local[name], file.version) for name, file in files.items() if name in local})
+
+  def _record_sent(self, files: Mapping[str, Sent]) -> None:
+    self._sent |= files
     write_json(self._record, self._sent)
 
 

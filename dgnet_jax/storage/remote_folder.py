@@ -7,7 +7,7 @@ import logging
 import pathlib
 from typing import Any, NamedTuple
 
-from dgnet_jax.errors import MachineError, UserError
+from dgnet_jax.errors import Interrupted, MachineError, UserError
 from dgnet_jax.utils.extras import install_command
 from dgnet_jax.utils.text import printable, shortened
 
@@ -135,7 +135,7 @@ class RemoteFolder:
       if missing is not None:
         raise missing from None
       raise
-    except (FileExistsError, StorageError):
+    except (FileExistsError, StorageError, Interrupted):
       raise
     except OSError as error:
       if error.errno in LOCAL_ERRORS:

@@ -14,7 +14,6 @@ OWN = re.compile(
   r'(synthetic_data|data_cache)/.*|(.*/)?(\.(.+\.)?[0-9a-f]{8}\.part|\.[a-z_.]*lock|\.shared_[^/]*|dgnet\.lock|\.dgnet_copy|\.single_files'
   r'|\.replaced_[^/]*|[^/]*\.orbax-checkpoint-tmp[^/]*|log\.[0-9]+\.txt)(/.*)?'
 )
-REPLACED = '.replaced_'  # in the names of checkpoints that are being replaced
 CHECKPOINT_FOLDERS = ('checkpoints', 'teacher/checkpoints')
 
 Selection = Callable[[Collection[str]], Collection[str]]  # of names of files
@@ -36,8 +35,13 @@ def checkpoints_of(names: Iterable[str]) -> set[str]:
 
 
 def descriptions(names: Collection[str]) -> Collection[str]:
-  """What says something about a run: like `everything`, but of checkpoints only that they exist."""
-  return [name for name in everything(names) if not CHECKPOINT.fullmatch(name) or name.endswith(f'/{MARKER}')]
+  """What says something about a run: of checkpoints only that they exist."""
+  return [name for name in all_checkpoints(names) if not CHECKPOINT.fullmatch(name) or name.endswith(f'/{MARKER}')]
+
+
+def all_checkpoints(names: Collection[str]) -> Collection[str]:
+  """What any step of a run needs: like `everything`, without generated images."""
+  return [name for name in everything(names) if not name.startswith('generated/')]
 
 
 def everything(names: Collection[str]) -> Collection[str]:
@@ -67,4 +71,9 @@ def _with_checkpoints(names: Collection[str], steps: Mapping[str, int]) -> list[
     match = CHECKPOINT.fullmatch(name)
     return match is None or int(match['step']) == chosen[match['parent']]
 
-  return [name for name in everything(names) if is_needed(name) and not name.startswith('generated/')]
+  return [name for name in all_checkpoints(names) if is_needed(name)]
+
+
+def marker_of(checkpoint: str) -> str:
+  """Returns the name of the file that completes a checkpoint."""
+  return f'{checkpoint}/{MARKER}'

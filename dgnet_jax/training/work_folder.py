@@ -42,12 +42,12 @@ class WorkFolder:
     return not self.address or is_alone()
 
   def refresh(self) -> None:
-    """Sends what the first process has written, and lets the others see it. To be called by all.
+    """Lets every process see what the first one has written. To be called by all.
 
     Raises:
-      MachineError: it cannot be sent.
+      MachineError: it cannot be sent to the storage.
     """
-    if self.address:
+    if not self.is_shared:
       in_all_processes(lambda: self.copy.send() if self.copy else None)
       in_all_processes(lambda: None if self.copy else fetched(self.address))
 
@@ -73,7 +73,7 @@ def opened(path: str | os.PathLike[str], log_name: str) -> Iterator[WorkFolder]:
     yield WorkFolder(folder)
     return
   remote, is_first = in_all_processes(lambda: RemoteFolder(os.fspath(path))), jax.process_index() == 0
-  with contextlib.ExitStack() as stack, _termination_as_interruption():
+  with _termination_as_interruption(), contextlib.ExitStack() as stack:
 
     def open_copy() -> WorkFolder:
       if is_first:

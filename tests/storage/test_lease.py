@@ -24,7 +24,7 @@ def folder(address):
   return RemoteFolder(address)
 
 
-def never():
+def never(error):
   raise AssertionError('the lock was lost')
 
 
@@ -91,7 +91,7 @@ def test_of_two_jobs_that_find_an_expired_lock_one_gets_it(folder):
 
 def test_a_holder_notices_that_another_job_took_over(folder):
   lost = threading.Event()
-  with leased(folder, lost.set) as lease:
+  with leased(folder, lambda error: lost.set()) as lease:
     folder.write(FILE, b'{"id": "another"}')
     assert lost.wait(5)
     assert lease.lost

@@ -1,5 +1,6 @@
 """Work folders on object storage: jobs on them, one after the other, on several machines."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -152,7 +153,7 @@ def test_the_first_error_is_shown(address, often, monkeypatch):
 
 def test_a_job_that_lost_its_lock_sends_no_more(address, often, monkeypatch):
   stopped = []
-  monkeypatch.setattr(local_copies, '_stop_this_job', lambda: stopped.append(True))
+  monkeypatch.setattr(local_copies, '_stop_this_job', lambda error: stopped.append(True))
   monkeypatch.setattr('dgnet_jax.storage.lease.RENEWED_AFTER', 0.02)
   with pytest.raises(MachineError, match='another job has taken the folder over'), kept_in_step(address) as copy:
     RemoteFolder(address).write(FILE, b'{"id": "another"}')
@@ -161,14 +162,52 @@ def test_a_job_that_lost_its_lock_sends_no_more(address, often, monkeypatch):
   assert stored(address) == {FILE: b'{"id": "another"}'}
 
 
-def test_a_lock_that_was_taken_is_noticed_before_anything_is_sent(address):
+def test_a_lock_that_was_taken_is_noticed_before_anything_is_sent(address, monkeypatch):
   """Whichever wakes first after an outage, the thread that renews the lock or the one that sends."""
+  stopped = []
+  monkeypatch.setattr(local_copies, '_stop_this_job', stopped.append)
   with pytest.raises(MachineError, match='another job has taken the folder over'), kept_in_step(address) as copy:
     RemoteFolder(address).write(FILE, b'{"id": "another"}')
     (copy.folder / 'a').write_text('1')
     with pytest.raises(MachineError):
       copy.send()
+  assert len(stopped) == 1
   assert stored(address) == {FILE: b'{"id": "another"}'}
+
+
+def test_a_job_whose_copy_is_removed_stops(address, often, monkeypatch):
+  stopped = []
+  monkeypatch.setattr(local_copies, '_stop_this_job', stopped.append)
+  with pytest.raises(MachineError, match='was removed while a job used it'), kept_in_step(address) as copy:
+    (copy.folder / 'a').write_text('1')
+    copy.send()
+    shutil.rmtree(copy.folder)
+    wait_until(lambda: stopped)
+  assert stored(address) == {'a': b'1'}
+
+
+def test_the_first_results_that_were_never_sent_are_kept(address, often, monkeypatch):
+  def fail(self, name, *_, **__):
+    if name != FILE:
+      raise StorageError('no network')
+    write(self, name, *_, **__)
+
+  write = RemoteFolder.write
+  with monkeypatch.context() as broken:
+    broken.setattr(RemoteFolder, 'write', fail)
+    with pytest.raises(MachineError, match='no network'), kept_in_step(address) as copy:
+      (copy.folder / 'a').write_text('1')
+  with kept_in_step(address) as copy:
+    assert (copy.folder / 'a').read_text() == '1'
+  assert stored(address) == {'a': b'1'}
+
+
+def test_an_error_of_the_job_does_not_hide_that_nothing_was_sent(address, often, monkeypatch, lines):
+  monkeypatch.setattr(RemoteFolder, 'upload', lambda *_: (_ for _ in ()).throw(StorageError('no network')))
+  with pytest.raises(KeyboardInterrupt), kept_in_step(address) as copy:
+    (copy.folder / 'a').write_text('1')
+    raise KeyboardInterrupt
+  assert 'The last results are on this machine' in lines[-1]
 
 
 def test_processes_of_one_machine_have_copies_of_their_own(address):

@@ -1,13 +1,15 @@
 """The local copy of a folder on object storage: what is fetched, what is sent, and what a killed job leaves."""
 
+import contextlib
 import os
 import shutil
 
 import pytest
 
-from dgnet_jax.storage.mirror import COPY, Mirror
+from dgnet_jax.storage.mirror import COPY, CopyLost, Mirror
 from dgnet_jax.storage.remote_folder import RemoteFolder, StorageError
 from dgnet_jax.storage.run_files import MARKER, everything, newest_checkpoints, with_checkpoint
+from dgnet_jax.training.checkpoint_replacement import recover
 from tests.storage.fake import stored
 
 
@@ -181,6 +183,73 @@ def test_a_checkpoint_removed_while_it_is_sent_is_not_completed(mirror, remote, 
   assert f'checkpoints/5/{MARKER}' not in stored(remote.address)
 
 
+def test_the_last_checkpoint_stays_if_its_successor_could_not_be_sent(mirror, remote, tmp_path, monkeypatch):
+  """The job writes checkpoints faster than they are sent, and keeps one."""
+  write_checkpoint(mirror, 10)
+  mirror.send()
+  shutil.rmtree(mirror.folder / 'checkpoints' / '10')
+  write_checkpoint(mirror, 15)
+  upload = remote.upload
+
+  def remove_first(path, name):
+    shutil.rmtree(mirror.folder / 'checkpoints' / '15', ignore_errors=True)
+    write_checkpoint(mirror, 20)
+    upload(path, name)
+
+  monkeypatch.setattr(remote, 'upload', remove_first)
+  mirror.send()
+  assert set(contents(elsewhere_copy(remote, tmp_path / 'b'))) >= {
+    f'checkpoints/10/{MARKER}',
+    'checkpoints/10/state/d/1',
+  }
+  monkeypatch.setattr(remote, 'upload', upload)
+  mirror.send()
+  assert stored(remote.address) == contents(mirror)
+
+
+@pytest.mark.parametrize(
+  'removed', [['checkpoints/5', 'checkpoints/10/state'], ['config.json'], ['checkpoints/10/state/d/1', 'log.txt']]
+)
+def test_a_copy_that_is_being_removed_removes_no_checkpoint(mirror, remote, removed):
+  """The name of the copy, and a marker, are still there."""
+  for name in ('config.json', 'log.txt', 'metrics.jsonl'):
+    write(mirror, name)
+  write_checkpoint(mirror, 5)
+  write_checkpoint(mirror, 10)
+  mirror.send()
+  before = stored(remote.address)
+  for name in removed:
+    path = mirror.folder / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+  with contextlib.suppress(CopyLost):
+    mirror.send()
+  assert stored(remote.address) == before
+
+
+def test_what_a_failed_send_left_is_removed_later(mirror, remote, monkeypatch):
+  write_checkpoint(mirror, 5)
+  with monkeypatch.context() as broken:
+    broken.setattr(remote, 'list_files', lambda: (_ for _ in ()).throw(StorageError('no network')))
+    with pytest.raises(StorageError):
+      mirror.send()
+  shutil.rmtree(mirror.folder / 'checkpoints' / '5')
+  write_checkpoint(mirror, 10)
+  mirror.send()
+  assert stored(remote.address) == contents(mirror)
+
+
+def test_a_job_killed_while_it_replaced_a_checkpoint_can_go_on(mirror, remote, tmp_path):
+  for step in (10, 15):
+    write_checkpoint(mirror, step)
+  mirror.send()
+  (mirror.folder / 'checkpoints' / '15').rename(mirror.folder / 'checkpoints' / '.replaced_15_by_12')
+  copy = machine(remote, tmp_path, 'a')
+  recover(copy.folder / 'checkpoints')
+  assert sorted(path.name for path in (copy.folder / 'checkpoints').iterdir()) == ['10', '15']
+  copy.send()
+  assert stored(remote.address) == contents(copy)
+
+
 def test_what_a_killed_job_did_not_send_is_kept_on_its_machine(mirror, remote, tmp_path, lines):
   write_checkpoint(mirror, 5)
   mirror.send()
@@ -209,6 +278,8 @@ def test_the_storage_counts_if_the_run_went_on_elsewhere(mirror, remote, tmp_pat
   found = machine(remote, tmp_path, 'a')
   assert contents(found) == contents(other) == stored(remote.address)
   assert '3 file(s) of an earlier job on this machine' in lines[-2]
+  kept = found.folder.with_name('market_not_sent') / 'checkpoints' / '10'
+  assert (kept / MARKER).read_text() == 'never sent'
 
 
 def test_images_of_before_do_not_replace_newer_ones(mirror, remote, tmp_path):
@@ -313,7 +384,7 @@ def test_a_copy_that_is_removed_while_a_job_uses_it_removes_nothing(mirror, remo
   mirror.send()
   before = stored(remote.address)
   shutil.rmtree(mirror.folder)
-  with pytest.raises(StorageError, match='the local copy of .* was removed while a job used it'):
+  with pytest.raises(CopyLost, match='the local copy of .* was removed while a job used it'):
     mirror.send()
   assert stored(remote.address) == before
 

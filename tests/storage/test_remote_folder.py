@@ -3,7 +3,7 @@
 import fsspec
 import pytest
 
-from dgnet_jax.errors import MachineError, UserError
+from dgnet_jax.errors import Interrupted, MachineError, UserError
 from dgnet_jax.storage.remote_folder import RemoteFolder, StorageError
 
 
@@ -47,6 +47,13 @@ def test_a_missing_file_is_told_from_storage_that_fails(address, monkeypatch):
     folder.read('a')
   assert isinstance(caught.value, MachineError)
   assert len(str(caught.value)) < 1000
+
+
+def test_a_signal_is_no_storage_error(address, monkeypatch):
+  folder = RemoteFolder(address)
+  monkeypatch.setattr(folder._files, 'find', lambda *_, **__: (_ for _ in ()).throw(Interrupted('SIGTERM')))
+  with pytest.raises(Interrupted):
+    folder.list_files()
 
 
 @pytest.mark.parametrize('name', ['../x', 'a/../../x', 'a//b', './a', 'a\\b', 'a\nb', '/etc/passwd'])

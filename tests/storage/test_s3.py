@@ -56,7 +56,7 @@ def test_files_and_locks(folder, tmp_path):
     folder.read('absent')
   folder.remove('c')
   folder.remove('c')
-  with leased(folder, lambda: None):
+  with leased(folder, lambda error: None):
     assert set(folder.list_files()) == {'a/b', 'dgnet.lock'}
   assert set(folder.list_files()) == {'a/b'}
 

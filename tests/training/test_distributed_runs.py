@@ -14,6 +14,7 @@ import pytest
 
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.training.checkpoints import Checkpoints
+from tests.exhaustive import EXHAUSTIVE
 from tests.tiny_run import frozen, tiny_config
 from tests.training.test_processes import free_port
 
@@ -125,6 +126,7 @@ def test_two_processes_that_are_preempted_and_killed_equal_an_unbroken_one(tmp_p
   assert contents(workdir) == contents(tmp_path / 'alone')
 
 
+@EXHAUSTIVE
 def test_processes_that_split_the_classifiers_equal_one_with_two_devices(tmp_path):
   fields = ['--config.model_devices=2', '--config.data.synthetic.num_train_identities=7', '--config.num_steps=6']
   config = run_config(tiny_config())

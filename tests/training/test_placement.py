@@ -86,7 +86,9 @@ def test_split_classifiers_learn_as_whole_ones():
 
 @pytest.mark.long
 @pytest.mark.usefixtures('x64')
-@pytest.mark.parametrize(('design', 'model_devices', 'devices'), [('adain', 4, 8), ('correspondence', 2, 4)])
+@pytest.mark.parametrize(
+  ('design', 'model_devices', 'devices'), [('adain', 4, 8), pytest.param('correspondence', 2, 4, marks=EXHAUSTIVE)]
+)
 def test_every_term_is_that_of_whole_classifiers(design, model_devices, devices):
   assert_split_and_whole_agree(design, EVERYTHING, model_devices, devices)
 
@@ -199,6 +201,7 @@ def run_config(model_devices, num_steps):
   return frozen(config)
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_run_goes_on_with_another_split(tmp_path):
   """Teacher, images, checkpoints: with 4 devices, then 2, then whole classifiers."""

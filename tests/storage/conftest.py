@@ -1,5 +1,7 @@
 import pytest
 
+from dgnet_jax.storage.remote_folder import RemoteFolder
+from tests.storage.copies import machine
 from tests.storage.fake import forget_copies, new_address
 
 
@@ -14,3 +16,13 @@ def own_copies(monkeypatch, tmp_path):
 @pytest.fixture
 def address():
   return new_address()
+
+
+@pytest.fixture
+def remote(address):
+  return RemoteFolder(address)
+
+
+@pytest.fixture
+def mirror(remote, tmp_path):
+  return machine(remote, tmp_path, 'a')

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 
 BUCKET = 'bucket'
 
@@ -37,8 +36,3 @@ def _create_bucket(environment):
   )
   client.create_bucket(Bucket=BUCKET)
   client.close()
-
-
-def machine(environment, folder):
-  """The environment of a process on a machine with its own local copies and compiled programs in common."""
-  return os.environ | environment | {'XDG_CACHE_HOME': str(folder), 'JAX_PLATFORMS': 'cpu'}

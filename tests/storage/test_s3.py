@@ -2,11 +2,7 @@
 
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -16,13 +12,11 @@ from dgnet_jax.storage.lease import leased
 from dgnet_jax.storage.remote_folder import RemoteFolder
 from dgnet_jax.storage.run_files import MARKER
 from tests.exhaustive import EXHAUSTIVE
-from tests.storage.s3_server import machine, s3_server
+from tests.storage.s3_server import s3_server
 from tests.tiny_run import tiny_config
-from tests.training.test_distributed_runs import contents, finish, new_run, run_config
-from tests.training.test_processes import free_port
+from tests.training.jobs import Job, contents, finish, new_run, run_config
 
 pytest.importorskip('moto', reason='needs moto and flask, as in the extra test')
-PATIENCE = 600  # seconds
 
 
 @pytest.fixture(scope='module')
@@ -70,46 +64,6 @@ def test_a_missing_bucket_is_named(folder, tmp_path):
       use()
 
 
-class Job:
-  """Processes that run `dgnet train` together on an address, each on a machine of its own."""
-
-  def __init__(self, environment, address, folder, machines, devices=1):
-    port, self._logs, self.processes = free_port(), [], []
-    for index, name in enumerate(machines):
-      together = [f'--distributed=localhost:{port},{len(machines)},{index}'] if len(machines) > 1 else []
-      command = [sys.executable, '-m', 'dgnet_jax.cli.main', 'train', f'--workdir={address}', *together]
-      flags = {
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-        'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
-      }
-      self._logs.append(folder / f'{time.monotonic_ns()}_{name}.txt')
-      with self._logs[-1].open('w') as output:
-        process = subprocess.Popen(
-          command, env=machine(environment, folder / name) | flags, stdout=output, stderr=output
-        )
-      self.processes.append(process)
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    for process in self.processes:
-      process.kill()
-      process.wait()
-
-  def texts(self):
-    return [log.read_text() for log in self._logs]
-
-  def wait_for(self, condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-      assert time.monotonic() < deadline and all(process.poll() is None for process in self.processes), self.texts()
-      time.sleep(0.1)
-
-  def statuses(self):
-    return [process.wait(PATIENCE) for process in self.processes]
-
-
 @pytest.mark.long
 @pytest.mark.filterwarnings('ignore::ResourceWarning')
 @EXHAUSTIVE
@@ -120,19 +74,25 @@ def test_a_run_that_changes_machines_equals_an_unbroken_one(folder, server, tmp_
   save_config(config, tmp_path / 'config.json')
   folder.upload(tmp_path / 'config.json', 'config.json')
 
+  def job_on(*machines):
+    """A job of as many processes, with two devices together."""
+    caches = [server | {'XDG_CACHE_HOME': str(tmp_path / name)} for name in machines]
+    count = len(machines)
+    return Job(folder.address, processes=count, devices=2 // count, folder=tmp_path, environments=caches)
+
   def has_checkpoint(step):
     return f'checkpoints/{step}/{MARKER}' in folder.list_files()
 
-  with Job(server, folder.address, tmp_path, ('a', 'b')) as job:
-    job.wait_for(lambda: has_checkpoint(10))
+  with job_on('a', 'b') as job:
+    job.wait_until(lambda: has_checkpoint(10))
     job.processes[0].kill()
     assert job.statuses() == [-signal.SIGKILL, 1], job.texts()
-  with Job(server, folder.address, tmp_path, ('c',), devices=2) as job:
-    job.wait_for(lambda: re.search(r'\n2\d/40 ', job.texts()[0]))
+  with job_on('c') as job:
+    job.wait_for(r'\n2\d/40 ')
     job.processes[0].send_signal(signal.SIGTERM)
     assert job.statuses() == [130], job.texts()
     assert 'is gone; this one goes on' in job.texts()[0]
-  with Job(server, folder.address, tmp_path, ('a', 'b')) as job:
+  with job_on('a', 'b') as job:
     assert job.statuses() == [0, 0], job.texts()
   assert folder.list_files().keys() >= {'log.txt', 'log.1.txt', 'evaluation/results.json'}
   assert contents(_downloaded(folder, tmp_path / 'run')) == contents(tmp_path / 'alone')

@@ -14,7 +14,6 @@ import os
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 
 from dgnet_jax.config.schema import Config, GenerationConfig
@@ -27,7 +26,7 @@ from dgnet_jax.generation.manifest import FILE_NAME, TABLE_FOLDER, write_manifes
 from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.results import results_folder
-from dgnet_jax.training.agreement import from_first_process, in_all_processes
+from dgnet_jax.training.agreement import from_first_process, in_all_processes, turns_of
 from dgnet_jax.training.preemption import stop_signals
 from dgnet_jax.utils.atomic_files import remove_leftovers, write_json
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
@@ -168,8 +167,7 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   from_first_process(lambda: _check_plan(folder / PLAN_FILE, plan.description(predictor)))
 
   existing = _files_in(folder / 'images')
-  first, stride = _process_share()
-  share = range(first, len(names), stride)
+  share = turns_of(len(names))
   missing = [i for i in share if names[i] not in existing]
   logger.info(f'{len(names)} images in {folder}: {len(share) - len(missing)} of the {len(share)} of this process exist')
 
@@ -183,11 +181,6 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
 
   in_all_processes(complete)  # JAX does not wait for long at the end of a process
   return folder
-
-
-def _process_share() -> tuple[int, int]:
-  """Returns the first image of this process, and the distance from each of its images to the next."""
-  return jax.process_index(), jax.process_count()
 
 
 def _generate(plan: Plan, chosen: Sequence[int], folder: pathlib.Path, predictor: Predictor, *, threads: int) -> None:

@@ -9,7 +9,6 @@ import pathlib
 import shutil
 from typing import Any
 
-import jax
 import numpy as np
 
 from dgnet_jax.config.schema import Config
@@ -18,7 +17,7 @@ from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.evaluation.top_ranks import top_ranks
 from dgnet_jax.inference.scoring import piece_shares
 from dgnet_jax.reports.ranking import alpha_of
-from dgnet_jax.training.agreement import from_first_process, in_all_processes
+from dgnet_jax.training.agreement import from_first_process, in_all_processes, turns_of
 from dgnet_jax.utils.atomic_files import remove_leftovers, write_json
 from dgnet_jax.utils.parquet_parts import PLAN_FILE, changes_of_plan, part_files
 from dgnet_jax.utils.progress import ProgressLog
@@ -52,8 +51,7 @@ def write_ranked_table(
 
   def write() -> None:
     texts = _texts(index, 'query', index.query), _texts(index, 'gallery', index.gallery)
-    first, stride = _process_share()
-    own = range(first, len(files), stride)
+    own = turns_of(len(files))
     progress = ProgressLog(logger, 'ranked table', len(own), 'files')
     for number, i in enumerate(own, 1):
       if not files[i].exists():
@@ -64,11 +62,6 @@ def write_ranked_table(
   in_all_processes(write)
   from_first_process(lambda: remove_leftovers(folder))
   logger.info(f'ranked table, {count} images for each of {len(query)} queries: {folder}')
-
-
-def _process_share() -> tuple[int, int]:
-  """Returns the first file of this process, and the distance from each of its files to the next."""
-  return jax.process_index(), jax.process_count()
 
 
 def _start(folder: pathlib.Path, plan: dict[str, Any]) -> None:

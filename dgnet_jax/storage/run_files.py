@@ -11,8 +11,10 @@ CHECKPOINT = re.compile(r'(?P<folder>(?P<parent>(?:.+/)?checkpoints)/(?P<step>[0
 # What stays on this machine: data that are copied or rendered again elsewhere, locks, files that are being written, and
 # the logs of further processes, which these send themselves.
 OWN = re.compile(
-  r'(synthetic_data|data_cache)/.*|(.*/)?(\.(.+\.)?[0-9a-f]{8}\.part|\.[a-z_.]*lock|\.shared_[^/]*|dgnet\.lock|\.dgnet_copy|\.single_files'
-  r'|\.replaced_[^/]*|[^/]*\.orbax-checkpoint-tmp[^/]*|log\.[0-9]+\.txt)(/.*)?'
+  r'(synthetic_data|data_cache)/.*'
+  r'|(.*/)?(\.(.+\.)?[0-9a-f]{8}\.part'  # of utils.atomic_files
+  r'|\.[a-z_.]*lock|dgnet\.lock|\.dgnet_copy|\.single_files|\.shared_[^/]*|log\.[0-9]+\.txt'
+  r'|\.replaced_[^/]*|[^/]*\.orbax-checkpoint-tmp[^/]*)(/.*)?'
 )
 CHECKPOINT_FOLDERS = ('checkpoints', 'teacher/checkpoints')
 

@@ -125,6 +125,11 @@ def share_of(num_rows: int) -> slice:
   return slice(jax.process_index() * longest, min((jax.process_index() + 1) * longest, num_rows))
 
 
+def turns_of(count: int) -> range:
+  """Returns which of `count` items are this process's if the processes take turns."""
+  return range(jax.process_index(), count, jax.process_count())
+
+
 def _number(value: Any) -> Any:
   """Returns a number of NumPy as one of Python, for JSON."""
   if isinstance(value, np.number | np.bool_):

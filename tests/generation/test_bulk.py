@@ -129,7 +129,7 @@ def test_a_signal_stops_generation_between_batches(run, monkeypatch):
 def test_processes_share_the_work(run, monkeypatch, lines):
   expected = contents(run.generate('alone', **DEFAULTS))
   for process in (2, 0, 1):
-    monkeypatch.setattr(bulk, '_process_share', lambda process=process: (process, 3))
+    monkeypatch.setattr(bulk, 'turns_of', lambda count, process=process: range(process, count, 3))
     folder = run.generate('shared')
     processes = {int(path.name.split('_')[1]) % 3 for path in folder.rglob('*.jpg')}
     assert processes == {2: {2}, 0: {2, 0}, 1: {0, 1, 2}}[process]
@@ -166,12 +166,12 @@ def test_the_manifest_is_also_written_as_parquet_files(run, monkeypatch):
 
 def test_no_table_of_an_incomplete_set_stays(run, monkeypatch):
   folder = run.generate('incomplete', plan='images', num_images=5, manifest_table=True)
-  monkeypatch.setattr(bulk, '_process_share', lambda: (0, 2))
+  monkeypatch.setattr(bulk, 'turns_of', lambda count: range(0, count, 2))
   run.generate('incomplete', num_images=9)
   assert read_table(folder) == ([], []) and not (folder / 'manifest.csv').exists()
-  monkeypatch.setattr(bulk, '_process_share', lambda: (1, 2))
+  monkeypatch.setattr(bulk, 'turns_of', lambda count: range(1, count, 2))
   run.generate('incomplete')
-  monkeypatch.setattr(bulk, '_process_share', lambda: (0, 1))
+  monkeypatch.setattr(bulk, 'turns_of', range)
   alone = run.generate('alone', manifest_table=True)
   assert contents(folder) == contents(alone) and len(read_table(alone)[0]) == 9
 

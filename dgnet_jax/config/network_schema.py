@@ -1,4 +1,4 @@
-"""The settings of the networks; part of `config.schema`."""
+"""The settings of the networks and of the teacher; part of `config.schema`."""
 
 import dataclasses
 
@@ -96,3 +96,26 @@ class ReidConfig:
   fine_dropout: float = 0.75  # before the fine-grained classifier; style AB only
   input_scale: int = 0  # upsampling of the re-id input; 0 is the release's rule: 2 up to height 128, else 1
   batch_norm_group: int = 8  # images that share BatchNorm statistics within one call; 0: the whole batch
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+  """The teacher: a plain re-id network, trained first on the same identities."""
+
+  # Folder of a trained teacher, or several separated by commas, whose soft labels are averaged (evaluation reports the
+  # first). '' means <workdir>/teacher, trained first if absent.
+  checkpoint: str = ''
+  pretrained: str = ''  # initial weights: a torchvision ResNet (.pth or .safetensors), or '' for random
+  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck blocks per stage; the default is ResNet-50
+  width: int = 64  # channels of the stem
+  last_stride: int = 2  # stride of the last stage (release: stride)
+  pool: str = 'avg'  # avg or max
+  head_width: int = 512  # units of the head's bottleneck, the size of the embedding
+  dropout: float = 0.5  # before the classifier (release: droprate)
+  batch_size: int = 32  # images per step, over all devices
+  num_epochs: int = 60  # passes over the training images
+  warmup_epochs: int = 5  # the learning rate grows linearly from a tenth
+  decay_epoch: int = 40  # the learning rate drops to a tenth here
+  learning_rate: float = 0.05  # SGD with Nesterov momentum; the head's
+  backbone_multiplier: float = 0.1  # learning rate of the backbone relative to the head's
+  random_erasing_prob: float = 0.0  # probability of random erasing

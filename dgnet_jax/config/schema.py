@@ -1,5 +1,5 @@
 """Every setting: its type, its default (the release's value) and what it does. One frozen dataclass per section; those
-of the networks are in network_schema.py.
+of the data are in data_schema.py, those of the networks and of the teacher in network_schema.py.
 
 Config files and command-line overrides work on an `ml_collections.ConfigDict` with the same fields
 (`config.defaults.default_config`); everything else takes the section that it reads. Nothing heavy is imported here, so
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any, TypeVar
 
+from dgnet_jax.config.data_schema import AugmentConfig, DataConfig
 from dgnet_jax.config.network_schema import (
   CorrespondenceConfig,
   DecoderConfig,
@@ -17,63 +18,8 @@ from dgnet_jax.config.network_schema import (
   GeneratorConfig,
   ReidConfig,
   StructureEncoderConfig,
+  TeacherConfig,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class SyntheticDataConfig:
-  """The built-in pedestrians (data.layout = 'synthetic')."""
-
-  seed: int = 0  # all people and images are a function of this seed and the sizes below
-  num_train_identities: int = 64  # identities in bounding_box_train
-  num_test_identities: int = 32  # other identities, in query and bounding_box_test
-  images_per_identity: int = 16  # images of each identity, spread over its cameras
-  # Fewest and most of the six cameras that see an identity; never more than one per two images, never fewer than two.
-  cameras_per_identity: tuple[int, int] = (4, 6)
-  num_distractors: int = 32  # gallery images of people who are in no query (identity 0000)
-  num_junk: int = 16  # gallery crops without a usable person (identity -1)
-  image_size_hw: tuple[int, int] = (128, 64)  # height and width of the files, pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """The data set and how it is read."""
-
-  # A layout of dgnet_jax/data/layouts.py: market1501, dukemtmc, msmt17, cuhk03, veri776, tfds, synthetic (rendered on
-  # first use), release (the release's folders), folders (one folder per identity) or csv (a table).
-  layout: str = 'market1501'
-  root: str = ''  # folder of the data set; layout csv: the file; layout synthetic: '' means <workdir>/synthetic_data
-  boxes: str = 'detected'  # bounding boxes: detected or labeled; layout cuhk03 only
-  train_with_val: bool = True  # also train on the validation split; layouts msmt17 and release only
-  # Regular expression with a group `camera`, searched in the path within an identity's folder: cam(?P<camera>\d+). With
-  # '' cameras are unknown, and every gallery image of a query's identity is a match. Layout folders only.
-  camera_pattern: str = ''
-  # Regular expression with a group `identity`, searched in the path within a split's folder: ^(?P<identity>[^_]+)_.
-  # Then `camera_pattern` is searched there, too. With '' each identity has its own folder. Layout folders only.
-  identity_pattern: str = ''
-  # The positive of a training image: any other image of the identity (the release's), or one from another camera if
-  # there is one (other_camera).
-  positives: str = 'any'
-  # tfdata (decode while training), threads (the same batches without TensorFlow), memory (decode once, keep all) or
-  # device (as memory, with the images in the memory of every accelerator).
-  loader: str = 'tfdata'
-  cache_mib: int = 2048  # loader threads: MiB of encoded files to keep in memory
-  image_size_hw: tuple[int, int] = (256, 128)  # height and width of training images, pixels
-  prefetch_batches: int = 4  # batches decoded in advance; loaders tfdata and threads
-  decode_threads: int = 8  # images decoded in parallel
-  # To resume a run, or to use a teacher, although identities, files or labels of the training images have changed: the
-  # value that the error names.
-  accept_changes: str = ''
-  synthetic: SyntheticDataConfig = SyntheticDataConfig()
-
-
-@dataclasses.dataclass(frozen=True)
-class AugmentConfig:
-  """Random augmentation of training images."""
-
-  flip_prob: float = 0.5  # probability of a horizontal flip, independent for image and positive
-  crop_padding: int = 10  # pixels of edge replication on each side before the random crop
-  random_erasing_prob: float = 0.5  # probability of random erasing in the re-id network's copy (release: erasing_p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,29 +118,6 @@ class TeachingConfig:
   images: str = 'generated'
   teacher_norm: str = 'batch'  # batch (batch statistics; release: train_bn) or running
   teacher_dropout: bool = False  # the release leaves it on by accident after it first saves images
-
-
-@dataclasses.dataclass(frozen=True)
-class TeacherConfig:
-  """The teacher: a plain re-id network, trained first on the same identities."""
-
-  # Folder of a trained teacher, or several separated by commas, whose soft labels are averaged (evaluation reports the
-  # first). '' means <workdir>/teacher, trained first if absent.
-  checkpoint: str = ''
-  pretrained: str = ''  # initial weights: a torchvision ResNet (.pth or .safetensors), or '' for random
-  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck blocks per stage; the default is ResNet-50
-  width: int = 64  # channels of the stem
-  last_stride: int = 2  # stride of the last stage (release: stride)
-  pool: str = 'avg'  # avg or max
-  head_width: int = 512  # units of the head's bottleneck, the size of the embedding
-  dropout: float = 0.5  # before the classifier (release: droprate)
-  batch_size: int = 32  # images per step, over all devices
-  num_epochs: int = 60  # passes over the training images
-  warmup_epochs: int = 5  # the learning rate grows linearly from a tenth
-  decay_epoch: int = 40  # the learning rate drops to a tenth here
-  learning_rate: float = 0.05  # SGD with Nesterov momentum; the head's
-  backbone_multiplier: float = 0.1  # learning rate of the backbone relative to the head's
-  random_erasing_prob: float = 0.0  # probability of random erasing
 
 
 @dataclasses.dataclass(frozen=True)

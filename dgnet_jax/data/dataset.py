@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import logging
 import pathlib
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.layouts import LAYOUTS
 from dgnet_jax.data.matches import why_nothing_matches

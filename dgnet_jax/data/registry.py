@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.index import DatasetIndex, make_index, printable
 from dgnet_jax.data.layouts import LAYOUTS, Layout
 from dgnet_jax.data.readers import flat, identity_folders, msmt17, prepared, table

@@ -15,8 +15,8 @@ from dgnet_jax.config.network_schema import (
   GeneratorConfig,
   ReidConfig,
   StructureEncoderConfig,
+  TeacherConfig,
 )
-from dgnet_jax.config.schema import TeacherConfig
 
 Path = tuple[str, ...]
 

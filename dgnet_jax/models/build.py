@@ -6,8 +6,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from dgnet_jax.config.network_schema import CorrespondenceConfig, DiscriminatorConfig, ReidConfig
-from dgnet_jax.config.schema import Config, TeacherConfig
+from dgnet_jax.config.network_schema import CorrespondenceConfig, DiscriminatorConfig, ReidConfig, TeacherConfig
+from dgnet_jax.config.schema import Config
 from dgnet_jax.models.appearance_encoder import AppearanceEncoder
 from dgnet_jax.models.decoder import Decoder
 from dgnet_jax.models.discriminator import Critic, PatchDiscriminator

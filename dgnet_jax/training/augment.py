@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dgnet_jax.config.schema import AugmentConfig
+from dgnet_jax.config.data_schema import AugmentConfig
 from dgnet_jax.models.warping import cell_centres, sample
 from dgnet_jax.pixels import enlarge, normalize
 from dgnet_jax.types import Array, MovedCopy, PairBatch, PixelBatch

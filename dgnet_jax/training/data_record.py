@@ -14,7 +14,7 @@ import logging
 import os
 import pathlib
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.image_bytes import RecordAddress
 from dgnet_jax.data.images import find_problems, read_encoded
 from dgnet_jax.data.index import DatasetIndex, summarize

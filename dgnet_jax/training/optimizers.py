@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import optax
 from optax import contrib, tree_utils
 
-from dgnet_jax.config.schema import OptimizerConfig, TeacherConfig
+from dgnet_jax.config.network_schema import TeacherConfig
+from dgnet_jax.config.schema import OptimizerConfig
 from dgnet_jax.training.schedules import Number, learning_rates, teacher_schedule
 from dgnet_jax.types import Array, Params
 

@@ -12,14 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dgnet_jax.config.schema import (
-  OptimizerConfig,
-  RampConfig,
-  RampsConfig,
-  TeacherConfig,
-  TeachingConfig,
-  WeightsConfig,
-)
+from dgnet_jax.config.network_schema import TeacherConfig
+from dgnet_jax.config.schema import OptimizerConfig, RampConfig, RampsConfig, TeachingConfig, WeightsConfig
 from dgnet_jax.types import ActiveTerms, Array
 
 Number = Array | float

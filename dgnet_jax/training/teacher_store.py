@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from dgnet_jax.config.schema import Config, TeacherConfig
+from dgnet_jax.config.network_schema import TeacherConfig
+from dgnet_jax.config.schema import Config
 from dgnet_jax.data.index import DatasetIndex, assign_numbers
 from dgnet_jax.errors import UserError
 from dgnet_jax.models.build import make_teacher_network

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dgnet_jax.config import loading, rules
+from dgnet_jax.config import loading, ranges, rules
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import leaves, nested, validate, with_fields
@@ -217,8 +217,8 @@ class TestValidate:
 
   def test_rules_name_existing_fields(self):
     known = {name for name, _ in leaves(default_config())}
-    named = {*rules.CHOICES, *rules.POSITIVE, *rules.AT_LEAST_TWO, *rules.FRACTIONS}
-    named |= {field for field, _ in rules.REFUSED}
+    named = {*ranges.CHOICES, *ranges.POSITIVE, *ranges.AT_LEAST_TWO, *ranges.FRACTIONS, *ranges.AT_MOST}
+    named |= {field for field, _ in ranges.REFUSED}
     named |= {field for fields, _ in rules.COMBINATIONS for field in fields} - {'ramps', 'ramps.teaching'}
     assert named <= known
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data import verification
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.errors import MissingSplit, UserError

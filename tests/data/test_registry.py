@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.layouts import LAYOUTS, SPLITS
 from dgnet_jax.data.registry import READERS, detect_layout, read_dataset, read_layout
 from dgnet_jax.errors import UserError

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.config.loading import changed_fields
-from dgnet_jax.config.schema import Config, DataConfig
+from dgnet_jax.config.schema import Config
 from dgnet_jax.data import image_lists, images, layouts, prepare
 from dgnet_jax.data.check import scan_files
 from dgnet_jax.data.image_sets import read_image_set

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data import dataset, image_bytes
 from dgnet_jax.data.check import scan_files
 from dgnet_jax.data.dataset import open_dataset

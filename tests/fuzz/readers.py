@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.loading import changed_fields, complete_config, load_config
-from dgnet_jax.config.schema import Config, DataConfig
+from dgnet_jax.config.schema import Config
 from dgnet_jax.data import images, verification
 from dgnet_jax.data.image_bytes import _records, read_bytes, record_address
 from dgnet_jax.data.image_lists import as_image_list

@@ -12,8 +12,8 @@ import pytest
 from dgnet_jax import load
 from dgnet_jax.cli import train as cli_train
 from dgnet_jax.cli.main import main
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.config.loading import SAVED_CONFIG, save_config
-from dgnet_jax.config.schema import DataConfig
 from dgnet_jax.data.dataset import open_dataset
 from dgnet_jax.errors import Interrupted, UserError
 from dgnet_jax.storage.local_copies import kept_in_step

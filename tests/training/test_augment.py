@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dgnet_jax.config.schema import AugmentConfig
+from dgnet_jax.config.data_schema import AugmentConfig
 from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.sharding import batch_sharding, make_mesh
 from dgnet_jax.training.augment import augment_pairs, augment_singles, flip_and_crop, random_erasing

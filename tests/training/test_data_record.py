@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.image_bytes import record_address
 from dgnet_jax.data.index import DatasetIndex, Split
 from dgnet_jax.data.registry import read_layout

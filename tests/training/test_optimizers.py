@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from dgnet_jax.config.schema import OptimizerConfig, TeacherConfig
+from dgnet_jax.config.network_schema import TeacherConfig
+from dgnet_jax.config.schema import OptimizerConfig
 from dgnet_jax.training.optimizers import (
   adam_state,
   make_optimizers,

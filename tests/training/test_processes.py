@@ -188,7 +188,9 @@ with Checkpoints(folder, 3) as checkpoints:
 # Each process gets its rows, and both the same arrays whether the images are on the devices or in memory.
 FEED = """
 import contextlib
-from dgnet_jax.config.schema import Config, DataConfig, TeacherConfig
+from dgnet_jax.config.data_schema import DataConfig
+from dgnet_jax.config.network_schema import TeacherConfig
+from dgnet_jax.config.schema import Config
 from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.data.sources.factory import make_source

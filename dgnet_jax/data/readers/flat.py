@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.index import UNIDENTIFIED, LabeledImage, summarize
 from dgnet_jax.data.layouts import Layout
 from dgnet_jax.data.readers.listing import ReadImages, first_folder, list_images, warn_about_skipped

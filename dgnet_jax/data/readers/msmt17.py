@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.index import MAX_DIGITS, LabeledImage, summarize
 from dgnet_jax.data.layouts import Layout
 from dgnet_jax.data.readers.listing import ReadImages, first_folder

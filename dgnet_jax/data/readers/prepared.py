@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.image_bytes import record_address
 from dgnet_jax.data.index import LabeledImage
 from dgnet_jax.data.layouts import SPLITS, Layout

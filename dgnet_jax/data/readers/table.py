@@ -7,7 +7,7 @@ import pathlib
 import re
 from typing import Any, TextIO
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.index import UNIDENTIFIED, LabeledImage, summarize
 from dgnet_jax.data.layouts import SPLITS, Layout
 from dgnet_jax.data.readers.identity_folders import mark_unidentified

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.types import PixelBatch

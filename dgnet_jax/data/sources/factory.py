@@ -6,7 +6,8 @@ import logging
 
 import jax
 
-from dgnet_jax.config.schema import Config, DataConfig
+from dgnet_jax.config.data_schema import DataConfig
+from dgnet_jax.config.schema import Config
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.data.sources.base import Source

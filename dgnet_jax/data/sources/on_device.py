@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.index import Split
 from dgnet_jax.data.sampling import PairSampler, SingleSampler
 from dgnet_jax.data.sources.base import Source

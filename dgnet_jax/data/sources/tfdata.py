@@ -11,7 +11,7 @@ import weakref
 
 import numpy as np
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.images import Header, read_header, read_image
 from dgnet_jax.data.index import Split, printable, summarize
 from dgnet_jax.data.sampling import PairSampler, SingleSampler

@@ -13,7 +13,7 @@ import uuid
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.config.schema import SyntheticDataConfig
+from dgnet_jax.config.data_schema import SyntheticDataConfig
 from dgnet_jax.data.index import summarize
 from dgnet_jax.data.synthetic.manifest import FORMAT, MANIFEST, ImageDescription, read_manifest, write_manifest
 from dgnet_jax.data.synthetic.people import (

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.config.schema import DataConfig
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.sampling import PairSampler
 from dgnet_jax.data.synthetic.manifest import image_descriptions
 from dgnet_jax.data.synthetic.people import FILLED, Appearance, Structure

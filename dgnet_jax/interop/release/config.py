@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from dgnet_jax.config.defaults import default_config
-from dgnet_jax.config.rules import CHOICES
+from dgnet_jax.config.ranges import CHOICES
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import leaves, nested
 from dgnet_jax.errors import UserError

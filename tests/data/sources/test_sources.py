@@ -14,7 +14,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.config.schema import Config, DataConfig, TeacherConfig
+from dgnet_jax.config.data_schema import DataConfig
+from dgnet_jax.config.network_schema import TeacherConfig
+from dgnet_jax.config.schema import Config
 from dgnet_jax.data.images import read_image
 from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.registry import read_layout
@@ -228,7 +230,8 @@ def test_processes_share_a_batch(split, loader, monkeypatch):
 def test_memory_works_without_tensorflow(split):
   program = (
     'import sys; sys.modules["tensorflow"] = None\n'
-    'from dgnet_jax.config.schema import Config, DataConfig\n'
+    'from dgnet_jax.config.data_schema import DataConfig\n'
+    'from dgnet_jax.config.schema import Config\n'
     'from dgnet_jax.data.registry import read_layout\n'
     'from dgnet_jax.data.sources.factory import make_source\n'
     'config = Config(batch_size=2, data=DataConfig(loader="memory"))\n'

@@ -92,7 +92,8 @@ def test_a_file_damaged_during_training_is_named(split, tmp_path):
 def test_a_program_ends_cleanly_with_open_batches(split):
   program = (
     'import sys\n'
-    'from dgnet_jax.config.schema import Config, DataConfig\n'
+    'from dgnet_jax.config.data_schema import DataConfig\n'
+    'from dgnet_jax.config.schema import Config\n'
     'from dgnet_jax.data.registry import read_layout\n'
     'from dgnet_jax.data.sources.factory import make_source\n'
     'config = Config(batch_size=2, data=DataConfig(loader="tfdata"))\n'

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.config.schema import SyntheticDataConfig
+from dgnet_jax.config.data_schema import SyntheticDataConfig
 from dgnet_jax.data.synthetic import dataset
 from dgnet_jax.data.synthetic.dataset import write_dataset
 from dgnet_jax.data.synthetic.manifest import image_descriptions

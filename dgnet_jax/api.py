@@ -22,7 +22,7 @@ from dgnet_jax.data.image_lists import ImageList, as_image_list, list_images
 from dgnet_jax.data.lazy_images import ImageSequence, ReorderedImages
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference.embedding_parts import EmbeddingParts
-from dgnet_jax.inference.loading import find_checkpoints, restore_predictor
+from dgnet_jax.inference.loading import Step, find_checkpoints, restore_predictor
 from dgnet_jax.inference.predictor import Codes, Predictor
 from dgnet_jax.inference.scoring import piece_shares, scored
 from dgnet_jax.training.checkpoints import Checkpoints
@@ -324,25 +324,27 @@ def _interpolated(codes: Codes, weight: np.ndarray) -> Codes:
   return jax.tree.map(interpolated, codes)
 
 
-def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE) -> Model:
+def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE, step: Step = None) -> Model:
   """Loads the model of a training run. The run's training data are not needed.
 
   Args:
     path: work folder of a run (its newest valid checkpoint), or one checkpoint, `<workdir>/checkpoints/<step>`.
     batch_size: images per call of a network. Smaller inputs are padded to it, so that every function is compiled once;
       accelerators prefer larger values.
+    step: step of a checkpoint in the work folder, or 'best': that with the best mAP of those that were evaluated during
+      training (`evaluation.every_steps`). None is the newest.
 
   Raises:
-    UserError: there is no checkpoint at `path`, or it is damaged.
+    UserError: there is no such checkpoint at `path`, or it is damaged.
   """
   if batch_size < 1:
     raise UserError(f'{batch_size=} must be at least 1')
-  workdir, folder, step = find_checkpoints(path)
+  workdir, folder, number = find_checkpoints(path, step)
   with contextlib.closing(Checkpoints(folder)) as checkpoints:
     if checkpoints.latest_step() is None:
       raise UserError(f'{folder}: no checkpoint in this folder')
     try:
-      config = complete_config(checkpoints.saved_config(step))
+      config = complete_config(checkpoints.saved_config(number))
     except UserError as error:
       raise UserError(f'{folder}: {error}') from error
-    return Model(restore_predictor(config, checkpoints, batch_size=batch_size, step=step), config, workdir)
+    return Model(restore_predictor(config, checkpoints, batch_size=batch_size, step=number), config, workdir)

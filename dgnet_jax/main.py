@@ -17,7 +17,7 @@ Every config field can be set with --config.FIELD=VALUE. The command `dgnet` doe
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the arguments of the training jobs, and the choice of one."""
-  train.add_arguments(parser)
+  train.add_arguments(parser, train.MODES)
   modes = '; '.join(f'{mode}: {summary}' for mode, summary in train.MODES.items())
   parser.add_argument('--mode', choices=train.MODES, default='train', help=f'{modes} (default: train)')
 

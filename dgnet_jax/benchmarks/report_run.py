@@ -214,6 +214,7 @@ def train_run(run: TimedRun, out: pathlib.Path, *, tiny: bool) -> None:
   with contextlib.suppress(Interrupted):
     with _stage('start', stopping=stopping) as results:
       results |= _start(run)
+      from dgnet_jax.reports.validation import make_measure
       from dgnet_jax.training.loop import train
       from dgnet_jax.training.teacher_loop import train_teacher
       from dgnet_jax.training.training_data import open_training_data
@@ -225,7 +226,7 @@ def train_run(run: TimedRun, out: pathlib.Path, *, tiny: bool) -> None:
     with _stage('teacher', config.teacher.batch_size, stopping):
       train_teacher(config, index, folder)
     with _stage('training', 4 * config.batch_size, stopping):
-      train(config, folder)
+      train(config, folder, make_measure=make_measure)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the interpreter, which ends now, would restore the default
 
 

@@ -69,6 +69,23 @@ def size_hw(text: str) -> tuple[int, int]:
   return int(height), int(width)
 
 
+def _step(text: str) -> int | str:
+  """An argparse type: the number of a step, or 'best'."""
+  if text == 'best' or (text.isdecimal() and len(text) <= MAX_DIGITS):
+    return text if text == 'best' else int(text)
+  raise argparse.ArgumentTypeError(f'{shortened(text)!r} must be the step of a checkpoint, or best')
+
+
+def add_step(parser: argparse.ArgumentParser) -> None:
+  """Adds the choice of a run's checkpoint, `options.step`."""
+  parser.add_argument(
+    '--step',
+    type=_step,
+    metavar='N|best',
+    help='use the checkpoint of this step, or the one with the best mAP during training (default: the newest)',
+  )
+
+
 def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
   parser.add_argument(
     '--batch-size', type=positive, default=default, help='images processed at a time (default: %(default)s)'

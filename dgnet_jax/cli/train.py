@@ -1,7 +1,7 @@
 """`dgnet train`, `teacher`, `evaluate` and `generate`: the jobs that work on a work folder."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 import contextlib
 import functools
 import logging
@@ -9,7 +9,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from dgnet_jax.cli import processes
-from dgnet_jax.cli.arguments import CONFIG_HELP, read_config, run_folder
+from dgnet_jax.cli.arguments import CONFIG_HELP, add_step, read_config, run_folder
 from dgnet_jax.cli.command import Command
 from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
@@ -28,6 +28,7 @@ MODES = {
   'evaluate': 'measure rank-1/5/10 and mAP of a trained run, with ranked lists',
   'generate': 'generate images with a trained run',
 }
+MODES_WITH_STEP = {'evaluate', 'generate'}  # of a checkpoint that exists
 EPILOGS = {
   'train': """examples:
   dgnet train --config=synthetic --workdir=runs/synthetic
@@ -44,9 +45,11 @@ Every config field can be set with --config.FIELD=VALUE. `dgnet train` trains a 
   'evaluate': """examples:
   dgnet evaluate --workdir=runs/market
   dgnet evaluate --workdir=runs/market --config.evaluation.rerank=True
+  dgnet evaluate --workdir=runs/market --step=best             # of the evaluations during training
   dgnet evaluate --workdir=runs/market --config.data.layout=dukemtmc --config.data.root=DukeMTMC-reID
 
-Every config field can be set with --config.FIELD=VALUE. Results are written to WORKDIR/evaluation.
+Every config field can be set with --config.FIELD=VALUE. Results are written to WORKDIR/evaluation,
+with --step to its subfolder step_NUMBER unless that is the newest.
 """,
   'generate': """examples:
   dgnet generate --workdir=runs/market
@@ -57,8 +60,8 @@ Every config field can be set with --config.FIELD=VALUE. Images are written to W
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds the arguments that all four commands have."""
+def add_arguments(parser: argparse.ArgumentParser, modes: Collection[str]) -> None:
+  """Adds the arguments of the commands, or of one that does what several of them do."""
   parser.add_argument('--config', metavar='CONFIG', help=CONFIG_HELP)
   parser.add_argument(
     '--workdir',
@@ -80,14 +83,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'from 0',
   )
 
+  if MODES_WITH_STEP.intersection(modes):
+    add_step(parser)
+
 
 def run(mode: str, options: argparse.Namespace) -> None:
   """Runs a job.
 
   Args:
     mode: a key of `MODES`.
-    options: `config`, `workdir`, `distributed`, `overrides` and `problems`.
+    options: `config`, `workdir`, `distributed`, `overrides` and `problems`, and `step` in `MODES_WITH_STEP`.
   """
+  step = getattr(options, 'step', None)
+  if step is not None and mode not in MODES_WITH_STEP:
+    raise UserError(f'--step chooses a checkpoint to {" or ".join(sorted(MODES_WITH_STEP))}, not to {mode}')
   config = read_config(options)  # validate before importing JAX
   import jax
 
@@ -114,7 +123,7 @@ def run(mode: str, options: argparse.Namespace) -> None:
     _report_changes(config, workdir / SAVED_CONFIG)
     if mode in ('train', 'teacher'):
       from_first_process(lambda: save_config(config, workdir / SAVED_CONFIG))
-    _dispatch(mode, config, folder)
+    _dispatch(mode, config, folder, step)
 
 
 def _check_one_process_writes(mode: str, config: Config) -> None:
@@ -137,7 +146,7 @@ def _report_changes(config: Config, path: pathlib.Path) -> None:
     logger.info(f'config differs from the last run here: {change}')
 
 
-def _dispatch(mode: str, config: Config, folder: 'WorkFolder') -> None:
+def _dispatch(mode: str, config: Config, folder: 'WorkFolder', step: int | str | None) -> None:
   from dgnet_jax.training.preemption import let_signals_end_the_process
 
   workdir = folder.path
@@ -153,19 +162,20 @@ def _dispatch(mode: str, config: Config, folder: 'WorkFolder') -> None:
 
     train_teacher(config, in_all_processes(prepare), workdir)
   if mode == 'train':
+    from dgnet_jax.reports.validation import make_measure
     from dgnet_jax.training.loop import train
 
-    train(config, workdir)
+    train(config, workdir, make_measure=make_measure)
     folder.refresh()
   let_signals_end_the_process()
   if mode in ('train', 'evaluate'):
     from dgnet_jax.reports.evaluation import evaluate
 
-    _run_if_possible(mode, 'evaluate', lambda: evaluate(config, workdir))
+    _run_if_possible(mode, 'evaluate', lambda: evaluate(config, workdir, step=step))
   if mode == 'generate' or (mode == 'train' and config.joint):
     from dgnet_jax.generation.generate import generate
 
-    _run_if_possible(mode, 'generate', lambda: generate(config, workdir))
+    _run_if_possible(mode, 'generate', lambda: generate(config, workdir, step=step))
 
 
 def _run_if_possible(mode: str, verb: str, job: Callable[[], object]) -> None:
@@ -183,7 +193,7 @@ COMMANDS = tuple(
     name=mode,
     summary=summary,
     epilog=EPILOGS[mode],
-    add_arguments=add_arguments,
+    add_arguments=functools.partial(add_arguments, modes=[mode]),
     run=functools.partial(run, mode),
     fields='all',
   )

@@ -28,6 +28,9 @@ class DataConfig:
   root: str = ''  # folder of the data set; layout csv: the file; layout synthetic: '' means <workdir>/synthetic_data
   boxes: str = 'detected'  # bounding boxes: detected or labeled; layout cuhk03 only
   train_with_val: bool = True  # also train on the validation split; layouts msmt17 and release only
+  # Training identities that are held out for validation: not trained on, and ranked instead (evaluation.every_steps,
+  # evaluation.split). Which ones depends on their names alone; 0: none.
+  val_identities: int = 0
   # Regular expression with a group `camera`, searched in the path within an identity's folder: cam(?P<camera>\d+). With
   # '' cameras are unknown, and every gallery image of a query's identity is a match. Layout folders only.
   camera_pattern: str = ''

@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
   'reid.last_stride': (1, 2),
   'reid.pool': ('max', 'avg'),
   'reid.input_scale': (0, 1, 2),
+  'evaluation.split': ('test', 'validation'),
   'evaluation.protocol': ('release', 'standard'),
   'teaching.label_style': ('soft', 'argmax', 'appearance', 'uniform', 'donors'),
   'teaching.images': ('generated', 'ground_truth'),

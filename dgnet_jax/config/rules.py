@@ -255,6 +255,13 @@ def _root_is_set(config: Config) -> str:
   return 'name the folder of the data set: --config.data.root=FOLDER'
 
 
+@_rule('evaluation.split', 'data.val_identities')
+def _validation_split_exists(config: Config) -> str:
+  if config.evaluation.split != 'validation' or config.data.val_identities:
+    return ''
+  return 'validation needs data.val_identities, the number of training identities that are held out'
+
+
 @_rule('data.synthetic.cameras_per_identity')
 def _cameras_are_ordered(config: Config) -> str:
   cameras = config.data.synthetic.cameras_per_identity

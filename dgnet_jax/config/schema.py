@@ -141,8 +141,12 @@ class RerankingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-  """What `dgnet evaluate` measures."""
+  """What `dgnet evaluate` measures, and what is measured during training."""
 
+  # While DG-Net trains, rank the validation split (data.val_identities; without it the test split) after every so many
+  # steps and after the last: a table, curves, and the checkpoint with the best mAP is kept. 0: only after training.
+  every_steps: int = 0
+  split: str = 'test'  # what `dgnet evaluate` ranks: test, or validation (data.val_identities)
   batch_size: int = 64  # images embedded at a time
   # release (trapezoidal precision, averaged over all queries) or standard (rectangular precision, averaged over the
   # queries with a match, as fast-reid and torchreid do).

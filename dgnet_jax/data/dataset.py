@@ -5,6 +5,7 @@ import logging
 import pathlib
 
 from dgnet_jax.config.data_schema import DataConfig
+from dgnet_jax.data.holdout import hold_out
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.layouts import LAYOUTS
 from dgnet_jax.data.matches import why_nothing_matches
@@ -49,13 +50,15 @@ def open_dataset(
 ) -> DatasetIndex:
   """Reads the index of the configured data set.
 
+  If the training split is needed, identities that are held out for validation are not in it, but in `validation`.
+
   Args:
     data_config: section `data` of a valid config.
     workdir: folder of the run.
     needs: splits that must exist.
 
   Raises:
-    UserError: the data set is missing or empty, or has only one identity to train on.
+    UserError: the data set is missing or empty, has only one identity to train on, or too few to hold some out.
     MissingSplit: the data set is valid, but a required split is missing.
   """
   root = dataset_root(data_config, workdir)
@@ -65,6 +68,8 @@ def open_dataset(
   missing = _missing(index, needs)
   if missing:
     raise MissingSplit(missing)
+  if 'train' in needs and data_config.val_identities:
+    index = hold_out(index, data_config.val_identities)
   if 'train' in needs and index.num_identities < 2:
     raise UserError(f'{index.root}: only one identity in the training split; re-identification needs at least two')
   no_evaluation = _missing(index, TEST_SPLITS) or why_nothing_matches(index) if 'train' in needs else ''
@@ -74,6 +79,25 @@ def open_dataset(
     logger.warning(f'{index.root}: {problem}')
   logger.info(f'data: {root}')
   return index
+
+
+def split_to_rank_in_training(index: DatasetIndex) -> tuple[str, DatasetIndex]:
+  """Chooses what is ranked while DG-Net trains: the validation split if there is one, else the test split.
+
+  Returns:
+    Its name in `plots.curves.EVALUATED`, and the index with its query and gallery.
+
+  Raises:
+    UserError: there is neither, or no query has a match.
+  """
+  if index.validation:
+    return 'validation', index.validation
+  problem = _missing(index, TEST_SPLITS) or why_nothing_matches(index)
+  if problem:
+    raise UserError(
+      f'evaluation.every_steps: {problem}; hold out training identities with data.val_identities, or set it to 0'
+    )
+  return 'test', index
 
 
 def verify_dataset(index: DatasetIndex, data_config: DataConfig, workdir: str | pathlib.Path) -> None:
@@ -90,6 +114,8 @@ def verify_dataset(index: DatasetIndex, data_config: DataConfig, workdir: str | 
     UserError: images are unreadable; names them.
   """
   decoded_by_source = {'train'} if data_config.loader in ('memory', 'device') else set()
-  paths = [path for name, split in index.splits.items() if name not in decoded_by_source for path in split.paths]
+  splits = [split for name, split in index.splits.items() if name not in decoded_by_source]
+  splits += [index.validation.query, index.validation.gallery] if index.validation else []
+  paths = [path for split in splits for path in split.paths]
   cache_file = pathlib.Path(workdir) / 'verified_images.json'
   verify_images(paths, threads=data_config.decode_threads, cache_file=cache_file)

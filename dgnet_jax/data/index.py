@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,6 +86,8 @@ class DatasetIndex:
     identity_names: name in the files of each identity number.
     camera_names: name in the files of each camera number.
     variant: form of the data set; '' if it has only one.
+    validation: the same training split, with identities that are held out from it as query and gallery
+      (`data.holdout`); None if none are.
   """
 
   name: str
@@ -97,6 +99,7 @@ class DatasetIndex:
   identity_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
   camera_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
   variant: str = ''
+  validation: 'DatasetIndex | None' = None
 
   @property
   def splits(self) -> Mapping[str, Split]:
@@ -184,7 +187,7 @@ def make_index(
   )
   cameras = assign_numbers(([image.camera for image in group] for group in groups), minimum=0)
   identities |= UNIDENTIFIED
-  splits = {}
+  splits: dict[str, Any] = {}
   for split, rows in kept.items():
     rows.sort()
     splits[split] = Split(

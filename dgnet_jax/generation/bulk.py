@@ -23,7 +23,7 @@ from dgnet_jax.data.index import DISTRACTOR, DatasetIndex, Split
 from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.errors import Interrupted, UserError
 from dgnet_jax.generation.manifest import FILE_NAME, TABLE_FOLDER, write_manifest, write_manifest_table
-from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.inference.loading import Step, load_predictor
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.results import results_folder
 from dgnet_jax.training.agreement import from_first_process, in_all_processes, turns_of
@@ -134,7 +134,7 @@ class Plan:
     }
 
 
-def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
+def generate_set(config: Config, workdir: str | pathlib.Path, *, step: Step = None) -> pathlib.Path:
   """Generates the images of `config.generation` that do not exist yet; each process takes its share of them.
 
   The process that finds all images written writes the manifest, so a set with a manifest is complete. The same command
@@ -144,6 +144,7 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   Args:
     config: the run's validated config.
     workdir: the run's work folder.
+    step: which checkpoint.
 
   Returns:
     The folder, `<workdir>/generated/step_<step>_<plan>_seed<seed>` (or in a subfolder per data set, see
@@ -159,7 +160,7 @@ def generate_set(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   needs = (settings.appearance_split, settings.structure_split)
   plan = Plan(settings, in_all_processes(lambda: open_dataset(config.data, workdir, needs=needs)))
   names = plan.names
-  predictor = load_predictor(config, workdir)
+  predictor = load_predictor(config, workdir, step=step)
   folder = results_folder(config, plan.index, workdir, 'generated')
   folder /= f'step_{predictor.step:07d}_{settings.plan}_seed{settings.seed}'
   if (folder / TABLE_FOLDER).exists():  # it must describe the set, whatever the setting says now

@@ -5,16 +5,18 @@ import pathlib
 from dgnet_jax.config.schema import Config
 from dgnet_jax.generation.bulk import generate_set
 from dgnet_jax.generation.sheets import generate_sheets
+from dgnet_jax.inference.loading import Step
 from dgnet_jax.training.agreement import from_first_process
 from dgnet_jax.utils.paths import local_path
 
 
-def generate(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
+def generate(config: Config, workdir: str | pathlib.Path, *, step: Step = None) -> pathlib.Path:
   """Writes a folder of generated images and a manifest: sheets of test people, or a large set.
 
   Args:
     config: the run's validated config.
     workdir: the run's work folder.
+    step: which checkpoint.
 
   Returns:
     The folder, as `generate_sheets` (plan sheets) or `generate_set` (plans images and identities) describe it. Of
@@ -26,5 +28,5 @@ def generate(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
   """
   workdir = local_path(workdir)
   if config.generation.plan == 'sheets':
-    return pathlib.Path(from_first_process(lambda: str(generate_sheets(config, workdir))))
-  return generate_set(config, workdir)
+    return pathlib.Path(from_first_process(lambda: str(generate_sheets(config, workdir, step=step))))
+  return generate_set(config, workdir, step=step)

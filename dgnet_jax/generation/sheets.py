@@ -15,7 +15,7 @@ from dgnet_jax.data.dataset import open_dataset
 from dgnet_jax.data.index import DatasetIndex, Split
 from dgnet_jax.data.lazy_images import ImageFiles, ReorderedImages
 from dgnet_jax.generation.manifest import FILE_NAME, write_manifest
-from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.inference.loading import Step, load_predictor
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.results import HASH_DIGITS, results_folder
 from dgnet_jax.plots.sheets import swap_sheet
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 MANIFEST_FIELDS = ('file', 'appearance_identity', 'appearance_from', 'structure_identity', 'structure_from')
 
 
-def generate_sheets(config: Config, workdir: str | pathlib.Path) -> pathlib.Path:
+def generate_sheets(config: Config, workdir: str | pathlib.Path, *, step: Step = None) -> pathlib.Path:
   """Generates every query identity in the structure of a few others.
 
   The identities are represented by one query image each. `evaluation.num_swaps` of them, evenly spread, are the
@@ -37,6 +37,7 @@ def generate_sheets(config: Config, workdir: str | pathlib.Path) -> pathlib.Path
   Args:
     config: the run's validated config.
     workdir: the run's work folder.
+    step: which checkpoint.
 
   Returns:
     The folder, `<workdir>/generated/step_<step>` (or a subfolder per data set, see `results_folder`):
@@ -48,7 +49,7 @@ def generate_sheets(config: Config, workdir: str | pathlib.Path) -> pathlib.Path
   """
   workdir = pathlib.Path(workdir)
   index = open_dataset(config.data, workdir, needs=('query',))
-  predictor = load_predictor(config, workdir)
+  predictor = load_predictor(config, workdir, step=step)
   folder = results_folder(config, index, workdir, 'generated') / f'step_{predictor.step:07d}'
   query, per_sheet = index.query, config.evaluation.num_swaps
   appearance_donors, structure_donors = query.one_per_identity(), query.one_per_identity(per_sheet)

@@ -15,27 +15,55 @@ from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.storage.local_copies import fetched
-from dgnet_jax.storage.run_files import newest_checkpoints, with_checkpoint
+from dgnet_jax.storage.run_files import descriptions, newest_checkpoints, with_checkpoint
+from dgnet_jax.training.agreement import from_first_process
 from dgnet_jax.training.checkpoints import Checkpoints
-from dgnet_jax.training.data_record import read_record
+from dgnet_jax.training.data_record import read_record, saved_steps
 from dgnet_jax.training.teacher_store import load_teacher, teacher_folders
+from dgnet_jax.training.validation import require_best_step
 from dgnet_jax.types import Array
 from dgnet_jax.utils.paths import is_address, local_path
 
+BEST = 'best'
+Step = int | str | None  # of a checkpoint: a number, BEST, or None for the newest valid one
 
-def load_predictor(config: Config, workdir: str | pathlib.Path, *, batch_size: int | None = None) -> Predictor:
-  """Restores the newest valid checkpoint of a run; the discriminator and the optimizers are not read.
+
+def load_predictor(
+  config: Config, workdir: str | pathlib.Path, *, batch_size: int | None = None, step: Step = None
+) -> Predictor:
+  """Restores a checkpoint of a run; the discriminator and the optimizers are not read.
 
   Args:
     config: the run's config; it may name other data than the run was trained on.
     workdir: the run's work folder.
     batch_size: images per call of a network; by default `config.evaluation.batch_size`.
+    step: which checkpoint.
 
   Raises:
-    UserError: there is no checkpoint, every checkpoint is damaged, or the newest does not fit the config.
+    UserError: there is no such checkpoint, or it is damaged (all are, if it may be any), or it does not fit the config.
   """
+  number = numbered_step(pathlib.Path(workdir), step)
   with contextlib.closing(Checkpoints(pathlib.Path(workdir) / 'checkpoints', config=config)) as checkpoints:
-    return restore_predictor(config, checkpoints, batch_size=batch_size or config.evaluation.batch_size)
+    return restore_predictor(config, checkpoints, batch_size=batch_size or config.evaluation.batch_size, step=number)
+
+
+def numbered_step(workdir: pathlib.Path, step: Step) -> int | None:
+  """Returns the number of a chosen checkpoint, the same in all processes; None for the newest valid one.
+
+  Raises:
+    UserError: there is no such checkpoint, or none is known to be the best.
+  """
+
+  def find() -> int | None:
+    if step == BEST:
+      return require_best_step(workdir)
+    steps = sorted(saved_steps(workdir / 'checkpoints'))
+    if step is not None and step not in steps:
+      there = f'there are those of {", ".join(map(str, steps))}' if steps else 'there is none'
+      raise UserError(f'{workdir / "checkpoints"}: no checkpoint of step {step}; {there}')
+    return None if step is None else int(step)
+
+  return from_first_process(find)
 
 
 def restore_predictor(
@@ -110,34 +138,40 @@ def load_teacher_predictor(
   )
 
 
-def find_checkpoints(path: str | os.PathLike[str]) -> tuple[pathlib.Path, pathlib.Path, int | None]:
+def find_checkpoints(path: str | os.PathLike[str], step: Step = None) -> tuple[pathlib.Path, pathlib.Path, int | None]:
   """Finds the checkpoints that a path stands for.
 
   Args:
     path: work folder, its folder of checkpoints, or one checkpoint; of a folder on object storage what is needed is
       copied.
+    step: which checkpoint, if the path is not one.
 
   Returns:
     The work folder, its folder of checkpoints, and the step; None is the newest.
 
   Raises:
-    UserError: the path is none of these, or the storage cannot be read.
+    UserError: the path is none of these, it is a checkpoint and a step is named, too, there is no such checkpoint, or
+      the storage cannot be read.
   """
-  path = _fetched_checkpoints(os.fspath(path)) if is_address(path) else local_path(path)
+  path = _fetched_checkpoints(os.fspath(path), step) if is_address(path) else local_path(path)
   if (path / 'checkpoints').is_dir():
-    return path, path / 'checkpoints', None
+    return path, path / 'checkpoints', numbered_step(path, step)
   if path.is_dir() and path.name == 'checkpoints':
-    return path.parent, path, None
+    return path.parent, path, numbered_step(path.parent, step)
   if path.is_dir() and path.name.isdecimal():
+    if step is not None:
+      raise UserError(f'{path} is one checkpoint; name the work folder to choose step {step}')
     return path.absolute().parent.parent, path.absolute().parent, int(path.name)
   problem = 'not a work folder or a checkpoint of a run' if path.exists() else 'no such folder'
   raise UserError(f'{path}: {problem} (a run has checkpoints in <workdir>/checkpoints/<step>)')
 
 
-def _fetched_checkpoints(address: str) -> pathlib.Path:
+def _fetched_checkpoints(address: str, step: Step) -> pathlib.Path:
   """Copies what `address`, which may be anything that `find_checkpoints` takes, needs; returns its local path."""
   match = re.fullmatch(r'(?P<run>.*?)(?P<inside>/checkpoints(/(?P<step>[0-9]+))?)?/*', address)
   assert match  # it fits everything
-  step = match['step']
-  folder = fetched(match['run'], with_checkpoint(int(step)) if step else newest_checkpoints)
+  chosen = match['step'] or step
+  if chosen == BEST:
+    chosen = require_best_step(fetched(match['run'], descriptions))
+  folder = fetched(match['run'], newest_checkpoints if chosen is None else with_checkpoint(int(chosen)))
   return folder / (match['inside'] or '/').lstrip('/')

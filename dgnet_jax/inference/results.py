@@ -37,6 +37,25 @@ def is_direct_transfer(config: Config, workdir: str | pathlib.Path) -> bool:
   return own != (config.data.layout, config.data.boxes, _place(config.data.root, workdir))
 
 
+def evaluation_folder(
+  config: Config, index: DatasetIndex, workdir: str | pathlib.Path, step: int | None
+) -> pathlib.Path:
+  """Returns the folder of the results of an evaluation, so that those of every data set, split and step are kept.
+
+  Args:
+    config: as for `results_folder`; also `evaluation.split` is read.
+    index: as for `results_folder`.
+    workdir: as for `results_folder`.
+    step: of the evaluated checkpoint; None: the newest one.
+
+  Returns:
+    `<workdir>/evaluation`, or a subfolder of it: on_DATA for other data, validation, step_NUMBER.
+  """
+  folder = results_folder(config, index, workdir, 'evaluation')
+  folder = folder / 'validation' if config.evaluation.split == 'validation' else folder
+  return folder if step is None else folder / f'step_{step:07d}'
+
+
 def results_folder(config: Config, index: DatasetIndex, workdir: str | pathlib.Path, name: str) -> pathlib.Path:
   """Returns `<workdir>/<name>`, or a subfolder of it if the data are not those that the run was trained on.
 
@@ -76,7 +95,9 @@ def _hash(text: str) -> str:
 def settings_of(evaluation: EvaluationConfig) -> dict[str, Any]:
   """Returns the settings on which the results of an evaluation depend; `ranked_table` only if it is not 0."""
   settings = dataclasses.asdict(evaluation)
-  del settings['batch_size']
+  del settings['batch_size'], settings['every_steps']
+  if settings['split'] == 'test':  # as in results of versions without this field
+    del settings['split']
   if not settings['ranked_table']:
     del settings['ranked_table']  # results of versions without this field are of the same settings
   return settings

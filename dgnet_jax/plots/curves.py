@@ -32,7 +32,9 @@ PANELS: Mapping[str, tuple[str, ...]] = {
   'total': ('total',),
 }
 METRICS = 'metrics.jsonl'  # in a work folder
-KINDS = ('loss/', 'weight/', 'rate/')
+EVALUATED = ('validation', 'test')  # splits that may be ranked in training; the first decides which step is best
+RANKED = ('mAP', 'rank_1', 'rank_5', 'rank_10')  # measured, as fractions
+KINDS = ('loss/', 'weight/', 'rate/', *(f'{split}/' for split in EVALUATED))
 OTHER_PANEL = 'other'
 SMOOTHING_WINDOWS = 50  # the smoothed curves average over this fraction of the run
 COLUMNS = 3
@@ -45,15 +47,30 @@ Series = Mapping[str, tuple[npt.NDArray[np.int64], Values]]
 
 
 def read_metrics(path: str | os.PathLike[str]) -> Series:
-  """Reads metrics.jsonl.
-
-  Lines that are not metrics are skipped: a killed run may leave an incomplete last line.
+  """Reads the metrics of DG-Net from metrics.jsonl.
 
   Returns:
     Name -> steps i64[n], ascending, and values f64[n]; values that were not finite are NaN.
 
   Raises:
     UserError: the file does not exist, cannot be read or has no metrics.
+  """
+  values_by_step = read_numbers(path)
+  if not any(name.startswith(KINDS) for name in values_by_step):
+    raise UserError(f'{path}: no metrics of DG-Net in it')
+  return {
+    name: (np.array(sorted(values)), np.array([values[step] for step in sorted(values)]))
+    for name, values in values_by_step.items()
+  }
+
+
+def read_numbers(path: str | os.PathLike[str]) -> dict[str, dict[int, float]]:
+  """Reads metrics.jsonl: name -> step -> value, NaN where it was not finite.
+
+  Lines that are not metrics are skipped: a killed run may leave an incomplete last line.
+
+  Raises:
+    UserError: the file does not exist or cannot be read.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -73,18 +90,18 @@ def read_metrics(path: str | os.PathLike[str]) -> Series:
       continue
     for name, value in values.items():
       values_by_step.setdefault(name, {})[step] = value
-  if not any(name.startswith(KINDS) for name in values_by_step):
-    raise UserError(f'{path}: no metrics of DG-Net in it')
-  return {
-    name: (np.array(sorted(values)), np.array([values[step] for step in sorted(values)]))
-    for name, values in values_by_step.items()
-  }
+  return values_by_step
 
 
 def panels_of(series: Series) -> dict[str, list[str]]:
-  """Maps panels to the names shown in them: losses in groups, then weights and learning rates; no empty panels."""
+  """Maps panels to the names shown in them; no empty panels.
+
+  These are rankings during training, losses in groups, weights and learning rates.
+  """
+  panels = {f'ranking, {split} split': [f'{split}/{name}' for name in RANKED] for split in EVALUATED}
+  panels = {panel: [name for name in names if name in series] for panel, names in panels.items()}
   losses = [name for name in series if name.startswith('loss/')]
-  panels = {panel: [f'loss/{name}' for name in names if f'loss/{name}' in losses] for panel, names in PANELS.items()}
+  panels |= {panel: [f'loss/{name}' for name in names if f'loss/{name}' in losses] for panel, names in PANELS.items()}
   listed = {name for names in panels.values() for name in names}
   panels[OTHER_PANEL] = [name for name in losses if name not in listed]
   panels['loss weights'] = [name for name in series if name.startswith('weight/')]
@@ -140,6 +157,8 @@ def _draw_panel(axis: 'Axes', title: str, series: Series) -> None:
     if name.startswith('loss/'):
       axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
       values = smoothed(values)
+    elif name.startswith(EVALUATED):
+      values, style = 100 * values, '.-'
     else:
       style = LINE_STYLES[number % len(LINE_STYLES)]
     axis.plot(steps, values, style, color=color, linewidth=1.5, label=label)
@@ -147,6 +166,8 @@ def _draw_panel(axis: 'Axes', title: str, series: Series) -> None:
   axis.set_xlabel('step')
   axis.xaxis.set_major_formatter(EngFormatter(sep=''))
   axis.grid(alpha=0.3)
+  if title.startswith('ranking'):
+    axis.set_ylabel('%')
   if title == 'learning rates':
     axis.set_yscale('log')
   for text in axis.legend(fontsize='small', frameon=False).get_texts():

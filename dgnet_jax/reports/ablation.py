@@ -103,6 +103,7 @@ def cell_config(base: Config, cell: Cell, folder: pathlib.Path) -> Config:
 def run_cell(config: Config, cell: Cell) -> None:
   """Trains and evaluates a cell; resumes an interrupted one."""
   from dgnet_jax.reports.evaluation import evaluate
+  from dgnet_jax.reports.validation import make_measure
   from dgnet_jax.training.loop import train
   from dgnet_jax.training.run_record import recorded
 
@@ -112,7 +113,7 @@ def run_cell(config: Config, cell: Cell) -> None:
   require_matches(index)
   _check_same_data(describe_training_data(index, config.data), cell)
   with recorded(cell.workdir, 'train', config):
-    train(config, cell.workdir)
+    train(config, cell.workdir, make_measure=make_measure)
     evaluate(config, cell.workdir)
 
 

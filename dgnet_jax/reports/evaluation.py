@@ -11,17 +11,17 @@ import numpy as np
 
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
-from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, Split, summarize
+from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, summarize
 from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.data.matches import has_match, require_matches
 from dgnet_jax.data.overlaps import digests, identity_problems, image_problems, without_training
-from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.evaluation.ranking import best_matches
 from dgnet_jax.generation.sheets import write_swap_sheet
-from dgnet_jax.inference.loading import load_predictor, load_teacher_predictor
+from dgnet_jax.inference.loading import Step, load_predictor, load_teacher_predictor
 from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
-from dgnet_jax.inference.results import is_direct_transfer, keep_earlier, results_folder, settings_of
+from dgnet_jax.inference.results import evaluation_folder, is_direct_transfer, keep_earlier, settings_of
 from dgnet_jax.plots.sheets import ranked_sheet
+from dgnet_jax.reports.embedding import embed_splits
 from dgnet_jax.reports.figures import image_label
 from dgnet_jax.reports.ground_truth import TeacherJudge, image_table, measure_against_ground_truth
 from dgnet_jax.reports.ranked_table import write_ranked_table
@@ -38,7 +38,8 @@ from dgnet_jax.reports.ranking import (
   table_rows,
   write_csv,
 )
-from dgnet_jax.training.agreement import from_first_process, gather_rows, in_all_processes, share_of
+from dgnet_jax.training.agreement import from_first_process, in_all_processes
+from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.teacher_store import without_teacher
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
@@ -64,8 +65,8 @@ class _Embedded:
   teacher_embeddings: SplitEmbeddings | None
 
 
-def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
-  """Evaluates the newest checkpoint of a run: logs the tables, writes results and sheets to `<workdir>/evaluation`.
+def evaluate(config: Config, workdir: str | pathlib.Path, *, step: Step = None) -> dict[str, Any]:
+  """Evaluates a checkpoint of a run: logs the tables, writes results and sheets to `<workdir>/evaluation`.
 
   The config may name other data than the run was trained on (direct transfer). The results are then written to a
   subfolder, `<workdir>/evaluation/on_<layout>_<root>_<hash>`, and the teacher is evaluated on the same data. Earlier
@@ -76,6 +77,7 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   Args:
     config: the run's validated config.
     workdir: the run's work folder.
+    step: which checkpoint. The results of another one than the newest have their own subfolder, `step_NUMBER`.
 
   Returns:
     The contents of results.json: what was evaluated, `overlaps` (problems that make its scores wrong), the tables of
@@ -89,7 +91,9 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   """
   workdir = local_path(workdir)
   index = in_all_processes(lambda: _open_test_data(config, workdir))
-  predictor = load_predictor(config, workdir)
+  predictor = load_predictor(config, workdir, step=step)
+  is_newest = from_first_process(lambda: predictor.step == max(saved_steps(workdir / 'checkpoints')))
+  folder = evaluation_folder(config, index, workdir, None if step is None or is_newest else predictor.step)
   results = _describe(config, index, predictor)
   counts = (
     f'{results["num_queries"]} queries, {results["num_valid_queries"]} of them with a match, '
@@ -100,45 +104,48 @@ def evaluate(config: Config, workdir: str | pathlib.Path) -> dict[str, Any]:
   teacher, size_hw = _load_teacher(config, workdir, predictor.num_identities), config.data.image_size_hw
   embedded = _Embedded(
     predictor=predictor,
-    embeddings=_embed_splits(index, size_hw, predictor, 'DG-Net'),
+    embeddings=embed_splits(index, size_hw, predictor, 'DG-Net'),
     teacher=teacher,
-    teacher_embeddings=_embed_splits(index, size_hw, teacher, 'teacher') if teacher else None,
+    teacher_embeddings=embed_splits(index, size_hw, teacher, 'teacher') if teacher else None,
   )
   with contextlib.ExitStack() as locked:
-    results = from_first_process(lambda: _write_results(config, workdir, index, embedded, results, locked))
+    results = from_first_process(lambda: _write_results(config, folder, index, embedded, results, locked))
     if config.evaluation.ranked_table:
-      folder = results_folder(config, index, workdir, 'evaluation') / FILES['ranked_table']
-      write_ranked_table(folder, config, index, embedded.embeddings.query, embedded.embeddings.gallery)
+      query, gallery = embedded.embeddings.query, embedded.embeddings.gallery
+      write_ranked_table(folder / FILES['ranked_table'], config, index, query, gallery)
   return results
 
 
 def _open_test_data(config: Config, workdir: pathlib.Path) -> DatasetIndex:
-  index = open_dataset(config.data, workdir, needs=TEST_SPLITS)
+  """Returns the index with the split to rank as query and gallery, and the images trained on as train."""
+  is_validation = config.evaluation.split == 'validation'
+  opened = open_dataset(config.data, workdir, needs=('train',) if is_validation else TEST_SPLITS)
+  index = opened.validation if is_validation else opened
+  assert index is not None  # a rule of the config
   require_matches(index)
-  return index
+  return without_training(index) if is_direct_transfer(config, workdir) else index
 
 
 def _write_results(
   config: Config,
-  workdir: pathlib.Path,
+  folder: pathlib.Path,
   index: DatasetIndex,
   embedded: _Embedded,
   results: dict[str, Any],
   locked: contextlib.ExitStack,
 ) -> dict[str, Any]:
-  """Compares the embeddings and generates images, writes everything, and returns `results` with the measurements.
+  """Compares the embeddings and generates images, writes all to `folder`, and returns `results` with the measurements.
 
   `locked` keeps the lock of the results until it is closed.
   """
-  trained = without_training(index) if is_direct_transfer(config, workdir) else index
-  results['overlaps'] = _find_overlaps(trained, config.data.decode_threads)
+  results['overlaps'] = _find_overlaps(index, config.data.decode_threads)
   rows = table_rows(config.reid, config.evaluation, embedded.embeddings, embedded.teacher_embeddings)
   tables = ranking_tables(config.evaluation, rows)
   for name, table in tables.items():
     logger.info(ranking_table(TITLES[name], table, config.evaluation.alpha))
   results |= tables
 
-  predictor, folder = embedded.predictor, results_folder(config, index, workdir, 'evaluation')
+  predictor = embedded.predictor
   folder.mkdir(parents=True, exist_ok=True)
   locked.enter_context(exclusive(folder / LOCK_FILE, f'the results in {folder}', wait=True))
   keep_earlier(folder, results, (RESULTS, *FILES.values()), subject=SUBJECT)
@@ -225,24 +232,6 @@ def _find_overlaps(index: DatasetIndex, threads: int) -> list[str]:
   for problem in problems:
     logger.warning(f'{index.root}: {problem}')
   return problems
-
-
-def _embed_splits(
-  index: DatasetIndex, size_hw: tuple[int, int], predictor: Predictor | TeacherPredictor, title: str
-) -> SplitEmbeddings:
-  """Embeds the test splits, each process its share; `title` names the network in progress lines."""
-
-  def embed(name: str, split: Split) -> Embeddings:
-    share = split.paths[share_of(len(split))]
-    images = ImageFiles(share or split.paths[:1], size_hw)  # a process without a share takes part all the same
-    features = predictor.embed(images, label=f'{title}: embedding {name}')[: len(share)]
-    return Embeddings(gather_rows(features, len(split)), split.identity, split.camera)
-
-  return SplitEmbeddings(
-    query=embed('query', index.query),
-    gallery=embed('gallery', index.gallery),
-    multi_query=embed('multi_query', index.multi_query) if len(index.multi_query) else None,
-  )
 
 
 def _write_ranked_sheet(path: pathlib.Path, config: Config, index: DatasetIndex, embeddings: SplitEmbeddings) -> None:

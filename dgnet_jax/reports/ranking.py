@@ -85,9 +85,9 @@ def ranking_tables(evaluation: EvaluationConfig, rows: Mapping[str, TableRow]) -
     k1 = evaluation.reranking.k1
     raise UserError(f'evaluation.reranking.k1 = {k1} must be less than the number of images, {num_images}')
   chance = ranking.chance(any_embeddings.query, any_embeddings.gallery, protocol=evaluation.protocol)
-  tables = {'single_query': {'chance': _metrics(chance)}}
+  tables = {'single_query': {'chance': metrics_of(chance)}}
   if any_embeddings.multi_query is not None:
-    tables['multi_query'] = {'chance': _metrics(chance)}
+    tables['multi_query'] = {'chance': metrics_of(chance)}
   for name, (embeddings, alpha) in rows.items():
     query, gallery = embeddings.query, embeddings.gallery
     tables['single_query'][name] = _ranked(query, gallery, alpha, evaluation)
@@ -107,7 +107,7 @@ def ranking_tables(evaluation: EvaluationConfig, rows: Mapping[str, TableRow]) -
 def _ranked(
   query: Embeddings, gallery: Embeddings, alpha: float | None, evaluation: EvaluationConfig
 ) -> dict[str, float]:
-  metrics = _metrics(ranking.rank(query, gallery, alpha=alpha, protocol=evaluation.protocol))
+  metrics = metrics_of(ranking.rank(query, gallery, alpha=alpha, protocol=evaluation.protocol))
   if evaluation.verification:
     rates = true_positive_rates(weighted(query, alpha), gallery, false_positive_rates=FALSE_POSITIVE_RATES)
     by_rate = zip(FALSE_POSITIVE_RATES, rates, strict=True)
@@ -128,10 +128,11 @@ def _reranked(
     k2=settings.k2,
     weight=settings.weight,
   )
-  return _metrics(ranking.rank_scores(reranker.blocks(), query, gallery, protocol=evaluation.protocol))
+  return metrics_of(ranking.rank_scores(reranker.blocks(), query, gallery, protocol=evaluation.protocol))
 
 
-def _metrics(result: RankingResult) -> dict[str, float]:
+def metrics_of(result: RankingResult) -> dict[str, float]:
+  """Returns the metrics of a row by name, as fractions: rank_1 to rank_20, mAP and, if the protocol has it, mINP."""
   metrics = {f'rank_{k}': result.at(k) for k in RANKS} | {'mAP': result.mean_average_precision}
   if result.mean_inverse_negative_penalty is not None:
     metrics['mINP'] = result.mean_inverse_negative_penalty

@@ -4,8 +4,9 @@ Orbax does not notice a flipped byte, so the SHA-256 checksum of every array is 
 processes only the first writes and reads, so that storage of its own is enough, and no other is waited for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
+import dataclasses
 import os
 import pathlib
 from typing import Any, Self, TypeVar
@@ -56,6 +57,18 @@ class _Manager(ocp.CheckpointManager):  # type: ignore[misc]
     return False
 
 
+@dataclasses.dataclass
+class _Kept:
+  """Orbax's policy of preservation: the newest checkpoints, and the one of the best step."""
+
+  newest: int
+  best: int | None = None
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    oldest = len(checkpoints) - self.newest
+    return [i >= oldest or checkpoint.step == self.best for i, checkpoint in enumerate(checkpoints)]
+
+
 class Checkpoints:
   """The checkpoints of one run, a folder per step."""
 
@@ -64,15 +77,15 @@ class Checkpoints:
 
     Args:
       folder: created if it is to be written to.
-      keep: number of newest checkpoints to keep; None opens the folder for reading only.
+      keep: number of newest checkpoints to keep, besides the best; None opens the folder for reading only.
       config: stored with every checkpoint, and compared if a checkpoint does not fit.
     """
     check_folder(folder)
     self.folder = pathlib.Path(folder).absolute()
     self._config = config
-    self._keep = keep
+    self._kept = None if keep is None else _Kept(keep)
     self._manager: _Manager | None = None  # if this process writes
-    if keep is not None:
+    if self._kept:
       from_first_process(self._open)
     self._reader = CheckpointReader(self.folder, self._manager, config)
 
@@ -80,13 +93,18 @@ class Checkpoints:
     checkpoint_replacement.recover(self.folder)
     self.folder.mkdir(parents=True, exist_ok=True)
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=self._keep,
+      preservation_policy=self._kept,
       create=False,  # Orbax makes no folder for one of several processes
       cleanup_tmp_directories=True,  # left by a killed save
       async_options=_PATIENT,
       multiprocessing_options=this_process_alone(),
     )
     self._manager = _Manager(self.folder, options=options)
+
+  def keep_best(self, step: int | None) -> None:
+    """Keeps the checkpoint of this step, which may be saved later, until another one is the best; None: of no step."""
+    if self._kept:
+      self._kept.best = step
 
   def save(self, step: int, state: Any, *, wait: bool = False) -> None:
     """Saves `state` in the background; it may be donated as soon as this returns.
@@ -103,7 +121,7 @@ class Checkpoints:
       MachineError: this or the previous checkpoint cannot be written, for example because the disk is full; names the
         newest that is complete.
     """
-    if self._keep is None:
+    if not self._kept:
       raise ValueError(f'{self.folder} was opened for reading')
     data = jax.tree.map(key_to_data, state)
     if not is_alone():
@@ -215,7 +233,7 @@ class Checkpoints:
   def close(self) -> None:
     """Waits for checkpoints that are being written; raises MachineError if they cannot be."""
     self._reader.close()
-    if self._keep is not None:
+    if self._kept:
       from_first_process(self._finish)
 
   def _finish(self) -> None:

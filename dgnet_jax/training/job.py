@@ -11,10 +11,13 @@ from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.loss_monitor import LossMonitor, Reporter
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.preemption import agreed_stop_signals
+from dgnet_jax.training.validation import Validation, scores_text
 from dgnet_jax.types import Array
 from dgnet_jax.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
+
+BEST_SO_FAR = ', the best so far; its checkpoint is kept'
 
 
 class HasStep(Protocol):
@@ -57,6 +60,7 @@ class Job(Generic[State]):
     skipped: how many were, before this start.
     reporter: writes a report on a step that is not finite, and returns a sentence on it; None for none.
     whole: makes of a state what is saved; `Placement.whole`.
+    validation: ranks states during training; None for none. The state of the best step so far is saved.
   """
 
   name: str
@@ -69,6 +73,7 @@ class Job(Generic[State]):
   skipped: int = 0
   reporter: Reporter | None = None
   whole: Callable[[State], State] = lambda state: state
+  validation: Validation[State] | None = None
 
 
 def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Checkpoints, writer: MetricWriter) -> State:
@@ -105,6 +110,18 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
       logger.warning(f'{prefix}step {done}: {warning}')
     writer.write_scalars(done, current.scalars)
 
+  def is_new_best(done: int) -> bool:
+    """Ranks the state, if that is due; returns True if no step before was as good."""
+    validation = job.validation
+    if validation is None or not validation.is_due(done, last=done == job.num_steps):
+      return False
+    scores = validation.scores(done, state)
+    is_best = validation.best_step == done
+    logger.info(f'{prefix}step {done}: {scores_text(scores)}{BEST_SO_FAR if is_best else ""}')
+    writer.write_scalars(done, scores)
+    checkpoints.keep_best(validation.best_step)
+    return is_best
+
   with agreed_stop_signals() as stopped:
     for step in range(start, job.num_steps):
       state, metrics = job.take_step(state, step)
@@ -114,8 +131,9 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
         report(done)
       if job.after_step:
         job.after_step(done, state)
+      best = is_new_best(done)
       stopping, last = stopped(), done == job.num_steps
-      if stopping or last or done % log.checkpoint_every_steps == 0:
+      if stopping or last or best or done % log.checkpoint_every_steps == 0:
         if monitor.has_pending:
           report(done)
         saved = job.whole(state)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from dgnet_jax.config.schema import Config
+from dgnet_jax.data.dataset import split_to_rank_in_training
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.sources.base import Source
@@ -18,6 +19,7 @@ from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, with_cross_ground_truth
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
+from dgnet_jax.models.networks import Networks
 from dgnet_jax.sharding import make_mesh
 from dgnet_jax.training.agreement import in_all_processes
 from dgnet_jax.training.alarms import Alarms
@@ -38,6 +40,7 @@ from dgnet_jax.training.step import Metrics, make_step_context, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
 from dgnet_jax.training.teacher_store import check_named_teachers, without_teacher
 from dgnet_jax.training.training_data import open_training_data
+from dgnet_jax.training.validation import Validation, resumed_best
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher, TrainState
 from dgnet_jax.utils.paths import local_path
 
@@ -59,12 +62,17 @@ PROGRESS_LOSSES = {
 }
 
 
-def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
+# Makes of a config and a split to rank a function that ranks it with networks and a state.
+MakeMeasure = Callable[[Config, DatasetIndex], Callable[[Networks, TrainState], Mapping[str, float]]]
+
+
+def train(config: Config, workdir: str | pathlib.Path, *, make_measure: MakeMeasure | None = None) -> TrainState:
   """Trains DG-Net, after its teacher; resumes where an earlier run in `workdir` stopped.
 
   Args:
     config: the run's config.
     workdir: gets `checkpoints/`, `metrics.jsonl`, TensorBoard files, `images/` and, by default, `teacher/`.
+    make_measure: ranks during training; `reports.validation.make_measure`. Needed for `evaluation.every_steps`.
 
   Returns:
     The state after the last step.
@@ -76,6 +84,8 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   workdir = local_path(workdir)
+  if config.evaluation.every_steps and make_measure is None:
+    raise ValueError('evaluation.every_steps needs make_measure, like reports.validation.make_measure')
 
   def check() -> None:
     check_pretrained(config, workdir)
@@ -84,15 +94,16 @@ def train(config: Config, workdir: str | pathlib.Path) -> TrainState:
 
   in_all_processes(check)
   with run_lock(workdir):
-    return _train(config, workdir)
+    return _train(config, workdir, make_measure if config.evaluation.every_steps else None)
 
 
-def _train(config: Config, workdir: pathlib.Path) -> TrainState:
+def _train(config: Config, workdir: pathlib.Path, make_measure: MakeMeasure | None) -> TrainState:
   index = in_all_processes(lambda: open_training_data(config, workdir))
   # One for both jobs: the loaders memory and device decode when it is made.
   source = in_all_processes(lambda: make_source(index.train, config))
   mesh, context = make_mesh(model_devices=config.model_devices), make_step_context(config, index.num_identities)
   placement = Placement(mesh, index.num_identities)
+  validation = _validation(context, index, placement, make_measure)
   teachers = placement.put(train_teacher(config, index, workdir, source=source))
   with (
     contextlib.closing(PhasePrograms(make_train_step(context, mesh), phases(config))) as programs,
@@ -100,6 +111,10 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
   ):
     state = _initial_state(context, checkpoints, teachers[0], placement)
     start = int(state.step)
+    best = resumed_best(workdir, start, validation.split if validation else '')
+    checkpoints.keep_best(best[0] if best else None)
+    if validation:
+      validation.best = best
     _announce(context, index, state)
     if start > config.num_steps:
       logger.warning(
@@ -123,10 +138,24 @@ def _train(config: Config, workdir: pathlib.Path) -> TrainState:
         skipped=num_skipped(state),
         reporter=_reporter(config, workdir),
         whole=placement.whole,
+        validation=validation,
       )
       state = placement.whole(run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer))
     logger.info(f'{int(state.step)} steps done; state in {checkpoints.folder}')
   return state
+
+
+def _validation(
+  context: StepContext, index: DatasetIndex, placement: Placement, make_measure: MakeMeasure | None
+) -> Validation[TrainState] | None:
+  """Returns what ranks states during training, if anything does."""
+  if make_measure is None:
+    return None
+  split, measured = split_to_rank_in_training(index)
+  measure = make_measure(context.config, measured)
+  # No embedding depends on a classifier, so the part that the first device has of a split one will do.
+  networks = context.networks.with_identities(placement.identities_per_device)
+  return Validation(lambda state: measure(networks, state), split, context.config.evaluation.every_steps)
 
 
 def _check_teacher_was_copied(config: Config, workdir: pathlib.Path) -> None:

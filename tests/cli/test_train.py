@@ -23,17 +23,18 @@ from dgnet_jax.training.run_record import read_starts
 class Parts:
   """Replaces the functions that a job calls.
 
-  called: their names in order. configs: the config that each of them got.
+  called: their names in order. configs, steps: the config and the step that each of them got.
   """
 
   def __init__(self, monkeypatch):
-    self.called, self.configs = [], {}
+    self.called, self.configs, self.steps = [], {}, {}
     self._monkeypatch = monkeypatch
 
   def replace(self, module, name, error=None):
-    def call(config=None, *_, **__):
+    def call(config=None, *_, **kwargs):
       self.called.append(name)
       self.configs[name] = config
+      self.steps[name] = kwargs.get('step')
       if error:
         raise error
 
@@ -47,6 +48,7 @@ def parts(monkeypatch):
     ('training.loop', 'train'),
     ('training.teacher_loop', 'train_teacher'),
     ('reports.evaluation', 'evaluate'),
+    ('reports.validation', 'make_measure'),
     ('generation.generate', 'generate'),
     ('training.training_data', 'open_training_data'),
     ('interop.pretrained', 'check_pretrained'),
@@ -109,6 +111,28 @@ class TestConfig:
     result = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert 'data.root: name the folder' in result.stderr and 'Traceback' not in result.stderr
     assert result.stdout == '[]\n' and not list(tmp_path.iterdir())
+
+
+class TestStep:
+  @pytest.mark.parametrize(('text', 'step'), [('best', 'best'), ('0', 0), ('2000', 2000)])
+  @pytest.mark.parametrize('mode', ['evaluate', 'generate'])
+  def test_chooses_the_checkpoint(self, parts, tmp_path, mode, text, step):
+    main([mode, '--config=synthetic', f'--workdir={tmp_path}', f'--step={text}'])
+    assert parts.steps == {mode: step}
+
+  @pytest.mark.parametrize('text', ['-1', 'newest', '1.5', '9' * 30])
+  def test_other_values_are_mistakes(self, tmp_path, text, capsys):
+    with pytest.raises(SystemExit, match='2'):
+      main(['evaluate', '--config=synthetic', f'--workdir={tmp_path}', f'--step={text}'])
+    assert 'must be the step of a checkpoint, or best' in capsys.readouterr().err
+
+  def test_training_has_no_use_for_it(self, tmp_path, capsys):
+    with pytest.raises(SystemExit, match='2'):
+      main(['train', '--config=synthetic', f'--workdir={tmp_path}', '--step=best'])
+    with pytest.raises(UserError, match='--step chooses a checkpoint to evaluate or generate, not to train'):
+      options = parse(COMMANDS['evaluate'], ['--config=synthetic', f'--workdir={tmp_path}', '--step=5'])
+      train.run('train', options)
+    assert not list(tmp_path.iterdir())
 
 
 class TestRun:

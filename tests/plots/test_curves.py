@@ -38,6 +38,15 @@ def test_every_curve_is_in_a_panel(metrics):
   }
 
 
+def test_rankings_during_training_have_their_own_panel(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  lines = [{'step': step, 'validation/rank_1': 0.5, 'validation/mAP': step / 100} for step in (10, 20)]
+  path.write_text('\n'.join(map(json.dumps, lines)))
+  series = curves.read_metrics(path)
+  assert curves.panels_of(series) == {'ranking, validation split': ['validation/mAP', 'validation/rank_1']}
+  assert curves.draw_curves(series, tmp_path / 'c.png', 'a run').stat().st_size > 5_000
+
+
 def test_smoothing_averages_and_keeps_gaps():
   values = np.random.default_rng(0).normal(size=500)
   smooth = curves.smoothed(values)

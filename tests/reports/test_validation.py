@@ -1,0 +1,92 @@
+"""Ranking while DG-Net trains, with tiny networks: its numbers are those of `dgnet evaluate`."""
+
+import json
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from dgnet_jax.api import load
+from dgnet_jax.config.loading import SAVED_CONFIG, save_config
+from dgnet_jax.errors import UserError
+from dgnet_jax.plots.curves import RANKED
+from dgnet_jax.reports.evaluation import evaluate
+from dgnet_jax.reports.validation import make_measure
+from dgnet_jax.training.loop import train
+from dgnet_jax.training.validation import best_step
+from tests.tiny_run import frozen, tiny_config
+
+NUM_STEPS = 5
+
+
+def run_config(**fields):
+  config = tiny_config()
+  config.update(joint=False, num_steps=NUM_STEPS, batch_size=8)
+  config.data.update(val_identities=2)
+  config.data.synthetic.num_train_identities = 6
+  config.log.update(progress_every_steps=10, checkpoint_every_steps=10, keep_checkpoints=1, images_every_steps=10)
+  config.evaluation.every_steps = 2
+  config.update_from_flattened_dict(fields)
+  return frozen(config)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """The work folder of a run, and its last state."""
+  folder = tmp_path_factory.mktemp('run')
+  save_config(run_config(), folder / SAVED_CONFIG)
+  return folder, train(run_config(), folder, make_measure=make_measure)
+
+
+@pytest.fixture(scope='module')
+def ranked(run):
+  rows = [json.loads(line) for line in (run[0] / 'metrics.jsonl').read_text().splitlines()]
+  return {row['step']: row for row in rows if 'validation/mAP' in row}
+
+
+def test_every_interval_and_the_end_are_ranked(ranked):
+  assert list(ranked) == [2, 4, NUM_STEPS]
+  assert all(f'validation/{name}' in row for row in ranked.values() for name in RANKED)
+
+
+def test_held_out_people_are_not_classes(run):
+  assert load(run[0]).num_identities == 4
+
+
+def test_best_checkpoint_gives_the_recorded_numbers(run, ranked):
+  folder, (step, value) = run[0], best_step(run[0])
+  assert value == max(row['validation/mAP'] for row in ranked.values()) == ranked[step]['validation/mAP']
+  assert {int(path.name) for path in (folder / 'checkpoints').iterdir()} == {step, NUM_STEPS}
+  results = evaluate(run_config(**{'evaluation.split': 'validation'}), folder, step='best')
+  assert results['step'] == step
+  for name in RANKED:
+    np.testing.assert_allclose(results['single_query']['both'][name], ranked[step][f'validation/{name}'], atol=1e-6)
+  subfolder = f'step_{step:07d}' if step != NUM_STEPS else ''
+  assert json.loads((folder / 'evaluation' / 'validation' / subfolder / 'results.json').read_text()) == results
+  assert load(folder, step='best').step == step and load(folder, step=NUM_STEPS).step == NUM_STEPS
+
+
+def test_ranking_changes_no_number_of_the_training(run, tmp_path):
+  plain = train(run_config(**{'evaluation.every_steps': 0}), tmp_path)
+  assert all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), run[1].reid.params, plain.reid.params)))
+
+
+def test_steps_that_are_not_there(run):
+  with pytest.raises(UserError, match=f'no checkpoint of step 3; there are those of .*{NUM_STEPS}'):
+    evaluate(run_config(), run[0], step=3)
+  with pytest.raises(UserError, match='no checkpoint of step 3'):
+    load(run[0], step=3)
+  with pytest.raises(UserError, match='is one checkpoint; name the work folder'):
+    load(run[0] / 'checkpoints' / str(NUM_STEPS), step=3)
+
+
+def test_nothing_to_rank_is_an_error_before_training(tmp_path):
+  config = run_config(**{'data.val_identities': 0, 'data.layout': 'folders', 'data.root': str(tmp_path / 'photos')})
+  for identity in ('ann', 'ben'):
+    (tmp_path / 'photos' / 'train' / identity).mkdir(parents=True)
+    for i in range(4):
+      Image.new('RGB', (16, 32), (40 * i, 0, 0)).save(tmp_path / 'photos' / 'train' / identity / f'{i}.png')
+  with pytest.raises(UserError, match='evaluation.every_steps: .*no images of query.*data.val_identities'):
+    train(config, tmp_path / 'run', make_measure=make_measure)
+  assert not (tmp_path / 'run' / 'teacher').exists()

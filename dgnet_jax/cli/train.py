@@ -15,6 +15,7 @@ from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import MissingSplit, NoMatches, UserError
 from dgnet_jax.utils.console import logged_to
+from dgnet_jax.utils.extras import require_wandb
 
 if TYPE_CHECKING:
   from dgnet_jax.data.index import DatasetIndex
@@ -98,6 +99,8 @@ def run(mode: str, options: argparse.Namespace) -> None:
   if step is not None and mode not in MODES_WITH_STEP:
     raise UserError(f'--step chooses a checkpoint to {" or ".join(sorted(MODES_WITH_STEP))}, not to {mode}')
   config = read_config(options)  # validate before importing JAX
+  if mode in ('train', 'teacher'):
+    require_wandb(config.log.wandb_project)
   import jax
 
   if options.distributed is not None:

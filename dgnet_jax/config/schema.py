@@ -127,7 +127,9 @@ class LogConfig:
   progress_every_steps: int = 10  # progress line and metrics
   images_every_steps: int = 5_000  # image grid
   checkpoint_every_steps: int = 10_000  # a checkpoint is also saved at the end and on interruption
-  keep_checkpoints: int = 3  # the newest ones; older checkpoints are deleted
+  keep_checkpoints: int = 3  # the newest ones, besides the best (evaluation.every_steps); older checkpoints are deleted
+  hparams: bool = False  # write all settings to TensorBoard, whose tab HPARAMS compares runs
+  wandb_project: str = ''  # also report to Weights & Biases, in this project (extra wandb)
 
 
 @dataclasses.dataclass(frozen=True)

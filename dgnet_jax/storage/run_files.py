@@ -9,9 +9,9 @@ File = TypeVar('File')
 MARKER = '_CHECKPOINT_METADATA'  # of Orbax, in each complete checkpoint
 CHECKPOINT = re.compile(r'(?P<folder>(?P<parent>(?:.+/)?checkpoints)/(?P<step>[0-9]{1,18}))/.+')
 # What stays on this machine: data that are copied or rendered again elsewhere, locks, files that are being written, and
-# the logs of further processes, which these send themselves.
+# the logs of further processes, which these send themselves, and what Weights & Biases sends itself.
 OWN = re.compile(
-  r'(synthetic_data|data_cache)/.*'
+  r'(synthetic_data|data_cache|(teacher/)?wandb)/.*'
   r'|(.*/)?(\.(.+\.)?[0-9a-f]{8}\.part'  # of utils.atomic_files
   r'|\.[a-z_.]*lock|dgnet\.lock|\.dgnet_copy|\.single_files|\.shared_[^/]*|log\.[0-9]+\.txt'
   r'|\.replaced_[^/]*|[^/]*\.orbax-checkpoint-tmp[^/]*)(/.*)?'

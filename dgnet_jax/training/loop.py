@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 import shlex
@@ -28,6 +29,7 @@ from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.image_grid import ImageGrid
 from dgnet_jax.training.job import Job, Report, run_job
 from dgnet_jax.training.learning import StepContext
+from dgnet_jax.training.metric_sinks import configured_sinks
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.non_finite import NonFinite, write_report
 from dgnet_jax.training.phase_programs import PhasePrograms, Phases
@@ -122,7 +124,7 @@ def _train(config: Config, workdir: pathlib.Path, make_measure: MakeMeasure | No
         f'are those of step {start}. For a shorter run use another --workdir'
       )
     with (
-      contextlib.closing(MetricWriter(workdir, resume_step=start)) as writer,
+      contextlib.closing(MetricWriter(workdir, start, functools.partial(configured_sinks, config))) as writer,
       contextlib.closing(device_batches(train_batches(config, index, source, start), mesh)) as batches,
     ):
       job = Job(

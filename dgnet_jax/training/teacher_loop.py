@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -23,6 +24,7 @@ from dgnet_jax.training.batch_sizes import check_batch_sizes
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import TrainingData, describe_training_data
 from dgnet_jax.training.job import Job, Report, run_job
+from dgnet_jax.training.metric_sinks import configured_sinks
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.placement import Placement
@@ -126,7 +128,7 @@ def _train(
   )
   step_fn = make_teacher_step(network, optimizer, config, mesh)
   with (
-    contextlib.closing(MetricWriter(folder, resume_step=start)) as writer,
+    contextlib.closing(MetricWriter(folder, start, functools.partial(configured_sinks, config))) as writer,
     contextlib.closing(device_batches(source.single_batches(start), mesh)) as batches,
   ):
     job = _job(step_fn, batches, num_steps, teacher_schedule(config.teacher, steps_per_epoch))

@@ -20,6 +20,7 @@ REQUIREMENTS = {
   'export': ('flatbuffers>=24.3',),
   'gcs': ('gcsfs>=2026.6',),
   's3': ('s3fs>=2026.6',),
+  'wandb': ('wandb>=0.22',),
 }
 
 
@@ -30,6 +31,14 @@ def install_command(*extras: str) -> str:
     *extras: names of extras, keys of `REQUIREMENTS`.
   """
   return ' '.join(['pip install', *(f'"{requirement}"' for extra in extras for requirement in REQUIREMENTS[extra])])
+
+
+def require_wandb(project: str) -> None:
+  """Raises UserError if a run is to report to a project of Weights & Biases, but wandb is not installed."""
+  if project and importlib.util.find_spec('wandb') is None:
+    raise UserError(
+      f'log.wandb_project={project}: wandb is missing: {install_command("wandb")}, or leave the field empty'
+    )
 
 
 def require_pyarrow(wanted: object, instead: str) -> None:

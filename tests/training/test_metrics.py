@@ -1,5 +1,5 @@
+import io
 import json
-import struct
 import subprocess
 import sys
 
@@ -13,16 +13,6 @@ from dgnet_jax.training.metrics import MetricWriter
 
 def records(folder):
   return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-
-
-def read_events(path):
-  """Reads TFRecords: length u64, its checksum u32, content, its checksum u32. TensorBoard's reader needs TensorFlow."""
-  data, events = path.read_bytes(), []
-  while data:
-    (length,) = struct.unpack('<Q', data[:8])
-    events.append(metrics.Event.FromString(data[12 : 12 + length]))
-    data = data[16 + length :]
-  return events
 
 
 @pytest.fixture
@@ -70,59 +60,36 @@ def test_full_disk_is_blamed_on_the_file(tmp_path):
   assert caught.value.filename == '/dev/full'
   with pytest.raises(OSError, match='No space left'):
     writer._lines.close()  # what is left in its buffer; then it is closed
-  writer._events.close()
-
-
-@pytest.mark.skipif(not metrics.HAS_TENSORBOARD, reason='tensorboard is not installed')
-def test_tensorboard_drops_steps_that_are_run_again(tmp_path, image):
-  for resume_step, steps in ((0, (10, 20)), (10, (20,))):
-    writer = MetricWriter(tmp_path, resume_step=resume_step)
-    for step in steps:
-      writer.write_scalars(step, {'x': step})
-    writer.write_images(20, {'pairs': image})
-    writer.close()
-  files = sorted((tmp_path / 'tensorboard').iterdir())
-  events = [read_events(path) for path in files]
-  starts = [event.step for file in events for event in file if event.HasField('session_log')]
-  assert starts == [1, 11]
-  scalars = [
-    (event.step, value.tag, value.simple_value)
-    for event in events[0]
-    for value in event.summary.value
-    if value.HasField('simple_value')
-  ]
-  assert scalars == [(10, 'x', 10.0), (20, 'x', 20.0)]
-  encoded = events[1][-1].summary.value[0].image
-  assert (encoded.height, encoded.width) == (4, 6)
-
-
-@pytest.mark.skipif(not metrics.HAS_TENSORBOARD, reason='tensorboard is not installed')
-def test_tensorboard_reads_files_in_order_even_if_the_clock_was_set_back(tmp_path, monkeypatch):
-  for clock in (2e15, 1e15, 10.0):
-    monkeypatch.setattr(metrics.time, 'time_ns', lambda now=clock: int(now * 1000))
-    before = set(tmp_path.glob('tensorboard/*'))
-    MetricWriter(tmp_path).close()
-    (path,) = set(tmp_path.glob('tensorboard/*')) - before
-    assert all(path.name > other.name for other in before)
-
-
-def test_without_tensorboard_metrics_are_still_written(tmp_path, monkeypatch, image, lines):
-  monkeypatch.setattr(metrics, 'HAS_TENSORBOARD', False)
-  writer = MetricWriter(tmp_path)
-  writer.write_scalars(1, {'x': 1})
-  writer.write_images(1, {'pairs': image})
-  writer.close()
-  assert len(lines) == 1 and 'tensorboard is not installed' in lines[0]
-  assert sorted(path.name for path in tmp_path.iterdir()) == ['images', 'metrics.jsonl']
+  writer._sinks[0].close()
 
 
 def test_only_process_0_writes(tmp_path, monkeypatch, image):
   monkeypatch.setattr(metrics.jax, 'process_index', lambda: 1)
-  writer = MetricWriter(tmp_path / 'run')
+  writer = MetricWriter(tmp_path / 'run', open_sinks=lambda *_: pytest.fail('opened'))
   writer.write_scalars(1, {'x': 1})
   writer.write_images(1, {'pairs': image})
   writer.close()
   assert not (tmp_path / 'run').exists()
+
+
+def test_sinks_receive_what_is_written(tmp_path, image):
+  received = []
+
+  class Sink:
+    def write_scalars(self, step, numbers):
+      received.append((step, numbers))
+
+    def write_image(self, step, name, size_hw, png):
+      received.append((step, name, size_hw, np.asarray(Image.open(io.BytesIO(png))).tolist()))
+
+    def close(self):
+      received.append('closed')
+
+  writer = MetricWriter(tmp_path, 20, lambda folder, step: received.append((folder, step)) or [Sink()])
+  writer.write_scalars(30, {'x': np.float32(0.5)})
+  writer.write_images(30, {'pairs': image})
+  writer.close()
+  assert received == [(tmp_path, 20), (30, {'x': 0.5}), (30, 'pairs', (4, 6), image.tolist()), 'closed']
 
 
 def test_float_image_raises(tmp_path):

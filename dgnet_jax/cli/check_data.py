@@ -7,17 +7,18 @@ from dgnet_jax.cli.arguments import data_fields, positive, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.data.layouts import LAYOUTS
 
+PROBLEMS, DIFFERENCES = 1, 3  # exit status
 MAX_LISTED = 100  # problems that are printed; the rest are counted
 DETAILS = """Prints the layout, the counts next to the published ones, and everything that is wrong: damaged
-files, images in two splits, queries without a match, counts that differ from the published ones.
-Downloads and changes nothing.
+files, images in two splits, queries without a match. Downloads and changes nothing.
 """
 EPILOG = """examples:
   dgnet check-data --root=Market-1501-v15.09.15 --sheet=market.png
   dgnet check-data --root=images --layout=folders --config.data.camera_pattern='cam(?P<camera>[0-9]+)'
 
 Fields of config.data can be set with --config.data.FIELD=VALUE. The exit status is 0 without problems, 1 with problems,
-and 2 if an argument is wrong or the data set cannot be read.
+2 if an argument is wrong or the data set cannot be read, and 3 if nothing is wrong, but some counts differ from the
+published ones and others do not, as after an incomplete download.
 """
 
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
   """Prints the report.
 
   Raises:
-    SystemExit: with status 1, if there are problems.
+    SystemExit: with status 1 if there are problems, else with 3 if some counts are not the published ones.
   """
   fields = data_fields(options)
   from dgnet_jax.data.check import contact_sheet_rows, make_report, scan_files
@@ -56,6 +57,8 @@ def run(options: argparse.Namespace) -> None:
   print('\n'.join(report.table))
   for line in report.notes:
     print(f'note: {line}')
+  for line in report.differences:
+    print(f'difference: {line}')
   for line in report.problems[:MAX_LISTED]:
     print(f'problem: {line}')
   if len(report.problems) > MAX_LISTED:
@@ -64,8 +67,10 @@ def run(options: argparse.Namespace) -> None:
     print(f'sheet: {save_image(options.sheet, image_grid(contact_sheet_rows(index, scan)))}')
   count = len(report.problems)
   print('no problems' if not count else '1 problem' if count == 1 else f'{count} problems')
-  if count:
-    raise SystemExit(1)
+  if report.differences:
+    print(f'but not the complete {layout.title}: some counts are not the published ones')
+  if count or report.differences:
+    raise SystemExit(PROBLEMS if count else DIFFERENCES)
 
 
 COMMAND = Command(

@@ -44,10 +44,18 @@ class Scan:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetReport:
-  """Lines to print: a table, problems that should be fixed, and notes that are good to know."""
+  """Lines to print.
+
+  Attributes:
+    table: counts and sizes.
+    problems: what is broken and should be fixed.
+    differences: counts that are not the published ones, of data some of whose counts are.
+    notes: what is good to know.
+  """
 
   table: Sequence[str]
   problems: Sequence[str]
+  differences: Sequence[str]
   notes: Sequence[str]
 
 
@@ -100,28 +108,29 @@ def _count_rows(index: DatasetIndex) -> Iterator[tuple[str, int, int, int, Count
         yield f'{name}, without junk', len(ranked), len(identities), len(cameras), published
 
 
-def _counts(index: DatasetIndex) -> tuple[list[str], list[str]]:
-  """Returns the table of counts, and the differences from published, verified counts."""
+def _counts(index: DatasetIndex) -> tuple[list[str], list[str], bool]:
+  """Returns the table of counts, the differences from published, verified ones, and whether any count is published."""
   layout = LAYOUTS[index.name]
   lines = [f'{"":<22}{"images":>10}{"published":>11}{"identities":>12}{"published":>11}{"cameras":>9}']
-  problems = []
+  differences, any_equal = [], False
   for label, images, identities, cameras, published in _count_rows(index):
     marks = ('', '')
     if published is not None:
       verified = published.verified
       marks = _marked(images, published.images, verified), _marked(identities, published.identities, verified)
       pairs = ((images, published.images, 'images'), (identities, published.identities, 'identities'))
-      for count, expected, unit in pairs if verified else ():
-        if expected not in (None, count):
-          problems.append(f'{label}: {count:,} {unit}, {expected:,} were published')
+      for count, expected, unit in pairs:
+        any_equal |= count == expected
+        if verified and expected not in (None, count):
+          differences.append(f'{label}: {count:,} {unit}, {expected:,} were published')
     lines.append(f'{label:<22}{images:>10,}{marks[0]:>11}{identities:>12,}{marks[1]:>11}{cameras:>9}')
   lines += [f'{name:<22}{"missing":>10}' for name in layout.folders if not len(index.splits[name])]
   lines.append(f'{"cameras in total":<22}{index.num_cameras:>10}{_marked(index.num_cameras, layout.num_cameras):>11}')
   complete = all(len(index.splits[name]) for name in layout.counts if name in index.splits)
   if complete and layout.num_cameras not in (None, index.num_cameras):
-    problems.append(f'{index.num_cameras} cameras, {layout.num_cameras} were published')
+    differences.append(f'{index.num_cameras} cameras, {layout.num_cameras} were published')
   legend = [text for sign, text in (('*', '* differs'), ('?', '? unverified')) if any(sign in line for line in lines)]
-  return lines + legend, problems
+  return lines + legend, differences, any_equal
 
 
 def _names(index: DatasetIndex, identities: np.ndarray) -> str:
@@ -191,12 +200,16 @@ def _sizes(scan: Scan) -> list[str]:
 
 def make_report(index: DatasetIndex, scan: Scan) -> DatasetReport:
   """Runs all checks."""
-  table, differences = _counts(index)
+  table, differences, any_equal = _counts(index)
   training, training_notes = _check_training(index)
   queries, query_notes = _check_queries(index)
   overlaps, copies_within = _check_overlaps(index, scan)
-  problems = [*scan.bad.values(), *overlaps, *training, *queries, *differences]
-  return DatasetReport(table + _sizes(scan), problems, [*training_notes, *query_notes, *copies_within])
+  problems, notes = [*scan.bad.values(), *overlaps, *training, *queries], [*training_notes, *query_notes]
+  if differences and not any_equal:
+    title = LAYOUTS[index.name].title
+    notes.append(f'no count is that of {title}: taken for other images with names like those of {title}')
+    differences = []
+  return DatasetReport(table + _sizes(scan), problems, differences, [*notes, *copies_within])
 
 
 def contact_sheet_rows(index: DatasetIndex, scan: Scan) -> Mapping[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Joint person re-identification and person image generation (DG-Net) in JAX.
 
-    model = dgnet_jax.load('runs/market')
+    model = dgnet_jax.load('runs/market')  # or 'synthetic', the small model that comes with the package
     model.swap(structure_from='anna.jpg', appearance_from='ben.jpg')
 
 `Model` (in `dgnet_jax.api`) documents what a model can do. JAX is imported when one of its names is first used;
@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Any
 from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, NoMatches, UserError
 
 if TYPE_CHECKING:
-  from dgnet_jax.api import Gallery, Match, Model, load
+  from dgnet_jax.api import Gallery, Match, Model, example_images, load
 
 __version__ = '0.1.0'
-_FROM_API = ('Gallery', 'Match', 'Model', 'load')
-__all__ = ['ConfigError', 'Gallery', 'Interrupted', 'Match', 'MissingSplit', 'Model', 'NoMatches', 'UserError', 'load']
+_FROM_API = ('Gallery', 'Match', 'Model', 'example_images', 'load')
+__all__ = [
+  'ConfigError',
+  'Gallery',
+  'Interrupted',
+  'Match',
+  'MissingSplit',
+  'Model',
+  'NoMatches',
+  'UserError',
+  'example_images',
+  'load',
+]
 
 
 def __getattr__(name: str) -> Any:

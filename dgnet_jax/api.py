@@ -6,7 +6,6 @@ subfolders, sorted by path. A file is turned upright as its Exif orientation say
 """
 
 from collections.abc import Iterator, Sequence
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -16,16 +15,15 @@ import jax
 import numpy as np
 import PIL.Image
 
-from dgnet_jax.config.loading import complete_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.image_lists import ImageList, as_image_list, list_images
 from dgnet_jax.data.lazy_images import ImageSequence, ReorderedImages
+from dgnet_jax.data.synthetic.examples import example_images as example_images
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference.embedding_parts import EmbeddingParts
-from dgnet_jax.inference.loading import Step, find_checkpoints, restore_predictor
+from dgnet_jax.inference.loading import Step, open_model
 from dgnet_jax.inference.predictor import Codes, Predictor
 from dgnet_jax.inference.scoring import piece_shares, scored
-from dgnet_jax.training.checkpoints import Checkpoints
 
 BATCH_SIZE = 8  # small: a single image takes as long as a batch, which matters on a laptop
 
@@ -66,7 +64,7 @@ class Model:
 
   Attributes:
     config: the run's config.
-    workdir: the run's work folder.
+    workdir: the run's work folder, or the file that the model was read from.
     image_size_hw: height and width of generated images; input images are resized to it.
     num_identities: number of training identities.
     step: step of the checkpoint.
@@ -325,10 +323,12 @@ def _interpolated(codes: Codes, weight: np.ndarray) -> Codes:
 
 
 def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE, step: Step = None) -> Model:
-  """Loads the model of a training run. The run's training data are not needed.
+  """Loads a trained model. Training data are not needed.
 
   Args:
-    path: work folder of a run (its newest valid checkpoint), or one checkpoint, `<workdir>/checkpoints/<step>`.
+    path: work folder of a run (its newest valid checkpoint), one checkpoint, `<workdir>/checkpoints/<step>`, or a file
+      that `dgnet export RUN --out=FILE.safetensors` wrote. 'synthetic' is the model that comes with the package, one
+      of the built-in pedestrians, unless there is a folder of that name.
     batch_size: images per call of a network. Smaller inputs are padded to it, so that every function is compiled once;
       accelerators prefer larger values.
     step: step of a checkpoint in the work folder, or 'best': that with the best mAP of those that were evaluated during
@@ -339,12 +339,4 @@ def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE, step: St
   """
   if batch_size < 1:
     raise UserError(f'{batch_size=} must be at least 1')
-  workdir, folder, number = find_checkpoints(path, step)
-  with contextlib.closing(Checkpoints(folder)) as checkpoints:
-    if checkpoints.latest_step() is None:
-      raise UserError(f'{folder}: no checkpoint in this folder')
-    try:
-      config = complete_config(checkpoints.saved_config(number))
-    except UserError as error:
-      raise UserError(f'{folder}: {error}') from error
-    return Model(restore_predictor(config, checkpoints, batch_size=batch_size, step=number), config, workdir)
+  return Model(*open_model(path, batch_size=batch_size, step=step))

@@ -11,6 +11,7 @@ from dgnet_jax.cli import (
   check_data,
   compare,
   convert,
+  examples,
   export,
   figures,
   gpu_report,
@@ -27,7 +28,7 @@ COMMANDS = {
   command.name: command
   for command in (
     *(*train.COMMANDS, replay.COMMAND),
-    *(check_data.COMMAND, prepare.COMMAND),
+    *(check_data.COMMAND, prepare.COMMAND, examples.COMMAND),
     *model.COMMANDS,
     *(compare.COMMAND, figures.COMMAND, quality.COMMAND),
     *(ablation.COMMAND, benchmark.COMMAND, gpu_report.COMMAND),
@@ -36,7 +37,7 @@ COMMANDS = {
 }
 GROUPS = {
   'train and evaluate': ('train', 'teacher', 'evaluate', 'generate', 'replay'),
-  'data sets': ('check-data', 'prepare'),
+  'data sets': ('check-data', 'prepare', 'examples'),
   'a trained model on your images': ('embed', 'rank', 'swap', 'interpolate', 'page'),
   'results': ('compare', 'figures', 'quality', 'ablation', 'benchmark', 'gpu-report'),
   'other formats': ('convert', 'export'),

@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dgnet_jax.config.loading import complete_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
+from dgnet_jax.inference.model_file import SUFFIX, packaged_model, read_model
 from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.sharding import make_mesh, replicated
@@ -108,6 +110,45 @@ def restore_predictor(
     num_identities=num_identities,
     step=int(state['step']),
   )
+
+
+def open_model(
+  path: str | os.PathLike[str], *, batch_size: int, step: Step = None
+) -> tuple[Predictor, Config, pathlib.Path]:
+  """Opens a trained model, wherever it is.
+
+  Args:
+    path: as for `find_checkpoints`, a model file, or the name of a model that comes with the package.
+    batch_size: images per call of a network.
+    step: as for `find_checkpoints`.
+
+  Returns:
+    The predictor, the config of its run, and the work folder or the file.
+
+  Raises:
+    UserError: there is no such model, or it is damaged.
+  """
+  file = _model_file(os.fspath(path))
+  if file is not None:
+    if step is not None:
+      raise UserError(f'{path} is one model; name the work folder of a run to choose step {step}')
+    return *read_model(file, batch_size=batch_size), file
+  workdir, folder, number = find_checkpoints(path, step)
+  with contextlib.closing(Checkpoints(folder)) as checkpoints:
+    if checkpoints.latest_step() is None:
+      raise UserError(f'{folder}: no checkpoint in this folder')
+    try:
+      config = complete_config(checkpoints.saved_config(number))
+    except UserError as error:
+      raise UserError(f'{folder}: {error}') from error
+    return restore_predictor(config, checkpoints, batch_size=batch_size, step=number), config, workdir
+
+
+def _model_file(path: str) -> pathlib.Path | None:
+  """Returns the model file that a path or a name stands for; None if it is not one."""
+  if is_address(path) or pathlib.Path(path).is_dir():
+    return None
+  return local_path(path) if path.endswith(SUFFIX) else packaged_model(path)
 
 
 def load_teacher_predictor(

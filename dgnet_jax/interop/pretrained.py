@@ -8,24 +8,19 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from dgnet_jax.config.schema import Config
-from dgnet_jax.errors import UserError
+from dgnet_jax.interop.safetensors_file import read_safetensors
 from dgnet_jax.interop.strict import load_strictly, unwrapped
-from dgnet_jax.interop.torch_file import MAX_FILE_BYTES, read_torch
+from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.interop.torch_names import imagenet_entries
-from dgnet_jax.interop.torch_pickle import MAX_AXES
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.types import Teacher
-from dgnet_jax.utils.bounded_files import open_regular, parse_json
 from dgnet_jax.utils.paths import local_path
 
 logger = logging.getLogger(__name__)
 
 FROM_TEACHER = 'teacher'  # instead of a path: the re-id network's backbone starts as the trained teacher's
-MAX_HEADER_BYTES = 16 * 2**20  # of a safetensors file, which has names and shapes; that of ResNet-50 has 40 kB
 NUM_IDENTITIES = 2  # any number: the shapes of a backbone do not depend on it
 Network = Literal['reid', 'teacher']
 
@@ -39,26 +34,8 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   path = local_path(path)
   if path.suffix != '.safetensors':
     return unwrapped(read_torch(path), str(path))
-  if not path.is_file():
-    raise UserError(f'{path}: no such file')
-  try:
-    _check_header(path)
-    return unwrapped(safetensors.numpy.load_file(path), str(path))
-  except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-    raise UserError(f'{path}: damaged, or not a safetensors file ({error}); download or copy it again') from error
-
-
-def _check_header(path: pathlib.Path) -> None:
-  """Raises OSError, ValueError or another error for a safetensors file that is too large, or has shapes that are."""
-  with open_regular(path, MAX_FILE_BYTES) as file:
-    size = int.from_bytes(file.read(8), 'little')
-    if size > MAX_HEADER_BYTES:
-      raise ValueError(f'a header of {size} bytes')
-    entries = parse_json(file.read(size).decode())
-  for name, entry in entries.items():
-    shape = [] if name == '__metadata__' else entry['shape']
-    if len(shape) > MAX_AXES or not all(type(axis) is int and 0 <= axis <= MAX_FILE_BYTES for axis in shape):
-      raise ValueError(f'an array of {len(shape)} axes, or of axes that are too long')
+  arrays, _ = read_safetensors(path)
+  return unwrapped(arrays, str(path))
 
 
 def load_backbone(config: Config, network: Network, *, teacher: Teacher | None = None) -> Mapping[str, Any] | None:

@@ -102,6 +102,7 @@ WRITES = {  # arguments of every command that writes, without the flag that says
   'swap': (RUN['swap'], '--out'),
   'interpolate': (RUN['swap'], '--out'),
   'check-data': (['--root=data'], '--sheet'),
+  'examples': ([], '--out'),
   **{f'prepare {name}': (['data'], '--out') for name in ('to-release', 'from-release', 'to-tfds', 'merge')},
   'prepare split': (['data', '--val-identities=2'], '--out'),
   **{f'figures {name}': (['--workdir=run'], '--out') for name in FIGURES},

@@ -1,0 +1,136 @@
+"""A trained model in one file: safetensors, with the config in its metadata. The package comes with one."""
+
+from collections.abc import Mapping
+import json
+import pathlib
+from typing import Any
+
+from flax import traverse_util
+import jax
+import numpy as np
+import safetensors.numpy
+
+from dgnet_jax.config.loading import complete_config
+from dgnet_jax.config.schema import Config
+from dgnet_jax.errors import UserError
+from dgnet_jax.inference.predictor import Predictor
+from dgnet_jax.interop.safetensors_file import read_safetensors
+from dgnet_jax.models.build import make_networks
+from dgnet_jax.sharding import make_mesh, replicated
+from dgnet_jax.types import Array
+from dgnet_jax.utils.atomic_files import atomic_file
+from dgnet_jax.utils.bounded_files import parse_json
+
+SUFFIX = '.safetensors'
+KEY = 'dgnet_jax.model'  # of the description in the metadata
+FORMAT = 1  # of the description
+MAX_IDENTITIES = 10_000_000  # of a file that others may have made
+MAX_SHOWN = 3  # arrays that a message names
+TRAINED = pathlib.Path(__file__).parents[1] / 'trained'  # models that come with the package
+
+
+def packaged_model(name: str) -> pathlib.Path | None:
+  """Returns the file of a model that comes with the package, like synthetic; None if there is none of this name."""
+  return next((path for path in sorted(TRAINED.glob(f'*{SUFFIX}')) if path.stem == name), None)
+
+
+def flat_parameters(predictor: Predictor) -> dict[str, np.ndarray]:
+  """Returns parameters and statistics by flat names: generator/... if there is a generator, reid/..., reid_stats/..."""
+  parameters = {'generator': predictor.generator, 'reid': predictor.reid, 'reid_stats': predictor.reid_stats}
+  present = {name: tree for name, tree in parameters.items() if tree is not None}
+  flat = traverse_util.flatten_dict(jax.device_get(present), sep='/')  # type: ignore[no-untyped-call]
+  return {name: np.asarray(array, order='C') for name, array in flat.items()}  # also of no dimensions
+
+
+def write_model(predictor: Predictor, config: Config, path: pathlib.Path, about: Mapping[str, Any]) -> None:
+  """Writes a model file.
+
+  Args:
+    predictor: the trained networks.
+    config: of the run.
+    path: the file; replaced if it exists.
+    about: what else to store, as JSON: where the model is from, and what it was measured to do.
+  """
+  description = {
+    'format': FORMAT,
+    'step': predictor.step,
+    'num_identities': predictor.num_identities,
+    'config': config.to_dict(),
+    'about': about,
+  }
+  with atomic_file(path) as temporary:
+    temporary.write_bytes(safetensors.numpy.save(flat_parameters(predictor), {KEY: json.dumps(description)}))
+
+
+def read_description(metadata: Mapping[str, str], path: pathlib.Path) -> dict[str, Any]:
+  """Returns format, step, num_identities, config and about of a model file.
+
+  Raises:
+    UserError: the file is no model file, of a later version, or damaged.
+  """
+  if KEY not in metadata:
+    raise UserError(f'{path}: not a model of dgnet_jax; `dgnet export RUN --out=FILE{SUFFIX}` writes one')
+  try:
+    description: dict[str, Any] = parse_json(metadata[KEY])
+    if description['format'] != FORMAT:
+      raise UserError(f'{path}: of format {description["format"]!r}; this version reads format {FORMAT}')
+    for name, most in (('step', 2**31), ('num_identities', MAX_IDENTITIES)):
+      if type(description[name]) is not int or not 0 <= description[name] <= most:
+        raise ValueError(f'{name} is {description[name]!r}')
+    if not isinstance(description['config'], dict) or not isinstance(description['about'], dict):
+      raise ValueError('config or about is no table')
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(f'{path}: the description of the model is damaged ({error}); copy the file again') from error
+  return description
+
+
+def read_model(path: pathlib.Path, *, batch_size: int) -> tuple[Predictor, Config]:
+  """Reads a model file.
+
+  Args:
+    path: the file.
+    batch_size: images per call of a network.
+
+  Raises:
+    UserError: the file is missing or damaged, of a later version, or its arrays are not those of its config.
+  """
+  arrays, metadata = read_safetensors(path)
+  description = read_description(metadata, path)
+  try:
+    config = complete_config(description['config'])
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+  networks = make_networks(config, description['num_identities'])
+
+  def parameters(key: Array) -> dict[str, Any]:
+    reid, reid_stats = networks.init_reid(key)
+    generator = networks.init_generator(key) if any(name.startswith('generator/') for name in arrays) else {}
+    return {'generator': generator, 'reid': reid, 'reid_stats': reid_stats}
+
+  shapes = jax.eval_shape(parameters, jax.random.key(0))
+  _check_arrays(arrays, traverse_util.flatten_dict(shapes, sep='/'), path)  # type: ignore[no-untyped-call]
+  mesh = make_mesh(jax.local_devices())
+  tree = traverse_util.unflatten_dict(arrays, sep='/')  # type: ignore[no-untyped-call]
+  state = jax.device_put(tree, replicated(mesh))
+  predictor = Predictor(
+    networks=networks,
+    generator=state.get('generator'),
+    reid=state['reid'],
+    reid_stats=state['reid_stats'],
+    mesh=mesh,
+    batch_size=batch_size,
+    num_identities=description['num_identities'],
+    step=description['step'],
+  )
+  return predictor, config
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], path: pathlib.Path) -> None:
+  """Raises UserError unless the arrays have the names, shapes and dtypes of the networks, and are finite."""
+  found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+  wanted = {name: (leaf.shape, np.dtype(leaf.dtype)) for name, leaf in expected.items() if hasattr(leaf, 'shape')}
+  wrong = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+  wrong = wrong or sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
+  if wrong:
+    named = ', '.join(wrong[:MAX_SHOWN]) + (f' and {len(wrong) - MAX_SHOWN} more' if len(wrong) > MAX_SHOWN else '')
+    raise UserError(f'{path}: arrays that are not those of its config, or not finite: {named}; export the model again')

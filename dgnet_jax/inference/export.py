@@ -14,7 +14,8 @@ import safetensors.numpy
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference import functions
-from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.inference.loading import Step, load_predictor
+from dgnet_jax.inference.model_file import flat_parameters
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.scoring import piece_shares, scored
 from dgnet_jax.pixels import denormalize, normalize
@@ -36,7 +37,12 @@ Weights = Mapping[str, Array]  # arrays by names like reid/backbone/stem/kernel
 
 
 def export_model(
-  config: Config, workdir: str | pathlib.Path, folder: str | pathlib.Path, *, platforms: Sequence[str] = PLATFORMS
+  config: Config,
+  workdir: str | pathlib.Path,
+  folder: str | pathlib.Path,
+  *,
+  platforms: Sequence[str] = PLATFORMS,
+  step: Step = None,
 ) -> pathlib.Path:
   """Writes embed.stablehlo, swap.stablehlo, weights.safetensors, model.json and load.py, an example that uses them.
 
@@ -45,6 +51,7 @@ def export_model(
     workdir: the run's work folder.
     folder: the folder to create.
     platforms: platforms that the programs must run on: cpu, cuda, rocm, tpu.
+    step: which checkpoint.
 
   Returns:
     The folder.
@@ -59,7 +66,7 @@ def export_model(
     import flatbuffers  # noqa: F401 (jax.export serializes with it)
   except ImportError as error:
     raise UserError(f'exporting needs flatbuffers: {install_command("export")}') from error
-  predictor = load_predictor(config, workdir)
+  predictor = load_predictor(config, workdir, step=step)
   weights = exported_weights(predictor)
   shares = piece_shares(config)
   with atomic_folder(folder) as temporary:
@@ -92,13 +99,8 @@ def exported_weights(predictor: Predictor) -> dict[str, np.ndarray]:
   Raises:
     UserError: the run has no generator.
   """
-  parameters = {
-    'generator': predictor.require_generator(),
-    'reid': predictor.reid,
-    'reid_stats': predictor.reid_stats,
-  }
-  flat = traverse_util.flatten_dict(jax.device_get(parameters), sep='/')  # type: ignore[no-untyped-call]
-  return {name: np.asarray(array, order='C') for name, array in flat.items()}  # also of no dimensions
+  predictor.require_generator()
+  return flat_parameters(predictor)
 
 
 def export_programs(

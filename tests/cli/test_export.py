@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from dgnet_jax.api import load
 from dgnet_jax.cli.main import main
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.inference.loading import load_predictor
@@ -76,3 +77,10 @@ def test_existing_folder_is_not_overwritten(exported, capsys):
   with pytest.raises(SystemExit):
     main(['export', str(workdir), f'--out={folder}'])
   assert 'exists already' in capsys.readouterr().err
+
+
+def test_a_file_name_makes_one_file(exported, tmp_path):
+  _, workdir, _ = exported
+  main(['export', str(workdir), f'--out={tmp_path / "model.safetensors"}'])
+  images = np.random.default_rng(0).integers(0, 256, (2, 32, 16, 3), np.uint8)
+  np.testing.assert_array_equal(load(tmp_path / 'model.safetensors').embed(images), load(workdir).embed(images))

@@ -1,8 +1,11 @@
-"""Verification: do two images show the same identity? True positive rates at given false positive rates."""
+"""Do two images show one identity? Scores of pairs, and true positive rates at given false positive rates."""
 
 from collections.abc import Sequence
+import dataclasses
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.evaluation.match_ranks import SCORE_BLOCK_BYTES, judge_relevance
@@ -10,21 +13,45 @@ from dgnet_jax.evaluation.match_ranks import SCORE_BLOCK_BYTES, judge_relevance
 BINS = 2**16  # histogram bins over the range of the scores
 
 
-def true_positive_rates(
-  query: Embeddings, gallery: Embeddings, *, false_positive_rates: Sequence[float]
-) -> list[float]:
-  """TPR@FPR over all pairs of a query and a gallery image, scored by dot product; junk is left out.
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairScores:
+  """How many pairs of images have which score.
 
-  Scores are counted in 65,536 bins over their range, so memory does not grow with the number of pairs. A threshold
-  accepts all pairs of a bin or none, so a rate is never too high.
+  edges: f64[BINS + 1], ascending; bin i has the scores from edges[i] up to edges[i + 1]. positive, negative:
+  i64[BINS], the pairs of one identity and of two.
+  """
+
+  edges: npt.NDArray[np.float64]
+  positive: npt.NDArray[np.int64]
+  negative: npt.NDArray[np.int64]
+
+  def histogram(self, bins: int) -> 'PairScores':
+    """Returns the same pairs in few bins of equal width over the scores that occur."""
+    used = np.flatnonzero(self.positive + self.negative)
+    first, last = (int(used[0]), int(used[-1])) if len(used) else (0, 0)
+    width = -(-(last + 1 - first) // bins)
+    starts = np.arange(first, last + 1, width)
+    ends = np.minimum(np.append(starts[1:], starts[-1] + width), len(self.positive))
+    positive, negative = (np.add.reduceat(count[: ends[-1]], starts) for count in (self.positive, self.negative))
+    return PairScores(np.append(self.edges[starts], self.edges[ends[-1]]), positive, negative)
+
+
+class OperatingPoint(NamedTuple):
+  """Pairs with at least the score `threshold` are accepted; the rates are fractions of all pairs of their kind."""
+
+  false_positive_rate: float
+  threshold: float
+  true_positive_rate: float
+
+
+def count_pairs(query: Embeddings, gallery: Embeddings) -> PairScores:
+  """Counts the scores of all pairs of a query and a gallery image, scored by dot product; junk is left out.
+
+  Scores are counted in 65,536 bins over their range, so memory does not grow with the number of pairs.
 
   Args:
     query: Q images, with features f[Q, D] already weighted by alpha.
     gallery: G images, with features f[G, D].
-    false_positive_rates: the largest fractions of negative pairs that may be accepted, in [0, 1].
-
-  Returns:
-    The true positive rate at each of them; NaN if there are no positive or no negative pairs.
   """
   relevance = judge_relevance(query, gallery)
   ranked = np.concatenate([relevance.queried, relevance.others])
@@ -41,12 +68,41 @@ def true_positive_rates(
     total += np.bincount(bins.ravel(), minlength=BINS)
     total -= np.bincount(own[relevance.is_junk[block]], minlength=BINS)
     positive += np.bincount(own[relevance.is_match[block]], minlength=BINS)
+  edges = np.arange(BINS + 1) * (2 * bound / (BINS - 1)) - bound
+  return PairScores(edges, positive, total - positive)
+
+
+def operating_points(scores: PairScores, *, false_positive_rates: Sequence[float]) -> list[OperatingPoint]:
+  """Finds the lowest thresholds that keep given false positive rates.
+
+  A threshold accepts all pairs of a bin or none, so a rate is never too high.
+
+  Args:
+    scores: the pairs.
+    false_positive_rates: the largest fractions of negative pairs that may be accepted, in [0, 1].
+
+  Returns:
+    A point for each of them, with its true positive rate; NaN if there are no positive or no negative pairs. The
+    threshold is infinite where no bin can be accepted.
+  """
   # Pairs in each bin and all above it.
-  true_positives, false_positives = (np.cumsum(count[::-1])[::-1] for count in (positive, total - positive))
+  true_positives, false_positives = (np.cumsum(count[::-1])[::-1] for count in (scores.positive, scores.negative))
   if not true_positives[0] or not false_positives[0]:
-    return [float('nan')] * len(false_positive_rates)
-  rates = []
+    return [OperatingPoint(rate, float('nan'), float('nan')) for rate in false_positive_rates]
+  points = []
   for rate in false_positive_rates:
     allowed = np.flatnonzero(false_positives <= rate * false_positives[0])
-    rates.append(float(true_positives[allowed[0]] / true_positives[0]) if len(allowed) else 0.0)
-  return rates
+    threshold, accepted = float('inf'), 0.0
+    if len(allowed):
+      threshold = float(scores.edges[allowed[0]])
+      accepted = float(true_positives[allowed[0]] / true_positives[0])
+    points.append(OperatingPoint(rate, threshold, accepted))
+  return points
+
+
+def true_positive_rates(
+  query: Embeddings, gallery: Embeddings, *, false_positive_rates: Sequence[float]
+) -> list[float]:
+  """Returns TPR@FPR over all pairs of a query and a gallery image; see `count_pairs` and `operating_points`."""
+  points = operating_points(count_pairs(query, gallery), false_positive_rates=false_positive_rates)
+  return [point.true_positive_rate for point in points]

@@ -15,6 +15,7 @@ _TENSORFLOW = 'tensorflow-cpu' if (sys.platform, platform.machine()) == ('linux'
 REQUIREMENTS = {
   'tfdata': (f'{_TENSORFLOW}>=2.20',),
   'parquet': ('pyarrow>=17.0',),
+  'plots': ('scikit-learn>=1.6',),
   'page': ('starlette>=1.0', 'uvicorn>=0.40'),
   'tfds': ('array_record>=0.6', 'importlib_resources>=6.0', 'tensorflow-datasets>=4.9.10'),
   'export': ('flatbuffers>=24.3',),
@@ -50,3 +51,9 @@ def require_pyarrow(wanted: object, instead: str) -> None:
   """
   if importlib.util.find_spec('pyarrow') is None:
     raise UserError(f'{wanted}: Parquet needs pyarrow: {install_command("parquet")}, {instead}')
+
+
+def require_scikit_learn(wanted: object, instead: str) -> None:
+  """Raises UserError if scikit-learn, which computes t-SNE, is not installed; the arguments as in `require_pyarrow`."""
+  if importlib.util.find_spec('sklearn') is None:
+    raise UserError(f'{wanted}: t-SNE needs scikit-learn: {install_command("plots")}, {instead}')

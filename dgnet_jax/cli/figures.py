@@ -7,6 +7,7 @@ import logging
 import pathlib
 from typing import TYPE_CHECKING
 
+from dgnet_jax.cli import embedding_figures
 from dgnet_jax.cli.arguments import add_batch_size, at_least, positive, run_folder, writable
 from dgnet_jax.cli.command import Command, check_no_problems
 from dgnet_jax.config.loading import apply_overrides
@@ -35,6 +36,7 @@ EPILOG = """examples:
   dgnet figures ranked --workdir=runs/market --out=ranked.png
   dgnet figures attention --workdir=runs/market --out=attention.png
   dgnet figures curves --workdir=runs/market --out=curves.pdf
+  dgnet figures embeddings --workdir=runs/market                # into runs/market/figures
 
 RUN may also be one of the run's checkpoints, except for curves. To take the images from other data, set
 --config.data.layout=... --config.data.root=...
@@ -61,6 +63,7 @@ FIGURES = {
   'ranked': Figure('queries with their most similar images, matches framed green', ('queries', 'gallery'), 8),
   'attention': Figure('where the re-id network responds', ('images',), 8),
   'curves': Figure('losses, their weights and learning rates during training'),
+  'embeddings': Figure('a map of the test images, cameras and queries that fail, and scores, in one go'),
 }
 
 
@@ -72,6 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     added.add_argument(
       '--workdir', required=True, type=run_folder, metavar='RUN', help='work folder of a run, or one of its checkpoints'
     )
+    if name == 'embeddings':
+      embedding_figures.add_arguments(added)
+      continue
     formats = '.png or .jpg' if figure.sources else '.png, .svg or .pdf'
     added.add_argument('--out', required=True, metavar='FILE', type=writable, help=f'file to write, {formats}')
     for source in figure.sources:
@@ -193,6 +199,9 @@ def run(options: argparse.Namespace) -> None:
   check_no_problems(options)
   if options.figure == 'curves':
     _draw_curves(options)
+    return
+  if options.figure == 'embeddings':
+    embedding_figures.run(options)
     return
   from dgnet_jax.data.image_lists import as_image_list
   from dgnet_jax.utils.writers import IMAGES, check_output, save_image

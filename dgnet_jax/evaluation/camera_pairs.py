@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from dgnet_jax.evaluation.embeddings import Embeddings
+from dgnet_jax.evaluation.embeddings import Embeddings, Integers
 from dgnet_jax.evaluation.match_ranks import SCORE_BLOCK_BYTES
 from dgnet_jax.evaluation.ranking import rank_scores
 
@@ -15,13 +15,13 @@ from dgnet_jax.evaluation.ranking import rank_scores
 class CameraPairs:
   """Scores of the queries of P cameras, each ranking the gallery images of one of R cameras alone.
 
-  query_cameras: i64[P], ascending. gallery_cameras: i64[R], ascending. num_queries: i64[P, R], the queries with a match
+  query_cameras: i[P], ascending. gallery_cameras: i[R], ascending. num_queries: i64[P, R], the queries with a match
   among these images; 0 where both cameras are the same, because such images are junk. rank_1, mean_average_precision:
   f64[P, R] over these queries, NaN where there are none.
   """
 
-  query_cameras: npt.NDArray[np.int64]
-  gallery_cameras: npt.NDArray[np.int64]
+  query_cameras: Integers
+  gallery_cameras: Integers
   num_queries: npt.NDArray[np.int64]
   rank_1: npt.NDArray[np.float64]
   mean_average_precision: npt.NDArray[np.float64]

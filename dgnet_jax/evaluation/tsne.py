@@ -1,4 +1,4 @@
-"""A map of embeddings: images that the network finds similar lie close together (t-SNE, van der Maaten & Hinton 2008)."""
+"""A map of embeddings: similar images lie close together (t-SNE, van der Maaten and Hinton 2008)."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ MIN_IMAGES = 5
 
 
 class TsneMap(NamedTuple):
-  """places: f32[N, 2]. perplexity: that was used. divergence: Kullback-Leibler divergence at the end, lower is better."""
+  """places: f32[N, 2]. perplexity: the one used. divergence: Kullback-Leibler divergence at the end, best is 0."""
 
   places: npt.NDArray[np.float32]
   perplexity: float

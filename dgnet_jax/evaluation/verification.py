@@ -68,7 +68,8 @@ def count_pairs(query: Embeddings, gallery: Embeddings) -> PairScores:
     total += np.bincount(bins.ravel(), minlength=BINS)
     total -= np.bincount(own[relevance.is_junk[block]], minlength=BINS)
     positive += np.bincount(own[relevance.is_match[block]], minlength=BINS)
-  edges = np.arange(BINS + 1) * (2 * bound / (BINS - 1)) - bound
+  edges = np.linspace(-bound, bound, BINS)
+  edges = np.append(edges, edges[-1] + (edges[1] - edges[0]))
   return PairScores(edges, positive, total - positive)
 
 

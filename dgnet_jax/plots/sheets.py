@@ -98,6 +98,8 @@ def ranked_sheet(
   ranked: Sequence[Pixels],
   ranked_labels: Sequence[Sequence[Sequence[str]]],
   is_match: Sequence[Sequence[bool | None]],
+  *,
+  headings: Sequence[str] = (),
 ) -> Pixels:
   """Draws queries at the left, each with its most similar gallery images: matches framed green, the others red.
 
@@ -107,6 +109,7 @@ def ranked_sheet(
     ranked: Q arrays u8[at most K, H, W, 3], the most similar first.
     ranked_labels: lines of text for each of these images.
     is_match: True where an image shows the query's identity; None, which draws no frame, where that is not known.
+    headings: of the columns of ranked images; their numbers from 1 by default.
 
   Returns:
     The sheet, u8[height, width, 3].
@@ -124,7 +127,7 @@ def ranked_sheet(
   canvas = Canvas(queries.shape[1:3], (len(queries), columns), top=LINE, caption_lines=caption_lines)
   canvas.heading(0, 'query')
   for k in range(1, columns):
-    canvas.heading(k, f'{k}')
+    canvas.heading(k, headings[k - 1] if headings else f'{k}')
   for i, query in enumerate(queries):
     canvas.image(i, 0, query, frame=BLUE, caption=query_labels[i])
     for k, (image, label, match) in enumerate(zip(ranked[i], ranked_labels[i], is_match[i], strict=True)):

@@ -10,7 +10,7 @@ from dgnet_jax.cli.main import main
 from dgnet_jax.reports import figures
 from tests.tiny_run import correspondence_config, frozen, save_checkpoint
 
-SHEETS = [name for name in FIGURES if name not in ('curves', 'fetched')]
+SHEETS = [name for name in FIGURES if name not in ('curves', 'fetched', 'embeddings')]
 
 
 @pytest.fixture

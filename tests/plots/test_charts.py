@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from dgnet_jax.plots.charts import dot_chart, line_chart
+from dgnet_jax.plots.charts import NAME_LENGTH, dot_chart, histogram_chart, line_chart, matrix_chart, short_name
 
 
 def pixels(path):
@@ -33,3 +33,39 @@ def test_dot_chart_grows_with_rows_and_panels(tmp_path):
   two = pixels(dot_chart(tmp_path / 'b.png', {'rank-1': rows, 'mAP': rows}))
   taller = pixels(dot_chart(tmp_path / 'c.png', {'rank-1': rows | {'both': [1.0, 2.0]}}))
   assert two.shape[1] == 2 * one.shape[1] and taller.shape[0] > one.shape[0]
+
+
+def test_matrix_chart_leaves_unknown_cells_empty(tmp_path):
+  names = {'rows': ['1', '$x$'], 'columns': ['camera 2', '$\\frac$'], 'row_label': 'query', 'column_label': 'gallery'}
+  known = pixels(matrix_chart(tmp_path / 'a.png', {'mAP': np.array([[90.0, 70], [80, 85]])}, **names))
+  unknown = pixels(matrix_chart(tmp_path / 'b.png', {'mAP': np.array([[np.nan, 70], [80, np.nan]])}, **names))
+  assert known.shape == unknown.shape and (unknown == 255).all(-1).sum() > (known == 255).all(-1).sum() + 5_000
+  empty = matrix_chart(tmp_path / 'c.png', {'mAP': np.full((2, 2), np.nan)}, **names)
+  assert pixels(empty).shape == known.shape
+
+
+def test_matrix_chart_stays_bounded(tmp_path):
+  names = [str(i) for i in range(60)]
+  chart = pixels(
+    matrix_chart(tmp_path / 'a.png', {'x': np.eye(60)}, rows=names, columns=names, row_label='', column_label='')
+  )
+  assert max(chart.shape) < 2_000
+
+
+def test_histograms_are_shares_of_their_own_sums(tmp_path):
+  edges = np.linspace(0, 1, 5)
+  few, many = (
+    pixels(histogram_chart(tmp_path / f'{n}.png', edges, counts, [(0.5, 'threshold')], x_label='score'))
+    for n, counts in enumerate(
+      [
+        {'same': np.array([0, 0, 1, 1]), 'other': np.array([1, 1, 0, 0])},
+        {'same': np.array([0, 0, 9, 9]), 'other': np.array([5, 5, 0, 0])},
+      ]
+    )
+  )
+  np.testing.assert_array_equal(few, many)
+
+
+def test_long_names_are_cut():
+  assert short_name('camera 3') == 'camera 3' and short_name('a\nb') == 'a\\nb'
+  assert len(short_name('x' * 99)) == NAME_LENGTH

@@ -91,6 +91,16 @@ def test_ranked_sheet_accepts_rows_of_different_lengths():
   assert red_y.min() > sheet.shape[0] / 2 and red_x.max() < sheet.shape[1] / 2
 
 
+def test_ranked_sheet_has_the_given_headings():
+  queries, labels = flat_images(1), [[['id 1']] * 2]
+  drawn = [
+    sheets.ranked_sheet(queries, [['id 1']], [flat_images(2)], labels, [[False, True]], headings=headings)
+    for headings in ((), ('1', '2'), ('1', 'first match'))
+  ]
+  np.testing.assert_array_equal(drawn[0], drawn[1])
+  assert drawn[0].shape == drawn[2].shape and (drawn[0][: sheets.LINE] != drawn[2][: sheets.LINE]).any()
+
+
 def test_mismatched_arguments_are_refused():
   images = flat_images(2)
   with pytest.raises(ValueError, match='grid'):

@@ -19,6 +19,7 @@ from dgnet_jax.cli import (
   prepare,
   quality,
   replay,
+  report,
   train,
 )
 from dgnet_jax.cli.command import execute
@@ -30,7 +31,7 @@ COMMANDS = {
     *(*train.COMMANDS, replay.COMMAND),
     *(check_data.COMMAND, prepare.COMMAND, examples.COMMAND),
     *model.COMMANDS,
-    *(compare.COMMAND, figures.COMMAND, quality.COMMAND),
+    *(compare.COMMAND, report.COMMAND, figures.COMMAND, quality.COMMAND),
     *(ablation.COMMAND, benchmark.COMMAND, gpu_report.COMMAND),
     *(convert.COMMAND, export.COMMAND),
   )
@@ -39,7 +40,7 @@ GROUPS = {
   'train and evaluate': ('train', 'teacher', 'evaluate', 'generate', 'replay'),
   'data sets': ('check-data', 'prepare', 'examples'),
   'a trained model on your images': ('embed', 'rank', 'swap', 'interpolate', 'page'),
-  'results': ('compare', 'figures', 'quality', 'ablation', 'benchmark', 'gpu-report'),
+  'results': ('compare', 'report', 'figures', 'quality', 'ablation', 'benchmark', 'gpu-report'),
   'other formats': ('convert', 'export'),
 }
 EPILOG = """examples:

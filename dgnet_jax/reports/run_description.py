@@ -107,21 +107,21 @@ def _history(workdir: pathlib.Path, starts: Sequence[Start], training: Sequence[
     history['last training'] = f'{outcome}: {error}' if error else outcome
   if changed := _changed_settings(training):
     history['settings changed on resuming'] = ', '.join(changed)
-  seconds = [_number(start.get('seconds')) for start in starts]
+  seconds = [as_number(start.get('seconds')) for start in starts]
   history['time of starts that ended'] = format_seconds(sum(filter(None, seconds)))
   return history
 
 
 def _changed_settings(starts: Sequence[Start]) -> list[str]:
   """Returns the fields whose values differ between starts; config.json has those of the last one only."""
-  fields = [_mapping(start.get('changed_fields')) for start in starts]
+  fields = [as_mapping(start.get('changed_fields')) for start in starts]
   names = sorted({name for values in fields for name in values})
   return [name for name in names if any(values.get(name) != fields[0].get(name) for values in fields)]
 
 
 def _setup(starts: Sequence[Start]) -> dict[str, str]:
   """Describes code, versions and machine; what changed from start to start is listed in order."""
-  packages = dict.fromkeys(name for start in starts for name in _mapping(start.get('packages')))
+  packages = dict.fromkeys(name for start in starts for name in as_mapping(start.get('packages')))
   describe: dict[str, Callable[[Start], str]] = {
     'dgnet_jax': _code,
     'python': lambda start: str(start.get('python', '')),
@@ -141,13 +141,13 @@ def _setup(starts: Sequence[Start]) -> dict[str, str]:
 
 
 def _code(start: Start) -> str:
-  code = _mapping(start.get('code'))
+  code = as_mapping(start.get('code'))
   commit = f' {str(code["commit"])[:COMMIT_DIGITS]}' if 'commit' in code else ''
   return f'{code.get("version", "")}{commit}{"+changes" if code.get("dirty") else ""}'
 
 
 def _devices(start: Start) -> str:
-  devices = _mapping(start.get('devices'))
+  devices = as_mapping(start.get('devices'))
   if not devices:
     return ''
   processes = devices.get('processes')
@@ -156,11 +156,11 @@ def _devices(start: Start) -> str:
 
 
 def _package(name: str, start: Start) -> str:
-  return str(_mapping(start.get('packages')).get(name, ''))
+  return str(as_mapping(start.get('packages')).get(name, ''))
 
 
 def _training_data(start: Start) -> str:
-  data = _mapping(start.get('data'))
+  data = as_mapping(start.get('data'))
   counts = f'{data.get("num_images")} images of {data.get("num_identities")} identities'
   return f'{data.get("fingerprint")}: {counts}' if data else ''
 
@@ -187,33 +187,33 @@ def _rankings(results: Mapping[str, Any]) -> Results:
   rankings = {title: Result(results[name]) for name, title in SUBJECT.items() if name in results}
   rankings |= {
     f'evaluation.{name}': Result(value)
-    for name, value in leaves(_mapping(results.get('settings')))
+    for name, value in leaves(as_mapping(results.get('settings')))
     if name != 'protocol'
   }
   tables = {title: ('single_query', embedding) for embedding, title in EMBEDDINGS.items()}
-  final = next((name for name in EMBEDDINGS if name in _mapping(results.get('single_query'))), '')  # both, or primary
+  final = next((name for name in EMBEDDINGS if name in as_mapping(results.get('single_query'))), '')  # both, or primary
   tables |= {f'{title}, {EMBEDDINGS.get(final)}': (table, final) for table, title in OTHER_RANKINGS.items()}
   for title, (table, embedding) in tables.items():
-    scores = _mapping(_mapping(results.get(table)).get(embedding))
+    scores = as_mapping(as_mapping(results.get(table)).get(embedding))
     for metric, heading in RANKING_METRICS.items():
-      if (fraction := _number(scores.get(metric))) is not None:
+      if (fraction := as_number(scores.get(metric))) is not None:
         rankings[f'{title}: {heading}, %'] = Result(100 * fraction, '.2f')
   return rankings
 
 
 def _images(results: Mapping[str, Any]) -> Results:
   """Returns how generated images of the built-in people compare with the ground truth, as far as it was measured."""
-  measured, images = _mapping(results.get('images')), {}
+  measured, images = as_mapping(results.get('images')), {}
   for kind, title in IMAGE_KINDS.items():
-    scores = _mapping(_mapping(measured.get(kind)).get('all'))
+    scores = as_mapping(as_mapping(measured.get(kind)).get('all'))
     for measure, (heading, shown_as) in IMAGE_MEASURES.items():
-      if (value := _number(scores.get(measure))) is not None:
+      if (value := as_number(scores.get(measure))) is not None:
         images[f'{title}: {heading}'] = Result(value, shown_as)
   for key, title, shown_as in (
     ('diversity', 'cross: SSIM within an identity', '.3f'),
     ('teacher_frechet_distance', "cross: Frechet distance (teacher's)", '.4f'),
   ):
-    if (value := _number(_mapping(measured.get(key)).get('generated'))) is not None:
+    if (value := as_number(as_mapping(measured.get(key)).get('generated'))) is not None:
       images[title] = Result(value, shown_as)
   return images
 
@@ -226,15 +226,15 @@ def _losses(workdir: pathlib.Path) -> Results:
   series = {name: curve for name, curve in read_metrics(path).items() if name.startswith('loss/')}
   last = max((int(steps[-1]) for steps, _ in series.values()), default=0)
   ends = {name.removeprefix('loss/'): values[-1] for name, (steps, values) in series.items() if steps[-1] == last}
-  return {'step': Result(last)} | {name: Result(_number(float(value)), '#.4g') for name, value in ends.items()}
+  return {'step': Result(last)} | {name: Result(as_number(float(value)), '#.4g') for name, value in ends.items()}
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
   """Returns a value from JSON if it is a table, else an empty one."""
   return value if isinstance(value, dict) else {}
 
 
-def _number(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
   """Returns a number from JSON; None for anything else, and for what is not finite or out of all proportion."""
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   return float(value) if is_number and math.isfinite(value) and abs(value) < LARGEST else None

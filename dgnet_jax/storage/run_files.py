@@ -41,6 +41,13 @@ def descriptions(names: Collection[str]) -> Collection[str]:
   return [name for name in all_checkpoints(names) if not CHECKPOINT.fullmatch(name) or name.endswith(f'/{MARKER}')]
 
 
+def shown_in_reports(names: Collection[str]) -> Collection[str]:
+  """Like `descriptions`, with the sheets of generated images and the last grid of training."""
+  sheets = [name for name in names if re.fullmatch(r'generated/step_[0-9]+/sheet_[0-9]+\.png', name)]
+  grids = sorted(name for name in names if re.fullmatch(r'images/[^/]+\.png', name))
+  return [*descriptions(names), *sheets, *grids[-1:]]
+
+
 def all_checkpoints(names: Collection[str]) -> Collection[str]:
   """What any step of a run needs: like `everything`, without generated images."""
   return [name for name in everything(names) if not name.startswith('generated/')]

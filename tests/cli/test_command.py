@@ -107,6 +107,7 @@ WRITES = {  # arguments of every command that writes, without the flag that says
   'prepare split': (['data', '--val-identities=2'], '--out'),
   **{f'figures {name}': (['--workdir=run'], '--out') for name in FIGURES},
   'compare': (['run', 'other'], '--out'),
+  'report': (['run'], '--out'),
   'quality': (['real', 'generated'], '--out'),
   'ablation': ([], '--out'),
   'gpu-report': (['--no-tests'], '--out'),

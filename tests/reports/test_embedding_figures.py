@@ -15,6 +15,7 @@ from dgnet_jax.evaluation.ranking import rank
 from dgnet_jax.reports.embedding_figures import FILES, TABLES
 from dgnet_jax.reports.embedding_map import choose_images
 from dgnet_jax.utils import extras
+from tests.storage.fake import new_address
 
 NO_MAP = ('--images=0',)
 
@@ -119,5 +120,5 @@ def test_results_need_a_folder_of_this_machine(tmp_path, capsys):
     main(['figures', 'embeddings', '--workdir=run', f'--out={tmp_path / "file"}'])
   assert 'is a file; the figures need a folder' in capsys.readouterr().err
   with pytest.raises(SystemExit):
-    main(['figures', 'embeddings', '--workdir=memory://bucket/run'])
+    main(['figures', 'embeddings', f'--workdir={new_address()}'])
   assert '--out=FOLDER' in capsys.readouterr().err

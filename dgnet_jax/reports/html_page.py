@@ -6,13 +6,14 @@ import dataclasses
 import hashlib
 import html
 import importlib.resources
+import re
 
 from dgnet_jax.utils.text import printable, shortened
 
 MAX_TEXT = 300  # characters of a cell
 MAX_ROWS = 200  # of a table
 MAX_COLUMNS = 30
-VOID = ('img', 'meta')  # elements without content
+VOID = ('img', 'meta', 'wbr')  # elements without content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,11 @@ def missing(*children: Content) -> Html:
   return element('p', *children, class_='missing')
 
 
+def _breakable(name: str) -> Html:
+  """Returns a name that may be broken after its dots and underscores."""
+  return Html(re.sub(r'(?<=[._])(?=\w)', element('wbr').text, _safe(name)))
+
+
 def table(label: str, heading: Sequence[str], rows: Sequence[Sequence[Content]], *, numbers: bool = False) -> Html:
   """Returns a table whose first column names the rows; those above `MAX_ROWS` are counted.
 
@@ -66,15 +72,15 @@ def table(label: str, heading: Sequence[str], rows: Sequence[Sequence[Content]],
   number = {'class_': 'number'} if numbers else {}
 
   def cells(row: Sequence[Content]) -> list[Html]:
-    texts = [shortened(cell, MAX_TEXT) if isinstance(cell, str) else cell for cell in row]
-    first = [element('th', text, scope='row') for text in texts[:1]]
+    texts = [shortened(cell, MAX_TEXT) if isinstance(cell, str) else cell for cell in row[:MAX_COLUMNS]]
+    first = [element('th', _breakable(text) if isinstance(text, str) else text, scope='row') for text in texts[:1]]
     return first + [element('td', text, **number) for text in texts[1:]]
 
   parts = []
   if heading:
-    first = [element('th', text, scope='col') for text in heading[:1]]
-    others = [element('th', text, scope='col', **number) for text in heading[1:MAX_COLUMNS]]
-    parts.append(element('thead', element('tr', *first, *others)))
+    first, *others = (shortened(text, MAX_TEXT) for text in heading[:MAX_COLUMNS])
+    columns = [element('th', first, scope='col'), *(element('th', text, scope='col', **number) for text in others)]
+    parts.append(element('thead', element('tr', *columns)))
   parts.append(element('tbody', *(element('tr', *cells(row)) for row in rows[:MAX_ROWS])))
   shown = element('div', element('table', *parts), class_='scroll', role='region', tabindex='0', aria_label=label)
   hidden = len(rows) - MAX_ROWS

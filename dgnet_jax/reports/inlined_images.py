@@ -13,7 +13,8 @@ from dgnet_jax.utils.writers import encoded
 MAX_TOTAL_BYTES = 12 * 2**20  # of the encoded images of a page; base64 adds a third
 MAX_SIZE_WH = (1800, 4000)  # pixels
 WIDE = 600  # pixels: images above it scroll on phones instead of shrinking
-CHART_COLORS = 64
+TALL = 1400  # pixels: sheets above it scroll in a frame
+CHART_COLORS = 128
 JPEG_QUALITY = 82
 
 
@@ -24,8 +25,8 @@ class InlinedImages:
     left_out: a line for each image that had no room.
   """
 
-  def __init__(self, max_bytes: int = MAX_TOTAL_BYTES) -> None:
-    self._room = max_bytes
+  def __init__(self) -> None:
+    self._room = MAX_TOTAL_BYTES
     self.left_out: list[str] = []
 
   def figure(self, path: pathlib.Path, name: str, *, alt: str, caption: str, is_chart: bool = False) -> Html:
@@ -56,7 +57,8 @@ class InlinedImages:
       height=str(image.height),
       **({'class_': 'wide'} if image.width > WIDE else {}),
     )
-    scroll = element('div', shown, class_='scroll', role='region', tabindex='0', aria_label=name)
+    classes = 'scroll tall' if image.height > TALL and not is_chart else 'scroll'
+    scroll = element('div', shown, class_=classes, role='region', tabindex='0', aria_label=name)
     return element('figure', scroll, element('figcaption', caption))
 
 

@@ -12,7 +12,7 @@ from dgnet_jax.inference.results import read_results
 from dgnet_jax.plots.curves import METRICS, draw_curves, read_metrics
 from dgnet_jax.reports.html_page import Content, Html, Section, element, join, missing, paragraph, table
 from dgnet_jax.reports.inlined_images import InlinedImages
-from dgnet_jax.reports.result_tables import results_html, value_text
+from dgnet_jax.reports.result_tables import percent_text, results_html, value_text
 from dgnet_jax.reports.run_description import EMBEDDINGS, RunDescription, as_mapping, as_number
 from dgnet_jax.training.run_record import Start
 from dgnet_jax.utils.bounded_files import read_json
@@ -228,20 +228,33 @@ def embeddings(workdir: pathlib.Path, figures: Mapping[str, Any], images: Inline
 
 
 def _worst_cameras(figures: Mapping[str, Any]) -> Html:
-  names = ('query_camera', 'gallery_camera', 'num_queries', 'rank_1', 'mAP')
-  return _rows_table('The worst pairs of cameras', names, figures.get('worst_camera_pairs'))
+  headings = {
+    **{'query_camera': 'camera of the query', 'gallery_camera': 'of the gallery images', 'num_queries': 'queries'},
+    **{'rank_1': 'rank-1, %', 'mAP': 'mAP, %'},
+  }
+  return _rows_table('The pairs of cameras with the lowest mAP', headings, figures.get('worst_camera_pairs'))
 
 
 def _operating_points(figures: Mapping[str, Any]) -> Html:
-  names = ('false_positive_rate', 'threshold', 'true_positive_rate')
-  return _rows_table('Thresholds', names, figures.get('operating_points'))
+  headings = {
+    'false_positive_rate': 'false positive rate, %',
+    'threshold': 'threshold',
+    'true_positive_rate': 'true positive rate, %',
+  }
+  return _rows_table('Thresholds', headings, figures.get('operating_points'))
 
 
-def _rows_table(title: str, names: Sequence[str], rows: Any) -> Html:
-  """Returns a table of a list of tables from JSON."""
+def _rows_table(title: str, headings: Mapping[str, str], rows: Any) -> Html:
+  """Returns a list of tables from JSON as one, with its title."""
   found = [as_mapping(row) for row in rows] if isinstance(rows, list) else []
-  cells = [tuple(value_text(row.get(name)) for name in names) for row in found]
-  return table(title, [name.replace('_', ' ') for name in names], cells, numbers=True)
+  cells = [
+    tuple(
+      percent_text(row.get(name), '.4g') if heading.endswith('%') else value_text(row.get(name))
+      for name, heading in headings.items()
+    )
+    for row in found
+  ]
+  return join(element('h3', title), table(title, list(headings.values()), cells, numbers=True))
 
 
 def failures(workdir: pathlib.Path, figures: Mapping[str, Any], images: InlinedImages) -> Section:

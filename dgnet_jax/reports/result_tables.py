@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 import math
 from typing import Any
 
-from dgnet_jax.reports.html_page import Content, Html, element, join, paragraph, table
+from dgnet_jax.reports.html_page import MAX_TEXT, Content, Html, element, join, paragraph, table
 from dgnet_jax.reports.run_description import IMAGE_MEASURES, as_mapping
+from dgnet_jax.utils.text import shortened
 
 RANKINGS = {
   'single_query': 'Single query',
@@ -24,16 +25,18 @@ COUNTS = {
 
 
 def value_text(value: Any) -> str:
-  """Returns a value from JSON as text for people."""
-  if isinstance(value, bool) or value is None:
+  """Returns a value from JSON as a short text for people."""
+  if value is None:
+    return '\u2013'
+  if isinstance(value, bool):
     return str(value)
   if isinstance(value, int):
     return f'{value:,}'
   if isinstance(value, float):
     return f'{value:.4g}' if math.isfinite(value) else '\u2013'
   if isinstance(value, list | tuple):
-    return ', '.join(map(value_text, value)) or 'none'
-  return str(value)
+    return shortened(', '.join(map(value_text, value)) or 'none', MAX_TEXT)
+  return shortened(str(value), MAX_TEXT)
 
 
 def flattened(values: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -73,15 +76,16 @@ def _ranking_table(title: str, rows: Mapping[str, Any]) -> Html:
   metrics = list(dict.fromkeys(metric for row in rows.values() for metric in as_mapping(row)))
   names = [metric.replace('rank_', 'rank-').replace('tpr_at_', 'TPR@') for metric in metrics]
   cells = [
-    (name.replace('_', '-'), *(_percent(as_mapping(row).get(metric)) for metric in metrics))
+    (name.replace('_', '-'), *(percent_text(as_mapping(row).get(metric)) for metric in metrics))
     for name, row in rows.items()
   ]
   return join(element('h3', title), table(title, ['%', *names], cells, numbers=True))
 
 
-def _percent(value: Any) -> str:
+def percent_text(value: Any, shown_as: str = '.2f') -> str:
+  """Returns a fraction from JSON in percent; a dash for anything else."""
   is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-  return f'{100 * value:.2f}' if is_number else '\u2013'
+  return f'{100 * value:{shown_as}}' if is_number else '\u2013'
 
 
 def _image_tables(images: Mapping[str, Any]) -> Html:

@@ -52,7 +52,7 @@ def write_report(workdir: str | os.PathLike[str], path: pathlib.Path) -> list[st
   ]
   if images.left_out:
     sections.append(Section('left_out', 'Left out', join(*map(missing, images.left_out))))
-  text = page(f'Run {title}', str(workdir), sections, f'dgnet report, dgnet_jax {dgnet_jax.__version__}')
+  text = page(title, f'A run of DG-Net in {workdir}', sections, f'dgnet report, dgnet_jax {dgnet_jax.__version__}')
   with atomic_file(path) as temporary:
     temporary.write_text(text, encoding='utf-8')
   return images.left_out

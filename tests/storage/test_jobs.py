@@ -68,7 +68,8 @@ def test_commands_read_runs_from_their_address(run, tmp_path, capsys):
   assert np.load(tmp_path / 'a.npz')['embedding'].shape[0] == 1
   main(['compare', address, str(folder)])
   main(['figures', 'curves', f'--workdir={address}', f'--out={tmp_path / "curves.png"}'])
-  assert (tmp_path / 'curves.png').exists()
+  main(['report', address, f'--out={tmp_path / "report.html"}'])
+  assert (tmp_path / 'curves.png').exists() and address in (tmp_path / 'report.html').read_text()
   assert address in capsys.readouterr().out
 
 
@@ -77,6 +78,7 @@ def test_commands_read_runs_from_their_address(run, tmp_path, capsys):
   [
     ['export', 'ADDRESS', '--out=x'],
     ['compare', 'ADDRESS', 'ADDRESS'],
+    ['report', 'ADDRESS', '--out=x.html'],
     ['figures', 'curves', '--workdir=ADDRESS', '--out=x.png'],
     ['replay', '--workdir=ADDRESS'],
     ['evaluate', '--workdir=ADDRESS'],

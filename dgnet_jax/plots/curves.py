@@ -11,7 +11,7 @@ import numpy.typing as npt
 from dgnet_jax.errors import UserError
 from dgnet_jax.plots.charts import save_figure
 from dgnet_jax.utils.bounded_files import parse_json, read_text
-from dgnet_jax.utils.text import printable
+from dgnet_jax.utils.text import printable, shortened
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -38,6 +38,7 @@ KINDS = ('loss/', 'weight/', 'rate/', *(f'{split}/' for split in EVALUATED))
 OTHER_PANEL = 'other'
 SMOOTHING_WINDOWS = 50  # the smoothed curves average over this fraction of the run
 COLUMNS = 3
+MAX_LABEL = 40  # characters
 PANEL_INCHES = (4.6, 3.2)
 FORMATS = ('.png', '.svg', '.pdf')
 LINE_STYLES = ('-', '--', ':', '-.')  # of weights and learning rates, several of which are often equal
@@ -153,7 +154,8 @@ def _draw_panel(axis: 'Axes', title: str, series: Series) -> None:
   from matplotlib.ticker import EngFormatter
 
   for number, (name, (steps, values)) in enumerate(series.items()):
-    label, color, style = printable(name.split('/', 1)[1].replace('_', ' ')), f'C{number}', '-'
+    color, style = f'C{number}', '-'
+    label = shortened(printable(name.split('/', 1)[1].replace('_', ' ')), MAX_LABEL)
     if name.startswith('loss/'):
       axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
       values = smoothed(values)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import REPO
 from tests.data.folders import write_image
+from tests.reports.run_folders import write_run
 
 CONFIG = """
 from dgnet_jax.config.loading import read_config_file
@@ -94,6 +95,12 @@ def test_data_is_checked_from_the_wheel(dgnet, tmp_path):
     (tmp_path / 'data' / folder).mkdir(parents=True, exist_ok=True)
     write_image(tmp_path / 'data' / folder / f'c{camera}.jpg', seed=camera)
   assert 'no problems' in dgnet('check-data', '--root=data', '--config.data.camera_pattern=c(?P<camera>[0-9])')
+
+
+def test_reports_are_styled_from_the_wheel(dgnet, tmp_path):
+  write_run(tmp_path / 'run')
+  dgnet('report', 'run')
+  assert 'prefers-color-scheme' in (tmp_path / 'run' / 'report.html').read_text()
 
 
 @pytest.mark.long

@@ -41,6 +41,7 @@ from dgnet_jax.interop.torch_file import read_torch
 from dgnet_jax.page.service import decode_upload
 from dgnet_jax.plots.curves import panels_of, read_metrics
 from dgnet_jax.reports.comparison import compare_runs, comparison_text
+from dgnet_jax.reports.run_report import write_report
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import TrainingData, data_changes, read_record
 from dgnet_jax.training.metrics import _drop_after
@@ -50,7 +51,8 @@ from tests.data.folders import write_image, write_market
 from tests.data.jpeg_files import many_scans
 from tests.fuzz import mutations
 from tests.interop.torch_files import BEGIN, binary, tensor, write_zip
-from tests.reports.run_folders import SETUP, START, rankings, write_run
+from tests.reports.page_parser import PageParser
+from tests.reports.run_folders import FIGURES, SETUP, START, rankings, write_run
 from tests.training.checkpoint_states import assert_same, make_state, save_steps
 
 DATA = pathlib.Path(__file__).parents[1] / 'interop' / 'data'
@@ -290,9 +292,21 @@ def _compare(path):
   comparison_text(compare_runs([run, run / 'other']))
 
 
+def _report(path):
+  """Writes the report about the run that the file is of, which must be a page."""
+  run = next(folder for folder in path.parents if (folder / 'config.json').exists())
+  write_report(run, run / 'report.html')
+  PageParser((run / 'report.html').read_text(encoding='utf-8'))
+
+
 def _run_and_other(folder):
   write_run(folder / 'run', starts=[{}], results={'evaluation': {}})
   write_run(folder / 'run' / 'other', starts=[{}], results={'evaluation': rankings(both=0.5)})
+
+
+def _run_with_figures(folder):
+  _run_and_other(folder)
+  (folder / 'run' / 'figures').mkdir()
 
 
 READERS = {
@@ -344,6 +358,20 @@ READERS = {
   ),
   'compared config': Reader('run/config.json', _compare, _json(default_config().to_dict()), _run_and_other),
   'compared metrics': Reader('run/metrics.jsonl', _compare, _text(mutations.JSON_TOKENS, METRICS), _run_and_other),
+  'reported results': Reader(
+    'run/evaluation/results.json',
+    _report,
+    _json(
+      rankings(both=0.5)
+      | {'overlaps': ['a'], 'images': {'cross': {'all': {'psnr': 20.0}}, 'diversity': {'generated': 0.5}}}
+    ),
+    _run_and_other,
+  ),
+  'reported figures': Reader('run/figures/figures.json', _report, _json(FIGURES), _run_with_figures),
+  'reported record': Reader(
+    'run/run.json', _report, _json({'starts': [START | {'setup': 0}], 'setups': [SETUP]}), _run_and_other
+  ),
+  'reported metrics': Reader('run/metrics.jsonl', _report, _text(mutations.JSON_TOKENS, METRICS), _run_and_other),
   'report': Reader(
     'report.json',
     read_report,

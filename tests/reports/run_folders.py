@@ -17,6 +17,19 @@ SETUP = {
   'data': {'fingerprint': 'abc', 'num_images': 2, 'num_identities': 2},
 }
 START = {'id': 'a', 'mode': 'train', 'started': '2026-01-01T00:00:00+00:00', 'seconds': 90.0, 'outcome': 'done'}
+# Of `dgnet figures embeddings`.
+FIGURES = {
+  'step': 20,
+  'cameras': {'c1': {'train': 3, 'query': 1}, 'c2': {'query': 4}},
+  'map': {'images': 10},
+  'worst_camera_pairs': [
+    {'query_camera': 'c1', 'gallery_camera': 'c2', 'num_queries': 7, 'rank_1': 0.375, 'mAP': 0.25}
+  ],
+  'operating_points': [{'false_positive_rate': 0.01, 'threshold': 0.625, 'true_positive_rate': 0.875}],
+  'num_valid_queries': 6,
+  'num_failing_queries': 2,
+  'num_failures_shown': 2,
+}
 
 
 def rankings(**scores):

@@ -14,24 +14,12 @@ from dgnet_jax.reports.inlined_images import InlinedImages
 from dgnet_jax.reports.run_report import write_report
 from dgnet_jax.training.data_record import TrainingData, write_record
 from tests.reports.page_parser import PageParser
-from tests.reports.run_folders import rankings, write_run
+from tests.reports.run_folders import FIGURES, rankings, write_run
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 IMAGES = {
   'cross': {'all': {'count': 512, 'psnr': 20.123, 'pattern_fidelity': 0.5}, 'plain': {'count': 90, 'psnr': 21.0}},
   'diversity': {'generated': 0.25, 'real': 0.125},
-}
-FIGURES = {
-  'step': 20,
-  'cameras': {'c1': {'train': 3, 'query': 1}, 'c2': {'query': 4}},
-  'map': {'images': 10},
-  'worst_camera_pairs': [
-    {'query_camera': 'c1', 'gallery_camera': 'c2', 'num_queries': 7, 'rank_1': 0.375, 'mAP': 0.25}
-  ],
-  'operating_points': [{'false_positive_rate': 0.01, 'threshold': 0.625, 'true_positive_rate': 0.875}],
-  'num_valid_queries': 6,
-  'num_failing_queries': 2,
-  'num_failures_shown': 2,
 }
 
 

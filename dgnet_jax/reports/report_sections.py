@@ -207,10 +207,12 @@ def read_figures(workdir: pathlib.Path) -> Mapping[str, Any]:
 
 def embeddings(workdir: pathlib.Path, figures: Mapping[str, Any], images: InlinedImages) -> Section:
   """The map of embeddings, the pairs of cameras, and the scores."""
+  others = sorted(path.parent for path in (workdir / 'figures').glob('on_*/figures.json'))
+  parts: list[Content] = [missing(f'Those of other data are in {_name(workdir, folder)}.') for folder in others]
   if not figures:
     line = missing('Not drawn: ', element('code', FIGURES_COMMAND), ' draws them.')
-    return Section('embeddings', 'Embeddings', line)
-  parts: list[Content] = [paragraph(f'Of step {value_text(figures.get("step"))}.')]
+    return Section('embeddings', 'Embeddings', join(line, *parts[:MAX_FOLDERS]))
+  parts = [paragraph(f'Of step {value_text(figures.get("step"))}.'), *parts[:MAX_FOLDERS]]
   texts = {
     'embeddings': 'Map of test images by identity and by camera (t-SNE). Images that the run finds similar lie close.',
     'cameras': 'Queries of each camera among the gallery images of each other camera.',

@@ -159,6 +159,12 @@ def test_figures_of_another_form_do_no_harm(run, text):
   assert 'Failures' in parsed(run).text
 
 
+def test_figures_of_other_data_are_named(run):
+  (run / 'figures' / 'on_duke_a').mkdir()
+  (run / 'figures' / 'on_duke_a' / 'figures.json').write_text('{}')
+  assert 'Those of other data are in figures/on_duke_a.' in parsed(run).text
+
+
 def test_size_is_bounded(run, monkeypatch, lines):
   for number in range(3):
     write_picture(run / 'generated' / 'step_0000020' / f'sheet_{number:03d}.png', (600, 600), seed=number)

@@ -10,13 +10,13 @@ from dgnet_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-DETAILS = """Settings, data, training, results, curves, sheets, figures and failures of a run, as far as its work folder
-has them, in one file that loads nothing else. Only reads the folder; `dgnet figures embeddings` adds to what is there.
+DETAILS = """Settings, data, training, results, curves, sheets, figures and failures of a run in one file that loads
+nothing. Shows what the work folder has, and says what it lacks; `dgnet figures embeddings` adds to it.
 """
 EPILOG = """examples:
   dgnet figures embeddings --workdir=runs/market
   dgnet report runs/market                              # writes runs/market/report.html
-  dgnet report gs://bucket/runs/market --out=market.html
+  dgnet report runs/market --out=market.html
 """
 NAME = 'report.html'  # in a work folder
 

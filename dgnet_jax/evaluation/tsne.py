@@ -35,6 +35,6 @@ def tsne_map(features: Floats, *, seed: int, perplexity: float | None = None) ->
   if perplexity is None:
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
   with threadpool_limits(1):
-    tsne = TSNE(perplexity=perplexity, init='pca', random_state=seed)
+    tsne = TSNE(perplexity=perplexity, init='pca', random_state=seed % 2**32)  # scikit-learn takes 32 bits
     places = tsne.fit_transform(np.asarray(features, np.float32))
   return TsneMap(places, perplexity, float(tsne.kl_divergence_))

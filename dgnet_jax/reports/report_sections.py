@@ -15,7 +15,7 @@ from dgnet_jax.reports.inlined_images import InlinedImages
 from dgnet_jax.reports.result_tables import percent_text, results_html, value_text
 from dgnet_jax.reports.run_description import EMBEDDINGS, RunDescription, as_mapping, as_number
 from dgnet_jax.training.run_record import Start
-from dgnet_jax.utils.bounded_files import read_json
+from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
 from dgnet_jax.utils.progress import format_seconds
 
 MAX_FOLDERS = 4  # with results on other data
@@ -200,9 +200,15 @@ def generated(workdir: pathlib.Path, images: InlinedImages) -> Section:
 def read_figures(workdir: pathlib.Path) -> Mapping[str, Any]:
   """Returns what `dgnet figures embeddings` wrote about its figures; empty if it did not run, or cannot be read."""
   try:
-    return as_mapping(read_json(workdir / 'figures' / 'figures.json'))
+    return as_mapping(read_json(workdir / 'figures' / 'figures.json', MAX_DESCRIPTION_BYTES))
   except (OSError, ValueError):
     return {}
+
+
+def _no_figures(workdir: pathlib.Path) -> Html:
+  is_damaged = (workdir / 'figures' / 'figures.json').exists()
+  reason = 'figures/figures.json cannot be read' if is_damaged else 'Not drawn'
+  return missing(f'{reason}: ', element('code', FIGURES_COMMAND), ' draws them.')
 
 
 def embeddings(workdir: pathlib.Path, figures: Mapping[str, Any], images: InlinedImages) -> Section:
@@ -210,8 +216,7 @@ def embeddings(workdir: pathlib.Path, figures: Mapping[str, Any], images: Inline
   others = sorted(path.parent for path in (workdir / 'figures').glob('on_*/figures.json'))
   parts: list[Content] = [missing(f'Those of other data are in {_name(workdir, folder)}.') for folder in others]
   if not figures:
-    line = missing('Not drawn: ', element('code', FIGURES_COMMAND), ' draws them.')
-    return Section('embeddings', 'Embeddings', join(line, *parts[:MAX_FOLDERS]))
+    return Section('embeddings', 'Embeddings', join(_no_figures(workdir), *parts[:MAX_FOLDERS]))
   parts = [paragraph(f'Of step {value_text(figures.get("step"))}.'), *parts[:MAX_FOLDERS]]
   texts = {
     'embeddings': 'Map of test images by identity and by camera (t-SNE). Images that the run finds similar lie close.',
@@ -264,7 +269,7 @@ def failures(workdir: pathlib.Path, figures: Mapping[str, Any], images: InlinedI
   path = workdir / 'figures' / 'failures.png'
   failing, valid = figures.get('num_failing_queries'), figures.get('num_valid_queries')
   if not figures:
-    content = missing('Not drawn: ', element('code', FIGURES_COMMAND), ' draws them.')
+    content = _no_figures(workdir)
   elif not failing:
     content = paragraph('No query failed: each finds one of its matches first.')
   else:

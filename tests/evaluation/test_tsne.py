@@ -23,7 +23,7 @@ def test_images_of_a_person_lie_together():
 
 
 def test_the_map_does_not_depend_on_chance():
-  first, again = (tsne_map(embeddings(4, 10), seed=1).places for _ in range(2))
+  first, again = (tsne_map(embeddings(4, 10), seed=10**17).places for _ in range(2))
   np.testing.assert_array_equal(first, again)
 
 

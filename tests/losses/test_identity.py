@@ -48,3 +48,35 @@ class TestCrossEntropy:
   def test_identities_must_be_integers(self, loss):
     with pytest.raises(ValueError, match='float32'):
       loss(jnp.zeros((2, 3)), jnp.zeros(2))
+
+
+class TestLabelSmoothing:
+  LOGITS = jnp.log(jnp.array([[1.0, 2.0, 5.0], [2.0, 2.0, 4.0]]))
+  IDENTITY = jnp.array([1, 2])
+
+  @pytest.mark.parametrize('split', [False, True])
+  def test_value_by_hand(self, split):
+    """Targets 0.1, 0.8, 0.1 and 0.1, 0.1, 0.8."""
+    expected = -0.1 * np.log([1 / 8, 2 / 8]) - [0.8, 0.1] * np.log([2 / 8, 2 / 8]) - [0.1, 0.8] * np.log([5 / 8, 4 / 8])
+    loss = identity_cross_entropy(self.LOGITS, self.IDENTITY, split=split, smoothing=0.3)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+  def test_without_smoothing_the_program_is_the_same(self):
+    programs = [
+      str(jax.make_jaxpr(functools.partial(identity_cross_entropy, **options))(self.LOGITS, self.IDENTITY))
+      for options in ({}, {'smoothing': 0.0}, {'smoothing': 0.1})
+    ]
+    assert programs[0] == programs[1] != programs[2]
+
+  @pytest.mark.usefixtures('x64')
+  def test_gradient(self):
+    logits = np.random.default_rng(1).normal(size=(2, 3))
+    check_grads(lambda x: identity_cross_entropy(x, self.IDENTITY, smoothing=0.1), (logits,), order=1)
+    smooth = jax.grad(lambda x: identity_cross_entropy(x, self.IDENTITY, smoothing=0.3).sum())
+    best = jnp.log(jnp.array([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]))
+    np.testing.assert_allclose(smooth(best), np.zeros((2, 3)), atol=1e-12)  # the minimum is at the smoothed target
+
+  @pytest.mark.parametrize('smoothing', [-0.1, 1.0])
+  def test_values_out_of_range_are_refused(self, smoothing):
+    with pytest.raises(ValueError, match='smoothing='):
+      identity_cross_entropy(self.LOGITS, self.IDENTITY, smoothing=smoothing)

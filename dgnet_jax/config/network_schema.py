@@ -96,6 +96,11 @@ class ReidConfig:
   fine_dropout: float = 0.75  # before the fine-grained classifier; style AB only
   input_scale: int = 0  # upsampling of the re-id input; 0 is the release's rule: 2 up to height 128, else 1
   batch_norm_group: int = 8  # images that share BatchNorm statistics within one call; 0: the whole batch
+  # Share of the target probability that is spread over all identities, in the identification of real images.
+  label_smoothing: float = 0.0
+  triplet_margin: float = 0.3  # of weights.triplet, in units of the embedding; 0: the soft margin
+  circle_margin: float = 0.25  # of weights.circle, in units of the cosine
+  circle_scale: float = 128.0  # of weights.circle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +120,19 @@ class TeacherConfig:
   batch_size: int = 32  # images per step, over all devices
   num_epochs: int = 60  # passes over the training images
   warmup_epochs: int = 5  # the learning rate grows linearly from a tenth
-  decay_epoch: int = 40  # the learning rate drops to a tenth here
+  decay_epoch: int = 40  # the learning rate drops to a tenth here; schedule step only
   learning_rate: float = 0.05  # SGD with Nesterov momentum; the head's
   backbone_multiplier: float = 0.1  # learning rate of the backbone relative to the head's
   random_erasing_prob: float = 0.0  # probability of random erasing
+  # step (the release's: one drop, at decay_epoch) or cosine (to 0, from the end of the warm-up to num_epochs).
+  schedule: str = 'step'
+  # Images of each identity in a batch, as data.images_per_identity. 0: shuffled images, as in the release.
+  images_per_identity: int = 0
+  label_smoothing: float = 0.0  # share of the target probability that is spread over all identities
+  # Weights of metric losses on the embedding, next to 1 of the identification; 0 does not compute them. They need
+  # images_per_identity.
+  triplet: float = 0.0  # batch-hard triplet loss
+  triplet_margin: float = 0.3  # in units of the embedding; 0: the soft margin
+  circle: float = 0.0  # circle loss
+  circle_margin: float = 0.25  # in units of the cosine
+  circle_scale: float = 128.0

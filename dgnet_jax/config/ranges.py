@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
   'discriminator.non_local': (0, 1, 2),
   'optimizer.schedule': ('multistep', 'step', 'constant'),
   'optimizer.gan_schedule': ('as_reid', 'cosine'),
+  'optimizer.reid_schedule': ('as_schedule', 'cosine'),
   'reid.style': ('AB', 'normal', 'PCB'),
   'reid.last_stride': (1, 2),
   'reid.pool': ('max', 'avg'),
@@ -38,6 +39,7 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
   'generation.format': ('jpeg', 'png'),
   'teacher.last_stride': (1, 2),
   'teacher.pool': ('avg', 'max'),
+  'teacher.schedule': ('step', 'cosine'),
 }
 # Values that the release names, and why they are not offered.
 REFUSED = {
@@ -55,6 +57,7 @@ POSITIVE = {
   *('correspondence.num_res_blocks', 'correspondence.style_width'),
   *('discriminator.width', 'discriminator.num_scales'),
   *('reid.stage_sizes', 'reid.width', 'reid.num_parts', 'reid.head_width'),
+  *('reid.circle_scale', 'teacher.circle_scale'),
   *('optimizer.generator_learning_rate', 'optimizer.discriminator_learning_rate', 'optimizer.reid_learning_rate'),
   *('optimizer.decay_steps', 'optimizer.gan_decay', 'optimizer.reid_decay'),
   *('teacher.stage_sizes', 'teacher.width', 'teacher.head_width', 'teacher.num_epochs', 'teacher.learning_rate'),

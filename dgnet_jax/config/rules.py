@@ -1,6 +1,7 @@
 """Which values the fields of a configuration may have together."""
 
 from collections.abc import Callable
+import functools
 import re
 
 from dgnet_jax.config.schema import Config
@@ -44,6 +45,12 @@ def _cosine_has_an_end(config: Config) -> str:
   if config.optimizer.gan_schedule != 'cosine' or config.optimizer.generator_steps:
     return ''
   return 'cosine needs optimizer.generator_steps, the step at which it ends'
+
+
+@_rule('optimizer.reid_warmup_steps', 'num_steps')
+def _warmup_ends(config: Config) -> str:
+  warmup = config.optimizer.reid_warmup_steps
+  return '' if warmup < config.num_steps else f'{warmup} must be below num_steps ({config.num_steps})'
 
 
 @_rule('optimizer.muon_multiplier', 'generator.design')
@@ -188,9 +195,48 @@ def _betas_are_valid(config: Config) -> str:
   return '' if len(betas) == 2 and max(betas) < 1 else f'{betas} must be two numbers in [0, 1)'
 
 
-@_rule('teacher.warmup_epochs', 'teacher.decay_epoch', 'teacher.num_epochs')
+@_rule('data.images_per_identity', 'batch_size')
+def _identities_fill_batch(config: Config) -> str:
+  return _problem_with_identities(config.data.images_per_identity, 'batch_size', config.batch_size)
+
+
+@_rule('teacher.images_per_identity', 'teacher.batch_size')
+def _identities_fill_teacher_batch(config: Config) -> str:
+  return _problem_with_identities(config.teacher.images_per_identity, 'teacher.batch_size', config.teacher.batch_size)
+
+
+def _problem_with_identities(images: int, field: str, batch: int) -> str:
+  if images == 0 or (images >= 2 and batch % images == 0 and batch > images):
+    return ''
+  return f'{images} must be 0, or from 2 to half of {field} ({batch}) and a divisor of it'
+
+
+def _metric_loss_fits(name: str, config: Config) -> str:
+  weight = getattr(config.weights, name)
+  if weight and config.micro_batches > 1:
+    return 'needs micro_batches 1: it compares all images of the batch'
+  if weight and config.reid.style == 'PCB':
+    return 'must be 0 with reid.style PCB, whose embedding is one vector per part'
+  return ''
+
+
+def _teacher_metric_loss_fits(name: str, config: Config) -> str:
+  if not getattr(config.teacher, name) or config.teacher.images_per_identity:
+    return ''
+  return 'needs teacher.images_per_identity, like 4: shuffled batches hardly show a person twice'
+
+
+for _loss in ('triplet', 'circle'):
+  _rule(f'weights.{_loss}', 'micro_batches', 'reid.style')(functools.partial(_metric_loss_fits, _loss))
+  _rule(f'teacher.{_loss}', 'teacher.images_per_identity')(functools.partial(_teacher_metric_loss_fits, _loss))
+
+
+@_rule('teacher.warmup_epochs', 'teacher.decay_epoch', 'teacher.num_epochs', 'teacher.schedule')
 def _teacher_epochs_are_ordered(config: Config) -> str:
   teacher = config.teacher
+  if teacher.schedule == 'cosine':  # reads no decay_epoch
+    in_time = teacher.warmup_epochs < teacher.num_epochs
+    return '' if in_time else f'{teacher.warmup_epochs} must be below num_epochs ({teacher.num_epochs})'
   if teacher.warmup_epochs < min(teacher.decay_epoch, teacher.num_epochs):
     return ''
   return (

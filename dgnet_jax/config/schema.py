@@ -45,6 +45,12 @@ class OptimizerConfig:
   # Of both Adam rates: as_reid (the schedule above), or cosine (from the rate to gan_decay times it, over
   # generator_steps).
   gan_schedule: str = 'as_reid'
+  # Of the re-id network's rate alone: as_schedule (`schedule`), or cosine (to 0, from the end of its warm-up to
+  # num_steps).
+  reid_schedule: str = 'as_schedule'
+  # The re-id network's rate grows linearly from a tenth over so many steps, in either schedule. 0: it does not, as in
+  # the release.
+  reid_warmup_steps: int = 0
   decay_steps: int = 60_000  # the first drop (release: step_size)
   gan_decay: float = 0.1  # factor of both Adam rates at each drop, or at the end of the cosine (release: gamma)
   reid_decay: float = 0.1  # factor of the SGD rates at each drop (release: gamma2)
@@ -66,6 +72,11 @@ class WeightsConfig:
   cross_identity: float = 0.5  # identification of cross images by their appearance donor (release: recon_id_w)
   identity: float = 1.0  # identification of real images (release: id_w)
   positive_identity: float = 1.0  # identification of their positives (release: pid_w)
+  # Metric losses on the embeddings of real images and their positives, one head at a time; a term is the mean of image
+  # and positive, so 2.0 is as much as both identity terms have. The release has no such terms; 0 does not compute them.
+  # On the fine-grained head they are weighted like its identification. Margins and scale: section reid.
+  triplet: float = 0.0  # batch-hard triplet loss
+  circle: float = 0.0  # circle loss
   # Design correspondence only. There, nothing is rebuilt from the codes of the same image (self_reconstruction): cells
   # of a moved copy are matched with the image instead.
   dissimilarity: float = 1.0  # 1 - SSIM, of the image from the positive and that of the cycle (not ramped)

@@ -1,6 +1,6 @@
 """Checks of the batch sizes against the numbers of devices and training images, before any long work starts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
@@ -36,6 +36,31 @@ def check_batch_sizes(sizes: Mapping[str, int], *, num_images: int, num_devices:
   else:
     solution = f'There are fewer training images ({num_images}) than devices: use fewer devices'
   raise UserError(f'{"; ".join(problems)}. {solution}.')
+
+
+def check_identities(config: Config, *, num_identities: int, fields: Collection[str]) -> None:
+  """Checks that there are as many identities as batches of identities have (`images_per_identity`).
+
+  Args:
+    config: of the run.
+    num_identities: identities of the training images.
+    fields: those of batch_size and teacher.batch_size whose batches are drawn.
+
+  Raises:
+    UserError: there are fewer. The message names all such fields and the sizes that work.
+  """
+  batches = {
+    'batch_size': (config.batch_size, config.data.images_per_identity),
+    'teacher.batch_size': (config.teacher.batch_size, config.teacher.images_per_identity),
+  }
+  problems = [
+    f'{field}: {size} are {size // images} identities with {images} images each (images_per_identity), and the '
+    f'training images show {num_identities}. Use at most {num_identities * images}'
+    for field, (size, images) in batches.items()
+    if field in fields and images and size // images > num_identities
+  ]
+  if problems:
+    raise UserError(f'{"; ".join(problems)}.')
 
 
 def check_parts(config: Config, *, num_devices: int) -> None:

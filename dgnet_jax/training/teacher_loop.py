@@ -20,7 +20,7 @@ from dgnet_jax.interop.pretrained import load_backbone
 from dgnet_jax.models.build import make_teacher_network
 from dgnet_jax.sharding import make_mesh
 from dgnet_jax.training.agreement import from_first_process, in_all_processes
-from dgnet_jax.training.batch_sizes import check_batch_sizes
+from dgnet_jax.training.batch_sizes import check_batch_sizes, check_identities
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import TrainingData, describe_training_data
 from dgnet_jax.training.job import Job, Report, run_job
@@ -90,6 +90,7 @@ def _trained_in(
     else:
       sizes = {'teacher.batch_size': config.teacher.batch_size}
       check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
+      check_identities(config, num_identities=index.num_identities, fields=sizes)
       source = source or make_source(index.train, config)
       state = _train(config, data, source, checkpoints, state, placement)
   return (Teacher(state.network.params, state.network.batch_stats),)

@@ -8,7 +8,7 @@ from dgnet_jax.config.schema import Config
 from dgnet_jax.data.dataset import open_dataset, verify_dataset
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.sharding import check_model_devices
-from dgnet_jax.training.batch_sizes import check_batch_sizes, check_parts
+from dgnet_jax.training.batch_sizes import check_batch_sizes, check_identities, check_parts
 from dgnet_jax.training.data_record import check_unchanged, describe_training_data, write_record
 from dgnet_jax.training.run_record import record_training_data
 from dgnet_jax.training.teacher_store import is_trained
@@ -37,6 +37,7 @@ def open_training_data(config: Config, workdir: str | pathlib.Path, *, teacher_o
     sizes['teacher.batch_size'] = config.teacher.batch_size
   check_model_devices(config.model_devices, jax.device_count())
   check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
+  check_identities(config, num_identities=index.num_identities, fields=sizes)
   if not teacher_only:
     check_parts(config, num_devices=jax.device_count())
   verify_dataset(index, config.data, workdir)

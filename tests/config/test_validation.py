@@ -155,6 +155,16 @@ class TestValidate:
       ('generation.jpeg_quality', 101, 'at most 100'),
       ('evaluation.ranked_table', 10_001, 'at most 10000'),
       ('generation.per_appearance', 0, 'above 0'),
+      ('data.images_per_identity', 1, 'must be 0, or from 2 to half of batch_size (8) and a divisor of it'),
+      ('data.images_per_identity', 3, 'a divisor of it'),
+      ('teacher.images_per_identity', 32, 'half of teacher.batch_size (32)'),
+      ('teacher.triplet', 1.0, 'needs teacher.images_per_identity'),
+      ('teacher.circle', 1.0, 'needs teacher.images_per_identity'),
+      ('teacher.label_smoothing', 1.0, 'below 1'),
+      ('teacher.schedule', 'linear', 'must be one of step, cosine'),
+      ('reid.circle_scale', 0.0, 'above 0'),
+      ('optimizer.reid_schedule', 'step', 'must be one of as_schedule, cosine'),
+      ('optimizer.reid_warmup_steps', 100_000, 'below num_steps (100000)'),
     ],
   )
   def test_invalid_values_are_reported(self, config, field, value, words):
@@ -183,6 +193,23 @@ class TestValidate:
     validate(config)
     config.reid.detach_code = False
     assert any('optimizer.generator_steps: must be 0' in problem for problem in problems_of(config))
+
+  @pytest.mark.parametrize('name', ['triplet', 'circle'])
+  def test_metric_losses_compare_all_images_of_a_batch(self, config, name):
+    config.weights[name] = 1.0
+    validate(config)
+    config.batch_size, config.micro_batches = 16, 2
+    assert any(f'weights.{name}: needs micro_batches 1' in problem for problem in problems_of(config))
+    config.micro_batches, config.reid.style, config.ramps.teaching.maximum = 1, 'PCB', 0.0
+    assert any(f'weights.{name}: must be 0 with reid.style PCB' in problem for problem in problems_of(config))
+
+  def test_cosine_of_the_teacher_reads_no_decay_epoch(self, config):
+    config.teacher.update(warmup_epochs=10, decay_epoch=5)
+    assert any('teacher.warmup_epochs: 10 must be below decay_epoch (5)' in problem for problem in problems_of(config))
+    config.teacher.schedule = 'cosine'
+    validate(config)
+    config.teacher.num_epochs = 10
+    assert any('teacher.warmup_epochs: 10 must be below num_epochs (10)' in problem for problem in problems_of(config))
 
   def test_wgan_needs_large_images(self, config):
     config.discriminator.update(gan_type='wgan', num_scales=9)

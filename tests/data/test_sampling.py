@@ -14,6 +14,11 @@ EXPECTED = {
   'positive': [[7, 5], [10, 0], [4, 2], [1, 7]],
   'single': [7, 8, 6, 4],
 }  # of batch 7, seed 1
+EXPECTED_IDENTITIES = {
+  'image': [[7, 6], [4, 2], [9, 0], [5, 4]],
+  'positive': [[4, 2], [7, 6], [5, 3], [1, 7]],
+  'single': [2, 9, 5, 6],
+}  # likewise, with two images of each identity
 
 
 def assert_equal(a, b):
@@ -127,6 +132,83 @@ def test_batches_of_a_seed_never_change():
   np.testing.assert_array_equal(batch['image'], EXPECTED['image'])
   np.testing.assert_array_equal(batch['positive'], EXPECTED['positive'])
   np.testing.assert_array_equal(SingleSampler(CLASSES, 4, seed=1).batch(7)['image'], EXPECTED['single'])
+
+
+def test_batches_of_identities_of_a_seed_never_change():
+  batch = PairSampler(CLASSES, 4, seed=1, images_per_identity=2).batch(7)
+  np.testing.assert_array_equal(batch['image'], EXPECTED_IDENTITIES['image'])
+  np.testing.assert_array_equal(batch['positive'], EXPECTED_IDENTITIES['positive'])
+  single = SingleSampler(CLASSES, 4, seed=1, images_per_identity=2).batch(7)
+  np.testing.assert_array_equal(single['image'], EXPECTED_IDENTITIES['single'])
+
+
+@st.composite
+def identity_cases(draw):
+  """Classes, identities per batch, images per identity and a seed."""
+  classes, _, seed = draw(cases())
+  return classes, draw(st.integers(1, len(np.unique(classes)))), draw(st.integers(2, 5)), seed
+
+
+@given(identity_cases(), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_batches_have_identities_with_as_many_images_each(case, step):
+  classes, identities, images, seed = case
+  count = np.bincount(classes)
+  options = {'batch_size': identities * images, 'seed': seed, 'images_per_identity': images}
+  pairs, single = PairSampler(classes, **options).batch(step), SingleSampler(classes, **options).batch(step)
+  for image in (*pairs['image'].T, single['image']):
+    shown, times = np.unique(classes[image], return_counts=True)
+    assert len(shown) == identities and np.all(times == images)
+    for identity in shown:  # repeats an image only if there are too few, and then all equally often
+      _, repeated = np.unique(image[classes[image] == identity], return_counts=True)
+      assert len(repeated) == min(images, count[identity]) and repeated.max() - repeated.min() <= 1
+  np.testing.assert_array_equal(classes[pairs['positive']], pairs['identity'])
+  np.testing.assert_array_equal(pairs['image'] == pairs['positive'], count[pairs['identity']] == 1)
+  assert_equal(pairs, PairSampler(classes, **options).batch(step))
+  halves = [SingleSampler(classes, **options, process_index=i, process_count=images).batch(step) for i in range(images)]
+  np.testing.assert_array_equal(np.concatenate([half['image'] for half in halves]), single['image'])
+
+
+@given(identity_cases(), st.integers(0, 5))
+@settings(max_examples=30, deadline=None)
+def test_a_round_shows_no_identity_twice(case, number):
+  classes, identities, images, seed = case
+  per_round = len(np.unique(classes)) // identities
+  sampler = SingleSampler(classes, identities * images, seed, images_per_identity=images)
+  shown = [np.unique(sampler.batch(number * per_round + step)['identity']) for step in range(per_round)]
+  assert len(np.unique(shown)) == per_round * identities
+  # An epoch is as many steps as with shuffled images, so that schedules do not depend on the order.
+  if len(classes) >= identities * images:
+    assert sampler.steps_per_epoch == len(classes) // (identities * images)
+
+
+def test_identities_and_their_images_are_drawn_equally_often():
+  sampler, steps = PairSampler(CLASSES, 6, seed=3, images_per_identity=3), 3000
+  seen = np.zeros((2, len(CLASSES)))
+  for step in range(steps):
+    for stream, image in enumerate(sampler.batch(step)['image'].T):
+      np.add.at(seen[stream], image, 1)
+  # Half of the four identities in a batch, with three images.
+  np.testing.assert_allclose(seen / steps, np.tile(1.5 / np.bincount(CLASSES)[CLASSES], (2, 1)), rtol=0.05)
+
+
+def test_rows_streams_rounds_and_purposes_of_identities_differ():
+  classes, options = np.repeat(np.arange(8, dtype=np.int32), 8), {'images_per_identity': 4}
+  pairs, single = PairSampler(classes, 32, 0, **options), SingleSampler(classes, 32, 0, **options)
+  orders = [*pairs.batch(0)['image'].T, *pairs.batch(1)['image'].T, single.batch(0)['image'], single.batch(2)['image']]
+  orders += [*PairSampler(classes, 32, 1, **options).batch(0)['image'].T]
+  assert len({tuple(order) for order in orders}) == len(orders)
+  # Cross images are of many pairs of people, and not of the same pair four times.
+  assert len({tuple(pair) for pair in pairs.batch(0)['identity']}) > 8
+
+
+def test_fewer_identities_than_a_batch_is_an_error():
+  for sampler in (
+    PairSampler(CLASSES, 10, 0, images_per_identity=2),
+    SingleSampler(CLASSES, 10, 0, images_per_identity=2),
+  ):
+    with pytest.raises(UserError, match='4 training identities are fewer than the 5 of a batch'):
+      sampler.batch(0)
 
 
 def test_fewer_images_than_a_batch_is_an_error():

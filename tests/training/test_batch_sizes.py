@@ -1,8 +1,9 @@
 import pytest
 
-from dgnet_jax.config.schema import Config, ReidConfig
+from dgnet_jax.config.data_schema import DataConfig
+from dgnet_jax.config.schema import Config, ReidConfig, TeacherConfig
 from dgnet_jax.errors import UserError
-from dgnet_jax.training.batch_sizes import check_batch_sizes, check_parts
+from dgnet_jax.training.batch_sizes import check_batch_sizes, check_identities, check_parts
 
 
 def test_batches_that_fit_pass():
@@ -34,6 +35,31 @@ def test_error_names_every_field_and_a_solution(sizes, num_images, num_devices, 
   with pytest.raises(UserError) as error:
     check_batch_sizes(sizes, num_images=num_images, num_devices=num_devices)
   assert str(error.value) == message
+
+
+def with_identities(joint, teacher):
+  """Batches of 16 identities for the main job and of 8 for the teacher."""
+  return Config(
+    batch_size=16 * joint,
+    data=DataConfig(images_per_identity=joint),
+    teacher=TeacherConfig(batch_size=8 * teacher, images_per_identity=teacher),
+  )
+
+
+def test_batches_of_as_many_identities_as_there_are_pass():
+  check_identities(with_identities(2, 4), num_identities=16, fields=['batch_size', 'teacher.batch_size'])
+  check_identities(with_identities(2, 4), num_identities=8, fields=['teacher.batch_size'])
+  check_identities(Config(), num_identities=1, fields=['batch_size', 'teacher.batch_size'])
+
+
+def test_too_few_identities_are_refused_with_a_solution():
+  with pytest.raises(UserError) as error:
+    check_identities(with_identities(2, 4), num_identities=7, fields=['batch_size', 'teacher.batch_size'])
+  assert str(error.value) == (
+    'batch_size: 32 are 16 identities with 2 images each (images_per_identity), and the training images show 7. Use at '
+    'most 14; teacher.batch_size: 32 are 8 identities with 4 images each (images_per_identity), and the training '
+    'images show 7. Use at most 28.'
+  )
 
 
 @pytest.mark.parametrize(('parts', 'devices'), [(1, 8), (4, 2), (8, 1)])

@@ -56,7 +56,7 @@ def make_source(split: Split, config: Config) -> Source:
 
   Args:
     split: the training images.
-    config: seed, batch_size, teacher.batch_size and data are read.
+    config: seed, batch_size, teacher.batch_size, teacher.images_per_identity and data are read.
 
   Returns:
     A source of this process's rows. Over all processes a pair batch has `config.batch_size` rows and a single batch
@@ -67,8 +67,21 @@ def make_source(split: Split, config: Config) -> Source:
   """
   processes = {'process_index': jax.process_index(), 'process_count': jax.process_count()}
   cameras = split.camera if config.data.positives == 'other_camera' else None
-  sampler = PairSampler(split.classes, config.batch_size, config.seed, **processes, cameras=cameras)
-  single_sampler = SingleSampler(split.classes, config.teacher.batch_size, config.seed, **processes)
+  sampler = PairSampler(
+    split.classes,
+    config.batch_size,
+    config.seed,
+    **processes,
+    cameras=cameras,
+    images_per_identity=config.data.images_per_identity,
+  )
+  single_sampler = SingleSampler(
+    split.classes,
+    config.teacher.batch_size,
+    config.seed,
+    **processes,
+    images_per_identity=config.teacher.images_per_identity,
+  )
   try:
     return SOURCES[_usable(config.data.loader)](split, config.data, sampler, single_sampler)
   except UnsupportedFormatError as problem:

@@ -100,6 +100,25 @@ def test_sources_agree_on_real_crops(shared_data_dir):
     assert np.mean(np.abs(a.astype(int) - b) <= 1) > 0.999
 
 
+def test_batches_of_identities_hold_the_images_of_the_sampler(split, loader, monkeypatch):
+  config = make_config(loader, images_per_identity=2)
+  teacher = dataclasses.replace(config.teacher, images_per_identity=2)
+  config = dataclasses.replace(config, batch_size=4, teacher=teacher)
+  source = make_source(split, config)
+  files = np.stack([read_image(path, (16, 8)) for path in split.paths]).astype(int)
+  batch, (image, identity) = next(source.batches(3)), next(source.single_batches(3))
+  assert np.abs(batch.image - files[source.sampler.batch(3)['image']]).max() <= 3
+  assert np.abs(image - files[source.single_sampler.batch(3)['image']]).max() <= 3
+  for shown in (*np.asarray(batch.identity).T, np.asarray(identity)):
+    assert np.unique(shown, return_counts=True)[1].tolist() == [2, 2]
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  parts = []
+  for process in (0, 1):
+    monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+    parts.append(make_source(split, config).sampler.batch(3)['image'])
+  np.testing.assert_array_equal(np.concatenate(parts), source.sampler.batch(3)['image'])
+
+
 def test_fewer_images_than_a_batch_is_an_error(split, loader):
   config = dataclasses.replace(make_config(loader), batch_size=8)
   with pytest.raises(UserError, match='fewer than a batch of 8'):

@@ -44,7 +44,7 @@ def frozen(config):
 def save_checkpoint(config, workdir, num_identities, step):
   """A checkpoint of fresh networks, as after `step` iterations; returns their state."""
   networks = make_networks(config, num_identities)
-  state = create_train_state(networks, make_optimizers(config.optimizer), config.seed).replace(step=np.int32(step))
+  state = create_train_state(networks, make_optimizers(config), config.seed).replace(step=np.int32(step))
   checkpoints = Checkpoints(workdir / 'checkpoints', 3, config)
   checkpoints.save(step, state, wait=True)
   checkpoints.close()

@@ -94,9 +94,8 @@ class _EpochSampler:
     if self._num_identities < per_batch:
       raise UserError(f'{self._num_identities} training identities are fewer than the {per_batch} of a batch')
     number, position = divmod(step, self._num_identities // per_batch)
-    images = self._round_order(purpose, number, stream)[position * per_batch : (position + 1) * per_batch].ravel()
-    rows: np.ndarray = images[_permutation(self._seed, purpose, step, stream, self.batch_size, _ROWS)]
-    return rows
+    images: np.ndarray = self._round_order(purpose, number, stream)[position * per_batch : (position + 1) * per_batch]
+    return images.ravel()[_permutation(self._seed, purpose, step, stream, self.batch_size, _ROWS)]
 
   def _draw_round(self, purpose: int, number: int, stream: int) -> np.ndarray:
     """Returns all identities of a round in order, each with its images: i64[identities, images_per_identity]."""

@@ -323,7 +323,7 @@ def _report(config: Config, skipped: int) -> Callable[[int, Mapping[str, float]]
     weights = loss_weights(config.weights, config.ramps, config.teaching, done - 1).after
     scalars = {f'loss/{name}': value for name, value in losses.items()}
     scalars |= {f'weight/{name}': float(value) for name, value in weights.items()}
-    rates = learning_rates(config.optimizer, max(0, done - 1 - skipped))  # the optimizers count updates
+    rates = learning_rates(config, max(0, done - 1 - skipped))  # the optimizers count updates
     if not active_terms(config.ramps, done - 1, config.optimizer.generator_steps).generator:
       rates = {'reid': rates['reid']}
     scalars |= {f'rate/{name}': float(value) for name, value in rates.items()}

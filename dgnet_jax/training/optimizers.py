@@ -13,7 +13,7 @@ import optax
 from optax import contrib, tree_utils
 
 from dgnet_jax.config.network_schema import TeacherConfig
-from dgnet_jax.config.schema import OptimizerConfig
+from dgnet_jax.config.schema import Config, OptimizerConfig
 from dgnet_jax.training.schedules import Number, learning_rates, teacher_schedule
 from dgnet_jax.types import Array, Params
 
@@ -134,8 +134,13 @@ def coupled_nesterov(
   )
 
 
-def make_optimizers(config: OptimizerConfig) -> Optimizers:
-  """Returns the optimizers of DG-Net. Each counts its own updates; that count is the step of its schedule."""
+def make_optimizers(config: Config) -> Optimizers:
+  """Returns the optimizers of DG-Net. Each counts its own updates; that count is the step of its schedule.
+
+  Args:
+    config: optimizer and num_steps are read.
+  """
+  optimizer = config.optimizer
 
   def rate_of(network: str) -> optax.Schedule:
     def schedule(count: Any) -> Number:
@@ -144,25 +149,25 @@ def make_optimizers(config: OptimizerConfig) -> Optimizers:
     return schedule
 
   def adam(network: str) -> optax.GradientTransformation:
-    return coupled_adam(rate_of(network), betas=config.adam_betas, weight_decay=config.weight_decay)
+    return coupled_adam(rate_of(network), betas=optimizer.adam_betas, weight_decay=optimizer.weight_decay)
 
   generator = adam('generator')
-  if config.muon_multiplier:
+  if optimizer.muon_multiplier:
     generator = coupled_muon(
       rate_of('generator'),
-      multiplier=config.muon_multiplier,
-      betas=config.adam_betas,
-      weight_decay=config.weight_decay,
+      multiplier=optimizer.muon_multiplier,
+      betas=optimizer.adam_betas,
+      weight_decay=optimizer.weight_decay,
     )
   return Optimizers(
     generator=generator,
     discriminator=adam('discriminator'),
     reid=coupled_nesterov(
       rate_of('reid'),
-      momentum=config.reid_momentum,
-      weight_decay=config.weight_decay,
+      momentum=optimizer.reid_momentum,
+      weight_decay=optimizer.weight_decay,
       multipliers={'backbone': 1.0},
-      others=config.head_multiplier,
+      others=optimizer.head_multiplier,
     ),
   )
 

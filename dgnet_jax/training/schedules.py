@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from dgnet_jax.config.network_schema import TeacherConfig
-from dgnet_jax.config.schema import OptimizerConfig, RampConfig, RampsConfig, TeachingConfig, WeightsConfig
+from dgnet_jax.config.schema import Config, OptimizerConfig, RampConfig, RampsConfig, TeachingConfig, WeightsConfig
 from dgnet_jax.types import ActiveTerms, Array
 
 Number = Array | float
@@ -114,50 +114,69 @@ def _num_drops(optimizer: OptimizerConfig, step: int | Array) -> int | Array:
   return sum((scheduler_step >= milestone) * 1 for milestone in milestones)
 
 
-def _cosine(optimizer: OptimizerConfig, step: int | Array) -> Number:
-  """Returns the factor of both Adam rates: half a cosine from 1 to `gan_decay` over `generator_steps`."""
+def _half_cosine(step: int | Array, start: int, end: int, final: float = 0.0) -> Number:
+  """Returns half a cosine from 1 at step `start` to `final` at step `end`; constant before and after."""
   xp = jnp if isinstance(step, jax.Array) else np
-  done = xp.clip(step / optimizer.generator_steps, 0, 1)
-  factor: Array = optimizer.gan_decay + (1 - optimizer.gan_decay) * (1 + xp.cos(np.pi * done)) / 2
+  done = xp.clip((step - start) / (end - start), 0, 1)
+  factor: Array = final + (1 - final) * (1 + xp.cos(np.pi * done)) / 2
   return factor if isinstance(step, jax.Array) else float(factor)
 
 
-def learning_rates(optimizer: OptimizerConfig, step: int | Array) -> dict[str, Number]:
+def _reid_factor(config: Config, step: int | Array, drops: int | Array) -> Number:
+  """Returns the factor of the re-id network's rate, with its warm-up from a tenth."""
+  optimizer, warmup_steps = config.optimizer, config.optimizer.reid_warmup_steps
+  factor: Number = optimizer.reid_decay**drops
+  if optimizer.reid_schedule == 'cosine':
+    factor = _half_cosine(step, warmup_steps, config.num_steps)
+  if not warmup_steps:
+    return factor
+  xp = jnp if isinstance(step, jax.Array) else np
+  warmup: Array = xp.clip(0.1 + 0.9 * step / warmup_steps, 0.1, 1.0)
+  return factor * (warmup if isinstance(step, jax.Array) else float(warmup))
+
+
+def learning_rates(config: Config, step: int | Array) -> dict[str, Number]:
   """Returns the learning rates of one step.
 
   Schedule multistep drops at `decay_steps` and at 1.5 and 1.75 times it (milestones that coincide multiply), schedule
   step at every multiple of `decay_steps`, both one step early, as in the release (fact 2). The rates of generator and
-  discriminator may follow a cosine instead.
+  discriminator, and that of the re-id network, may follow a cosine instead.
 
   Args:
-    optimizer: rates and schedule.
+    config: optimizer and num_steps are read.
     step: iterations done before this one; int or i32[], traced or not. -1 gives the rates before the run.
 
   Returns:
     The rates of 'generator', 'discriminator' and 'reid' (its backbone; the heads' are `head_multiplier` times it).
   """
+  optimizer = config.optimizer
   drops = _num_drops(optimizer, step)
-  gan_factor = _cosine(optimizer, step) if optimizer.gan_schedule == 'cosine' else optimizer.gan_decay**drops
+  gan_factor: Number = optimizer.gan_decay**drops
+  if optimizer.gan_schedule == 'cosine':
+    gan_factor = _half_cosine(step, 0, optimizer.generator_steps, optimizer.gan_decay)
   return {
     'generator': optimizer.generator_learning_rate * gan_factor,
     'discriminator': optimizer.discriminator_learning_rate * gan_factor,
-    'reid': optimizer.reid_learning_rate * optimizer.reid_decay**drops,
+    'reid': optimizer.reid_learning_rate * _reid_factor(config, step, drops),
   }
 
 
 def teacher_schedule(teacher: TeacherConfig, steps_per_epoch: int) -> optax.Schedule:
-  """Returns the learning rate of the teacher's head by step: linear warm-up from a tenth, then one drop to a tenth.
+  """Returns the learning rate of the teacher's head by step.
 
-  Computed by hand because `optax.linear_schedule` divides in float32 even if float64 is enabled.
+  Linear warm-up from a tenth; then one drop to a tenth, or half a cosine to 0 at the end of the last epoch. Computed by
+  hand because `optax.linear_schedule` divides in float32 even if float64 is enabled.
 
   Args:
-    teacher: rate and epochs.
-    steps_per_epoch: batches in a pass over the training images.
+    teacher: rate, schedule and epochs.
+    steps_per_epoch: batches in an epoch.
   """
   warmup_steps, decay_step = (epochs * steps_per_epoch for epochs in (teacher.warmup_epochs, teacher.decay_epoch))
 
   def schedule(step: int | Array) -> Array:
     warmup = jnp.minimum(0.1 + 0.9 * step / warmup_steps, 1.0) if warmup_steps else jnp.ones(())
+    if teacher.schedule == 'cosine':
+      return teacher.learning_rate * warmup * _half_cosine(step, warmup_steps, teacher.num_epochs * steps_per_epoch)
     return teacher.learning_rate * warmup * 0.1 ** ((step >= decay_step) * 1)
 
   return schedule

@@ -35,7 +35,7 @@ def make_step_context(config: Config, num_identities: int) -> StepContext:
   return StepContext(
     make_networks(config, num_identities),
     make_teacher_network(config, num_identities),
-    make_optimizers(config.optimizer),
+    make_optimizers(config),
     config,
   )
 

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dgnet_jax.config.network_schema import TeacherConfig
 from dgnet_jax.config.schema import Config
 from dgnet_jax.losses.identity import identity_cross_entropy
 from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.training.augment import augment_singles
+from dgnet_jax.training.metric_terms import metric_names, metric_terms
 from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.state import new_network_state, with_backbone
 from dgnet_jax.types import Array, NetworkState, Params
@@ -62,6 +64,7 @@ def update(
   image: Array,
   identity: Array,
   dropout_key: Array | None,
+  teacher: TeacherConfig,
 ) -> tuple[TeacherState, Metrics]:
   """Performs one iteration on an augmented batch; pure, all randomness is an argument.
 
@@ -72,27 +75,35 @@ def update(
     image: f32[B, rH, rW, 3], at the network's input size.
     identity: i32[B].
     dropout_key: random key of dropout; None disables it.
+    teacher: label smoothing and metric losses are read.
 
   Returns:
-    The state after the iteration, and the batch means `loss` (nats) and `accuracy` (fraction classified correctly),
-    f32[] each.
+    The state after the iteration, and batch means, f32[] each: `loss` (nats), `accuracy` (fraction classified
+    correctly) and, if there are metric losses, the terms of the loss, `loss/identity` and `loss/NAME`, unweighted.
   """
+  names = metric_names(teacher)
 
-  def objective(params: Params) -> tuple[Array, tuple[Params, Array]]:
+  def objective(params: Params) -> tuple[Array, tuple[Params, Metrics]]:
     # A group axis of 1: the batch is one BatchNorm call.
     output, batch_stats = network.apply(
       params, state.network.batch_stats, image[:, None], norm='batch', dropout_key=dropout_key
     )
     logits = output.logits[:, 0]
-    loss = identity_cross_entropy(logits, identity, split=network.splits_classifiers).mean()
-    return loss, (batch_stats, (logits.argmax(axis=-1) == identity).mean())
+    loss = identity_cross_entropy(
+      logits, identity, split=network.splits_classifiers, smoothing=teacher.label_smoothing
+    ).mean()
+    metrics = {'accuracy': (logits.argmax(axis=-1) == identity).mean()} | ({'loss/identity': loss} if names else {})
+    for name, term in metric_terms(names, teacher, output.feature[:, 0], identity).items():
+      metrics[f'loss/{name}'] = term.mean()
+      loss += getattr(teacher, name) * metrics[f'loss/{name}']
+    return loss, (batch_stats, metrics)
 
   gradient_fn = jax.value_and_grad(objective, has_aux=True)
-  (loss, (batch_stats, accuracy)), gradients = gradient_fn(state.network.params)
+  (loss, (batch_stats, metrics)), gradients = gradient_fn(state.network.params)
   updates, opt_state = optimizer.update(gradients, state.network.opt_state, state.network.params)
   params = optax.apply_updates(state.network.params, updates)
   new_state = TeacherState(state.step + 1, NetworkState(params, batch_stats, opt_state), state.rng)
-  return new_state, {'loss': loss, 'accuracy': accuracy}
+  return new_state, {'loss': loss, **metrics}
 
 
 def make_teacher_step(
@@ -105,13 +116,13 @@ def make_teacher_step(
   placement = Placement(mesh, network.num_identities)
   outputs = placement.step_outputs(lambda: create_teacher_state(network, optimizer, seed=0))
   network = network.splitting_classifiers(mesh) if placement.splits else network
-  augment_config, erasing_prob = config.augment, config.teacher.random_erasing_prob
+  augment_config, teacher = config.augment, config.teacher
 
   def teacher_step(state: TeacherState, pixels: Array, identity: Array) -> tuple[TeacherState, Metrics]:
     state = placement.within_step(state)
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
-    image = augment_singles(pixels, augment_key, augment_config, erasing_prob, network.reid_scale)
-    new_state, metrics = update(network, optimizer, state, image, identity, dropout_key)
+    image = augment_singles(pixels, augment_key, augment_config, teacher.random_erasing_prob, network.reid_scale)
+    new_state, metrics = update(network, optimizer, state, image, identity, dropout_key, teacher)
     return placement.after_step(new_state), metrics
 
   return jax.jit(teacher_step, donate_argnums=0, out_shardings=outputs, compiler_options=accepted_options(CONVOLUTIONS))

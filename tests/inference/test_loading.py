@@ -16,7 +16,7 @@ def test_parameters_are_those_of_the_newest_checkpoint(tiny_run):
   predictor = load_predictor(config, workdir)
   assert predictor.step == 7 and predictor.num_identities == index.num_identities
   networks = make_networks(config, index.num_identities)
-  state = create_train_state(networks, make_optimizers(config.optimizer), seed=1)  # that of the second checkpoint
+  state = create_train_state(networks, make_optimizers(config), seed=1)  # that of the second checkpoint
   jax.tree.map(np.testing.assert_array_equal, predictor.generator, dict(state.generator.params))
   jax.tree.map(np.testing.assert_array_equal, predictor.reid, dict(state.reid.params))
   jax.tree.map(np.testing.assert_array_equal, predictor.reid_stats, dict(state.reid.batch_stats))

@@ -82,7 +82,7 @@ def test_a_file_without_a_state_dict_says_what_it_has(tmp_path):
 def test_new_state_starts_with_the_backbone(file):
   config = config_with(file)
   backbone = load_backbone(config, 'reid')
-  networks, optimizers = make_networks(config, NUM_IDENTITIES), make_optimizers(config.optimizer)
+  networks, optimizers = make_networks(config, NUM_IDENTITIES), make_optimizers(config)
   fresh, started = (create_train_state(networks, optimizers, 0, start) for start in (None, backbone))
   jax.tree.map(np.testing.assert_array_equal, started.reid.params['backbone'], backbone['params'])
   jax.tree.map(np.testing.assert_array_equal, started.reid.batch_stats['backbone'], backbone['batch_stats'])

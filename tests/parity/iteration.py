@@ -135,7 +135,7 @@ def compiled_update(config, num_identities):
       traced = config
       for name, value in schedule.items():
         traced = with_field(traced, name, value)
-      context = StepContext(networks, teacher_network, make_optimizers(traced.optimizer), traced)
+      context = StepContext(networks, teacher_network, make_optimizers(traced), traced)
       return update(context, state, teachers, batch, draws, active)
 
     _COMPILED[key] = jax.jit(step, static_argnums=5)
@@ -151,7 +151,7 @@ class Run:
     self.meta = self.golden['meta']
     self.classes = self.meta['hyperparameters']['ID_class']
     self.config = goldens.config_of(self.meta, compute_dtype=compute_dtype)
-    optimizers = make_optimizers(self.config.optimizer)
+    optimizers = make_optimizers(self.config)
     self.state, self._teachers = initial_state(folder, self.config, self.meta, optimizers, self.classes)
 
   def advance(self, number):
@@ -198,7 +198,7 @@ def check_weights_and_rates(config, step, golden):
   ):
     np.testing.assert_allclose(weights.before[ours], golden['weights_before'][theirs])
     np.testing.assert_allclose(weights.after[ours], golden['weights_after'][theirs])
-  rates = learning_rates(config.optimizer, step)
+  rates = learning_rates(config, step)
   multiplier = config.optimizer.head_multiplier
   np.testing.assert_allclose([rates['generator']], golden['lr']['gen'])
   np.testing.assert_allclose([rates['discriminator']], golden['lr']['dis'])

@@ -59,7 +59,7 @@ class TestStep:
     expected = run.golden['params_after'][network]
     ours = run.params(network)
     # Adam turns the rounding error of a zero gradient into a step of up to its rate (release fact 37); we allow 1 %.
-    rate = float(learning_rates(run.config.optimizer, run.step)['generator'])
+    rate = float(learning_rates(run.config, run.step)['generator'])
     noise = 1e-2 * rate / STEP_RTOL
     quantity = f'{run.name}: parameters of {network} after'
     checked = check_fingerprints(ledger, quantity, run.recipe.fingerprint, ours, expected, rtol=STEP_RTOL, noise=noise)

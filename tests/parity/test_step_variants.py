@@ -32,7 +32,7 @@ class TestStep:
   def test_losses_and_gradients(self, variant):
     golden, meta, config = variant.golden, variant.meta, variant.config
     step = meta['iteration0']
-    optimizers = make_optimizers(config.optimizer)
+    optimizers = make_optimizers(config)
     state, teachers = initial_state(variant.folder, config, meta, optimizers, variant.num_identities)
     batch = goldens.pair_batch(variant.recipe, meta, 0)
     draws = Draws(jnp.asarray(meta['rand'][0] <= config.structure_encoder_update_prob))

@@ -277,4 +277,4 @@ def test_only_rates_of_what_is_trained_are_reported():
 def test_reported_rates_are_those_of_the_updates_that_were_not_skipped():
   config = tiny_config(**{'optimizer.decay_steps': 3, 'optimizer.skip_non_finite': 9})
   reported = loop._report(config, 1)(4, {'skipped': 1.0}).scalars['rate/reid']
-  assert reported == learning_rates(config.optimizer, 1)['reid'] != learning_rates(config.optimizer, 3)['reid']
+  assert reported == learning_rates(config, 1)['reid'] != learning_rates(config, 3)['reid']

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from dgnet_jax.config.network_schema import TeacherConfig
-from dgnet_jax.config.schema import OptimizerConfig
+from dgnet_jax.config.schema import Config, OptimizerConfig
 from dgnet_jax.training.optimizers import (
   adam_state,
   make_optimizers,
@@ -27,6 +27,10 @@ RATES = {
   'gan': 1e-4 * np.array([1, 1, 0.5, 0.125, 0.125, 0.125]),
   'reid': 2e-3 * np.array([1, 1, 0.2, 8e-3, 8e-3, 8e-3]),
 }
+
+
+def optimizers_of(optimizer):
+  return make_optimizers(Config(optimizer=optimizer))
 
 
 def random_tree(seed, parts):
@@ -72,7 +76,7 @@ class TestAgainstPyTorch:
   @pytest.mark.parametrize('betas', [(0.0, 0.999), (0.5, 0.9)])
   def test_adam(self, network, betas):
     params, *gradients = [random_tree(seed, ['a', 'b']) for seed in range(NUM_STEPS + 1)]
-    optimizers = make_optimizers(dataclasses.replace(CONFIG, adam_betas=betas))
+    optimizers = optimizers_of(dataclasses.replace(CONFIG, adam_betas=betas))
     after, state = run(getattr(optimizers, network), params, gradients)
     adam = adam_state(state)
     assert int(adam.count) == NUM_STEPS
@@ -86,7 +90,7 @@ class TestAgainstPyTorch:
   def test_nesterov_with_faster_heads(self):
     parts = {'backbone': 1, 'primary_head': 10, 'fine_head': 10}
     params, *gradients = [random_tree(seed, parts) for seed in range(NUM_STEPS + 1)]
-    after, state = run(make_optimizers(CONFIG).reid, params, gradients)
+    after, state = run(optimizers_of(CONFIG).reid, params, gradients)
     for part, multiplier in parts.items():
       for leaf, start in params[part].items():
         expected, buffer = torch_nesterov(start, [g[part][leaf] for g in gradients], multiplier * RATES['reid'], 0.03)
@@ -96,7 +100,7 @@ class TestAgainstPyTorch:
   def test_zero_gradient_still_decays_the_weights(self):
     """The fine-grained head during warm-up: release fact 20."""
     params = random_tree(0, ['backbone', 'primary_head', 'fine_head'])
-    after, state = run(make_optimizers(CONFIG).reid, params, [jax.tree.map(np.zeros_like, params)])
+    after, state = run(optimizers_of(CONFIG).reid, params, [jax.tree.map(np.zeros_like, params)])
     np.testing.assert_allclose(after['fine_head']['bias'], params['fine_head']['bias'] * (1 - 0.02 * 0.03 * 1.9))
     np.testing.assert_allclose(momentum_buffers(state)['fine_head']['bias'], 0.03 * params['fine_head']['bias'])
 
@@ -122,7 +126,7 @@ class TestMuon:
 
   def test_updates_of_hidden_kernels_are_nearly_orthogonal_and_of_adams_size(self):
     params, gradient, _ = self.params()
-    after, _ = run(make_optimizers(self.CONFIG).generator, params, [gradient])
+    after, _ = run(optimizers_of(self.CONFIG).generator, params, [gradient])
     update = (after['hidden'] - params['hidden']).reshape(-1, 16) / (5 * RATES['gan'][0])
     singular = np.linalg.svd(update, compute_uv=False)
     assert singular.max() < 2 * singular.min()
@@ -133,7 +137,7 @@ class TestMuon:
 
   def test_other_parameters_get_adam(self):
     params, *gradients = self.params()
-    after, _ = run(make_optimizers(self.CONFIG).generator, params, gradients)
+    after, _ = run(optimizers_of(self.CONFIG).generator, params, gradients)
     adam = optax.nadam(RATES['gan'][0], 0.0, 0.999)
     for name in ('colours', 'bias'):
       expected, _ = run(adam, {name: params[name]}, [{name: gradient[name]} for gradient in gradients])
@@ -141,22 +145,22 @@ class TestMuon:
 
   def test_weight_decay_is_coupled(self):
     params, gradient, _ = self.params()
-    optimizer = make_optimizers(dataclasses.replace(self.CONFIG, weight_decay=0.1)).generator
+    optimizer = optimizers_of(dataclasses.replace(self.CONFIG, weight_decay=0.1)).generator
     decayed = jax.tree.map(lambda g, p: g + 0.1 * p, gradient, params)
-    expected, _ = run(make_optimizers(self.CONFIG).generator, params, [decayed])
+    expected, _ = run(optimizers_of(self.CONFIG).generator, params, [decayed])
     after, _ = run(optimizer, params, [gradient])
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, rtol=1e-10), after, expected)
 
   def test_discriminator_keeps_adam(self):
     params = self.params()[0]
-    states = [make_optimizers(config).discriminator.init(params) for config in (CONFIG, self.CONFIG)]
+    states = [optimizers_of(config).discriminator.init(params) for config in (CONFIG, self.CONFIG)]
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
 
 
 class TestWithProgress:
   @pytest.mark.parametrize('network', ['generator', 'reid'])
   def test_continues_as_without_interruption(self, network):
-    optimizer = getattr(make_optimizers(CONFIG), network)
+    optimizer = getattr(optimizers_of(CONFIG), network)
     params, *gradients = [
       jax.tree.map(np.float32, random_tree(seed, ['backbone', 'head'])) for seed in range(NUM_STEPS + 1)
     ]
@@ -170,7 +174,7 @@ class TestWithProgress:
 
   def test_without_moments_changes_only_the_schedule(self):
     """Adam counts its own updates, for the correction of its bias."""
-    optimizer, params = make_optimizers(CONFIG).generator, {'a': jnp.ones(2)}
+    optimizer, params = optimizers_of(CONFIG).generator, {'a': jnp.ones(2)}
     state = with_progress(optimizer.init(params), 2)
     assert int(adam_state(state).count) == 0
     updates, _ = optimizer.update({'a': jnp.ones(2)}, state, params)
@@ -179,7 +183,7 @@ class TestWithProgress:
 
 def test_updates_keep_float32():
   params = jax.tree.map(np.float32, random_tree(0, ['backbone', 'primary_head', 'fine_head']))
-  after, state = run(make_optimizers(CONFIG).reid, params, [params])
+  after, state = run(optimizers_of(CONFIG).reid, params, [params])
   assert {leaf.dtype.name for leaf in jax.tree.leaves((after, momentum_buffers(state)))} == {'float32'}
 
 

@@ -48,6 +48,10 @@ def weights_at(step, ramps=RAMPS, *, weights=WeightsConfig(), teaching=TeachingC
   return loss_weights(weights, ramps, teaching, step)
 
 
+def rates_at(optimizer, step, num_steps=100):
+  return learning_rates(Config(optimizer=optimizer, num_steps=num_steps), step)
+
+
 class TestLossWeights:
   def test_ramps_by_hand(self):
     """The weights before and after the increment of each step: release facts 7 and 8."""
@@ -141,19 +145,19 @@ class TestLearningRates:
   def test_first_steps_at_each_rate_of_the_release(self):
     """Each drop comes one step early: fact 2."""
     for step, factor in ((0, 1), (59_998, 1), (59_999, 0.1), (89_998, 0.1), (89_999, 0.01), (104_999, 0.001)):
-      rates = learning_rates(OptimizerConfig(), step)
+      rates = rates_at(OptimizerConfig(), step)
       assert rates == pytest.approx({'generator': 1e-4 * factor, 'discriminator': 1e-4 * factor, 'reid': 2e-3 * factor})
 
   def test_milestones_that_coincide_multiply(self):
     optimizer = OptimizerConfig(decay_steps=3, gan_decay=0.5, reid_decay=0.2)  # milestones 3, 4 and 4
-    rates = [learning_rates(optimizer, step) for step in range(5)]
+    rates = [rates_at(optimizer, step) for step in range(5)]
     assert [rate['generator'] for rate in rates] == pytest.approx([1e-4, 1e-4, 5e-5, 1.25e-5, 1.25e-5])
     assert [rate['reid'] for rate in rates] == pytest.approx([2e-3, 2e-3, 4e-4, 1.6e-5, 1.6e-5])
 
   def test_schedule_step_drops_at_every_multiple(self):
     """Multiples 3, 6 and 9 of decay_steps, each one step early."""
     optimizer = OptimizerConfig(schedule='step', decay_steps=3, gan_decay=0.5, reid_decay=0.2)
-    rates = [learning_rates(optimizer, step) for step in range(9)]
+    rates = [rates_at(optimizer, step) for step in range(9)]
     drops = [0, 0, 1, 1, 1, 2, 2, 2, 3]
     assert [rate['generator'] for rate in rates] == pytest.approx([1e-4 * 0.5**count for count in drops])
     assert [rate['discriminator'] for rate in rates] == pytest.approx([1e-4 * 0.5**count for count in drops])
@@ -163,30 +167,46 @@ class TestLearningRates:
     optimizer = OptimizerConfig(
       generator_learning_rate=2.0, discriminator_learning_rate=4.0, gan_schedule='cosine', generator_steps=10
     )
-    at = [learning_rates(optimizer, step) for step in (-1, 0, 5, 10, 99)]
+    at = [rates_at(optimizer, step) for step in (-1, 0, 5, 10, 99)]
     assert [rates['generator'] for rates in at] == pytest.approx([2, 2, 2 * 0.55, 0.2, 0.2])
     assert [rates['discriminator'] for rates in at] == pytest.approx([4, 4, 4 * 0.55, 0.4, 0.4])
     assert [rates['reid'] for rates in at] == [optimizer.reid_learning_rate] * 5
-    traced = jax.jit(lambda step: learning_rates(optimizer, step))(jnp.asarray(5, jnp.int32))
+    traced = jax.jit(lambda step: rates_at(optimizer, step))(jnp.asarray(5, jnp.int32))
     assert float(traced['generator']) == pytest.approx(1.1)
+
+  def test_cosine_of_the_reid_network_ends_with_the_run(self):
+    optimizer = OptimizerConfig(reid_learning_rate=2.0, reid_schedule='cosine', decay_steps=1, reid_warmup_steps=10)
+    at = [rates_at(optimizer, step, num_steps=30) for step in (-1, 0, 5, 10, 20, 30, 99)]
+    assert [rates['reid'] for rates in at] == pytest.approx([0.2, 0.2, 1.1, 2, 1, 0, 0])
+    assert [rates['generator'] for rates in at] == [
+      rates_at(OptimizerConfig(decay_steps=1), step)['generator'] for step in (-1, 0, 5, 10, 20, 30, 99)
+    ]
+    traced = jax.jit(lambda step: rates_at(optimizer, step, num_steps=30))
+    for step, rate in {5: 1.1, 20: 1.0}.items():
+      assert float(traced(jnp.asarray(step, jnp.int32))['reid']) == pytest.approx(rate)
+
+  def test_warmup_of_the_reid_network_also_goes_with_the_drops(self):
+    optimizer = OptimizerConfig(decay_steps=4, reid_learning_rate=2.0, reid_warmup_steps=2)
+    rates = [rates_at(optimizer, step)['reid'] for step in range(5)]
+    assert rates == pytest.approx([0.2, 1.1, 2, 0.2, 0.2])
 
   def test_schedule_constant_never_drops(self):
     optimizer = OptimizerConfig(schedule='constant', decay_steps=1)
     for step in (0, 1, 10**6):
-      assert learning_rates(optimizer, step) == {'generator': 1e-4, 'discriminator': 1e-4, 'reid': 2e-3}
+      assert rates_at(optimizer, step) == {'generator': 1e-4, 'discriminator': 1e-4, 'reid': 2e-3}
 
   @pytest.mark.parametrize('schedule', ['multistep', 'step', 'constant'])
   def test_rates_before_the_run_are_the_initial_ones(self, schedule):
     optimizer = OptimizerConfig(schedule=schedule, decay_steps=1)
-    assert learning_rates(optimizer, -1) == {'generator': 1e-4, 'discriminator': 1e-4, 'reid': 2e-3}
+    assert rates_at(optimizer, -1) == {'generator': 1e-4, 'discriminator': 1e-4, 'reid': 2e-3}
 
   @pytest.mark.parametrize('schedule', ['multistep', 'step', 'constant'])
   def test_traced_step_gives_the_same_rates(self, schedule):
     optimizer = OptimizerConfig(schedule=schedule)
-    traced = jax.jit(lambda step: learning_rates(optimizer, step))
+    traced = jax.jit(lambda step: rates_at(optimizer, step))
     for step in (0, 59_998, 59_999, 90_000, 119_998, 119_999):
       actual = {name: float(rate) for name, rate in traced(jnp.asarray(step)).items()}
-      assert actual == pytest.approx(learning_rates(optimizer, step)), step
+      assert actual == pytest.approx(rates_at(optimizer, step)), step
 
 
 class TestRelease:
@@ -198,7 +218,7 @@ class TestRelease:
     config = goldens.config_of(golden['meta'])
     for record in golden.get('steps', [golden]):
       step = record['iteration']
-      weights, rates = weights_at(step, config.ramps), learning_rates(config.optimizer, step)
+      weights, rates = weights_at(step, config.ramps), learning_rates(config, step)
       for ours, theirs in RELEASE_RAMPS.items():
         assert weights.before[ours] == pytest.approx(record['weights_before'][theirs]), (name, step, ours)
         assert weights.after[ours] == pytest.approx(record['weights_after'][theirs]), (name, step, ours)
@@ -211,7 +231,7 @@ class TestRelease:
     measured = goldens.load_json(parity_dir, 'optim')['measured_lr_latest_yaml_changes']
     rows = next(value for key, value in measured.items() if key != 'milestones')
     for step, generator, reid, heads in rows:
-      rates = learning_rates(OptimizerConfig(), step)
+      rates = rates_at(OptimizerConfig(), step)
       assert (rates['generator'], rates['reid'], 10 * rates['reid']) == pytest.approx((generator, reid, heads))
 
   def test_rates_with_repeated_milestones(self, parity_dir):
@@ -225,7 +245,7 @@ class TestRelease:
     rows = next(value for name, value in measured[key].items() if name.startswith('per_iteration'))
     assert len(rows) > int(decay_steps)
     for step, row in enumerate(rows):
-      rates = learning_rates(optimizer, step)
+      rates = rates_at(optimizer, step)
       assert [rates['generator'], rates['reid'], optimizer.head_multiplier * rates['reid']] == pytest.approx(row)
 
 
@@ -239,3 +259,11 @@ class TestTeacherSchedule:
 
   def test_without_warmup_starts_at_the_full_rate(self):
     assert float(teacher_schedule(TeacherConfig(learning_rate=0.05, warmup_epochs=0), 5)(0)) == pytest.approx(0.05)
+
+  def test_cosine_by_hand(self):
+    """Five steps are an epoch: warm-up for ten steps, then half a cosine until step 30."""
+    teacher = TeacherConfig(learning_rate=0.05, warmup_epochs=2, decay_epoch=1, num_epochs=6, schedule='cosine')
+    schedule = teacher_schedule(teacher, 5)
+    for step, rate in {0: 0.005, 5: 0.0275, 10: 0.05, 15: 0.0426777, 20: 0.025, 30: 0.0, 99: 0.0}.items():
+      assert float(schedule(step)) == pytest.approx(rate, rel=1e-5, abs=1e-9), step
+      assert float(jax.jit(schedule)(jnp.asarray(step, jnp.int32))) == pytest.approx(rate, rel=1e-5, abs=1e-8), step

@@ -115,6 +115,28 @@ def test_interrupted_run_resumes_exactly(trained, config, index, tmp_path, monke
   assert any('from step 3' in line for line in lines)
 
 
+def test_run_with_batches_of_identities_resumes_exactly(config, index, tmp_path, monkeypatch):
+  strong = with_teacher(config, images_per_identity=2, triplet=1.0, label_smoothing=0.1, schedule='cosine')
+  expected = train_teacher(strong, index, tmp_path / 'unbroken')
+  records = metric_records(tmp_path / 'unbroken')
+  assert all({'loss', 'loss/identity', 'loss/triplet'} < record.keys() for record in records)
+  # Warm-up over 2 of 6 steps, then half a cosine over 4.
+  assert [record['rate'] for record in records] == pytest.approx([0.0275, 0.0426777, 0.00732233], rel=1e-5)
+  with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    after_steps(patch, 3, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    train_teacher(strong, index, tmp_path / 'broken')
+  assert_equal(train_teacher(strong, index, tmp_path / 'broken'), expected)
+
+
+def test_too_few_identities_raise_before_anything_is_read(config, tmp_path, monkeypatch):
+  monkeypatch.delattr(teacher_loop, 'make_source')
+  images = [f'{person:04d}_c1s1_{number:06d}_00.jpg' for person in (1, 2, 3) for number in range(6)]
+  index = read_layout(write_market(tmp_path / 'data', train=images))
+  config = with_teacher(config, images_per_identity=2)
+  with pytest.raises(UserError, match='teacher.batch_size: 8 are 4 identities with 2 images each .* show 3'):
+    train_teacher(config, index, tmp_path)
+
+
 def test_killed_run_resumes_exactly(trained, config, index, tmp_path, monkeypatch, lines):
   """Resumes from the checkpoint of step 4, as if the machine had failed in step 5."""
 

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.teacher_step import create_teacher_state, make_teacher_step, update
 from tests.tiny_run import frozen
+from tests.training.tiny_teacher import with_teacher
 
 NUM_IDENTITIES = 4
 BATCH_SIZE = 8
@@ -90,11 +89,39 @@ def test_steps_are_reproducible_and_draw_differently(config, batch):
   assert not any(jax.tree.leaves(equal))
 
 
+STRONG = {'label_smoothing': 0.1, 'triplet': 2.0, 'circle': 0.5, 'circle_scale': 8.0, 'images_per_identity': 2}
+
+
+def test_loss_is_the_weighted_sum_of_its_terms(config, batch):
+  _, (plain,) = Setup(config).run(batch, 1)
+  assert plain.keys() == {'loss', 'accuracy'}
+  _, (strong,) = Setup(with_teacher(config, **STRONG)).run(batch, 1)
+  assert strong.keys() == plain.keys() | {'loss/identity', 'loss/triplet', 'loss/circle'}
+  terms = (strong[f'loss/{name}'] for name in ('identity', 'triplet', 'circle'))
+  assert strong['loss'] == pytest.approx(np.dot([1, 2, 0.5], [*terms])) and min(strong.values()) >= 0
+  assert strong['loss/identity'] != plain['loss']  # smoothed
+
+
+@pytest.mark.parametrize('name', ['triplet', 'circle'])
+def test_metric_losses_train_the_embedding_and_not_the_classifier(config, batch, name):
+  """The classifier's update is that of the identification alone, whatever the weight."""
+  options = {'images_per_identity': 2, 'dropout': 0.0, 'circle_scale': 8.0}
+  light, heavy = (Setup(with_teacher(config, **options, **{name: w})).run(batch, 1)[0] for w in (0.1, 10.0))
+  light, heavy = light.network.params, heavy.network.params
+  jax.tree.map(np.testing.assert_array_equal, light['head']['classifier'], heavy['head']['classifier'])
+  for part in (('head', 'bottleneck'), ('backbone',)):
+    a, b = light, heavy
+    for step in part:
+      a, b = a[step], b[step]
+    assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, a, b))), part
+
+
 @pytest.mark.long
+@pytest.mark.parametrize('options', [{}, STRONG], ids=['release', 'strong'])
 @pytest.mark.usefixtures('x64')
-def test_eight_devices_agree_with_one(config, batch):
-  """BatchNorm uses the statistics of the entire batch, however it is split."""
-  config = dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, dropout=0.0))
+def test_eight_devices_agree_with_one(config, batch, options):
+  """BatchNorm uses the statistics of the entire batch, and metric losses compare all of it, however it is split."""
+  config = with_teacher(config, dropout=0.0, **options)
   states = []
   for num_devices in (1, 8):
     setup = Setup(config, num_devices)
@@ -108,7 +135,9 @@ def test_dropout_depends_on_its_key(config, batch):
   setup = Setup(config)
   image, identity = jnp.asarray(batch[0], jnp.float32) / 255, jnp.asarray(batch[1])
   step = jax.jit(
-    lambda key: update(setup.network, setup.optimizer, setup.state, image, identity, key)[0].network.params
+    lambda key: (
+      update(setup.network, setup.optimizer, setup.state, image, identity, key, config.teacher)[0].network.params
+    )
   )
   without, one, other = (step(key) for key in (None, jax.random.key(0), jax.random.key(1)))
   for a, b in ((without, one), (one, other)):

@@ -88,7 +88,7 @@ def read_state(config: Config, workdir: pathlib.Path, step: int | None) -> tuple
   """
   with contextlib.closing(Checkpoints(workdir / 'checkpoints', config=config)) as checkpoints:
     num_identities = checkpoints.num_identities(step)
-    networks, optimizers = make_networks(config, num_identities), make_optimizers(config.optimizer)
+    networks, optimizers = make_networks(config, num_identities), make_optimizers(config)
     template = jax.eval_shape(lambda: create_train_state(networks, optimizers, config.seed))
     state: TrainState = checkpoints.restore(template, step)
     return num_identities, state
@@ -115,7 +115,7 @@ def _network_files(config: Config, state: TrainState, kept: KeptArrays) -> dict[
     variables = jax.device_get({'params': network.params, 'batch_stats': network.batch_stats})
     state_dict = release_state_dict(name, variables, entries, kept.get(name, {}))
     files[f'{name}_{step:08d}.pt'] = {'a': state_dict}
-    optimizers[name] = release_optimizer(name, network.opt_state, list(state_dict), entries, config.optimizer, step)
+    optimizers[name] = release_optimizer(name, network.opt_state, list(state_dict), entries, config, step)
   return files | {'optimizer.pt': optimizers}
 
 

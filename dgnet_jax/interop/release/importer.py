@@ -214,7 +214,7 @@ def _read_moments(
     )
   if step != files.step:
     logger.info(f'{path}: {step} iterations were done, although the files are named {files.step}')
-  for note in rate_notes(optimizers, config.optimizer, step):
+  for note in rate_notes(optimizers, config, step):
     logger.warning(note)
   return moments, step
 
@@ -222,7 +222,7 @@ def _read_moments(
 def _make_train_state(
   config: Config, num_identities: int, loaded: Mapping[str, Loaded], moments: Mapping[str, Moments], step: int
 ) -> TrainState:
-  optimizers = make_optimizers(config.optimizer)
+  optimizers = make_optimizers(config)
   init_key, base_key = jax.random.split(jax.random.key(config.seed))
   states: dict[str, NetworkState] = {}
   for name, network in OURS.items():

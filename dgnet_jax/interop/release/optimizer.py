@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from dgnet_jax.config.schema import OptimizerConfig
+from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.release.names import OURS, parameters_in_order
 from dgnet_jax.interop.torch_file import read_torch
@@ -110,12 +110,12 @@ def adam_betas(saved: Mapping[str, SavedOptimizer]) -> tuple[float, float] | Non
   return generator.betas
 
 
-def rate_notes(saved: Mapping[str, SavedOptimizer], config: OptimizerConfig, step: int) -> list[str]:
+def rate_notes(saved: Mapping[str, SavedOptimizer], config: Config, step: int) -> list[str]:
   """Returns a note for each optimizer whose last learning rate is not the one that the config gives.
 
   Args:
     saved: from `read_optimizers`.
-    config: rates and schedule.
+    config: of the run; optimizer and num_steps are read.
     step: iterations done.
   """
   rates = learning_rates(config, step - 1)
@@ -201,7 +201,7 @@ def release_optimizer(
   opt_state: optax.OptState,
   order: Sequence[str],
   entries: Sequence[Entry],
-  config: OptimizerConfig,
+  config: Config,
   step: int,
 ) -> dict[str, Any]:
   """Makes the state dict of one optimizer.
@@ -211,7 +211,7 @@ def release_optimizer(
     opt_state: ours.
     order: names in the network's state dict.
     entries: the network's arrays.
-    config: rates, schedule and betas.
+    config: of the run; optimizer and num_steps are read.
     step: iterations done.
   """
   entries = [entry for entry in entries if entry.path[0] == 'params']
@@ -232,27 +232,27 @@ def release_optimizer(
   return {'state': state if updates else {}, 'param_groups': release_groups(network, names, config, step)}
 
 
-def release_groups(network: str, names: Sequence[str], config: OptimizerConfig, step: int) -> list[dict[str, Any]]:
+def release_groups(network: str, names: Sequence[str], config: Config, step: int) -> list[dict[str, Any]]:
   """Makes the parameter groups of one optimizer as they are after `step` iterations.
 
   Args:
     network: gen, dis or id.
     names: names of its parameters, in order.
-    config: rates, schedule and betas.
+    config: of the run; optimizer and num_steps are read.
     step: iterations done.
   """
   last, initial = (float(learning_rates(config, done)[OURS[network]]) for done in (step - 1, -1))
   if network != 'id':
-    settings: dict[str, Any] = {'betas': config.adam_betas, 'eps': ADAM_EPSILON, 'amsgrad': False}
+    settings: dict[str, Any] = {'betas': config.optimizer.adam_betas, 'eps': ADAM_EPSILON, 'amsgrad': False}
     groups = [(1.0, '')]
   else:
-    settings = {'momentum': config.reid_momentum, 'dampening': 0, 'nesterov': True}
+    settings = {'momentum': config.optimizer.reid_momentum, 'dampening': 0, 'nesterov': True}
     # The backbone, then a group for each head. The goldens have those of style AB only.
     modules = dict.fromkeys(name.partition('.')[0] for name in names)
-    groups = [(1.0 if module == 'model' else config.head_multiplier, f'{module}.') for module in modules]
+    groups = [(1.0 if module == 'model' else config.optimizer.head_multiplier, f'{module}.') for module in modules]
   return [
     settings
-    | {'weight_decay': config.weight_decay, 'lr': last * factor, 'initial_lr': initial * factor}
+    | {'weight_decay': config.optimizer.weight_decay, 'lr': last * factor, 'initial_lr': initial * factor}
     | {'params': [number for number, name in enumerate(names) if name.startswith(prefix)]}
     for factor, prefix in groups
   ]

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from dgnet_jax.config.loading import load_config
-from dgnet_jax.config.schema import OptimizerConfig
+from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.release.exporter import export_release, read_state
 from dgnet_jax.interop.release.names import OURS, parameters_in_order
@@ -145,7 +145,7 @@ class TestLearningRates:
       assert int(optax.tree_utils.tree_get(network.opt_state, 'ScaleByScheduleState').count) == STEP
     for step, drops in enumerate(following, start=STEP):
       expected = {'generator': 1e-4 * 0.5**drops, 'discriminator': 1e-4 * 0.5**drops, 'reid': 3e-3 * 0.2**drops}
-      assert learning_rates(config.optimizer, step) == pytest.approx(expected)
+      assert learning_rates(config, step) == pytest.approx(expected)
 
   def test_that_differ_from_the_settings_are_reported(self, changeable, tmp_path, lines):
     """For example after the release was resumed, which restarts a scheduler."""
@@ -173,7 +173,7 @@ class TestGroups:
   def test_match_the_goldens(self, parity_dir, network):
     groups = goldens.load_json(parity_dir, 'optim')[f'{network}_opt']['groups']
     shapes = goldens.shapes_of(parity_dir, network, goldens.release_identities(parity_dir))
-    ours = release_groups(network, parameters_in_order(shapes), OptimizerConfig(), 0)
+    ours = release_groups(network, parameters_in_order(shapes), Config(), 0)
     assert [len(group['params']) for group in ours] == [group['n_params'] for group in groups]
     for group, expected in zip(ours, groups, strict=True):
       for key in group.keys() - {'params'}:

@@ -146,7 +146,7 @@ def test_release_sizes(parity_dir, tmp_path):
   assert with_sizes == default_config() and num_identities(read, {}) == classes
   config = Config()
   content, saved = read_torch(files.paths['optimizer']), read_optimizers(files.paths['optimizer'])
-  optimizers, shapes = make_optimizers(config.optimizer), variable_shapes(config, classes)
+  optimizers, shapes = make_optimizers(config), variable_shapes(config, classes)
   for network, state_dict in state_dicts.items():
     entries = network_entries(network, config)
     loaded = load_strictly(read[network], entries, shapes[network], source=network)

@@ -94,8 +94,9 @@ class _EpochSampler:
     if self._num_identities < per_batch:
       raise UserError(f'{self._num_identities} training identities are fewer than the {per_batch} of a batch')
     number, position = divmod(step, self._num_identities // per_batch)
-    images: np.ndarray = self._round_order(purpose, number, stream)[position * per_batch : (position + 1) * per_batch]
-    return images.ravel()[_permutation(self._seed, purpose, step, stream, self.batch_size, _ROWS)]
+    images = self._round_order(purpose, number, stream)[position * per_batch : (position + 1) * per_batch].ravel()
+    batch: np.ndarray = images[_permutation(self._seed, purpose, step, stream, self.batch_size, _ROWS)]
+    return batch
 
   def _draw_round(self, purpose: int, number: int, stream: int) -> np.ndarray:
     """Returns all identities of a round in order, each with its images: i64[identities, images_per_identity]."""
@@ -103,8 +104,9 @@ class _EpochSampler:
     by_identity = shuffled[np.argsort(self.classes[shuffled], kind='stable')]
     _, start, count = np.unique(self.classes[by_identity], return_index=True, return_counts=True)
     rank = np.arange(self._images_per_identity) % count[:, None]  # repeats images where there are fewer
-    images: np.ndarray = by_identity[start[:, None] + rank]
-    return images[_permutation(self._seed, purpose, number, stream, len(count), _IDENTITIES)]
+    images = by_identity[start[:, None] + rank]
+    drawn: np.ndarray = images[_permutation(self._seed, purpose, number, stream, len(count), _IDENTITIES)]
+    return drawn
 
 
 class PairSampler(_EpochSampler):

@@ -131,10 +131,10 @@ def test_run_with_batches_of_identities_resumes_exactly(config, index, tmp_path,
 def test_too_few_identities_raise_before_anything_is_read(config, tmp_path, monkeypatch):
   monkeypatch.delattr(teacher_loop, 'make_source')
   images = [f'{person:04d}_c1s1_{number:06d}_00.jpg' for person in (1, 2, 3) for number in range(6)]
-  index = read_layout(write_market(tmp_path / 'data', train=images))
+  index = read_layout(write_market(tmp_path, train=images))
   config = with_teacher(config, images_per_identity=2)
   with pytest.raises(UserError, match='teacher.batch_size: 8 are 4 identities with 2 images each .* show 3'):
-    train_teacher(config, index, tmp_path)
+    train_teacher(config, index, tmp_path / 'run')
 
 
 def test_killed_run_resumes_exactly(trained, config, index, tmp_path, monkeypatch, lines):

@@ -41,8 +41,8 @@ class DataConfig:
   # there is one (other_camera).
   positives: str = 'any'
   # Images of each identity in a batch, in each of the two streams. 0: shuffled images, as in the release. From 2: a
-  # batch has batch_size / images_per_identity identities. Each comes once per round through all of them, with random images,
-  # which are repeated if it has too few. Positives are drawn as with 0.
+  # batch has batch_size / images_per_identity identities. Each comes once per round through all of them, with random
+  # images, which are repeated if it has too few. Positives are drawn as with 0.
   images_per_identity: int = 0
   # tfdata (decode while training), threads (the same batches without TensorFlow), memory (decode once, keep all) or
   # device (as memory, with the images in the memory of every accelerator).

@@ -20,6 +20,7 @@ from dgnet_jax.models.teacher import TeacherNetwork
 from dgnet_jax.training import micro_batches, objectives
 from dgnet_jax.training.correspondence_terms import correspondence_terms
 from dgnet_jax.training.forward import AppearanceCodes, Draws, Generated, appearance_codes, generate, taught_images
+from dgnet_jax.training.metric_terms import RealLosses, metric_names
 from dgnet_jax.training.objectives import StepInputs, Terms
 from dgnet_jax.training.optimizers import Optimizers
 from dgnet_jax.training.schedules import Number, loss_weights
@@ -35,8 +36,8 @@ class StepContext:
     networks: from `make_networks`.
     teacher_network: from `make_teacher_network`.
     optimizers: from `make_optimizers`.
-    config: weights, ramps, teaching, augment, discriminator.gan_type and .r1_weight, joint, micro_batches,
-      reid.batch_norm_group and structure_encoder_update_prob are read while tracing.
+    config: weights, ramps, teaching, augment, discriminator.gan_type and .r1_weight, joint, micro_batches, reid and
+      structure_encoder_update_prob are read while tracing.
   """
 
   networks: Networks
@@ -124,6 +125,11 @@ class Iteration:
     return self.context.config.weights.feature_matching > 0
 
   @property
+  def real_losses(self) -> RealLosses:
+    """Label smoothing and metric losses on real images."""
+    return RealLosses(self.context.config.reid, metric_names(self.context.config.weights))
+
+  @property
   def trains_generator(self) -> bool:
     """False if generator and discriminator stay as they are.
 
@@ -149,7 +155,9 @@ def make_iteration(
     context=context,
     losses=adversarial_losses(config.discriminator.gan_type, batch.image.shape[0]),
     weights=loss_weights(config.weights, config.ramps, config.teaching, state.step).terms,
-    names=objectives.term_names(networks, active, taught=taught, match_features=match_features),
+    names=objectives.term_names(
+      networks, active, taught=taught, match_features=match_features, metric=metric_names(config.weights)
+    ),
     teachers=teachers,
     active=active,
     taught=taught,
@@ -317,4 +325,5 @@ def _inputs(
     draws=draws,
     teachers=iteration.teachers,
     match_features=iteration.match_features,
+    real_losses=iteration.real_losses,
   )

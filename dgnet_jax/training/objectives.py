@@ -20,6 +20,7 @@ from dgnet_jax.models.networks import Networks
 from dgnet_jax.pixels import clipped, enlarge, unit_range
 from dgnet_jax.training import correspondence_terms
 from dgnet_jax.training.forward import AppearanceCodes, Draws, Generated, frozen, taught_images
+from dgnet_jax.training.metric_terms import RealLosses, pair_metric_terms
 from dgnet_jax.types import ActiveTerms, Array, PairBatch, Params, Teacher
 
 Terms = dict[str, Array]
@@ -42,6 +43,7 @@ class StepInputs:
     draws: random draws of this step.
     teachers: frozen; they judge what design correspondence leaves outside the mask.
     match_features: compare the discriminator's features of rebuilt images.
+    real_losses: label smoothing and metric losses on real images.
   """
 
   batch: PairBatch
@@ -52,10 +54,11 @@ class StepInputs:
   draws: Draws
   teachers: Sequence[Teacher] = ()
   match_features: bool = flax.struct.field(pytree_node=False, default=False)  # type: ignore[no-untyped-call]
+  real_losses: RealLosses = flax.struct.field(pytree_node=False, default=RealLosses())  # type: ignore[no-untyped-call]
 
 
 def term_names(
-  networks: Networks, active: ActiveTerms, *, taught: bool, match_features: bool = False
+  networks: Networks, active: ActiveTerms, *, taught: bool, match_features: bool = False, metric: Sequence[str] = ()
 ) -> tuple[str, ...]:
   """Returns the names of the terms of generator and re-id network in a phase.
 
@@ -66,6 +69,7 @@ def term_names(
     active: which ramped terms count.
     taught: True if there are teacher labels for cross images.
     match_features: as in `StepInputs`.
+    metric: names of the metric losses.
   """
   names = ['positive_reconstruction', 'adversarial', 'cross_identity', 'identity', 'positive_identity']
   names += ['dissimilarity', *correspondence_terms.NAMES] if networks.generator.fetches else ['self_reconstruction']
@@ -74,7 +78,8 @@ def term_names(
   names += ['cycle'] if active.cycle else []
   names += ['cycle_dissimilarity'] if active.cycle and networks.generator.fetches else []
   has_fine_head = networks.appearance_encoder.style == 'AB'
-  names += ['fine_identity'] if active.teaching and has_fine_head else []
+  names += metric
+  names += ['fine_identity', *(f'fine_{name}' for name in metric)] if active.teaching and has_fine_head else []
   names += ['primary_teaching'] if taught else []
   names += ['fine_teaching'] if taught and has_fine_head else []
   return tuple(names)
@@ -152,9 +157,10 @@ def _feature_terms(networks: Networks, discriminator_params: Params, rebuilt: Ar
   return {'feature_matching': _over_streams(networks, loss, rebuilt, frozen(image))}
 
 
-def _identification(networks: Networks, logits: Array, identity: Array) -> Array:
+def _identification(networks: Networks, logits: Array, identity: Array, smoothing: float = 0.0) -> Array:
   """Cross-entropy f[B, 2] of logits f[B, 2, K], or its mean over the parts of f[B, 2, P, K]."""
-  cross_entropy = per_stream(functools.partial(identity_cross_entropy, split=networks.splits_classifiers))
+  split = networks.splits_classifiers
+  cross_entropy = per_stream(functools.partial(identity_cross_entropy, split=split, smoothing=smoothing))
   if logits.ndim == identity.ndim + 1:
     single: Array = cross_entropy(logits, identity)
     return single
@@ -219,13 +225,16 @@ def _reid_terms(
   real_key, cross_key = (None, None) if inputs.draws.dropout_key is None else jax.random.split(inputs.draws.dropout_key)
   with jax.named_scope('identity'):
     output, batch_stats = networks.encode_appearance_train(reid_params, inputs.reid_stats, images, real_key)
-  primary, fine = output.primary_logits, output.fine_logits
-  terms = {
-    'identity': _identification(networks, primary[:, :2], batch.identity),
-    'positive_identity': _identification(networks, primary[:, 2:4], batch.identity),
-  }
-  if active.teaching and fine is not None:
-    terms['fine_identity'] = _identification(networks, fine[:, :2], batch.identity)
+  losses, primary, fine = inputs.real_losses, output.primary_logits, output.fine_logits
+  identify = functools.partial(
+    _identification, networks, identity=batch.identity, smoothing=losses.settings.label_smoothing
+  )
+  terms = {'identity': identify(primary[:, :2]), 'positive_identity': identify(primary[:, 2:4])}
+  terms |= pair_metric_terms(losses, output.primary_feature, batch.identity)
+  if active.teaching and fine is not None and output.fine_feature is not None:
+    terms['fine_identity'] = identify(fine[:, :2])
+    fine_terms = pair_metric_terms(losses, output.fine_feature, batch.identity)
+    terms |= {f'fine_{name}': term for name, term in fine_terms.items()}
   if labels is None:
     return terms, batch_stats
   # A call of its own: the compiler finds the forward pass that `_recovery_terms` makes over the same images.

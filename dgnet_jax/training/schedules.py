@@ -62,7 +62,8 @@ def loss_weights(
   terms |= {name: effective[name] for name in ('structure_code', 'appearance_code', 'cycle')}
   terms['cycle_dissimilarity'] = terms['dissimilarity']
   # On real images the fine-grained head is weighted by the teaching weight before the increment (fact 8).
-  terms['fine_identity'] = terms['identity'] * before['teaching'] * teaching.fine_grained * teaching.fine_on_real
+  for name in ('identity', 'triplet', 'circle'):
+    terms[f'fine_{name}'] = terms[name] * before['teaching'] * teaching.fine_grained * teaching.fine_on_real
   terms['primary_teaching'] = effective['teaching'] * teaching.primary
   terms['fine_teaching'] = effective['teaching'] * teaching.fine_grained
   return LossWeights(terms, before, after)

@@ -27,7 +27,10 @@ Metrics = dict[str, Array]
 Gradients = dict[str, Params]
 TrainStep = Callable[[TrainState, Sequence[Teacher], PixelBatch, ActiveTerms], tuple[TrainState, Metrics]]
 
-REID_TERMS = ('identity', 'positive_identity', 'fine_identity', 'primary_teaching', 'fine_teaching')
+REID_TERMS = (
+  *('identity', 'positive_identity', 'fine_identity', 'primary_teaching', 'fine_teaching'),
+  *('triplet', 'fine_triplet', 'circle', 'fine_circle'),
+)
 
 
 def make_step_context(config: Config, num_identities: int) -> StepContext:

@@ -8,11 +8,13 @@ import pytest
 from dgnet_jax.losses.adversarial import adversarial_losses
 from dgnet_jax.models.build import make_networks
 from dgnet_jax.training.forward import Draws, appearance_codes, generate
+from dgnet_jax.training.metric_terms import RealLosses
 from dgnet_jax.training.objectives import StepInputs, generator_and_reid_terms, term_names
 from dgnet_jax.types import ActiveTerms, PairBatch
 from tests.training.test_variants import NUM_IDENTITIES, tiny_config
 
 BATCH = 3
+METRIC = ('triplet', 'circle')
 EVERYTHING = ActiveTerms(codes=True, cycle=True, teaching=True)
 GENERATOR, BACKBONE = {'structure_encoder', 'decoder'}, {'backbone'}
 RELEASE = {
@@ -26,6 +28,10 @@ RELEASE = {
   'identity': BACKBONE | {'primary_head'},
   'positive_identity': BACKBONE | {'primary_head'},
   'fine_identity': BACKBONE | {'fine_head'},
+  'triplet': BACKBONE | {'primary_head'},
+  'circle': BACKBONE | {'primary_head'},
+  'fine_triplet': BACKBONE | {'fine_head'},
+  'fine_circle': BACKBONE | {'fine_head'},
   'primary_teaching': BACKBONE | {'primary_head'},
   'fine_teaching': BACKBONE | {'fine_head'},
 }
@@ -59,7 +65,16 @@ def gradient_table(config):
     codes, clean_stats = appearance_codes(networks, reid, stats, batch)
     generated = generate(networks, generator, batch, codes)
     losses = adversarial_losses(config.discriminator.gan_type, BATCH)
-    inputs = StepInputs(batch, codes, clean_stats, discriminator, labels, draws, match_features=True)
+    inputs = StepInputs(
+      batch,
+      codes,
+      clean_stats,
+      discriminator,
+      labels,
+      draws,
+      match_features=True,
+      real_losses=RealLosses(config.reid, METRIC),
+    )
     terms, _ = generator_and_reid_terms(networks, losses, generated, generator, reid, inputs, EVERYTHING)
     return {name: term.sum() for name, term in terms.items()}
 
@@ -70,7 +85,7 @@ def gradient_table(config):
 
     return jax.grad(total, argnums=(0, 1))(generator, reid)
 
-  names = term_names(networks, EVERYTHING, taught=True, match_features=True)
+  names = term_names(networks, EVERYTHING, taught=True, match_features=True, metric=METRIC)
 
   def table(train_encoder):
     result = {}

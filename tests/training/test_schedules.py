@@ -79,6 +79,13 @@ class TestLossWeights:
     more_on_real = weights_at(7, weights=weights, teaching=teaching).terms
     assert more_on_real == terms | {'fine_identity': pytest.approx(10.0 * 0.5 * 0.2 * 5.0)}
 
+  def test_metric_losses_of_the_fine_grained_head_are_weighted_like_its_identification(self):
+    weights, teaching = WeightsConfig(triplet=2.0, circle=0.5), TeachingConfig(fine_grained=0.2, fine_on_real=3.0)
+    terms = weights_at(7, weights=weights, teaching=teaching).terms
+    assert (terms['triplet'], terms['circle']) == (2.0, 0.5)
+    assert terms['fine_triplet'] == pytest.approx(2.0 * terms['fine_identity'])
+    assert terms['fine_circle'] == pytest.approx(0.5 * 0.5 * 0.2 * 3.0)
+
   def test_initial_weight_holds_until_the_ramp_starts(self):
     ramps = dataclasses.replace(RAMPS, cycle=RampConfig(initial=0.5, start_step=0, per_step=0.25, maximum=2.0))
     assert [weights_at(step, ramps).before['cycle'] for step in (0, 1, 2, 3)] == [0.5, 0.5, 0.75, 1.0]

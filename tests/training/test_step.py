@@ -7,7 +7,7 @@ import pytest
 from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.training import objectives
 from dgnet_jax.training.state import create_train_state
-from dgnet_jax.training.step import draw_step, make_step_context, make_train_step, update
+from dgnet_jax.training.step import REID_TERMS, draw_step, make_step_context, make_train_step, update
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher
 from tests.tiny_run import frozen, tiny_config
 from tests.training.key_record import key_bytes, record_keys
@@ -55,6 +55,42 @@ def test_features_are_matched_if_the_term_has_a_weight(state):
   names = objectives.term_names(context.networks, PHASES[0], taught=False, match_features=True)
   assert 'feature_matching' in names
   assert iteration_terms(context, state, PHASES[0]) == {*names, *objectives.DISCRIMINATOR_TERMS, 'total'}
+
+
+@pytest.mark.parametrize('active', [*PHASES, ActiveTerms(generator=False, teaching=True)])
+def test_metric_losses_are_terms_if_they_have_a_weight(state, active):
+  config = tiny_config()
+  config.weights.update(triplet=0.5, circle=0.1)
+  context = make_step_context(frozen(config), NUM_IDENTITIES)
+  metric = ('triplet', 'circle')
+  names = objectives.term_names(context.networks, active, taught=active.teaching, metric=metric)
+  fine = {f'fine_{name}' for name in metric}
+  assert set(metric) < set(names) and fine & set(names) == (fine if active.teaching else set())
+  expected = {*names, *objectives.DISCRIMINATOR_TERMS, 'total'} if active.generator else {*names} & {*REID_TERMS}
+  assert iteration_terms(context, state, active) == expected
+
+
+def test_labels_of_real_images_are_smoothed(state):
+  """Fresh classifiers are nearly uniform, so the classifiers are made to judge."""
+  reid = dict(state.reid.params)
+  for head in ('primary_head', 'fine_head'):
+    kernel = jax.random.normal(jax.random.key(2), reid[head]['classifier']['kernel'].shape)
+    reid[head] = reid[head] | {'classifier': reid[head]['classifier'] | {'kernel': kernel}}
+  state = state.replace(reid=state.reid.replace(params=reid))
+  metrics = []
+  for smoothing in (0.0, 0.2):
+    config = tiny_config()
+    config.joint, config.reid.label_smoothing = False, smoothing
+    context = make_step_context(frozen(config), NUM_IDENTITIES)
+
+    def step(state, pixels, context=context):
+      batch, draws = draw_step(context, state, pixels)
+      return update(context, state, (), batch, draws, ActiveTerms(teaching=True))[1]
+
+    metrics.append(jax.jit(step)(state, make_pixels(context)))
+  assert {name for name, value in metrics[0].items() if not np.allclose(value, metrics[1][name])} == {
+    *('identity', 'positive_identity', 'fine_identity')
+  }
 
 
 @pytest.mark.parametrize('missing', ['identity', 'cycle', 'fine_teaching'])

@@ -17,27 +17,29 @@ from typing import Any
 import numpy as np
 
 from dgnet_jax.config.defaults import unfrozen
-from dgnet_jax.config.loading import SAVED_CONFIG, changed_fields, save_config
+from dgnet_jax.config.loading import SAVED_CONFIG, save_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import validate
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.data.matches import require_matches
 from dgnet_jax.errors import UserError
-from dgnet_jax.inference.results import read_results, settings_of
-from dgnet_jax.plots.charts import dot_chart
-from dgnet_jax.training.data_record import (
-  RECORD_FILE,
-  TrainingData,
-  data_changes,
-  describe_training_data,
-  read_record,
+from dgnet_jax.inference.results import read_results
+from dgnet_jax.reports.seed_runs import (
+  METRICS,
+  check_same_data,
+  check_seeds,
+  mean_and_deviation,
+  percent,
+  plot_scores,
+  results_with,
+  table_lines,
 )
+from dgnet_jax.training.data_record import describe_training_data
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 
 logger = logging.getLogger(__name__)
 
-METRICS = {'rank_1': 'rank-1', 'mAP': 'mAP'}
 IMAGE_KINDS = {
   'cross': 'cross images',
   'structure': 'baseline: the structure image',
@@ -111,21 +113,10 @@ def run_cell(config: Config, cell: Cell) -> None:
   # Before training: missing splits, queries without any match, and data that changed since another cell was trained.
   index = open_dataset(config.data, cell.workdir, needs=('train', *TEST_SPLITS))
   require_matches(index)
-  _check_same_data(describe_training_data(index, config.data), cell)
+  check_same_data(describe_training_data(index, config.data), cell.workdir)
   with recorded(cell.workdir, 'train', config):
     train(config, cell.workdir, make_measure=make_measure)
     evaluate(config, cell.workdir)
-
-
-def _check_same_data(data: TrainingData, cell: Cell) -> None:
-  """Raises UserError if another cell was trained on other data, so that a table would compare data, not methods."""
-  for path in sorted(cell.workdir.parent.glob(f'*/{RECORD_FILE}')):
-    other = read_record(path.parent)
-    changes = data_changes(other, data) if other is not None else []
-    if changes:
-      raise UserError(
-        f'{path.parent} was trained on other data ({"; ".join(changes)}); restore them, or choose another folder, --out'
-      )
 
 
 def run_all(
@@ -154,8 +145,7 @@ def run_all(
     UserError: seeds repeat, the base config is unsuitable, the folder holds cells with other settings, or another
       ablation runs in it.
   """
-  if not seeds or len(set(seeds)) < len(seeds):
-    raise UserError(f'seeds {" ".join(map(str, seeds))}: give at least one, and each only once')
+  check_seeds(seeds)
   folder = folder.resolve()  # the cells' configs refer to the data and the teacher in it
   bases = {'joint': base, 'release': release, 'real': base, 'ground_truth': base if with_ground_truth else None}
   kinds = [kind for kind, of_kind in bases.items() if of_kind]
@@ -190,15 +180,9 @@ def _is_done(config: Config, cell: Cell) -> bool:
     UserError: the cell was run with other settings, so that a table would mix two experiments, or its results are
       damaged.
   """
-  changes = [change for change in changed_fields(cell.workdir / SAVED_CONFIG, config) if not change.startswith('log.')]
-  if changes:
-    raise UserError(f'{cell.workdir} was run with other settings ({"; ".join(changes)}); choose another folder, --out')
-  path = _results_path(cell)
-  if not path.exists():
-    return False
-  results, settings = read_results(path), settings_of(config.evaluation)
+  results = results_with(config, cell.workdir, _results_path(cell))
   # Another evaluation of the cell may have replaced these results.
-  return bool(results.get('step') == config.num_steps and results.get('settings', settings) == settings)
+  return results is not None and results.get('step') == config.num_steps
 
 
 def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] = ('joint', 'real')) -> dict[str, Any]:
@@ -258,13 +242,13 @@ def markdown(summary: Mapping[str, Any]) -> str:
   rankings = {}
   for row, values in summary['scores'].items():
     gains = summary['gains'].get(row)
-    rankings[row] = [_percent(values[metric]) for metric in METRICS]
-    rankings[row] += [_percent(gains[metric], '+') if gains else '' for metric in METRICS]
+    rankings[row] = [percent(values[metric]) for metric in METRICS]
+    rankings[row] += [percent(gains[metric], '+') if gains else '' for metric in METRICS]
   headings = [*METRICS.values(), *(f'{label}, gain over {KINDS["real"]}' for label in METRICS.values())]
-  lines = _table(title, headings, rankings)
+  lines = table_lines(title, headings, rankings)
   images = {
     f'{KINDS[cell_kind]}, {label}, {group}': [
-      _mean_and_deviation(values[group][name], digits) if name in values[group] else ''
+      mean_and_deviation(values[group][name], digits) if name in values[group] else ''
       for name, digits in IMAGE_DIGITS.items()
     ]
     for cell_kind, by_kind in summary['images'].items()
@@ -274,31 +258,10 @@ def markdown(summary: Mapping[str, Any]) -> str:
     if group in values
   }
   if images:
-    lines += ['', *_table(title, [*IMAGE_HEADINGS.values()], images)]
+    lines += ['', *table_lines(title, [*IMAGE_HEADINGS.values()], images)]
   return '\n'.join(lines)
-
-
-def _mean_and_deviation(values: Sequence[float], digits: int = 1, sign: str = '') -> str:
-  """Formats the mean ± sample standard deviation."""
-  deviation = f' ± {np.std(values, ddof=1):.{digits}f}' if len(values) > 1 else ''
-  return f'{np.mean(values):{sign}.{digits}f}{deviation}'
-
-
-def _percent(values: Sequence[float], sign: str = '') -> str:
-  return _mean_and_deviation([100 * value for value in values], sign=sign)
-
-
-def _table(title: str, headings: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
-  lines = [f'| {title} | {" | ".join(headings)} |', '| --- ' * (len(headings) + 1) + '|']
-  return lines + [f'| {name} | {" | ".join(texts)} |' for name, texts in rows.items()]
 
 
 def plot(summary: Mapping[str, Any], path: pathlib.Path) -> None:
   """Draws every seed's scores and their means as a PNG."""
-  dot_chart(
-    path,
-    {
-      f'{label}, %': {row: [100 * value for value in values[metric]] for row, values in summary['scores'].items()}
-      for metric, label in METRICS.items()
-    },
-  )
+  plot_scores(summary['scores'], path)

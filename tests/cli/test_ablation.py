@@ -3,7 +3,8 @@
 import pytest
 
 from dgnet_jax.cli.main import main
-from dgnet_jax.reports import ablation
+from dgnet_jax.reports import ablation, teacher_ablation
+from tests.reports import test_teacher_ablation
 from tests.reports.test_ablation import FakeRun
 
 
@@ -34,3 +35,32 @@ def test_invalid_overrides_are_reported(fake_run, tmp_path, capsys, override, me
   with pytest.raises(SystemExit):
     main(['ablation', f'--out={tmp_path}', f'--config.{override}'])
   assert message in capsys.readouterr().err and not fake_run.ran
+
+
+@pytest.fixture
+def fake_teacher(monkeypatch):
+  run, run_all = test_teacher_ablation.FakeRun(), teacher_ablation.run_all
+  monkeypatch.setattr(run_all, '__kwdefaults__', run_all.__kwdefaults__ | {'run_one': run})
+  return run
+
+
+def test_teachers_are_compared(fake_teacher, fake_run, tmp_path, capsys):
+  main(['ablation', f'--out={tmp_path}', '--teacher', '--seeds', '5', '--config.teacher.learning_rate=0.1'])
+  assert "teacher 1/8: release's settings, seed 5" in capsys.readouterr().err
+  assert len(fake_teacher.ran) == 8 and not fake_run.ran
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--config.teacher.triplet=1'], 'teacher.triplet: the cells differ in it, so it cannot be set'),
+    (['--config.seed=1'], 'seed: the cells differ in it'),
+    (['--config.teacher.checkpoint=a'], 'teacher.checkpoint: the teachers are trained here'),
+    (['--bound'], '--bound: not with --teacher'),
+    (['--release'], '--release: not with --teacher'),
+  ],
+)
+def test_what_teachers_do_not_share_is_refused(fake_teacher, tmp_path, capsys, arguments, message):
+  with pytest.raises(SystemExit):
+    main(['ablation', f'--out={tmp_path}', '--teacher', *arguments])
+  assert message in capsys.readouterr().err and not fake_teacher.ran

@@ -1,0 +1,29 @@
+"""The teachers that `dgnet ablation --teacher` compares: a list of titles with config fields."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Fields = Mapping[str, Any]
+
+# What the release's teacher has; sizes, rates and epochs are those of the config.
+RELEASE: Fields = {'teacher.last_stride': 2, 'teacher.random_erasing_prob': 0.0}
+# Each is added to the release's settings alone, and in the last row all are.
+OPTIONS: tuple[tuple[str, Fields], ...] = (
+  ('last stride 1', {'teacher.last_stride': 1}),
+  ('random erasing', {'teacher.random_erasing_prob': 0.5}),
+  ('label smoothing', {'teacher.label_smoothing': 0.1}),
+  ('identity batches, triplet loss', {'teacher.images_per_identity': 4, 'teacher.triplet': 1.0}),
+  ('identity batches, circle loss', {'teacher.images_per_identity': 4, 'teacher.circle': 1.0}),
+  ('cosine', {'teacher.schedule': 'cosine'}),
+)
+BASELINE = "release's settings"
+VARIANTS: tuple[tuple[str, Fields], ...] = (
+  (BASELINE, RELEASE),
+  *((f'+ {title}', {**RELEASE, **fields}) for title, fields in OPTIONS),
+  ('all together', {**RELEASE, **{name: value for _, fields in OPTIONS for name, value in fields.items()}}),
+)
+
+
+def varied_fields() -> list[str]:
+  """Returns the fields in which the teachers differ, or in which they all have the release's value."""
+  return sorted({name for _, fields in VARIANTS for name in fields})

@@ -114,6 +114,22 @@ def test_resumed_run_equals_unbroken_one(work, lines):
   assert steps == [1, 2, 3, 4]
 
 
+@pytest.mark.long
+def test_run_with_batches_of_identities_resumes_exactly(work, tmp_path, lines):
+  folder, config, _ = work
+  options = {'data.images_per_identity': 2, 'weights.triplet': 1.0, 'weights.circle': 0.1, 'reid.label_smoothing': 0.1}
+  options |= {'optimizer.reid_schedule': 'cosine', 'optimizer.reid_warmup_steps': 1}
+  config = tiny_config(folder / 'data', **options, **{'teacher.checkpoint': config.teacher.checkpoint})
+  unbroken = train(config, tmp_path / 'unbroken')
+  records = [json.loads(line) for line in (tmp_path / 'unbroken' / 'metrics.jsonl').read_text().splitlines()]
+  assert [record['rate/reid'] for record in records] == pytest.approx([2e-4, 2e-3, 1.5e-3, 5e-4])  # cosine over 3 steps
+  assert {'loss/triplet', 'loss/circle', 'loss/fine_triplet', 'loss/fine_circle'} < records[-1].keys()
+  shutil.rmtree(tmp_path / 'unbroken' / 'checkpoints' / '4')
+  lines.clear()
+  assert_same(train(config, tmp_path / 'unbroken'), unbroken)
+  assert any('resuming from step 2' in line for line in lines)
+
+
 @pytest.mark.usefixtures('work')
 def test_images_are_decoded_once_for_both_jobs(first_messages):
   assert sum('images of 32x16 in memory' in message for message in first_messages) == 1

@@ -31,6 +31,17 @@ def test_teacher_alone_needs_only_its_own_batch_size(config, tmp_path):
     open_training_data(frozen(config), tmp_path / 'run', teacher_only=True)
 
 
+def test_identities_are_counted_before_any_image_is_verified(config, tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  monkeypatch.setattr(verification, 'verify_image', lambda path: pytest.fail('verified'))
+  (tmp_path / 'two').mkdir()
+  images = [f'{person:04}_c1s1_{number:06}_00.jpg' for person in (1, 2) for number in range(4)]
+  config.data.root = str(write_market(tmp_path / 'two', train=images))
+  config.batch_size, config.data.images_per_identity, config.teacher.batch_size = 6, 2, 2
+  with pytest.raises(UserError, match='^batch_size: 6 are 3 identities with 2 images each .* show 2'):
+    open_training_data(frozen(config), tmp_path / 'run')
+
+
 def test_the_data_of_a_recorded_start_are_in_its_record(config, tmp_path, monkeypatch):
   monkeypatch.setattr(jax, 'device_count', lambda: 1)
   config.batch_size = config.teacher.batch_size = 2

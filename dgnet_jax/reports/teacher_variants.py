@@ -8,8 +8,8 @@ Fields = Mapping[str, Any]
 # What the release's teacher has; sizes, rates and epochs are those of the config.
 RELEASE: Fields = {'teacher.last_stride': 2, 'teacher.random_erasing_prob': 0.0}
 # Each is added to the release's settings alone, and in the last row all are. The gradient of the circle loss grows with
-# weight times scale, and SGD, other than Adam, does not undo that: weight 1 with the scale of fast-reid, 128, drowns the
-# identification.
+# weight times scale, which SGD, other than Adam, does not undo: with weight 1 and fast-reid's scale of 128 it drowns
+# the identification (docs/strong_baseline.md).
 OPTIONS: tuple[tuple[str, Fields], ...] = (
   ('last stride 1', {'teacher.last_stride': 1}),
   ('random erasing', {'teacher.random_erasing_prob': 0.5}),

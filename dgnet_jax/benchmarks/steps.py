@@ -221,6 +221,9 @@ def _check_plain(config: Config) -> None:
     'reid.style': (config.reid.style, 'AB'),
     'joint': (config.joint, True),
     'micro_batches': (config.micro_batches, 1),
+    'weights.triplet': (config.weights.triplet, 0),
+    'weights.circle': (config.weights.circle, 0),
+    'reid.label_smoothing': (config.reid.label_smoothing, 0),
   }
   for field, (value, plain) in needed.items():
     if value != plain:

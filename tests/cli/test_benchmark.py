@@ -90,6 +90,10 @@ def test_mistakes_are_reported(tmp_path, capsys):
     (['step', '--config.sed=1'], 'sed: no such field'),
     (['step', '--against=synthetic'], '--against: synthetic is --config itself'),
     (['step', '--against=plain'], 'the plain formulation is of generator.design=adain, not of correspondence'),
+    (
+      ['step', '--against=plain', '--config=synthetic_release', '--config.weights.triplet=1'],
+      'the plain formulation is of weights.triplet=0, not of 1.0',
+    ),
     (['step', '--input'], '--input: needs the data set, --config.data.root=FOLDER'),
     (['step', '--input', '--against=market', '--config.data.root=x'], '--input: not with --against=CONFIG'),
     (['collectives', '--config.batch_size=16', '--config.micro_batches=2'], 'micro_batches: 2 parts are a loop'),

@@ -1,9 +1,8 @@
-"""A rehearsal on any data set: tiny networks and few steps go through everything that a long run does, in two minutes on
-a CPU. Its results mean nothing.
+"""A rehearsal on any data set: tiny networks and few steps go through everything that a long run does, on a CPU.
 
 dgnet train --config=smoke --workdir=runs/smoke --config.data.root=Market-1501-v15.09.15
 
-For another data set set data.layout, as for the run that is to follow.
+Its results mean nothing. For another data set set data.layout, as for the run that is to follow.
 """
 
 from dgnet_jax.config.defaults import default_config

@@ -96,7 +96,7 @@ def train_and_evaluate(run: TeacherRun) -> None:
 def _evaluated(run: TeacherRun, index: DatasetIndex) -> dict[str, Any]:
   """Returns the ranking tables of a trained teacher, and the settings of the evaluation."""
   from dgnet_jax.inference.loading import load_teacher_predictor
-  from dgnet_jax.reports.evaluation import embed_splits
+  from dgnet_jax.reports.embedding import embed_splits
   from dgnet_jax.reports.ranking import TableRow, ranking_tables
 
   config = run.config

@@ -11,6 +11,7 @@ from dgnet_jax.benchmarks.report_cases import CASES, Case, case_config
 from dgnet_jax.benchmarks.report_text import IMAGES, report_text
 from dgnet_jax.cli.main import main
 from tests.conftest import REPO
+from tests.exhaustive import EXHAUSTIVE
 
 # Python runs this file when it starts: for all processes of the report, what an accelerator may lack is not installed.
 WITHOUT = """
@@ -76,6 +77,7 @@ def test_it_runs_without_ml_collections_and_tensorflow():
   subprocess.run([sys.executable, '-c', code], cwd=REPO, check=True)
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_cases_take_turns_in_processes_of_their_own(tmp_path):
   command = [sys.executable, '-m', 'tools.gpu_report', f'--out={tmp_path}', '--tiny', '--no-tests', '--cases', '0', '8']

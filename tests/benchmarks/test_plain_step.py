@@ -10,6 +10,7 @@ from dgnet_jax.benchmarks.plain_step import plain_update
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import draw_step, make_step_context, update
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher
+from tests.exhaustive import EXHAUSTIVE
 from tests.tiny_run import frozen, tiny_config
 
 NUM_IDENTITIES = 4
@@ -37,6 +38,7 @@ def as_float64(x):
   return x.astype(np.float64) if jax.dtypes.issubdtype(x.dtype, np.floating) else x
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_same_losses_and_state_as_the_step():
   active = ActiveTerms(codes=True, cycle=True, teaching=True)

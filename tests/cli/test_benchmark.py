@@ -56,6 +56,7 @@ def test_step_compares_every_phase_with_default_options(tmp_path, capsys):
   assert text.count('as trained') == text.count('XLA defaults') == 2
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_steps_of_two_designs_take_turns(tmp_path, capsys):
   configs = {}

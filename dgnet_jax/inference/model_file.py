@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -25,6 +26,7 @@ SUFFIX = '.safetensors'
 KEY = 'dgnet_jax.model'  # of the description in the metadata
 FORMAT = 1  # of the description
 MAX_IDENTITIES = 10_000_000  # of a file that others may have made
+MAX_PIXELS = 2**22  # of an image
 MAX_SHOWN = 3  # arrays that a message names
 TRAINED = pathlib.Path(__file__).parents[1] / 'trained'  # models that come with the package
 
@@ -96,10 +98,7 @@ def read_model(path: pathlib.Path, *, batch_size: int) -> tuple[Predictor, Confi
   """
   arrays, metadata = read_safetensors(path)
   description = read_description(metadata, path)
-  try:
-    config = complete_config(description['config'])
-  except UserError as error:
-    raise UserError(f'{path}: {error}') from error
+  config = _config_of(description, len(arrays), path)
   networks = make_networks(config, description['num_identities'])
 
   def parameters(key: Array) -> dict[str, Any]:
@@ -123,6 +122,33 @@ def read_model(path: pathlib.Path, *, batch_size: int) -> tuple[Predictor, Confi
     step=description['step'],
   )
   return predictor, config
+
+
+def _config_of(description: Mapping[str, Any], num_arrays: int, path: pathlib.Path) -> Config:
+  """Returns the config of a model file.
+
+  Raises:
+    UserError: it is not valid, or its networks would have more blocks than the file has arrays, or images of more than
+      `MAX_PIXELS`: to build them would take for ever, only to find that the arrays do not fit.
+  """
+  try:
+    config = complete_config(description['config'])
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+  blocks = {
+    'reid.stage_sizes': sum(config.reid.stage_sizes) + len(config.reid.stage_sizes),
+    'reid.num_parts': config.reid.num_parts,
+    'structure_encoder.num_res_blocks': config.structure_encoder.num_res_blocks,
+    'structure_encoder.dilations': len(config.structure_encoder.dilations),
+    'decoder.num_res_blocks': config.decoder.num_res_blocks,
+    'correspondence.num_res_blocks': config.correspondence.num_res_blocks,
+  }
+  for name, count in blocks.items():
+    if count > num_arrays:
+      raise UserError(f'{path}: {name} asks for more than the {num_arrays} arrays in the file; export the model again')
+  if math.prod(config.data.image_size_hw) > MAX_PIXELS:
+    raise UserError(f'{path}: images of {config.data.image_size_hw} are more than {MAX_PIXELS:,} pixels')
+  return config
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any], path: pathlib.Path) -> None:

@@ -31,6 +31,7 @@ from dgnet_jax.data.synthetic.manifest import image_descriptions
 from dgnet_jax.data.synthetic.people import sample_person, sample_structure
 from dgnet_jax.data.synthetic.rendering import render
 from dgnet_jax.generation.bulk import _check_plan
+from dgnet_jax.inference import model_file
 from dgnet_jax.inference.results import read_results
 from dgnet_jax.interop.pretrained import read_weights
 from dgnet_jax.interop.release.files import read_state_dict
@@ -202,6 +203,12 @@ def _read_config(path):
   load_config(path, {})
 
 
+def _read_model_description(path):
+  """The metadata of a model file; its arrays are read as those of the other safetensors files."""
+  description = model_file.read_description({model_file.KEY: path.read_text(errors='replace')}, path)
+  model_file._config_of(description, num_arrays=300, path=path)
+
+
 def _read_saved_config(path):
   """As it is stored in a checkpoint, whose description is read as JSON of bounded depth."""
   from dgnet_jax.utils.bounded_files import parse_json
@@ -319,6 +326,13 @@ READERS = {
     read_weights,
     _json(TENSORS).map(mutations.with_length)
     | mutations.mutated([mutations.with_length(json.dumps(TENSORS).encode())], mutations.JSON_TOKENS),
+  ),
+  'model file': Reader(
+    'x.json',
+    _read_model_description,
+    _json(
+      {'format': 1, 'step': 5, 'num_identities': 3, 'config': default_config().to_dict(), 'about': {'results': {}}}
+    ),
   ),
   'yaml': Reader('config.yaml', _read_settings, _text(mutations.YAML_TOKENS, YAML, 'a: [1, {b: c}]\n')),
   'config': Reader('config.json', _read_config, _json(default_config().to_dict())),

@@ -22,6 +22,11 @@ def write_run(folder, config, step=7):
   return folder
 
 
+def with_config(description, section, **fields):
+  config = description['config']
+  return description | {'config': config | {section: config[section] | fields}}
+
+
 @pytest.fixture(scope='module')
 def images():
   return np.random.default_rng(0).integers(0, 256, (3, 32, 16, 3), np.uint8)
@@ -86,6 +91,14 @@ class TestBadFiles:
       (lambda description: description | {'num_identities': True}, 'num_identities is True'),
       (lambda description: description | {'config': []}, 'config or about is no table'),
       (lambda description: description | {'config': {'seed': 'x'}}, 'seed'),
+      (
+        lambda description: with_config(description, 'reid', stage_sizes=[10**6, 1]),
+        'reid.stage_sizes asks for more than the [0-9]+ arrays in the file',
+      ),
+      (
+        lambda description: with_config(description, 'data', image_size_hw=[2**14, 2**14]),
+        'more than 4,194,304 pixels',
+      ),
       (lambda description: {}, 'damaged'),
       (lambda description: [], 'damaged'),
       (lambda description: description | {'num_identities': 4}, 'arrays that are not those of its config'),

@@ -11,7 +11,6 @@ import itertools
 import os
 import pathlib
 
-import jax
 import numpy as np
 import PIL.Image
 
@@ -20,6 +19,7 @@ from dgnet_jax.data.image_lists import ImageList, as_image_list, list_images
 from dgnet_jax.data.lazy_images import ImageSequence, ReorderedImages
 from dgnet_jax.data.synthetic.examples import example_images as example_images
 from dgnet_jax.errors import UserError
+from dgnet_jax.inference.codes import interpolated, reordered
 from dgnet_jax.inference.embedding_parts import EmbeddingParts
 from dgnet_jax.inference.loading import Step, open_model
 from dgnet_jax.inference.predictor import Codes, Predictor
@@ -78,6 +78,15 @@ class Model:
     self.image_size_hw: tuple[int, int] = config.data.image_size_hw
     self.num_identities = predictor.num_identities
     self.step = predictor.step
+
+  @property
+  def batch_size(self) -> int:
+    """Images per call of a network."""
+    return self._predictor.batch_size
+
+  def with_batch_size(self, batch_size: int) -> 'Model':
+    """Returns a model of the same networks that computes as many images per call; they are not copied."""
+    return Model(dataclasses.replace(self._predictor, batch_size=batch_size), self.config, self.workdir)
 
   def __repr__(self) -> str:
     height, width = self.image_size_hw
@@ -164,7 +173,7 @@ class Model:
 
     def generated(start: int) -> np.ndarray:
       part = ImageList(structures.items[start : start + size])
-      return self._predictor.decode(self.structure_code(part), _reordered(appearance, np.zeros(len(part), int)))
+      return self._predictor.decode(self.structure_code(part), reordered(appearance, np.zeros(len(part), int)))
 
     return itertools.chain.from_iterable(generated(start) for start in range(0, len(structures), size))
 
@@ -199,7 +208,7 @@ class Model:
     structures, appearances = as_image_list(structure_from), as_image_list(appearance_from)
     row, column = np.divmod(np.arange(len(structures) * len(appearances)), len(appearances))
     images = self._predictor.decode(
-      _reordered(self.structure_code(structures), row), _reordered(self.appearance_code(appearances), column)
+      reordered(self.structure_code(structures), row), reordered(self.appearance_code(appearances), column)
     )
     return images.reshape(len(structures), len(appearances), *images.shape[1:])
 
@@ -231,15 +240,15 @@ class Model:
     structure, appearance = self.structure_code(structures), self.appearance_code(appearances)
     shares = np.stack([1 - weight, weight], axis=1) if len(appearances) == 2 else np.ones((steps, 1), np.float32)
     mixed = self._predictor.join_donors(appearance, shares, compete=False)
-    return self._predictor.decode(_interpolated(structure, weight), mixed)
+    return self._predictor.decode(interpolated(structure, weight), mixed)
 
   def rank(
-    self, queries: Images, gallery: Images | Gallery, *, alpha: float | None = None, count: int | None = None
+    self, queries: Images | Gallery, gallery: Images | Gallery, *, alpha: float | None = None, count: int | None = None
   ) -> list[list[Match]]:
     """Ranks gallery images by their similarity to each query.
 
     Args:
-      queries: images of people to find.
+      queries: images of people to find; like the gallery, they may be embedded already.
       gallery: images to search, or the result of `gallery`.
       alpha: weight of the fine-grained half of the embedding; 0 is the primary half alone, -1 the fine-grained half
         alone. The default is the run's `evaluation.alpha`. Only style AB has two halves.
@@ -254,12 +263,12 @@ class Model:
     shares = piece_shares(self.config, alpha)
     if count is not None and count < 1:
       raise UserError(f'{count=} must be at least 1')
-    query_images = as_image_list(queries, 'queries')
+    queries = queries if isinstance(queries, Gallery) else as_image_list(queries, 'queries')
     gallery = gallery if isinstance(gallery, Gallery) else as_image_list(gallery, 'gallery')  # both are verified first
-    features = self._predictor.embed(self._resized(query_images), label='embedding the queries')
+    queries = queries if isinstance(queries, Gallery) else self._embedded(queries, 'embedding the queries')
     gallery = gallery if isinstance(gallery, Gallery) else self.gallery(gallery)
     rankings = []
-    for query in scored(scored(features, shares), shares):  # the gallery's roots, too: a gallery may be large
+    for query in scored(scored(queries.features, shares), shares):  # the gallery's roots, too: a gallery may be large
       scores = gallery.features @ query
       order = np.argsort(-scores, kind='stable')[:count]
       rankings.append([Match(gallery.paths[i], float(scores[i]), int(i)) for i in order])
@@ -267,8 +276,10 @@ class Model:
 
   def gallery(self, images: Images) -> Gallery:
     """Embeds images once, so that `rank` can search them any number of times."""
-    image_list = as_image_list(images, 'gallery')
-    return Gallery(image_list.paths, self._predictor.embed(self._resized(image_list), label='embedding the gallery'))
+    return self._embedded(as_image_list(images, 'gallery'), 'embedding the gallery')
+
+  def _embedded(self, images: ImageList, label: str) -> Gallery:
+    return Gallery(images.paths, self._predictor.embed(self._resized(images), label=label))
 
   def structure_code(self, images: Images) -> Codes:
     """Encodes pose, position and background of images: a pytree of arrays with a leading axis N."""
@@ -305,21 +316,6 @@ class Model:
     """Returns the resized images; a single image `count` times, read once."""
     resized = self._resized(images)
     return resized if len(images) == count else ReorderedImages(resized[:], np.zeros(count, int))
-
-
-def _reordered(codes: Codes, index: np.ndarray) -> Codes:
-  return jax.tree.map(lambda leaf: ReorderedImages(leaf, index), codes)
-
-
-def _interpolated(codes: Codes, weight: np.ndarray) -> Codes:
-  """Interpolates from the first to the last of one or two codes, exactly at the ends: f32[steps, ...]."""
-
-  def interpolated(leaf: np.ndarray) -> np.ndarray:
-    w = weight.reshape(-1, *[1] * (leaf.ndim - 1))
-    mixed: np.ndarray = (1 - w) * leaf[0] + w * leaf[-1]
-    return mixed
-
-  return jax.tree.map(interpolated, codes)
 
 
 def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE, step: Step = None) -> Model:

@@ -27,13 +27,14 @@ LAYERS = (
   ('training',),
   ('inference', 'interop.release'),
   ('api',),
+  ('serving',),
   ('generation',),
   ('reports',),
   ('benchmarks',),
-  ('page', 'main', 'cli'),
+  ('main', 'cli'),
 )
-# The entry points may use each other: the command line serves the page and starts the main job.
-ENTRY_POINTS = ('page', 'main', 'cli')
+# The entry points may use each other: the command line starts the main job.
+ENTRY_POINTS = ('main', 'cli')
 
 
 def module_name(path):

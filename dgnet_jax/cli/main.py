@@ -20,6 +20,7 @@ from dgnet_jax.cli import (
   quality,
   replay,
   report,
+  serve,
   train,
 )
 from dgnet_jax.cli.command import execute
@@ -31,6 +32,7 @@ COMMANDS = {
     *(*train.COMMANDS, replay.COMMAND),
     *(check_data.COMMAND, prepare.COMMAND, examples.COMMAND),
     *model.COMMANDS,
+    *serve.COMMANDS,
     *(compare.COMMAND, report.COMMAND, figures.COMMAND, quality.COMMAND),
     *(ablation.COMMAND, benchmark.COMMAND, gpu_report.COMMAND),
     *(convert.COMMAND, export.COMMAND),
@@ -39,7 +41,7 @@ COMMANDS = {
 GROUPS = {
   'train and evaluate': ('train', 'teacher', 'evaluate', 'generate', 'replay'),
   'data sets': ('check-data', 'prepare', 'examples'),
-  'a trained model on your images': ('embed', 'rank', 'swap', 'interpolate', 'page'),
+  'a trained model on your images': ('embed', 'rank', 'swap', 'interpolate', 'serve', 'page'),
   'results': ('compare', 'report', 'figures', 'quality', 'ablation', 'benchmark', 'gpu-report'),
   'other formats': ('convert', 'export'),
 }

@@ -1,9 +1,8 @@
-"""`dgnet embed`, `swap`, `interpolate`, `rank` and `page`: a trained model on any images, without a data set."""
+"""`dgnet embed`, `swap`, `interpolate` and `rank`: a trained model on any images, without a data set."""
 
 import argparse
 from collections.abc import Sequence
 import contextlib
-import importlib.util
 import logging
 import math
 import os
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 from dgnet_jax.cli.arguments import add_batch_size, at_least, positive, run_folder, writable
 from dgnet_jax.cli.command import Command
 from dgnet_jax.errors import UserError
-from dgnet_jax.utils.extras import install_command
 
 if TYPE_CHECKING:
   from dgnet_jax.api import Model
@@ -28,12 +26,14 @@ stands for the images in it and its subfolders.
 MAX_NAME_BYTES = 100  # of each image's name in the name of a swap
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def add_run(parser: argparse.ArgumentParser) -> None:
+  """Adds the arguments that `check_run` and `load_model` read."""
   parser.add_argument('run', type=run_folder, metavar='RUN', help='work folder or checkpoint')
   add_batch_size(parser, 8)
 
 
-def _load(options: argparse.Namespace) -> 'Model':
+def load_model(options: argparse.Namespace) -> 'Model':
+  """Loads the model that `add_run` names."""
   from dgnet_jax.api import load
 
   model = load(options.run, batch_size=options.batch_size)
@@ -54,14 +54,14 @@ def _add_alpha(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--alpha', type=_alpha, help="weight of the fine-grained half (default: the run's)")
 
 
-def _check_run(options: argparse.Namespace) -> None:
+def check_run(options: argparse.Namespace) -> None:
   """Raises UserError if there is no such run, before JAX is imported."""
   if isinstance(options.run, pathlib.Path) and not options.run.exists():
     raise UserError(f'{options.run}: no such folder (RUN)')
 
 
 def _add_embed(parser: argparse.ArgumentParser) -> None:
-  _add_run(parser)
+  add_run(parser)
   parser.add_argument('images', metavar='IMAGE', nargs='+')
   _add_alpha(parser)
   parser.add_argument(
@@ -84,12 +84,12 @@ def _embed(options: argparse.Namespace) -> None:
   path, is_folder = options.out
   if options.share and not is_folder:
     raise UserError(f'--share divides a folder of files, and {path} is one file')
-  _check_run(options)
+  check_run(options)
   if is_folder:
     from dgnet_jax.utils.writers import check_output_folder
 
     check_output_folder(path)
-    _load(options).embed_to(path, options.images, alpha=options.alpha, share=options.share or (0, 1))
+    load_model(options).embed_to(path, options.images, alpha=options.alpha, share=options.share or (0, 1))
     return
   from dgnet_jax.data.image_lists import as_image_list
   from dgnet_jax.inference.scoring import piece_shares
@@ -97,7 +97,7 @@ def _embed(options: argparse.Namespace) -> None:
 
   check_output(path, EMBEDDINGS)
   images = as_image_list(options.images)
-  model = _load(options)
+  model = load_model(options)
   embeddings = model.embed(images, alpha=options.alpha)
   save_embeddings(path, images.paths, embeddings, piece_shares(model.config, options.alpha))
   logger.info(f'{len(images)} embeddings of {embeddings.shape[1]} numbers: {path}')
@@ -110,7 +110,7 @@ def _output(text: str) -> tuple[pathlib.Path, bool]:
 
 
 def _add_structure_and_appearance(parser: argparse.ArgumentParser) -> None:
-  _add_run(parser)
+  add_run(parser)
   parser.add_argument(
     '--structure', required=True, metavar='IMAGE', nargs='+', help='gives pose, position and background'
   )
@@ -126,7 +126,7 @@ def _add_swap(parser: argparse.ArgumentParser) -> None:
 
 
 def _swap(options: argparse.Namespace) -> None:
-  _check_run(options)
+  check_run(options)
   from dgnet_jax.data.image_lists import as_image_list
   from dgnet_jax.utils.writers import IMAGES, check_output, save_image
 
@@ -143,7 +143,7 @@ def _swap(options: argparse.Namespace) -> None:
     donors = appearances.paths[:1] if options.one_person else appearances.paths  # one name stands for the person
     stems = [[pathlib.Path(paths[i % len(paths)]).stem for i in range(count)] for paths in (structures.paths, donors)]
     paths = _numbered(out, [f'{_short(donor)}_in_{_short(structure)}' for structure, donor in zip(*stems, strict=True)])
-  generated = _load(options).iter_swap(
+  generated = load_model(options).iter_swap(
     structure_from=structures, appearance_from=appearances, one_person=options.one_person
   )
   for path, image in zip(paths, generated, strict=True):
@@ -170,7 +170,7 @@ def _add_interpolate(parser: argparse.ArgumentParser) -> None:
 
 
 def _interpolate(options: argparse.Namespace) -> None:
-  _check_run(options)
+  check_run(options)
   import numpy as np
 
   from dgnet_jax.data.image_lists import as_image_list
@@ -181,7 +181,7 @@ def _interpolate(options: argparse.Namespace) -> None:
     check_output(out, ANIMATIONS + IMAGES)
   structures = as_image_list(options.structure, 'structures')
   appearances = as_image_list(options.appearance, 'appearances')
-  frames = _load(options).interpolate(structure_from=structures, appearance_from=appearances, steps=options.steps)
+  frames = load_model(options).interpolate(structure_from=structures, appearance_from=appearances, steps=options.steps)
   if is_folder:
     for path, frame in zip(_numbered(out, ['step'] * len(frames)), frames, strict=True):
       save_image(path, frame)
@@ -193,7 +193,7 @@ def _interpolate(options: argparse.Namespace) -> None:
 
 
 def _add_rank(parser: argparse.ArgumentParser) -> None:
-  _add_run(parser)
+  add_run(parser)
   parser.add_argument('queries', metavar='IMAGE', nargs='+', help='people to find')
   parser.add_argument('--gallery', required=True, metavar='IMAGE', nargs='+', help='images to search')
   _add_alpha(parser)
@@ -202,14 +202,14 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
 
 
 def _rank(options: argparse.Namespace) -> None:
-  _check_run(options)
+  check_run(options)
   from dgnet_jax.data.image_lists import as_image_list
   from dgnet_jax.utils.writers import RANKINGS, check_output, save_rankings
 
   if options.out:
     check_output(options.out, RANKINGS)
   queries, gallery = as_image_list(options.queries, 'queries'), as_image_list(options.gallery, 'gallery')
-  rankings = _load(options).rank(queries, gallery, alpha=options.alpha, count=options.count)
+  rankings = load_model(options).rank(queries, gallery, alpha=options.alpha, count=options.count)
   if not options.out:
     for name, matches in zip(queries.names, rankings, strict=True):
       print(name)
@@ -220,31 +220,6 @@ def _rank(options: argparse.Namespace) -> None:
   rows = [(name, rank, match.score, match.path) for name, matches in ranked for rank, match in enumerate(matches, 1)]
   save_rankings(options.out, rows)
   logger.info(f'rankings: {options.out}')
-
-
-def _add_page(parser: argparse.ArgumentParser) -> None:
-  _add_run(parser)
-  parser.add_argument('--gallery', metavar='IMAGE', nargs='+', help='images to search, usually a folder')
-  parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s, this machine)')
-  parser.add_argument(
-    '--port', type=at_least(0), default=7860, help='port to listen at; 0 is any free port (default: %(default)s)'
-  )
-
-
-def _page(options: argparse.Namespace) -> None:
-  _check_run(options)
-  missing = [name for name in ('starlette', 'uvicorn') if importlib.util.find_spec(name) is None]
-  if missing:
-    raise UserError(f'the page needs {" and ".join(missing)}: {install_command("page")}')
-  from dgnet_jax.data.image_lists import as_image_list
-  from dgnet_jax.page.server import is_loopback, listen, serve
-  from dgnet_jax.page.service import PageService
-
-  with listen(options.host, options.port) as listening:
-    if not is_loopback(options.host):
-      logger.warning(f'--host={options.host}: anyone who can reach this machine can use the page and see the gallery')
-    gallery = as_image_list(options.gallery, 'gallery') if options.gallery else None
-    serve(PageService(_load(options), gallery), listening, options.host)
 
 
 COMMANDS = (
@@ -307,20 +282,5 @@ rank, gallery_path and similarity (the score) of the table that evaluation.ranke
 """,
     add_arguments=_add_rank,
     run=_rank,
-  ),
-  Command(
-    name='page',
-    summary='swap and search on a page in the browser',
-    details=DETAILS,
-    epilog="""examples:
-  dgnet page runs/market
-  dgnet page runs/market --gallery images/ --port=8080
-
-Open the printed address in a browser on this machine. Uploads stay in memory until they are answered, and are stored
-nowhere; the page loads nothing from and sends nothing to other servers. With --host=0.0.0.0 every machine of the
-network can use it.
-""",
-    add_arguments=_add_page,
-    run=_page,
   ),
 )

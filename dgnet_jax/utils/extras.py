@@ -16,7 +16,7 @@ REQUIREMENTS = {
   'tfdata': (f'{_TENSORFLOW}>=2.20',),
   'parquet': ('pyarrow>=17.0',),
   'plots': ('scikit-learn>=1.6',),
-  'page': ('starlette>=1.0', 'uvicorn>=0.40'),
+  'serve': ('python-multipart>=0.0.22', 'starlette>=1.0', 'uvicorn>=0.40'),
   'tfds': ('array_record>=0.6', 'importlib_resources>=6.0', 'tensorflow-datasets>=4.9.10'),
   'export': ('flatbuffers>=24.3',),
   'gcs': ('gcsfs>=2026.6',),

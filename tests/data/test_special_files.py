@@ -23,8 +23,8 @@ from dgnet_jax.data.verification import verify_images
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import read_weights
 from dgnet_jax.interop.release.config import read_yaml
-from dgnet_jax.page.service import decode_upload
 from dgnet_jax.plots.curves import read_metrics
+from dgnet_jax.serving.images import decode_upload
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.training.teacher_store import read_description
 from tests.data.folders import write_image, write_market

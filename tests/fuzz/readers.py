@@ -39,10 +39,10 @@ from dgnet_jax.interop.release.importer import _make_config
 from dgnet_jax.interop.release.optimizer import adam_betas, read_optimizers
 from dgnet_jax.interop.release.sizes import num_identities, release_sizes
 from dgnet_jax.interop.torch_file import read_torch
-from dgnet_jax.page.service import decode_upload
 from dgnet_jax.plots.curves import panels_of, read_metrics
 from dgnet_jax.reports.comparison import compare_runs, comparison_text
 from dgnet_jax.reports.run_report import write_report
+from dgnet_jax.serving.images import decode_upload
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import TrainingData, data_changes, read_record
 from dgnet_jax.training.metrics import _drop_after

@@ -1,4 +1,4 @@
-"""A page of the tiny run."""
+"""A server of the tiny run."""
 
 import pathlib
 
@@ -6,7 +6,6 @@ import pytest
 
 import dgnet_jax
 from dgnet_jax.data.image_lists import as_image_list
-from dgnet_jax.page.service import PageService
 
 
 @pytest.fixture(scope='module')
@@ -21,12 +20,14 @@ def model(tiny_run):
 
 @pytest.fixture(scope='module')
 def service(model, images):
-  return PageService(model, as_image_list([images[0].parent]))
+  from dgnet_jax.serving.service import ModelService  # late: it needs the extra `serve`
+
+  return ModelService(model, as_image_list([images[0].parent]))
 
 
 @pytest.fixture(scope='module')
 def page(service):
-  from tests.page.served_page import served  # late: it needs the extra `page`
+  from tests.serving.http_client import served  # late: it needs the extra `serve`
 
-  with served(service) as address:
+  with served(service, page=True) as address:
     yield address

@@ -6,6 +6,8 @@ from typing import cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from dgnet_jax.serving.responses import error_response
+
 MAX_CONNECTIONS = 64
 MAX_PER_CLIENT = 16  # connections from one address; a browser opens up to 6
 IDLE_SECONDS = 10  # without a complete request; bytes that trickle in do not prolong it
@@ -16,13 +18,14 @@ class LimitedProtocol(H11Protocol):
   """A connection with limits.
 
   If there are too many, the one that has been idle for longest is closed: of the same client if that has too many, else
-  of all. If none is idle, the new one is answered with status 503.
+  of all. If none is idle, the new one is answered with status 429 if its client has too many, else with 503.
   """
 
   def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
     super().connection_made(transport)
     self._timer: asyncio.TimerHandle | None = None
     self._idle_since = self.loop.time()
+    self._is_refused = False
     self._call_after(IDLE_SECONDS, self._close)
     self._make_room()
 
@@ -40,7 +43,7 @@ class LimitedProtocol(H11Protocol):
   def on_response_complete(self) -> None:
     self._idle_since = self.loop.time()
     self._call_after(IDLE_SECONDS, self._close)
-    if self.limit_concurrency == 0:
+    if self._is_refused:
       self.transport.close()  # there may be room for the next one
     super().on_response_complete()  # starts the next request if it is there already
 
@@ -64,8 +67,11 @@ class LimitedProtocol(H11Protocol):
   def _make_room(self) -> None:
     others = [cast(LimitedProtocol, other) for other in self.connections if other is not self]
     of_client = [other for other in others if other.client and self.client and other.client[0] == self.client[0]]
+    refusal = error_response('busy', 'the server has too many connections; try again later')
     if len(of_client) >= MAX_PER_CLIENT:
       others = of_client
+      message = f'{MAX_PER_CLIENT} requests of this client are being answered; wait for them'
+      refusal = error_response('too_many_requests', message)
     elif len(others) < MAX_CONNECTIONS:
       return
     idle = [other for other in others if other.is_idle]
@@ -74,4 +80,5 @@ class LimitedProtocol(H11Protocol):
       self.connections.discard(longest)
       longest.transport.abort()
     else:
-      self.limit_concurrency = 0  # uvicorn answers all requests with status 503
+      self.app = refusal
+      self._is_refused = True

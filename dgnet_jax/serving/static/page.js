@@ -27,22 +27,28 @@ function showImage(id, source) {
   byId(id).hidden = false;
 }
 
-/** Sends images and returns the response; throws an Error whose message is for the user. */
-async function request(address, body, signal) {
-  const options = {signal};
-  if (body) Object.assign(options, {method: 'POST', body, headers: {'Content-Type': 'application/octet-stream'}});
+/** Sends a request, with a form if there is one, and returns the answer; throws an Error with a message for the user. */
+async function request(address, form, signal) {
   let response;
   try {
-    response = await fetch(address, options);
+    response = await fetch(address, form ? {method: 'POST', body: form, signal} : {signal});
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     throw new Error('No response from the server. Is it still running?');
   }
-  if (response.status === 503) throw new Error('The server is busy. Try again in a moment.');
   const result = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(result.error || 'The server failed. See the error in its terminal.');
+  if (!response.ok) throw new Error(result.error?.message || 'The server failed. See the error in its terminal.');
   return result;
 }
+
+/** Returns a form with the given fields; each value of a list is a field of its own. */
+function formOf(fields) {
+  const form = new FormData();
+  for (const [name, values] of Object.entries(fields)) for (const value of [values].flat()) form.append(name, value);
+  return form;
+}
+
+const png = (base64) => `data:image/png;base64,${base64}`;
 
 /** Returns a function that runs a section's jobs; a new job cancels the running one. */
 function worker(section) {
@@ -78,8 +84,6 @@ function clearResults(section) {
 const clothesWorker = worker('clothes');
 const searchWorker = worker('search');
 const change = () => document.querySelector('input[name=change]:checked').value;
-/** The request body and the query parameter of images A and B. */
-const pair = () => [new Blob([files.first, files.second]), `first=${files.first.size}`];
 
 /** Shows the frame that the slider points to. */
 function showFrame() {
@@ -90,8 +94,8 @@ function showFrame() {
 }
 
 async function interpolate(signal) {
-  const [body, length] = pair();
-  frames = (await request(`interpolate?change=${change()}&${length}`, body, signal)).frames;
+  const form = formOf({images: [files.first, files.second], change: change()});
+  frames = (await request('interpolate', form, signal)).images.map(png);
   byId('slider').max = frames.length - 1;
   byId('slider').disabled = false;
   showFrame();
@@ -99,25 +103,25 @@ async function interpolate(signal) {
 
 async function swap(signal) {
   swapsShown = false;
-  const [body, length] = pair();
-  const swaps = await request(`swap?${length}`, body, signal);
-  showImage('swapped-first', swaps.first);
-  showImage('swapped-second', swaps.second);
+  const {first, second} = files;
+  const {images} = await request('swap', formOf({structures: [first, second], appearances: [second, first]}), signal);
+  showImage('swapped-first', png(images[0]));
+  showImage('swapped-second', png(images[1]));
   swapsShown = true;
   await interpolate(signal);
 }
 
 async function search(signal) {
-  const {matches} = await request('rank', files.query, signal);
+  const {rankings: [matches]} = await request('rank', formOf({images: files.query}), signal);
   byId('matches').replaceChildren(...matches.map((match, i) => {
     const item = element('li', '', '');
     const image = element('img', '', '');
-    image.src = match.image;
-    image.alt = match.name;
+    image.src = `gallery/${match.index}`;
+    image.alt = match.path;
     const score = element('div', 'score', '');
     score.append(element('b', '', i + 1), element('span', '', match.score.toFixed(3)));
-    item.append(image, score, element('div', 'name', match.name));
-    item.title = match.name;
+    item.append(image, score, element('div', 'name', match.path));
+    item.title = match.path;
     return item;
   }));
 }
@@ -183,13 +187,14 @@ for (const radio of document.getElementsByName('change')) {
 // An image dropped beside a drop zone would replace the page.
 for (const kind of ['dragover', 'drop']) window.addEventListener(kind, (event) => event.preventDefault());
 
-request('about').then((about) => {
-  maxBytes = about.max_bytes;
-  byId('about').textContent = about.model;
-  byId('search-row').hidden = about.num_gallery === null;
-  byId('search-hint').textContent = about.num_gallery === null
+request('health').then(({model, gallery, limits}) => {
+  maxBytes = limits.image_bytes;
+  const count = (number) => number.toLocaleString('en');
+  byId('about').textContent = `${model.run}, step ${count(model.step)}, trained on ${count(model.identities)} identities, `
+    + `images of ${model.image_size.join(' x ')} pixels`;
+  byId('search-row').hidden = gallery === null;
+  byId('search-hint').textContent = gallery === null
     ? 'To search images for a person, start the page with --gallery FOLDER.'
-    : `An image of a person finds the most similar of ${about.num_gallery.toLocaleString('en')} gallery images. `
-      + 'The same image scores 1.';
+    : `An image of a person finds the most similar of ${count(gallery)} gallery images. The same image scores 1.`;
   document.body.dataset.ready = 'yes';
 }).catch((error) => showError(error.message));

@@ -6,12 +6,14 @@ import time
 import numpy as np
 import pytest
 
-EXTRA = "the extra 'page' is not installed: pip install -e '.[page]'"
+EXTRA = "the extra 'serve' is not installed: pip install -e '.[serve]'"
 pytest.importorskip('starlette', reason=EXTRA)
 pytest.importorskip('uvicorn', reason=EXTRA)
+pytest.importorskip('python_multipart', reason=EXTRA)
 
-from dgnet_jax.page.service import MAX_BYTES, PageService  # noqa: E402 (after the checks above)
-from tests.page.served_page import pixels, served  # noqa: E402
+from dgnet_jax.serving.images import MAX_BYTES  # noqa: E402 (after the checks above)
+from dgnet_jax.serving.service import ModelService  # noqa: E402
+from tests.serving.http_client import pixels, served  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 ARGUMENTS = (
@@ -21,6 +23,7 @@ ARGUMENTS = (
 
 
 RIGHT_ARROW = '\ue014'
+ALL_LOADED = 'return [...document.querySelectorAll("#matches img")].every((image) => image.naturalWidth)'
 DROP = """
   const dataTransfer = new DataTransfer();
   dataTransfer.items.add(new File([new Uint8Array(arguments[2])], 'dropped', {type: arguments[1]}));
@@ -61,7 +64,8 @@ class Browser:
     """The pixels of the visible images, when no request is running."""
     self.until(lambda: not self.driver.find_elements('css selector', '.working'))
     images = self.driver.find_elements('css selector', selector)
-    return [pixels(image.get_attribute('src')) for image in images if image.is_displayed()]
+    shown = [image.get_attribute('src') for image in images if image.is_displayed()]
+    return [pixels(source.removeprefix('data:image/png;base64,')) for source in shown]
 
 
 @pytest.fixture
@@ -89,17 +93,18 @@ def test_two_images_are_swapped_and_interpolated(browse, page, service, images):
   browser.choose('first', images[0])
   browser.choose('second', images[1])
   browser.wait_for_status('clothes')
-  expected, clothes = service.swap(a, b), service.interpolate('clothes', a, b)['frames']
-  np.testing.assert_array_equal(browser.images('#swapped-first')[0], pixels(expected['first']))
-  np.testing.assert_array_equal(browser.images('#swapped-second')[0], pixels(expected['second']))
-  np.testing.assert_array_equal(browser.images('#frame')[0], pixels(clothes[0]))
+  first, second = service.swap([(a, b), (b, a)])
+  (clothes,) = service.interpolate([('clothes', a, b)])
+  np.testing.assert_array_equal(browser.images('#swapped-first')[0], first)
+  np.testing.assert_array_equal(browser.images('#swapped-second')[0], second)
+  np.testing.assert_array_equal(browser.images('#frame')[0], clothes[0])
   for step in (1, 2):
     browser.find('#slider').send_keys(RIGHT_ARROW)
-    np.testing.assert_array_equal(browser.images('#frame')[0], pixels(clothes[step]))
+    np.testing.assert_array_equal(browser.images('#frame')[0], clothes[step])
   browser.find('input[value=pose]').click()
   browser.until(lambda: 'pose' in browser.find('#frame-caption').text)
-  pose = service.interpolate('pose', a, b)['frames']
-  np.testing.assert_array_equal(browser.images('#frame')[0], pixels(pose[2]))
+  (pose,) = service.interpolate([('pose', a, b)])
+  np.testing.assert_array_equal(browser.images('#frame')[0], pose[2])
   assert not browser.find('#message').is_displayed()
   assert browser.driver.get_log('browser') == []
   loaded = browser.driver.execute_script('return performance.getEntriesByType("resource").map((entry) => entry.name)')
@@ -111,10 +116,15 @@ def test_query_shows_the_most_similar_gallery_images(browse, page, service, imag
   assert 'most similar of 10 gallery images' in browser.find('#search-hint').text
   browser.choose('query', images[2])
   browser.wait_for_status('search')
-  matches = service.show(service.rank(service.read(images[2].read_bytes(), 'query')))['matches']
+  (matches,) = service.rank(service.embed([service.read(images[2].read_bytes(), 'query')]), 16)
   lines = [item.text.split() for item in browser.driver.find_elements('css selector', '#matches li')]
-  assert lines == [[str(i), f'{match["score"]:.3f}', match['name']] for i, match in enumerate(matches, 1)]
-  assert lines[0][1:] == ['1.000', images[2].name] and len(browser.images('#matches img')) == len(matches) == 10
+  assert lines == [[str(i), f'{match["score"]:.3f}', match['path']] for i, match in enumerate(matches, 1)]
+  assert lines[0][1:] == ['1.000', images[2].name] and len(matches) == 10
+  browser.until(lambda: browser.driver.execute_script(ALL_LOADED))
+  shown = browser.driver.find_elements('css selector', '#matches img')
+  assert [image.get_attribute('src').rpartition('/')[2] for image in shown] == [
+    str(match['index']) for match in matches
+  ]
 
 
 def test_unusable_files_show_errors(browse, page, images, tmp_path):
@@ -124,7 +134,7 @@ def test_unusable_files_show_errors(browse, page, images, tmp_path):
   browser.choose('query', tmp_path / 'notes.txt')
   browser.wait_for_error('notes.txt: not a JPEG, PNG, BMP or WebP image')
   browser.choose('query', tmp_path / 'damaged.jpg')
-  browser.wait_for_error('the image: ')
+  browser.wait_for_error('images[0]: ')
   browser.choose('query', images[0])
   browser.wait_for_status('search')
   assert not browser.find('#message').is_displayed()
@@ -133,12 +143,12 @@ def test_unusable_files_show_errors(browse, page, images, tmp_path):
   browser.drop('query', 'image/gif', 9)
   browser.wait_for_error('dropped: not a JPEG, PNG, BMP or WebP image')
   browser.drop('query', 'image/png', 9)
-  browser.wait_for_error('the image: not a readable JPEG, PNG, BMP or WebP image')
-  assert not browser.images('#matches img')  # those of the previous query are hidden
+  browser.wait_for_error('images[0]: not a readable JPEG, PNG, BMP or WebP image')
+  assert not browser.driver.find_elements('css selector', '#matches img')  # those of the previous query are hidden
 
 
 def test_missing_gallery_and_stopped_server_are_explained(browse, model, images):
-  with served(PageService(model, None)) as address:
+  with served(ModelService(model, None), page=True) as address:
     browser = browse(address)
     assert '--gallery FOLDER' in browser.find('#search-hint').text and not browser.find('#query').is_displayed()
   browser.choose('first', images[0])

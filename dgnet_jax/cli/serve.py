@@ -1,0 +1,90 @@
+"""`dgnet serve` and `page`: a trained model over HTTP, and on a page in the browser."""
+
+import argparse
+import importlib.util
+import logging
+import pathlib
+
+from dgnet_jax.cli.arguments import at_least
+from dgnet_jax.cli.command import Command
+from dgnet_jax.cli.model import DETAILS, add_run, check_run, load_model
+from dgnet_jax.errors import UserError
+from dgnet_jax.utils.extras import install_command
+
+logger = logging.getLogger(__name__)
+
+LIBRARIES = ('starlette', 'uvicorn', 'python_multipart')
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+  add_run(parser)
+  parser.add_argument('--gallery', metavar='IMAGE', nargs='+', help='images to search, usually a folder')
+  parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s, this machine)')
+  parser.add_argument(
+    '--port', type=at_least(0), default=7860, help='port to listen at; 0 is any free port (default: %(default)s)'
+  )
+  parser.set_defaults(token_file=None)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+  _add_page(parser)
+  parser.add_argument(
+    '--token-file', type=pathlib.Path, metavar='FILE', help='holds a token that clients must send (default: none)'
+  )
+
+
+def _serve(options: argparse.Namespace, *, page: bool = False) -> None:
+  check_run(options)
+  missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+  if missing:
+    raise UserError(f'serving needs {" and ".join(missing)}: {install_command("serve")}')
+  from dgnet_jax.data.image_lists import as_image_list
+  from dgnet_jax.serving.guard import read_token
+  from dgnet_jax.serving.server import is_loopback, listen, serve
+  from dgnet_jax.serving.service import ModelService
+
+  token = read_token(options.token_file) if options.token_file else ''
+  with listen(options.host, options.port) as listening:
+    if not is_loopback(options.host) and not token:
+      logger.warning(f'--host={options.host}: anyone who can reach this machine can use the model and see the gallery')
+    gallery = as_image_list(options.gallery, 'gallery') if options.gallery else None
+    serve(ModelService(load_model(options), gallery), listening, options.host, token=token, page=page)
+
+
+def _page(options: argparse.Namespace) -> None:
+  _serve(options, page=True)
+
+
+COMMANDS = (
+  Command(
+    name='serve',
+    summary='answer requests over HTTP',
+    details=DETAILS,
+    epilog="""examples:
+  dgnet serve runs/market --gallery images/
+  dgnet serve runs/market --host=0.0.0.0 --token-file=token.txt
+  curl -F images=@anna.jpg http://127.0.0.1:7860/rank
+
+Answers /embed, /rank, /swap, /interpolate and /health; /docs describes them, and /openapi.json does for programs.
+Requests that arrive while the networks are busy are computed together, at most --batch-size images at a time.
+SIGTERM stops the server when it has answered what it has begun.
+""",
+    add_arguments=_add_serve,
+    run=_serve,
+  ),
+  Command(
+    name='page',
+    summary='swap and search on a page in the browser',
+    details=DETAILS,
+    epilog="""examples:
+  dgnet page runs/market
+  dgnet page runs/market --gallery images/ --port=8080
+
+Open the printed address in a browser on this machine. Uploads stay in memory until they are answered, and are stored
+nowhere; the page loads nothing from and sends nothing to other servers. With --host=0.0.0.0 every machine of the
+network can use it. The server also answers what `dgnet serve` does.
+""",
+    add_arguments=_add_page,
+    run=_page,
+  ),
+)

@@ -1,0 +1,95 @@
+"""Listens at a port, and serves the interface there until it is asked to stop."""
+
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+
+from starlette.applications import Starlette
+import uvicorn
+
+from dgnet_jax.errors import UserError
+from dgnet_jax.serving.app import make_app
+from dgnet_jax.serving.guard import LOOPBACK_HOSTS
+from dgnet_jax.serving.limits import LimitedProtocol
+from dgnet_jax.serving.service import ModelService
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_SECONDS = 25  # that running requests get to finish; container platforms kill after 30
+
+
+def is_loopback(host: str) -> bool:
+  """Returns True if a server at `host` can be reached from this machine only."""
+  with contextlib.suppress(ValueError):
+    return ipaddress.ip_address(host).is_loopback
+  return host == 'localhost'
+
+
+def listen(host: str, port: int) -> socket.socket:
+  """Binds the port before the slow start-up, so that early clients wait instead of failing.
+
+  Args:
+    host: name or address to listen at.
+    port: 0 is any free port.
+
+  Raises:
+    UserError: the port is in use or not permitted, or the host is not one of this machine's.
+  """
+  if not 0 <= port < 2**16:
+    raise UserError(f'{port=} must be in [0, {2**16 - 1}]; 0 is any free port')
+  try:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+      listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      listening.bind(address)
+      listening.listen()
+    except OSError:
+      listening.close()
+      raise
+  except OSError as error:
+    raise UserError(f'{host} port {port}: {error.strerror or error}; use --host and --port to choose others') from error
+  return listening
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+  """Returns a server of an application, without an access log."""
+  config = uvicorn.Config(
+    app,
+    access_log=False,
+    http=LimitedProtocol,
+    lifespan='off',
+    log_config=None,
+    log_level='error',
+    loop='asyncio',
+    proxy_headers=False,
+    server_header=False,
+    timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    ws='none',
+  )
+  return uvicorn.Server(config)
+
+
+def serve(service: ModelService, listening: socket.socket, host: str, *, token: str = '', page: bool = False) -> None:
+  """Serves until Ctrl-C or SIGTERM; requests that have begun are answered within `SHUTDOWN_SECONDS`.
+
+  Args:
+    service: computes the answers.
+    listening: from `listen`.
+    host: the argument of `listen`. If it is this machine only, requests that name another host are refused.
+    token: what clients must send, as in `make_app`.
+    page: whether to serve the page, as in `make_app`.
+  """
+  logger.info('compiling')
+  service.warm_up()
+  hosts = (*LOOPBACK_HOSTS, host) if is_loopback(host) else ()
+  server = make_server(make_app(service, hosts, token=token, page=page))
+  url_host = f'[{host}]' if ':' in host else host
+  url = f'http://{url_host}:{listening.getsockname()[1]}'
+  logger.info(f'serving {"the page at " if page else ""}{url}/{"" if page else "docs"} (stop with Ctrl-C)')
+  # uvicorn raises a signal again after it has closed everything.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+  with contextlib.suppress(KeyboardInterrupt):
+    server.run(sockets=[listening])

@@ -1,0 +1,78 @@
+"""The answers of the service equal those of the library."""
+
+import pathlib
+import shutil
+
+import numpy as np
+from PIL import Image
+import pytest
+
+EXTRA = "the extra 'serve' is not installed: pip install -e '.[serve]'"
+pytest.importorskip('starlette', reason=EXTRA)
+pytest.importorskip('uvicorn', reason=EXTRA)
+pytest.importorskip('python_multipart', reason=EXTRA)
+
+import dgnet_jax  # noqa: E402 (after the checks above)
+from dgnet_jax.config.loading import save_config  # noqa: E402
+from dgnet_jax.data.image_lists import as_image_list  # noqa: E402
+from dgnet_jax.serving.errors import Refused  # noqa: E402
+from dgnet_jax.serving.service import NUM_FRAMES, ModelService  # noqa: E402
+from tests.tiny_run import frozen, save_checkpoint, tiny_config  # noqa: E402
+
+
+def test_results_equal_those_of_the_library(model, service, images):
+  a, b = (service.read(image.read_bytes(), image.name) for image in images[:2])
+  expected = model.swap(structure_from=images[:2], appearance_from=images[1::-1]).astype(int)
+  np.testing.assert_allclose(np.asarray(service.swap([(a, b), (b, a)]), int), expected, atol=1)
+  for change, last in (('clothes', expected[0]), ('pose', expected[1])):
+    (frames,) = service.interpolate([(change, a, b)])
+    assert len(frames) == NUM_FRAMES
+    np.testing.assert_allclose(frames[-1].astype(int), last, atol=1)
+  features = service.embed([a, b])
+  np.testing.assert_allclose(service.embeddings(features), model.embed(images[:2]), atol=1e-6)
+  matches = service.rank(features, count=5)[1]
+  expected = model.rank(images[1], images[0].parent, count=5)[0]
+  assert [(match['path'], match['index']) for match in matches] == [
+    (pathlib.Path(match.path).name, match.index) for match in expected
+  ]
+  assert matches[0]['score'] == pytest.approx(1, abs=1e-5)
+  with Image.open(images[1]) as file:
+    np.testing.assert_array_equal(service.thumbnail(matches[0]['index']), np.asarray(file))
+
+
+def test_one_image_and_a_full_batch_give_the_same(service, model, images):
+  people = [service.read(image.read_bytes(), image.name) for image in images]
+  alone = [service.embed([person])[0] for person in people]
+  np.testing.assert_allclose(service.embed(people), alone, rtol=1e-5, atol=1e-6)
+  pairs = list(zip(people, people[::-1], strict=True))
+  swapped = np.asarray([service.swap([pair])[0] for pair in pairs], int)
+  np.testing.assert_allclose(np.asarray(service.swap(pairs), int), swapped, atol=1)
+  assert len({row.tobytes() for row in alone}) == len(people)
+
+
+def test_paths_of_matches_omit_the_folders_above_the_gallery(model, images, tmp_path):
+  for name in ('anna/1.jpg', 'ben/1.jpg'):
+    (tmp_path / name).parent.mkdir()
+    shutil.copy(images[0], tmp_path / name)
+  service = ModelService(model, as_image_list([tmp_path / 'anna', tmp_path / 'ben']))
+  features = service.embed([service.read(images[0].read_bytes(), 'name')])
+  assert [match['path'] for match in service.rank(features, 16)[0]] == ['anna/1.jpg', 'ben/1.jpg']
+  (tmp_path / 'ben' / '1.jpg').unlink()
+  with pytest.raises(Refused, match='1.jpg'):
+    service.thumbnail(1)
+
+
+def test_what_a_service_lacks_is_named(model, images, tmp_path):
+  service = ModelService(model, None)
+  assert service.health()['gallery'] is None
+  with pytest.raises(Refused, match='--gallery FOLDER'):
+    service.rank(service.embed([service.read(images[0].read_bytes(), 'name')]), 16)
+  config = tiny_config()
+  config.joint = False
+  save_checkpoint(frozen(config), tmp_path, num_identities=4, step=1)
+  save_config(frozen(config), tmp_path / 'config.json')
+  service = ModelService(dgnet_jax.load(tmp_path), None)
+  service.warm_up()
+  assert service.health()['model']['design'] is None
+  with pytest.raises(Refused, match='no generator'):
+    service.check_generator()

@@ -8,6 +8,7 @@ from dgnet_jax.cli.arguments import at_least, positive, writable
 from dgnet_jax.cli.command import Command, check_no_problems
 from dgnet_jax.errors import ConfigError, UserError
 from dgnet_jax.utils.compilation_cache import disable_compilation_cache
+from dgnet_jax.utils.extras import require_serving_libraries
 
 if TYPE_CHECKING:
   pass
@@ -19,6 +20,9 @@ input    Training batches from each data source, compared with one thread that r
 inference
          Embedding and swapping random images with fresh networks: images per second, on CPU also
          per core, compared with XLA's default options.
+serving  Images per second that `dgnet serve` embeds for 1, 4 and 16 clients on this machine, with
+         fresh networks, with and without batches of requests that arrive at the same time.
+         Needs what `dgnet serve` needs.
 step     A step of the teacher and of each phase of DG-Net on random images: time, images read per
          second (four for an example of DG-Net), time to compile, memory, operations of
          convolutions and matrix products and their rate as a share of that of a large matrix
@@ -43,6 +47,7 @@ EPILOG = r"""examples:
   dgnet benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
   dgnet benchmark input --root=Market-1501-v15.09.15
   dgnet benchmark inference --config=market
+  dgnet benchmark serving --config=market
   dgnet benchmark step --config=synthetic
   dgnet benchmark step --config=market --config.batch_size=4 --against=plain --steps=1 --rounds=3
   dgnet benchmark step --config=synthetic --against=synthetic_release   # both designs of the generator
@@ -52,8 +57,8 @@ EPILOG = r"""examples:
   XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \
       dgnet benchmark collectives --config=market --config.batch_size=64
 
-`step`, `inference`, `run` and `collectives` take --config.FIELD=VALUE for every config field; with --against=CONFIG,
-both configs get it.
+`step`, `inference`, `serving`, `run` and `collectives` take --config.FIELD=VALUE for every config field; with
+--against=CONFIG, both configs get it.
 """
 
 
@@ -76,6 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   inference.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
   inference.add_argument('--images', type=positive, default=16, help='images in a call (default: %(default)s)')
   inference.add_argument('--people', type=positive, default=64, help='identities (default: %(default)s)')
+  serving = parts.add_parser('serving', help='answering several clients over HTTP', allow_abbrev=False)
+  serving.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
+  serving.add_argument('--requests', type=positive, default=48, help='requests in a turn (default: %(default)s)')
+  serving.add_argument('--people', type=positive, default=64, help='identities (default: %(default)s)')
   step = parts.add_parser('step', help='training steps', allow_abbrev=False)
   step.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
   step.add_argument('--against', metavar='plain|CONFIG', help='what to compare with, in place of XLA options')
@@ -87,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   exchange = parts.add_parser('collectives', help='what devices exchange in a training step', allow_abbrev=False)
   exchange.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
   exchange.add_argument('--people', type=positive, default=64, help='identities (default: %(default)s)')
-  for part in (ranking, reading, inference, step):
+  for part in (ranking, reading, inference, serving, step):
     part.add_argument('--rounds', type=positive, default=5, help='turns that count (default: %(default)s)')
   training = parts.add_parser('run', help='what a training run needs', allow_abbrev=False)
   training.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
@@ -99,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
   if options.part == 'step':
     _benchmark_step(options)
-  elif options.part in ('inference', 'run', 'collectives'):
+  elif options.part in ('inference', 'serving', 'run', 'collectives'):
     _benchmark_config(options)
   else:
     check_no_problems(options)
@@ -122,6 +131,12 @@ def _benchmark_config(options: argparse.Namespace) -> None:
     from dgnet_jax.benchmarks.collectives import benchmark_collectives
 
     benchmark_collectives(config, options.people)
+    return
+  if options.part == 'serving':
+    require_serving_libraries()
+    from dgnet_jax.benchmarks.serving import benchmark_serving
+
+    benchmark_serving(config, requests=options.requests, people=options.people, rounds=options.rounds)
     return
   from dgnet_jax.benchmarks.inference import benchmark_inference
 

@@ -1,19 +1,15 @@
 """`dgnet serve` and `page`: a trained model over HTTP, and on a page in the browser."""
 
 import argparse
-import importlib.util
 import logging
 import pathlib
 
 from dgnet_jax.cli.arguments import at_least
 from dgnet_jax.cli.command import Command
 from dgnet_jax.cli.model import DETAILS, add_run, check_run, load_model
-from dgnet_jax.errors import UserError
-from dgnet_jax.utils.extras import install_command
+from dgnet_jax.utils.extras import require_serving_libraries
 
 logger = logging.getLogger(__name__)
-
-LIBRARIES = ('starlette', 'uvicorn', 'python_multipart')
 
 
 def _add_page(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +31,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _serve(options: argparse.Namespace, *, page: bool = False) -> None:
   check_run(options)
-  missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
-  if missing:
-    raise UserError(f'serving needs {" and ".join(missing)}: {install_command("serve")}')
+  require_serving_libraries()
   from dgnet_jax.data.image_lists import as_image_list
   from dgnet_jax.serving.guard import read_token
   from dgnet_jax.serving.server import is_loopback, listen, serve

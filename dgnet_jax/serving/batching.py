@@ -19,11 +19,12 @@ class BatchFunction:
 
   Attributes:
     compute: maps a list of rows to their results, in order.
-    max_rows: rows in a call.
+    sizes: the numbers of rows that a call may have, 1 among them. A batch has the largest that is waiting, so that
+      nothing is padded.
   """
 
   compute: Callable[[list[Any]], Sequence[Any]]
-  max_rows: int
+  sizes: Sequence[int]
 
 
 class _Request:
@@ -94,30 +95,35 @@ class BatchQueue:
   async def _work(self) -> None:
     while any(self._waiting.values()):
       for name, function in self._functions.items():
-        batch = self._take(self._waiting[name], function.max_rows)
+        batch = _take(self._waiting[name], function.sizes)
         if batch:
-          await _compute(function, batch)
-
-  def _take(self, waiting: collections.deque[_Request], max_rows: int) -> list[tuple[_Request, int]]:
-    """Returns requests, each with the number of one of its rows."""
-    batch: list[tuple[_Request, int]] = []
-    while waiting and len(batch) < max_rows:
-      request = waiting.popleft()
-      if request.done.done():  # an earlier batch has failed
-        continue
-      batch.append((request, request.take()))
-      if request.num_taken < len(request.rows):
-        waiting.append(request)
-    return batch
+          await _compute(function, batch, self._waiting[name])
 
 
-async def _compute(function: BatchFunction, batch: Sequence[tuple[_Request, int]]) -> None:
+def _take(waiting: collections.deque[_Request], sizes: Sequence[int]) -> list[tuple[_Request, int]]:
+  """Takes requests, each with the number of one of its rows, for one batch."""
+  num_rows = sum(len(request.rows) - request.num_taken for request in waiting)
+  size = max((size for size in sizes if size <= num_rows), default=0)
+  batch: list[tuple[_Request, int]] = []
+  while len(batch) < size:
+    request = waiting.popleft()
+    batch.append((request, request.take()))
+    if request.num_taken < len(request.rows):
+      waiting.append(request)
+  return batch
+
+
+async def _compute(
+  function: BatchFunction, batch: Sequence[tuple[_Request, int]], waiting: collections.deque[_Request]
+) -> None:
   rows = [request.rows[row] for request, row in batch]
   try:
     results = await run_in_threadpool(function.compute, rows)
   except Exception as error:  # the worker goes on with other requests
     for request, _ in batch:
       request.fail(error)
+      if request in waiting:
+        waiting.remove(request)
     return
   for (request, row), result in zip(batch, results, strict=True):
     request.put(row, result)

@@ -30,11 +30,11 @@ class ModelService:
     """Embeds the gallery.
 
     Args:
-      model: the loaded model; its batch size is the largest of a batch.
+      model: the loaded model; no batch is larger than its batch size.
       gallery: images to search; None disables the search.
     """
-    # One image does not pay for a whole batch.
-    self._models = {size: model.with_batch_size(size) for size in {1, model.batch_size}}
+    # By the number of images in a call: few images do not pay for a whole batch.
+    self._models = {2**i: model.with_batch_size(2**i) for i in range(model.batch_size.bit_length())}
     self._model = model
     self._gallery = None if gallery is None else model.gallery(gallery)
     self._shares = piece_shares(model.config)
@@ -44,11 +44,11 @@ class ModelService:
   @property
   def functions(self) -> dict[str, BatchFunction]:
     """What the networks compute, by name: `embed` images, `swap` pairs, `interpolate` between pairs."""
-    size = self._model.batch_size
+    sizes = list(self._models)
     return {
-      'embed': BatchFunction(self.embed, size),
-      'swap': BatchFunction(self.swap, size),
-      'interpolate': BatchFunction(self.interpolate, 1),
+      'embed': BatchFunction(self.embed, sizes),
+      'swap': BatchFunction(self.swap, sizes),
+      'interpolate': BatchFunction(self.interpolate, [1]),
     }
 
   def read(self, content: bytes, name: str) -> np.ndarray:
@@ -86,8 +86,11 @@ class ModelService:
     }
 
   def embed(self, images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    """Computes a feature vector f32[D] of each image u8[H, W, 3], for `embeddings` and `rank`."""
-    return list(self._of_size(len(images)).gallery(list(images)).features)
+    """Computes a feature vector f32[D] of each image u8[H, W, 3], for `embeddings` and `rank`.
+
+    As `swap`, it takes as many as `functions` says.
+    """
+    return list(self._models[len(images)].gallery(list(images)).features)
 
   def embeddings(self, features: Sequence[np.ndarray]) -> np.ndarray:
     """Returns f32[N, D] of length 1, as `Model.embed`; dot products are scores."""
@@ -106,7 +109,7 @@ class ModelService:
 
   def swap(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Sequence[np.ndarray]:
     """Generates u8[H, W, 3] from each pair of images u8[H, W, 3], which give the structure and the appearance."""
-    model = self._of_size(len(pairs))
+    model = self._models[len(pairs)]
     structures, appearances = ([pair[i] for pair in pairs] for i in (0, 1))
     return list(model.decode(model.structure_code(structures), model.appearance_code(appearances)))
 
@@ -160,7 +163,3 @@ class ModelService:
     """Describes a match, with its path within the gallery: clients do not see the folders above it."""
     path = printable(os.path.relpath(os.path.abspath(match.path), self._root))
     return {'score': match.score, 'path': path, 'index': match.index}
-
-  def _of_size(self, num_rows: int) -> Model:
-    """Returns the model whose batches are of the least size that holds the rows."""
-    return self._models[min(size for size in self._models if size >= num_rows)]

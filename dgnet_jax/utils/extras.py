@@ -57,3 +57,11 @@ def require_scikit_learn(wanted: object, instead: str) -> None:
   """Raises UserError if scikit-learn, which computes t-SNE, is not installed; the arguments as in `require_pyarrow`."""
   if importlib.util.find_spec('sklearn') is None:
     raise UserError(f'{wanted}: t-SNE needs scikit-learn: {install_command("plots")}, {instead}')
+
+
+def require_serving_libraries() -> None:
+  """Raises UserError if what answers HTTP requests is not installed."""
+  libraries = ('starlette', 'uvicorn', 'python_multipart')
+  missing = [library for library in libraries if importlib.util.find_spec(library) is None]
+  if missing:
+    raise UserError(f'serving needs {" and ".join(missing)}: {install_command("serve")}')

@@ -44,6 +44,16 @@ def test_inference_is_compared_with_default_options(tmp_path, capsys):
   assert text.count('2 images, float32') == 1 and text.count('per core') == 4
 
 
+def test_serving_is_compared_for_several_clients(tmp_path, capsys):
+  pytest.importorskip('python_multipart', reason="the extra 'serve' is not installed: pip install -e '.[serve]'")
+  save_config(frozen(tiny_config()), tmp_path / 'config.json')
+  main(['benchmark', 'serving', f'--config={tmp_path / "config.json"}', '--requests=16', '--people=4', '--rounds=1'])
+  text = capsys.readouterr().out
+  printed = ratios(text)
+  assert list(printed) == [f'{n} clients, {how}' for n in (1, 4, 16) for how in ('one at a time', 'in batches')]
+  assert printed['1 clients, one at a time'] == 1 and text.count('images/s') == 6
+
+
 @pytest.mark.long
 def test_step_compares_every_phase_with_default_options(tmp_path, capsys):
   config = tiny_config()

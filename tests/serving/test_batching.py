@@ -51,8 +51,8 @@ async def submitted(queue, *requests):
   return tasks
 
 
-def queue_of(function, max_rows=4):
-  return BatchQueue({'double': BatchFunction(function, max_rows), 'other': BatchFunction(function, 1)})
+def queue_of(function, sizes=(1, 2, 4)):
+  return BatchQueue({'double': BatchFunction(function, sizes), 'other': BatchFunction(function, [1])})
 
 
 def test_waiting_rows_are_computed_together_one_of_each_request_in_turn(doubling):
@@ -65,12 +65,13 @@ def test_waiting_rows_are_computed_together_one_of_each_request_in_turn(doubling
     assert await asyncio.gather(first, large, *small) == [[2], [20, 22, 24, 26, 28, 30], [40], [60, 62]]
 
   asyncio.run(main())
+  # Nine rows: the sizes are 1, 2 and 4.
   assert doubling.batches == [[1], [10, 20, 30, 11], [31, 12, 13, 14], [15]]
 
 
 def test_functions_take_turns(doubling):
   async def main():
-    queue = queue_of(doubling, max_rows=1)
+    queue = queue_of(doubling, sizes=(1,))
     first = asyncio.create_task(queue('double', [1]))
     await started(doubling)
     tasks = [*await submitted(queue, [2, 3, 4]), asyncio.create_task(queue('other', [5]))]
@@ -84,7 +85,7 @@ def test_functions_take_turns(doubling):
 
 def test_rows_of_cancelled_requests_are_not_computed(doubling):
   async def main():
-    queue = queue_of(doubling, max_rows=2)
+    queue = queue_of(doubling, sizes=(1, 2))
     running = asyncio.create_task(queue('double', [1, 2, 3]))
     await started(doubling)
     gone, stays = await submitted(queue, [4, 5, 6], [7])
@@ -100,7 +101,7 @@ def test_rows_of_cancelled_requests_are_not_computed(doubling):
 
 def test_an_error_ends_the_requests_of_its_batch_only(doubling):
   async def main():
-    queue = queue_of(doubling, max_rows=2)
+    queue = queue_of(doubling, sizes=(1, 2))
     first = asyncio.create_task(queue('double', [1]))
     await started(doubling)
     tasks = await submitted(queue, ['bad', 2, 3], [4], [5])

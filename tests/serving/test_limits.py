@@ -34,7 +34,7 @@ class Service:
   def __init__(self):
     self.proceed = threading.Event()
     self.num_read = 0
-    self.functions = {'embed': BatchFunction(self.embed, 1)}
+    self.functions = {'embed': BatchFunction(self.embed, [1])}
 
   def health(self):
     return {}
@@ -188,7 +188,7 @@ def test_waiting_for_the_model_has_an_end(monkeypatch, page, service, pool):
 
 def test_images_of_clients_that_have_gone_are_not_computed(page, opened, service, pool):
   embedded = []
-  service.functions['embed'] = BatchFunction(lambda images: embedded.extend(images) or service.embed(images), 1)
+  service.functions['embed'] = BatchFunction(lambda images: embedded.extend(images) or service.embed(images), [1])
   with served(service) as address:
     slow = pool.submit(post, address, '/rank', images=b'slow search')
     until(lambda: embedded)

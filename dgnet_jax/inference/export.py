@@ -67,25 +67,15 @@ def export_model(
   except ImportError as error:
     raise UserError(f'exporting needs flatbuffers: {install_command("export")}') from error
   predictor = load_predictor(config, workdir, step=step)
-  weights = exported_weights(predictor)
+  predictor.require_generator()
+  weights = flat_parameters(predictor)
   shares = piece_shares(config)
   with atomic_folder(folder) as temporary:
     for name, program in export_programs(predictor, weights, shares, platforms).items():
       logger.info(f'writing {folder / name}.stablehlo for {", ".join(platforms)}')
       (temporary / f'{name}.stablehlo').write_bytes(program.serialize())
     (temporary / 'weights.safetensors').write_bytes(safetensors.numpy.save(weights))
-    description = {
-      'step': predictor.step,
-      'image_size_hw': list(predictor.networks.image_size_hw),
-      'platforms': list(platforms),
-      'embedding': {
-        'length': 1,
-        'score': 'the dot product of two embeddings',
-        'pieces': PIECES[config.reid.style],
-        'share': shares.tolist(),  # of each piece in the score
-      },
-      'jax': jax.__version__,
-    }
+    description = describe(config, predictor) | {'platforms': list(platforms), 'jax': jax.__version__}
     write_json(temporary / 'model.json', description)
     shutil.copy(TEMPLATE, temporary / 'load.py')
   size = sum(array.nbytes for array in weights.values())
@@ -93,14 +83,19 @@ def export_model(
   return folder
 
 
-def exported_weights(predictor: Predictor) -> dict[str, np.ndarray]:
-  """Returns the parameters of the networks by flat names: generator/..., reid/... and reid_stats/...
-
-  Raises:
-    UserError: the run has no generator.
-  """
-  predictor.require_generator()
-  return flat_parameters(predictor)
+def describe(config: Config, predictor: Predictor) -> dict[str, Any]:
+  """Describes an exported run."""
+  return {
+    'step': predictor.step,
+    'identities': predictor.num_identities,
+    'image_size_hw': list(predictor.networks.image_size_hw),
+    'embedding': {
+      'length': 1,
+      'score': 'the dot product of two embeddings',
+      'pieces': PIECES[config.reid.style],
+      'share': piece_shares(config).tolist(),  # of each piece in the score
+    },
+  }
 
 
 def export_programs(
@@ -110,7 +105,7 @@ def export_programs(
 
   Args:
     predictor: its networks are traced.
-    weights: from `exported_weights`; only their shapes and dtypes are read.
+    weights: from `flat_parameters`; only their shapes and dtypes are read.
     shares: from `piece_shares`.
     platforms: platforms to lower for.
 
@@ -123,12 +118,12 @@ def export_programs(
   (images,) = jax.export.symbolic_args_specs((example,), f'(batch, {height}, {width}, 3)')
   return {
     name: jax.export.export(jax.jit(function), platforms=platforms)(weights, *[images] * num_inputs)
-    for name, (function, num_inputs) in _programs(predictor, shares).items()
+    for name, (function, num_inputs) in functions_to_export(predictor, shares).items()
   }
 
 
-def _programs(predictor: Predictor, shares: np.ndarray) -> dict[str, tuple[Callable[..., Array], int]]:
-  """By name, functions of (weights, images...) and their number of image arguments."""
+def functions_to_export(predictor: Predictor, shares: np.ndarray) -> dict[str, tuple[Callable[..., Array], int]]:
+  """Returns functions of (weights, images...) and their number of image arguments: embed, and swap with a generator."""
   networks = predictor.networks
 
   def embed(weights: Weights, images: Array) -> Array:
@@ -140,7 +135,7 @@ def _programs(predictor: Predictor, shares: np.ndarray) -> dict[str, tuple[Calla
     sources = {'structure_from': normalize(structures), 'appearance_from': normalize(appearances)}
     return denormalize(functions.swap(networks, tree['generator'], tree['reid'], tree['reid_stats'], **sources))
 
-  return {'embed': (embed, 1), 'swap': (swap, 2)}
+  return {'embed': (embed, 1)} | ({} if predictor.generator is None else {'swap': (swap, 2)})
 
 
 def _nested(weights: Weights) -> dict[str, Any]:

@@ -11,8 +11,8 @@ which is a 3x3 convolution with four times the output channels, interleaved. Ref
 edge padding of the small map, except that the outermost output sees x[1] where edge padding shows x[0]. The outermost
 rows and columns of the output are corrected for that difference.
 
-Some convolutions have a faster form on CPU. They are chosen by `jax.lax.platform_dependent`, not by the host's backend,
-so that a program exported for several platforms gets the right form on each.
+Some convolutions have a faster form on CPU. They are chosen by `jax.lax.platform_dependent` (`by_platform`), not by the
+host's backend, so that a program exported for several platforms gets the right form on each.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dgnet_jax.models.plain_operations import by_platform
 from dgnet_jax.types import Array
 
 _MERGED_TAPS = np.array(  # [parity of the output, tap on the small map, tap of the kernel]
@@ -104,14 +105,12 @@ def unpadded_convolution(x: Array, kernel: Array, stride: int = 1, dilation: int
   plain = functools.partial(convolve, spare_columns=0)
   if kernel.shape[:2] == (1, 1):
     multiply = functools.partial(_product, strides=(stride, stride))
-    product: Array = jax.lax.platform_dependent(x, kernel, cpu=multiply, default=plain)
-    return product
+    return by_platform(x, kernel, cpu=multiply, default=plain)
   if kernel.shape[1] == 1:
     return plain(x, kernel)
   # On CPU, with XLA's default options, a convolution is 2 to 5 times slower without padding: pad a column and drop it.
   padded = functools.partial(convolve, spare_columns=1)
-  convolved: Array = jax.lax.platform_dependent(x, kernel, cpu=padded, default=plain)
-  return convolved
+  return by_platform(x, kernel, cpu=padded, default=plain)
 
 
 def residual_convolution(
@@ -156,8 +155,7 @@ def residual_convolution(
     padded = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
     return _product(padded, rhs, strides=window_strides, precision=settings.get('precision'))
 
-  convolved: Array = jax.lax.platform_dependent(lhs, rhs, cpu=multiply, default=convolve)
-  return convolved
+  return by_platform(lhs, rhs, cpu=multiply, default=convolve)
 
 
 def _product(x: Array, kernel: Array, *, strides: Sequence[int], precision: Any = None) -> Array:

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dgnet_jax.models.plain_operations import are_plain
 from dgnet_jax.types import Array
 
 _WINDOW = (3, 3)
@@ -14,7 +15,10 @@ _WINDOW = (3, 3)
 def max_pool(x: Array, *, stride: int = 1, padding: int = 1) -> Array:
   """Computes the maxima over 3x3 windows of f[N, H, W, C]."""
   margins = ((padding, padding), (padding, padding))
-  return cast(Array, nn.max_pool(x, _WINDOW, (stride, stride), margins))  # type: ignore[no-untyped-call]
+  if are_plain():  # jax2onnx 0.13 to 0.17 ignores such margins
+    x, margins = jnp.pad(x, ((0, 0), *margins, (0, 0)), constant_values=-jnp.inf), ((0, 0), (0, 0))
+  pooled = nn.max_pool(x, window_shape=_WINDOW, strides=(stride, stride), padding=margins)  # type: ignore[no-untyped-call]
+  return cast(Array, pooled)
 
 
 def average_pool(x: Array, *, stride: int = 1) -> Array:

@@ -19,10 +19,13 @@ REQUIREMENTS = {
   'serve': ('python-multipart>=0.0.22', 'starlette>=1.0', 'uvicorn>=0.40'),
   'tfds': ('array_record>=0.6', 'importlib_resources>=6.0', 'tensorflow-datasets>=4.9.10'),
   'export': ('flatbuffers>=24.3',),
+  'onnx': ('onnx>=1.20.1', 'onnx-ir>=0.2.1', 'onnxruntime>=1.24.1'),
   'gcs': ('gcsfs>=2026.6',),
   's3': ('s3fs>=2026.6',),
   'wandb': ('wandb>=0.22',),
 }
+# Its metadata ask for an older orbax-checkpoint than ours and for a dozen packages; it runs without them.
+JAX2ONNX = 'pip install --no-deps "jax2onnx>=0.17.1"'
 
 
 def install_command(*extras: str) -> str:

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from dgnet_jax.inference.export import PLATFORMS, export_programs, exported_weights
+from dgnet_jax.inference.export import PLATFORMS, export_programs
 from dgnet_jax.inference.loading import load_predictor
+from dgnet_jax.inference.model_file import flat_parameters
 from dgnet_jax.inference.scoring import scored
 from dgnet_jax.sharding import make_mesh
 from tests.tiny_run import correspondence_config, frozen, save_checkpoint
@@ -30,7 +31,7 @@ def predictor(tiny_run):
 
 @pytest.fixture(scope='module')
 def weights(predictor):
-  return exported_weights(predictor)
+  return flat_parameters(predictor)
 
 
 def test_program_for_several_platforms_equals_the_predictor_on_cpu(predictor, weights):
@@ -50,7 +51,7 @@ def test_program_of_the_other_design_equals_the_predictor(tmp_path):
   config = frozen(correspondence_config())
   save_checkpoint(config, tmp_path, num_identities=4, step=1)
   predictor = load_predictor(config, tmp_path, batch_size=5)
-  weights = exported_weights(predictor)
+  weights = flat_parameters(predictor)
   program = export_programs(predictor, weights, SHARES, ('cpu',))['swap']
   first, second = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 16, 3), np.uint8)
   expected = predictor.swap(structure_from=first, appearance_from=second).astype(int)

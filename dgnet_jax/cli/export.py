@@ -8,7 +8,7 @@ from dgnet_jax.config.loading import SAVED_CONFIG, load_config
 from dgnet_jax.errors import UserError
 
 PLATFORMS = 'cpu,cuda,tpu'
-DETAILS = """Without --format, --out=FILE.safetensors writes one file that every command with RUN takes. Otherwise a folder:
+DETAILS = """--out=FILE.safetensors writes one file that every command with RUN takes. A folder gets, by --format:
 
 stablehlo  programs for any batch size, weights as safetensors, and an example that loads them.
 onnx       embed.onnx and swap.onnx, for any batch size; they need neither JAX nor the weights.

@@ -67,9 +67,12 @@ def _fresh_model(config: Config, people: int) -> Model:
 
 @contextlib.contextmanager
 def _served(model: Model) -> Iterator[Address]:
-  """Serves a model on this machine; yields the address."""
+  """Serves a model on this machine, with the embedder compiled for every size of a batch; yields the address."""
+  service = ModelService(model, None)
+  for size in service.functions['embed'].sizes:
+    service.embed([np.zeros((*model.image_size_hw, 3), np.uint8)] * size)
   with listen('127.0.0.1', 0) as listening:
-    server = make_server(make_app(ModelService(model, None)))
+    server = make_server(make_app(service))
     thread = threading.Thread(target=server.run, kwargs={'sockets': [listening]})
     thread.start()
     try:

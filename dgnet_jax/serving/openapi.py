@@ -26,7 +26,7 @@ ENDPOINTS = {  # what can be posted
   ),
 }
 _SUMMARIES = {
-  '/embed': ('Embed images', 'Embeddings have length 1; the dot product of two is the score of `/rank`.'),
+  '/embed': ('Embed images', 'Embeddings have length 1; the dot product of two is the score of /rank.'),
   '/rank': ('Search the gallery', 'The gallery images most similar to each image, the most similar first.'),
   '/swap': (
     'Generate people in the clothes of others',

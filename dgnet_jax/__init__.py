@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from dgnet_jax.errors import ConfigError, Interrupted, MissingSplit, NoMatches, UserError
 
 if TYPE_CHECKING:
-  from dgnet_jax.api import Gallery, Match, Model, example_images, load
+  from dgnet_jax.api import BuildOptions, Gallery, Match, Model, example_images, load, open_gallery
 
 __version__ = '0.1.0'
-_FROM_API = ('Gallery', 'Match', 'Model', 'example_images', 'load')
+_FROM_API = ('BuildOptions', 'Gallery', 'Match', 'Model', 'example_images', 'load', 'open_gallery')
 __all__ = [
+  'BuildOptions',
   'ConfigError',
   'Gallery',
   'Interrupted',
@@ -27,6 +28,7 @@ __all__ = [
   'UserError',
   'example_images',
   'load',
+  'open_gallery',
 ]
 
 

@@ -5,61 +5,30 @@ PIL images and arrays (see `data.image_lists.as_image_list`) of any size; a fold
 subfolders, sorted by path. A file is turned upright as its Exif orientation says, as in training and evaluation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import dataclasses
 import itertools
 import os
-import pathlib
 
 import numpy as np
-import PIL.Image
 
-from dgnet_jax.config.schema import Config
-from dgnet_jax.data.image_lists import ImageList, as_image_list, list_images
+from dgnet_jax.data.image_lists import ImageList, as_image_list
 from dgnet_jax.data.lazy_images import ImageSequence, ReorderedImages
-from dgnet_jax.data.synthetic.examples import example_images as example_images
+from dgnet_jax.data.synthetic.examples import example_images
 from dgnet_jax.errors import UserError
+from dgnet_jax.gallery.build import BuildOptions
+from dgnet_jax.gallery.embedder import Embedder, Images
+from dgnet_jax.gallery.gallery import Gallery, Match, open_gallery
 from dgnet_jax.inference.codes import interpolated, reordered
-from dgnet_jax.inference.embedding_parts import EmbeddingParts
 from dgnet_jax.inference.loading import Step, open_model
-from dgnet_jax.inference.predictor import Codes, Predictor
-from dgnet_jax.inference.scoring import piece_shares, scored
+from dgnet_jax.inference.predictor import Codes
+
+__all__ = ['BuildOptions', 'Gallery', 'Match', 'Model', 'example_images', 'load', 'open_gallery']
 
 BATCH_SIZE = 8  # small: a single image takes as long as a batch, which matters on a laptop
 
-ImageLike = str | os.PathLike[str] | PIL.Image.Image | np.ndarray
-Images = ImageLike | Sequence[ImageLike] | ImageList
 
-
-@dataclasses.dataclass(frozen=True)
-class Match:
-  """A gallery image as a match of a query.
-
-  Attributes:
-    path: path of the image; '' if it was a PIL image or an array.
-    score: similarity in [-1, 1]; 1 for the same image.
-    index: index of the image in the gallery.
-  """
-
-  path: str
-  score: float
-  index: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Gallery:
-  """Embedded images that can be searched any number of times, from `Model.gallery`.
-
-  Attributes:
-    paths: one per image; '' if it was a PIL image or an array.
-    features: f32[N, D], before `rank` weights the halves: each has length 1. `Model.embed` returns embeddings.
-  """
-
-  paths: tuple[str, ...]
-  features: np.ndarray
-
-
-class Model:
+class Model(Embedder):
   """The networks of a checkpoint. All results are deterministic functions of the images.
 
   Attributes:
@@ -70,15 +39,6 @@ class Model:
     step: step of the checkpoint.
   """
 
-  def __init__(self, predictor: Predictor, config: Config, workdir: pathlib.Path) -> None:
-    """Wraps the networks of a run; `load` is the usual way to get a model."""
-    self._predictor = predictor
-    self.config = config
-    self.workdir = workdir
-    self.image_size_hw: tuple[int, int] = config.data.image_size_hw
-    self.num_identities = predictor.num_identities
-    self.step = predictor.step
-
   @property
   def batch_size(self) -> int:
     """Images per call of a network."""
@@ -87,42 +47,6 @@ class Model:
   def with_batch_size(self, batch_size: int) -> 'Model':
     """Returns a model of the same networks that computes as many images per call; they are not copied."""
     return Model(dataclasses.replace(self._predictor, batch_size=batch_size), self.config, self.workdir)
-
-  def __repr__(self) -> str:
-    height, width = self.image_size_hw
-    return f'<DG-Net, {self.num_identities} identities, step {self.step}, images {height}x{width}, {self.workdir}>'
-
-  def embed(self, images: Images, *, alpha: float | None = None) -> np.ndarray:
-    """Embeds images for re-identification. The dot product of two embeddings is their score in `rank`.
-
-    Args:
-      images: one or more images.
-      alpha: as for `rank`.
-
-    Returns:
-      f32[N, D] of length 1, also for a single image: the primary half, then the fine-grained half, each scaled by the
-      root of its share in the score, 1 / (1 + alpha) and alpha / (1 + alpha).
-
-    Raises:
-      UserError: alpha is not allowed, or some images cannot be read. Every method that takes images raises the latter.
-    """
-    shares = piece_shares(self.config, alpha)
-    return scored(self._predictor.embed(self._resized(as_image_list(images))), shares)
-
-  def embed_to(
-    self, folder: pathlib.Path, images: Sequence[str], *, alpha: float | None = None, share: tuple[int, int] = (0, 1)
-  ) -> None:
-    """Embeds any number of image files into a folder of Parquet files, but for those that it has already.
-
-    Args:
-      folder: as in `EmbeddingParts`, whose errors are raised; pyarrow must be installed.
-      images: paths of images and of folders.
-      alpha: as for `rank`.
-      share: as in `EmbeddingParts.write`.
-    """
-    paths = [str(path) for path in list_images(list(images))]
-    parts = EmbeddingParts(folder, paths, piece_shares(self.config, alpha), self._predictor.digest())
-    parts.write(lambda part: self.embed(part, alpha=alpha), share=share)
 
   def swap(self, *, structure_from: Images, appearance_from: Images, one_person: bool = False) -> np.ndarray:
     """Generates people in the clothes of others.
@@ -242,45 +166,6 @@ class Model:
     mixed = self._predictor.join_donors(appearance, shares, compete=False)
     return self._predictor.decode(interpolated(structure, weight), mixed)
 
-  def rank(
-    self, queries: Images | Gallery, gallery: Images | Gallery, *, alpha: float | None = None, count: int | None = None
-  ) -> list[list[Match]]:
-    """Ranks gallery images by their similarity to each query.
-
-    Args:
-      queries: images of people to find; like the gallery, they may be embedded already.
-      gallery: images to search, or the result of `gallery`.
-      alpha: weight of the fine-grained half of the embedding; 0 is the primary half alone, -1 the fine-grained half
-        alone. The default is the run's `evaluation.alpha`. Only style AB has two halves.
-      count: number of matches for each query; all by default.
-
-    Returns:
-      For each query its matches, the most similar first; ties keep the order of the gallery.
-
-    Raises:
-      UserError: alpha or count is not allowed.
-    """
-    shares = piece_shares(self.config, alpha)
-    if count is not None and count < 1:
-      raise UserError(f'{count=} must be at least 1')
-    queries = queries if isinstance(queries, Gallery) else as_image_list(queries, 'queries')
-    gallery = gallery if isinstance(gallery, Gallery) else as_image_list(gallery, 'gallery')  # both are verified first
-    queries = queries if isinstance(queries, Gallery) else self._embedded(queries, 'embedding the queries')
-    gallery = gallery if isinstance(gallery, Gallery) else self.gallery(gallery)
-    rankings = []
-    for query in scored(scored(queries.features, shares), shares):  # the gallery's roots, too: a gallery may be large
-      scores = gallery.features @ query
-      order = np.argsort(-scores, kind='stable')[:count]
-      rankings.append([Match(gallery.paths[i], float(scores[i]), int(i)) for i in order])
-    return rankings
-
-  def gallery(self, images: Images) -> Gallery:
-    """Embeds images once, so that `rank` can search them any number of times."""
-    return self._embedded(as_image_list(images, 'gallery'), 'embedding the gallery')
-
-  def _embedded(self, images: ImageList, label: str) -> Gallery:
-    return Gallery(images.paths, self._predictor.embed(self._resized(images), label=label))
-
   def structure_code(self, images: Images) -> Codes:
     """Encodes pose, position and background of images: a pytree of arrays with a leading axis N."""
     return self._predictor.structure_codes(self._resized(as_image_list(images)))
@@ -304,13 +189,6 @@ class Model:
   def activation(self, images: Images) -> np.ndarray:
     """Measures how strongly the re-id backbone responds at each pixel: f32[N, H, W], at least 0."""
     return self._predictor.activation(self._resized(as_image_list(images)))
-
-  def pixels(self, images: Images) -> np.ndarray:
-    """Returns the images at the size of the networks' input: u8[N, H, W, 3]."""
-    return self._resized(as_image_list(images))[:]
-
-  def _resized(self, images: ImageList) -> ImageSequence:
-    return images.resized(self.image_size_hw)
 
   def _repeated(self, images: ImageList, count: int) -> ImageSequence:
     """Returns the resized images; a single image `count` times, read once."""

@@ -1,6 +1,7 @@
 """The library on the user's own images: results equal those of evaluation, without its data."""
 
 import functools
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,20 @@ def test_swap_grid_contains_every_swap(model, images):
   assert grid.shape == (2, 3, *SIZE, 3)
   for i in range(2):
     assert_close(grid[i], model.swap(structure_from=images[i], appearance_from=images[2:]))
+
+
+def test_a_gallery_on_disk_ranks_as_one_in_memory(model, images, tmp_path):
+  pytest.importorskip('pyarrow')
+  options = dgnet_jax.BuildOptions(identity_pattern='^(?P<identity>[0-9]+)_')
+  model.store_gallery(tmp_path, images[1:], options)
+  stored, memory = dgnet_jax.open_gallery(tmp_path), model.gallery(images[1:])
+  assert stored.paths == memory.paths and len(stored) == 4
+  np.testing.assert_allclose(stored.features, memory.features, atol=1e-6)
+  for alpha in (None, FINE_ONLY):
+    a, b = (model.rank(images[0], gallery, alpha=alpha, count=3)[0] for gallery in (stored, memory))
+    assert [match.path for match in a] == [match.path for match in b] and len(a) == 3
+    np.testing.assert_allclose([match.score for match in a], [match.score for match in b], atol=1e-6)
+  assert a[0].identity == pathlib.Path(a[0].path).name[:4] and b[0].identity == '' and a[0].same_person is None
 
 
 def test_interpolation_ends_at_the_swaps(model, images):

@@ -26,6 +26,7 @@ LAYERS = (
   ('interop',),
   ('training',),
   ('inference', 'interop.release'),
+  ('gallery',),
   ('api',),
   ('serving',),
   ('generation',),

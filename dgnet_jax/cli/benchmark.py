@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DETAILS = """ranking  CMC and mAP of a test set of Market-1501's size, compared with the bare matrix product
          of queries and gallery, and with a full sort per query (NumPy).
+gallery  One query: embedding an image, and ranking random galleries for it, compared with the bare
+         matrix product (NumPy) and with a full sort.
 input    Training batches from each data source, compared with one thread that reads, decodes
          and resizes the same images. Only loader device yields batches that are already on the devices.
 inference
@@ -45,6 +47,7 @@ affects them equally.
 EPILOG = r"""examples:
   dgnet benchmark ranking
   dgnet benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
+  dgnet benchmark gallery --config=market --sizes 100000 1000000
   dgnet benchmark input --root=Market-1501-v15.09.15
   dgnet benchmark inference --config=market
   dgnet benchmark serving --config=market
@@ -57,8 +60,8 @@ EPILOG = r"""examples:
   XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \
       dgnet benchmark collectives --config=market --config.batch_size=64
 
-`step`, `inference`, `serving`, `run` and `collectives` take --config.FIELD=VALUE for every config field; with
---against=CONFIG, both configs get it.
+`step`, `inference`, `gallery`, `serving`, `run` and `collectives` take --config.FIELD=VALUE for every config field;
+with --against=CONFIG, both configs get it.
 """
 
 
@@ -71,6 +74,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   ranking.add_argument('--distractors', type=at_least(0), default=2798, help='in the gallery (default: %(default)s)')
   ranking.add_argument('--junk', type=at_least(0), default=3819, help='in the gallery (default: %(default)s)')
   ranking.add_argument('--size', type=positive, default=1024, help='dimensions of an embedding (default: %(default)s)')
+  search = parts.add_parser('gallery', help='one query in a large gallery', allow_abbrev=False)
+  search.add_argument('--config', default='market', metavar='CONFIG', help='name or path (default: %(default)s)')
+  search.add_argument(
+    '--sizes',
+    type=positive,
+    nargs='+',
+    default=[100_000, 1_000_000],
+    help='entries (default: 100000 1000000, which takes 4 GB of memory)',
+  )
   reading = parts.add_parser('input', help='training batches', allow_abbrev=False)
   reading.add_argument('--root', required=True, help='folder of a data set')
   reading.add_argument('--layout', default='', help='layout of the data set (default: detected)')
@@ -96,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   exchange = parts.add_parser('collectives', help='what devices exchange in a training step', allow_abbrev=False)
   exchange.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
   exchange.add_argument('--people', type=positive, default=64, help='identities (default: %(default)s)')
-  for part in (ranking, reading, inference, serving, step):
+  for part in (ranking, search, reading, inference, serving, step):
     part.add_argument('--rounds', type=positive, default=5, help='turns that count (default: %(default)s)')
   training = parts.add_parser('run', help='what a training run needs', allow_abbrev=False)
   training.add_argument('--config', default='synthetic', metavar='CONFIG', help='name or path (default: %(default)s)')
@@ -108,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
   if options.part == 'step':
     _benchmark_step(options)
-  elif options.part in ('inference', 'serving', 'run', 'collectives'):
+  elif options.part in ('inference', 'gallery', 'serving', 'run', 'collectives'):
     _benchmark_config(options)
   else:
     check_no_problems(options)
@@ -131,6 +143,11 @@ def _benchmark_config(options: argparse.Namespace) -> None:
     from dgnet_jax.benchmarks.collectives import benchmark_collectives
 
     benchmark_collectives(config, options.people)
+    return
+  if options.part == 'gallery':
+    from dgnet_jax.benchmarks.gallery import benchmark_gallery
+
+    benchmark_gallery(config, sizes=options.sizes, rounds=options.rounds)
     return
   if options.part == 'serving':
     require_serving_libraries()

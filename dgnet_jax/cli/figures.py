@@ -8,7 +8,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from dgnet_jax.cli import embedding_figures
-from dgnet_jax.cli.arguments import add_batch_size, at_least, positive, run_folder, writable
+from dgnet_jax.cli.arguments import add_batch_size, add_step, at_least, positive, run_folder, writable
 from dgnet_jax.cli.command import Command, check_no_problems
 from dgnet_jax.config.loading import apply_overrides
 from dgnet_jax.data.layouts import SPLITS
@@ -87,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--count', type=positive, default=figure.count, help=f'{figure.unit} from the data (default: %(default)s)'
       )
       add_batch_size(added, 8)
+      add_step(added)
     if figure.sources and name != 'ranked':
       added.add_argument('--split', choices=SPLITS, default='query', help='split of the data (default: %(default)s)')
     if name == 'interpolate':
@@ -216,7 +217,7 @@ def run(options: argparse.Namespace) -> None:
   from dgnet_jax.config.defaults import unfrozen
   from dgnet_jax.config.validation import validate
 
-  model = load(options.workdir, batch_size=options.batch_size)
+  model = load(options.workdir, batch_size=options.batch_size, step=options.step)
   config = unfrozen(model.config)
   data = RunImages(validate(config, apply_overrides(config, options.overrides)), model.workdir, options)
   logger.info(str(model))

@@ -8,6 +8,7 @@ import dgnet_jax
 from dgnet_jax.cli import (
   ablation,
   benchmark,
+  calibrate,
   check_data,
   compare,
   convert,
@@ -15,9 +16,11 @@ from dgnet_jax.cli import (
   export,
   figures,
   gpu_report,
+  index,
   model,
   prepare,
   quality,
+  rank,
   replay,
   report,
   serve,
@@ -31,7 +34,7 @@ COMMANDS = {
   for command in (
     *(*train.COMMANDS, replay.COMMAND),
     *(check_data.COMMAND, prepare.COMMAND, examples.COMMAND),
-    *model.COMMANDS,
+    *(*model.COMMANDS, index.COMMAND, rank.COMMAND, calibrate.COMMAND),
     *serve.COMMANDS,
     *(compare.COMMAND, report.COMMAND, figures.COMMAND, quality.COMMAND),
     *(ablation.COMMAND, benchmark.COMMAND, gpu_report.COMMAND),
@@ -41,7 +44,10 @@ COMMANDS = {
 GROUPS = {
   'train and evaluate': ('train', 'teacher', 'evaluate', 'generate', 'replay'),
   'data sets': ('check-data', 'prepare', 'examples'),
-  'a trained model on your images': ('embed', 'rank', 'swap', 'interpolate', 'serve', 'page'),
+  'a trained model on your images': (
+    *('embed', 'index', 'rank', 'calibrate', 'swap', 'interpolate'),
+    *('serve', 'page'),
+  ),
   'results': ('compare', 'report', 'figures', 'quality', 'ablation', 'benchmark', 'gpu-report'),
   'other formats': ('convert', 'export'),
 }

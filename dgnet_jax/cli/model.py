@@ -1,69 +1,25 @@
-"""`dgnet embed`, `swap`, `interpolate` and `rank`: a trained model on any images, without a data set."""
+"""`dgnet embed`, `swap` and `interpolate`: a trained model on any images, without a data set."""
 
 import argparse
 from collections.abc import Sequence
-import contextlib
 import logging
-import math
 import os
 import pathlib
-from typing import TYPE_CHECKING
 
-from dgnet_jax.cli.arguments import add_batch_size, at_least, positive, run_folder, writable
+from dgnet_jax.cli.arguments import at_least, writable
 from dgnet_jax.cli.command import Command
+from dgnet_jax.cli.run_arguments import DETAILS, add_alpha, add_run, check_run, load_model
 from dgnet_jax.errors import UserError
-
-if TYPE_CHECKING:
-  from dgnet_jax.api import Model
 
 logger = logging.getLogger(__name__)
 
-DETAILS = """RUN is the work folder of a run, or one of its checkpoints, RUN/checkpoints/STEP. IMAGE is a JPEG,
-PNG, BMP or WebP file of any size, preferably of one upright person from head to foot; a folder
-stands for the images in it and its subfolders.
-"""
-
 MAX_NAME_BYTES = 100  # of each image's name in the name of a swap
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-  """Adds the arguments that `check_run` and `load_model` read."""
-  parser.add_argument('run', type=run_folder, metavar='RUN', help='work folder or checkpoint')
-  add_batch_size(parser, 8)
-
-
-def load_model(options: argparse.Namespace) -> 'Model':
-  """Loads the model that `add_run` names."""
-  from dgnet_jax.api import load
-
-  model = load(options.run, batch_size=options.batch_size)
-  logger.info(str(model))
-  return model
-
-
-def _alpha(text: str) -> float:
-  """An argparse type: what `piece_shares` allows."""
-  with contextlib.suppress(ValueError):
-    alpha = float(text)
-    if alpha == -1 or 0 <= alpha < math.inf:
-      return alpha
-  raise argparse.ArgumentTypeError(f'{text} must be at least 0, or -1 for the fine-grained half alone')
-
-
-def _add_alpha(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--alpha', type=_alpha, help="weight of the fine-grained half (default: the run's)")
-
-
-def check_run(options: argparse.Namespace) -> None:
-  """Raises UserError if there is no such run, before JAX is imported."""
-  if isinstance(options.run, pathlib.Path) and not options.run.exists():
-    raise UserError(f'{options.run}: no such folder (RUN)')
 
 
 def _add_embed(parser: argparse.ArgumentParser) -> None:
   add_run(parser)
   parser.add_argument('images', metavar='IMAGE', nargs='+')
-  _add_alpha(parser)
+  add_alpha(parser)
   parser.add_argument(
     '--out', required=True, type=_output, metavar='PATH', help='.npz, .parquet, or a folder of Parquet files'
   )
@@ -192,36 +148,6 @@ def _interpolate(options: argparse.Namespace) -> None:
   logger.info(f'{len(frames)} images: {out}')
 
 
-def _add_rank(parser: argparse.ArgumentParser) -> None:
-  add_run(parser)
-  parser.add_argument('queries', metavar='IMAGE', nargs='+', help='people to find')
-  parser.add_argument('--gallery', required=True, metavar='IMAGE', nargs='+', help='images to search')
-  _add_alpha(parser)
-  parser.add_argument('--count', type=positive, default=10, help='images per query (default: %(default)s)')
-  parser.add_argument('--out', type=writable, metavar='FILE', help='write a .csv or .parquet instead of printing')
-
-
-def _rank(options: argparse.Namespace) -> None:
-  check_run(options)
-  from dgnet_jax.data.image_lists import as_image_list
-  from dgnet_jax.utils.writers import RANKINGS, check_output, save_rankings
-
-  if options.out:
-    check_output(options.out, RANKINGS)
-  queries, gallery = as_image_list(options.queries, 'queries'), as_image_list(options.gallery, 'gallery')
-  rankings = load_model(options).rank(queries, gallery, alpha=options.alpha, count=options.count)
-  if not options.out:
-    for name, matches in zip(queries.names, rankings, strict=True):
-      print(name)
-      for rank, match in enumerate(matches, 1):
-        print(f'{rank:>6}  {match.score:7.4f}  {match.path}')
-    return
-  ranked = zip(queries.names, rankings, strict=True)
-  rows = [(name, rank, match.score, match.path) for name, matches in ranked for rank, match in enumerate(matches, 1)]
-  save_rankings(options.out, rows)
-  logger.info(f'rankings: {options.out}')
-
-
 COMMANDS = (
   Command(
     name='embed',
@@ -267,20 +193,5 @@ or .jpg a strip; any other name is a folder of images.
 """,
     add_arguments=_add_interpolate,
     run=_interpolate,
-  ),
-  Command(
-    name='rank',
-    summary='search images for a person',
-    details=DETAILS,
-    epilog="""examples:
-  dgnet rank runs/market anna.jpg --gallery images/
-  dgnet rank runs/market anna.jpg ben.jpg --gallery images/ --count=100 --out=ranking.csv
-  dgnet rank runs/market queries/ --gallery images/ --out=ranking.parquet
-
-A score of 1 is the same image. Without --out, rank, score and path are printed. A .parquet has the columns query_path,
-rank, gallery_path and similarity (the score) of the table that evaluation.ranked_table makes.
-""",
-    add_arguments=_add_rank,
-    run=_rank,
   ),
 )

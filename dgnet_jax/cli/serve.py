@@ -4,17 +4,22 @@ import argparse
 import logging
 import pathlib
 
-from dgnet_jax.cli.arguments import at_least
+from dgnet_jax.cli.arguments import add_batch_size, add_step, at_least, run_folder
 from dgnet_jax.cli.command import Command
-from dgnet_jax.cli.model import DETAILS, add_run, check_run, load_model
+from dgnet_jax.cli.run_arguments import DETAILS, RUN_HELP, check_run, load_model, opened_gallery
 from dgnet_jax.utils.extras import require_serving_libraries
+from dgnet_jax.utils.paths import packaged_models
 
 logger = logging.getLogger(__name__)
 
 
 def _add_page(parser: argparse.ArgumentParser) -> None:
-  add_run(parser)
-  parser.add_argument('--gallery', metavar='IMAGE', nargs='+', help='images to search, usually a folder')
+  named = parser.add_mutually_exclusive_group(required=True)
+  named.add_argument('run', type=run_folder, metavar='RUN', nargs='?', help=RUN_HELP)
+  named.add_argument('--model', choices=packaged_models(), help='a trained model that comes with the package')
+  add_step(parser)
+  add_batch_size(parser, 8)
+  parser.add_argument('--gallery', metavar='IMAGE', nargs='+', help='images to search, usually a folder, or a gallery')
   parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: %(default)s, this machine)')
   parser.add_argument(
     '--port', type=at_least(0), default=7860, help='port to listen at; 0 is any free port (default: %(default)s)'
@@ -30,9 +35,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace, *, page: bool = False) -> None:
+  options.run = options.run or pathlib.Path(options.model)
   check_run(options)
   require_serving_libraries()
   from dgnet_jax.data.image_lists import as_image_list
+  from dgnet_jax.data.synthetic.examples import example_images
   from dgnet_jax.serving.guard import read_token
   from dgnet_jax.serving.server import is_loopback, listen, serve
   from dgnet_jax.serving.service import ModelService
@@ -41,7 +48,8 @@ def _serve(options: argparse.Namespace, *, page: bool = False) -> None:
   with listen(options.host, options.port) as listening:
     if not is_loopback(options.host) and not token:
       logger.warning(f'--host={options.host}: anyone who can reach this machine can use the model and see the gallery')
-    gallery = as_image_list(options.gallery, 'gallery') if options.gallery else None
+    shown = options.gallery or ([str(example_images())] if options.model else [])
+    gallery = opened_gallery(shown) or as_image_list(shown, 'gallery') if shown else None
     serve(ModelService(load_model(options), gallery), listening, options.host, token=token, page=page)
 
 
@@ -71,6 +79,7 @@ SIGTERM stops the server when it has answered what it has begun.
     summary='swap and search on a page in the browser',
     details=DETAILS,
     epilog="""examples:
+  dgnet page --model=synthetic                   # the small model of the package, with rendered people to search
   dgnet page runs/market
   dgnet page runs/market --gallery images/ --port=8080
 

@@ -316,6 +316,13 @@ def _cameras_are_ordered(config: Config) -> str:
   return f'{cameras} must be the fewest and the most cameras of an identity, from 2 to {NUM_SYNTHETIC_CAMERAS}'
 
 
+@_rule('evaluation.tracklets', 'data.layout')
+def _tracks_are_known(config: Config) -> str:
+  if not config.evaluation.tracklets or config.data.layout == 'mars':
+    return ''
+  return f'layout {config.data.layout} has no tracks; only mars has'
+
+
 @_rule('evaluation.reranking.k2', 'evaluation.reranking.k1')
 def _neighbours_are_ordered(config: Config) -> str:
   reranking = config.evaluation.reranking

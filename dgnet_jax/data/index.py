@@ -24,11 +24,15 @@ MAX_DIGITS = 9  # of a number that fits into an i32
 
 
 class LabeledImage(NamedTuple):
-  """An image file as a reader finds it. Identity and camera are names; the identity may be one of `UNIDENTIFIED`."""
+  """An image file as a reader finds it. Identity and camera are names; the identity may be one of `UNIDENTIFIED`.
+
+  `track` is the name of the track that the image is of, in data sets of tracks; otherwise ''.
+  """
 
   path: str
   identity: str
   camera: str
+  track: str = ''
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,11 +43,13 @@ class Split:
     paths: N paths, ready to open.
     identity: i32[N], including JUNK and DISTRACTOR.
     camera: i32[N].
+    track: i32[N], number of the track that each image is of; None in a data set without tracks.
   """
 
   paths: tuple[str, ...]
   identity: np.ndarray
   camera: np.ndarray
+  track: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.paths)
@@ -161,6 +167,11 @@ def _identified_only(root: str, split: str, images: Sequence[LabeledImage]) -> S
   return identified
 
 
+def _track_numbers(tracks: Sequence[str]) -> np.ndarray | None:
+  """Numbers the tracks of a split, i32[N]; None if there are none."""
+  return np.unique(tracks, return_inverse=True)[1].astype(np.int32) if any(tracks) else None
+
+
 def make_index(
   name: str, root: str, images: Mapping[str, Sequence[LabeledImage]], *, variant: str = ''
 ) -> DatasetIndex:
@@ -194,6 +205,7 @@ def make_index(
       paths=tuple(image.path for image in rows),
       identity=np.array([identities[image.identity] for image in rows], np.int32),
       camera=np.array([cameras[image.camera] for image in rows], np.int32),
+      track=_track_numbers([image.track for image in rows]),
     )
   return DatasetIndex(
     name=name,

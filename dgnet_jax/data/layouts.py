@@ -147,6 +147,17 @@ VERI776 = Layout(
   num_cameras=20,
   note=f'Vehicles. {LICENSE}',
 )
+MARS = Layout(
+  name='mars',
+  title='MARS',
+  reader='mars',
+  folders={'train': ('bbox_train',), 'query': ('bbox_test',), 'gallery': ('bbox_test',)},
+  example='0001/0001C1T0001F001.jpg',
+  file_name=r'(?P<track>(?P<identity>\d{4}|00-1)C(?P<camera>\d+)T\d+)F\d+',
+  counts={'train': Count(509_914, 625, verified=False)},
+  num_cameras=6,
+  note='Tracks in video (evaluation.tracklets). Research use only.',
+)
 SYNTHETIC = dataclasses.replace(
   MARKET1501,
   name='synthetic',
@@ -193,5 +204,6 @@ PREPARED = Layout(
 
 # In order of detection: stricter layouts come before those that match more folders.
 LAYOUTS = {
-  row.name: row for row in (CSV, PREPARED, MSMT17, MARKET1501, DUKEMTMC, CUHK03, VERI776, SYNTHETIC, RELEASE, FOLDERS)
+  row.name: row
+  for row in (CSV, PREPARED, MSMT17, MARKET1501, DUKEMTMC, CUHK03, VERI776, MARS, SYNTHETIC, RELEASE, FOLDERS)
 }

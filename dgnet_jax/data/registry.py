@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.index import DatasetIndex, make_index, printable
 from dgnet_jax.data.layouts import LAYOUTS, Layout
-from dgnet_jax.data.readers import flat, identity_folders, msmt17, prepared, table
+from dgnet_jax.data.readers import flat, identity_folders, mars, msmt17, prepared, table
 from dgnet_jax.data.readers.listing import ReadImages, list_folders
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.paths import local_path
@@ -23,6 +23,7 @@ class Reader(NamedTuple):
 
 READERS = {
   'flat': Reader(flat.read, flat.matches),
+  'mars': Reader(mars.read, mars.matches),
   'msmt17': Reader(msmt17.read, msmt17.matches),
   'identity_folders': Reader(identity_folders.read, identity_folders.matches),
   'table': Reader(table.read, table.matches),

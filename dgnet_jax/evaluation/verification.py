@@ -13,6 +13,34 @@ from dgnet_jax.evaluation.match_ranks import SCORE_BLOCK_BYTES, judge_relevance
 BINS = 2**16  # histogram bins over the range of the scores
 
 
+def accepted_rates(query: Embeddings, gallery: Embeddings, *, score: float) -> tuple[float, float]:
+  """Returns the fractions of positive and of negative pairs with at least this score; NaN if there are none.
+
+  Args:
+    query: Q images, with features f[Q, D].
+    gallery: G images, with features f[G, D].
+    score: the threshold.
+  """
+  relevance = judge_relevance(query, gallery)
+  ranked = np.concatenate([relevance.queried, relevance.others])
+  columns = gallery.features[ranked].T
+  rows = max(1, SCORE_BLOCK_BYTES // (8 * max(1, len(ranked))))
+  positive = negative = 0
+  for start in range(0, len(query), rows):
+    block = slice(start, start + rows)
+    accepted = query.features[block] @ columns >= score
+    own = np.take_along_axis(accepted, relevance.own[block], axis=1)
+    matches = int((own & relevance.is_match[block]).sum())
+    positive += matches
+    negative += int(accepted.sum()) - matches - int((own & relevance.is_junk[block]).sum())
+  num_positive = int(relevance.is_match.sum())
+  num_negative = len(query) * len(ranked) - num_positive - int(relevance.is_junk.sum())
+  return (
+    positive / num_positive if num_positive else float('nan'),
+    negative / num_negative if num_negative else float('nan'),
+  )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairScores:
   """How many pairs of images have which score.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from dgnet_jax.config.loading import complete_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
-from dgnet_jax.inference.model_file import SUFFIX, packaged_model, read_model
+from dgnet_jax.inference.model_file import SUFFIX, read_model
 from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.sharding import make_mesh, replicated
@@ -24,7 +24,7 @@ from dgnet_jax.training.data_record import read_record, saved_steps
 from dgnet_jax.training.teacher_store import load_teacher, teacher_folders
 from dgnet_jax.training.validation import require_best_step
 from dgnet_jax.types import Array
-from dgnet_jax.utils.paths import is_address, local_path
+from dgnet_jax.utils.paths import is_address, local_path, packaged_models
 
 BEST = 'best'
 Step = int | str | None  # of a checkpoint: a number, BEST, or None for the newest valid one
@@ -148,7 +148,7 @@ def _model_file(path: str) -> pathlib.Path | None:
   """Returns the model file that a path or a name stands for; None if it is not one."""
   if is_address(path) or pathlib.Path(path).is_dir():
     return None
-  return local_path(path) if path.endswith(SUFFIX) else packaged_model(path)
+  return local_path(path) if path.endswith(SUFFIX) else packaged_models().get(path)
 
 
 def load_teacher_predictor(

@@ -28,12 +28,6 @@ FORMAT = 1  # of the description
 MAX_IDENTITIES = 10_000_000  # of a file that others may have made
 MAX_PIXELS = 2**22  # of an image
 MAX_SHOWN = 3  # arrays that a message names
-TRAINED = pathlib.Path(__file__).parents[1] / 'trained'  # models that come with the package
-
-
-def packaged_model(name: str) -> pathlib.Path | None:
-  """Returns the file of a model that comes with the package, like synthetic; None if there is none of this name."""
-  return next((path for path in sorted(TRAINED.glob(f'*{SUFFIX}')) if path.stem == name), None)
 
 
 def flat_parameters(predictor: Predictor) -> dict[str, np.ndarray]:

@@ -123,6 +123,13 @@ class Predictor:
     """Like `embed`, but yields f32[n, D] batch by batch, in order and in bounded memory."""
     return self._batched(_embed, self.reid, self.reid_stats).batches(images, label=label)
 
+  def embedding_size(self, image_size_hw: tuple[int, int]) -> int:
+    """Returns the numbers in the embedding of an image of this size, without computing one."""
+    embed = functools.partial(functions.embedding, self.networks)
+    return int(
+      jax.eval_shape(embed, self.reid, self.reid_stats, np.zeros((1, *image_size_hw, 3), np.float32)).shape[-1]
+    )
+
   def swap(
     self, *, structure_from: ImageSequence, appearance_from: ImageSequence, label: str = 'generating'
   ) -> np.ndarray:
@@ -230,10 +237,11 @@ class Predictor:
 
   def digest(self) -> str:
     """Returns the SHA-256 checksum of all parameters and statistics that it uses."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((self.generator, self.reid, self.reid_stats)):
-      digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    return _digest((self.generator, self.reid, self.reid_stats))
+
+  def embedder_digest(self) -> str:
+    """Returns the SHA-256 checksum of the parameters and statistics that embeddings depend on."""
+    return _digest((self.reid, self.reid_stats))
 
   def require_generator(self) -> Params:
     """Returns `generator`.
@@ -248,6 +256,13 @@ class Predictor:
   def _batched(self, function: Any, *parameters: Params | None) -> BatchedFunction:
     bound = functools.partial(function, self.networks, *parameters)
     return BatchedFunction(bound, batch_size=self.batch_size, mesh=self.mesh)
+
+
+def _digest(parameters: Any) -> str:
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(parameters):
+    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+  return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -93,13 +93,14 @@ def _hash(text: str) -> str:
 
 
 def settings_of(evaluation: EvaluationConfig) -> dict[str, Any]:
-  """Returns the settings on which the results of an evaluation depend; `ranked_table` only if it is not 0."""
+  """Returns the settings on which the results of an evaluation depend; newer ones only if they are not the default."""
   settings = dataclasses.asdict(evaluation)
   del settings['batch_size'], settings['every_steps']
   if settings['split'] == 'test':  # as in results of versions without this field
     del settings['split']
-  if not settings['ranked_table']:
-    del settings['ranked_table']  # results of versions without this field are of the same settings
+  for name in ('ranked_table', 'tracklets'):
+    if not settings[name]:
+      del settings[name]  # results of versions without this field are of the same settings
   return settings
 
 

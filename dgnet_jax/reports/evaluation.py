@@ -16,10 +16,13 @@ from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.data.matches import has_match, require_matches
 from dgnet_jax.data.overlaps import digests, identity_problems, image_problems, without_training
 from dgnet_jax.evaluation.ranking import best_matches
+from dgnet_jax.evaluation.verification import accepted_rates
 from dgnet_jax.generation.sheets import write_swap_sheet
+from dgnet_jax.inference.calibration import threshold_of
 from dgnet_jax.inference.loading import Step, load_predictor, load_teacher_predictor
 from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
 from dgnet_jax.inference.results import evaluation_folder, is_direct_transfer, keep_earlier, settings_of
+from dgnet_jax.inference.scoring import piece_shares, scored
 from dgnet_jax.plots.sheets import ranked_sheet
 from dgnet_jax.reports.embedding import embed_splits
 from dgnet_jax.reports.figures import image_label
@@ -38,6 +41,7 @@ from dgnet_jax.reports.ranking import (
   table_rows,
   write_csv,
 )
+from dgnet_jax.reports.tracklets import tracklet_embeddings
 from dgnet_jax.training.agreement import from_first_process, in_all_processes
 from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.teacher_store import without_teacher
@@ -109,7 +113,7 @@ def evaluate(config: Config, workdir: str | pathlib.Path, *, step: Step = None) 
     teacher_embeddings=embed_splits(index, size_hw, teacher, 'teacher') if teacher else None,
   )
   with contextlib.ExitStack() as locked:
-    results = from_first_process(lambda: _write_results(config, folder, index, embedded, results, locked))
+    results = from_first_process(lambda: _write_results(config, workdir, folder, index, embedded, results, locked))
     if config.evaluation.ranked_table:
       query, gallery = embedded.embeddings.query, embedded.embeddings.gallery
       write_ranked_table(folder / FILES['ranked_table'], config, index, query, gallery)
@@ -128,6 +132,7 @@ def _open_test_data(config: Config, workdir: pathlib.Path) -> DatasetIndex:
 
 def _write_results(
   config: Config,
+  workdir: pathlib.Path,
   folder: pathlib.Path,
   index: DatasetIndex,
   embedded: _Embedded,
@@ -139,12 +144,20 @@ def _write_results(
   `locked` keeps the lock of the results until it is closed.
   """
   results['overlaps'] = _find_overlaps(index, config.data.decode_threads)
-  rows = table_rows(config.reid, config.evaluation, embedded.embeddings, embedded.teacher_embeddings)
+  ranked, of_teacher = embedded.embeddings, embedded.teacher_embeddings
+  if config.evaluation.tracklets:
+    ranked = tracklet_embeddings(ranked, index, len(piece_shares(config)))
+    of_teacher = of_teacher and tracklet_embeddings(of_teacher, index, 1)
+    results |= {'num_query_tracks': len(ranked.query), 'num_gallery_tracks': len(ranked.gallery)}
+  rows = table_rows(config.reid, config.evaluation, ranked, of_teacher)
   tables = ranking_tables(config.evaluation, rows)
   for name, table in tables.items():
     logger.info(ranking_table(TITLES[name], table, config.evaluation.alpha))
   results |= tables
 
+  same_person = _same_person(config, workdir, embedded)
+  if same_person is not None:
+    results['same_person'] = same_person
   predictor = embedded.predictor
   folder.mkdir(parents=True, exist_ok=True)
   locked.enter_context(exclusive(folder / LOCK_FILE, f'the results in {folder}', wait=True))
@@ -163,6 +176,24 @@ def _write_results(
   write_json(folder / RESULTS, results)
   logger.info(f'results and images: {", ".join(str(folder / name) for name in (RESULTS, *files.values()))}')
   return results
+
+
+def _same_person(config: Config, workdir: pathlib.Path, embedded: _Embedded) -> dict[str, float] | None:
+  """Measures the threshold of `dgnet calibrate` on these images; None without a threshold of this checkpoint."""
+  score = threshold_of(workdir, config, embedded.predictor.embedder_digest)
+  if score is None:
+    return None
+  shares = piece_shares(config)
+  query, gallery = (
+    images.with_features(scored(images.features, shares))
+    for images in (embedded.embeddings.query, embedded.embeddings.gallery)
+  )
+  true_rate, false_rate = accepted_rates(query, gallery, score=score)
+  logger.info(
+    f'same person from a score of {score:.4f}: true for {100 * true_rate:.2f}% of the pairs of one person, and for '
+    f'{100 * false_rate:.4g}% of those of two people'
+  )
+  return {'score': score, 'true_positive_rate': true_rate, 'false_positive_rate': false_rate}
 
 
 def _write_tables(

@@ -149,6 +149,7 @@ def _schemas() -> dict[str, Schema]:
     score={'type': 'number', 'description': '1 for the same image'},
     path={'type': 'string', 'description': 'within the gallery'},
     index=_NATURAL | {'description': 'of /gallery/{index}'},
+    same_person={'type': ['boolean', 'null'], 'description': 'by the calibrated threshold; null without one'},
   )
   model = _object(
     run=text,

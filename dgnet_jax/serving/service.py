@@ -26,8 +26,8 @@ THUMBNAIL_SIZE = 256  # pixels, the longer side of a gallery image as it is show
 class ModelService:
   """Applies a model to images, and searches a gallery."""
 
-  def __init__(self, model: Model, gallery: ImageList | None) -> None:
-    """Embeds the gallery.
+  def __init__(self, model: Model, gallery: ImageList | Gallery | None) -> None:
+    """Embeds the gallery, unless it is from `open_gallery`.
 
     Args:
       model: the loaded model; no batch is larger than its batch size.
@@ -36,7 +36,9 @@ class ModelService:
     # By the number of images in a call: few images do not pay for a whole batch.
     self._models = {2**i: model.with_batch_size(2**i) for i in range(model.batch_size.bit_length())}
     self._model = model
-    self._gallery = None if gallery is None else model.gallery(gallery)
+    self._gallery = model.gallery(gallery) if isinstance(gallery, ImageList) else gallery
+    if self._gallery is not None:
+      model.check_gallery(self._gallery)
     self._shares = piece_shares(model.config)
     paths = [] if gallery is None else [os.path.abspath(path) for path in gallery.paths]
     self._root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ''
@@ -130,7 +132,9 @@ class ModelService:
     return results
 
   def rank(self, features: Sequence[np.ndarray], count: int) -> list[list[JsonObject]]:
-    """Finds the gallery images most similar to each query, the most similar first: {score, path, index}.
+    """Finds the gallery images most similar to each query, the most similar first.
+
+    A match is {score, path, index, same_person}; the last is None if the run was not calibrated.
 
     Args:
       features: of the queries, from `embed`.
@@ -162,4 +166,4 @@ class ModelService:
   def _described(self, match: Match) -> JsonObject:
     """Describes a match, with its path within the gallery: clients do not see the folders above it."""
     path = printable(os.path.relpath(os.path.abspath(match.path), self._root))
-    return {'score': match.score, 'path': path, 'index': match.index}
+    return {'score': match.score, 'path': path, 'index': match.index, 'same_person': match.same_person}

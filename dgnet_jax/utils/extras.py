@@ -15,6 +15,7 @@ _TENSORFLOW = 'tensorflow-cpu' if (sys.platform, platform.machine()) == ('linux'
 REQUIREMENTS = {
   'tfdata': (f'{_TENSORFLOW}>=2.20',),
   'parquet': ('pyarrow>=17.0',),
+  'faiss': ('faiss-cpu>=1.10',),
   'plots': ('scikit-learn>=1.6',),
   'serve': ('python-multipart>=0.0.22', 'starlette>=1.0', 'uvicorn>=0.40'),
   'tfds': ('array_record>=0.6', 'importlib_resources>=6.0', 'tensorflow-datasets>=4.9.10'),

@@ -80,3 +80,8 @@ def check_writable(path: str | os.PathLike[str]) -> pathlib.Path:
     reason = getattr(error, 'strerror', None) or error
     raise UserError(f'{printable(str(path))}: cannot be written to ({reason})') from error
   return path
+
+
+def packaged_models() -> dict[str, pathlib.Path]:
+  """Returns the files of the trained models that come with the package, by name."""
+  return {path.stem: path for path in sorted((pathlib.Path(__file__).parents[1] / 'trained').glob('*.safetensors'))}

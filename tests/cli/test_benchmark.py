@@ -25,6 +25,16 @@ def test_ranking_is_compared_with_a_matrix_product(capsys):
   assert list(printed) == ['matrix product', 'rank', 'sort per query'] and printed['matrix product'] == 1
 
 
+def test_ranking_a_gallery_is_compared_with_a_matrix_product(tmp_path, capsys):
+  save_config(frozen(tiny_config()), tmp_path / 'config.json')
+  arguments = [f'--config={tmp_path / "config.json"}', '--sizes', '100', '20', '--rounds=1']
+  main(['benchmark', 'gallery', *arguments])
+  text = capsys.readouterr().out
+  printed = ratios(text)
+  assert list(printed) == ['gallery @ query', 'rank, the best 10', 'sort all'] and printed['gallery @ query'] == 1
+  assert 'embed one image' in text and '100 entries' in text and '20 entries' in text
+
+
 def test_input_compares_loaders_with_one_thread(tmp_path, capsys):
   more = ('0010_c1s1_000002_01.jpg', '0010_c1s1_000003_01.jpg')  # a batch for the tests' eight devices
   root = write_market(tmp_path, train=(*TRAIN, *more))

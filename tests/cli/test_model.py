@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dgnet_jax.cli import model
 from dgnet_jax.cli.main import main
 
 
@@ -108,7 +107,7 @@ def test_rank_writes_parquet(run, images, tmp_path):
 
 
 def test_mistakes_are_reported_before_the_model_is_loaded(error_of, images, tmp_path, monkeypatch):
-  monkeypatch.setattr(model, 'load_model', lambda options: pytest.fail('loaded'))
+  monkeypatch.setattr('dgnet_jax.api.load', lambda *_, **__: pytest.fail('loaded'))
   image, out = images[0], f'--out={tmp_path / "new.png"}'
   assert 'absent.jpg' in error_of('embed', image, 'absent.jpg', f'--out={tmp_path / "e.npz"}')
   assert 'must end in .npz or .parquet' in error_of('embed', image, out)

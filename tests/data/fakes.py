@@ -8,7 +8,7 @@ from tests.data.folders import write_image
 SMALL = {'train': (6, 3), 'query': (2, 2), 'gallery': (5, 2)}  # images and identities
 MAX_LINKS = 50_000  # to one file; file systems have a limit
 SUFFIX = {'cuhk03': '.png'}
-CAMERAS = {'dukemtmc': 8, 'msmt17': 15, 'cuhk03': 2, 'veri776': 20}
+CAMERAS = {'mars': 6, 'dukemtmc': 8, 'msmt17': 15, 'cuhk03': 2, 'veri776': 20}
 FOLDERS = {
   'market1501': ('bounding_box_train', 'query', 'bounding_box_test'),
   'dukemtmc': ('bounding_box_train', 'query', 'bounding_box_test'),
@@ -78,6 +78,23 @@ def write_msmt17(root, counts, images, version=1):
       (root / f'{name}.txt').write_text(''.join(lines))
 
 
+def write_mars(root, counts, images):
+  """Writes MARS: tracks of one image each, and the numbers of the query tracks as text."""
+  tracks = []
+  for split, (count, identities) in counts.items():
+    folder = root / ('bbox_train' if split == 'train' else 'bbox_test')
+    start = 1 if split == 'train' else 5001
+    for number, (identity, camera) in enumerate(identities_and_cameras(count, identities, 6, start)):
+      camera = camera % 6 + 1 if split == 'query' else camera
+      track = f'{identity:04d}C{camera}T{number + 1:04d}'
+      (folder / f'{identity:04d}').mkdir(parents=True, exist_ok=True)
+      images.write(folder / f'{identity:04d}' / f'{track}F001.jpg')
+      tracks += [(track, split)] if split != 'train' else []
+  (root / 'info').mkdir()
+  lines = [f'{number}\n' for number, (_, split) in enumerate(sorted(tracks), 1) if split == 'query']
+  (root / 'info' / 'query_IDX.txt').write_text(''.join(lines))
+
+
 def write_fake(root, layout, counts=None, *, linked=False, version=1):
   """Writes a data set in one of the public layouts and returns its root.
 
@@ -92,6 +109,8 @@ def write_fake(root, layout, counts=None, *, linked=False, version=1):
   images = Images(root, linked)
   if layout == 'msmt17':
     write_msmt17(root, counts or SMALL, images, version)
+  elif layout == 'mars':
+    write_mars(root, counts or SMALL, images)
   else:
     write_flat(root, layout, counts or SMALL, images)
   return root

@@ -13,7 +13,7 @@ from tests.data.fakes import SMALL, write_fake
 from tests.data.folders import write_market
 from tests.data.reading import check_error
 
-PUBLIC = ('market1501', 'dukemtmc', 'msmt17', 'cuhk03', 'veri776')
+PUBLIC = ('market1501', 'dukemtmc', 'msmt17', 'cuhk03', 'veri776', 'mars')
 
 
 def test_rows_are_complete():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import numpy as np
 from PIL import Image
 import pytest
+import scipy.io
 
 from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.config.defaults import default_config
@@ -25,13 +26,19 @@ from dgnet_jax.data import images, verification
 from dgnet_jax.data.image_bytes import _records, read_bytes, record_address
 from dgnet_jax.data.image_lists import as_image_list
 from dgnet_jax.data.image_sets import read_image_set
+from dgnet_jax.data.readers.mat_files import read_matrix
 from dgnet_jax.data.registry import read_dataset, read_layout
 from dgnet_jax.data.synthetic.dataset import SETTINGS, _is_finished
 from dgnet_jax.data.synthetic.manifest import image_descriptions
 from dgnet_jax.data.synthetic.people import sample_person, sample_structure
 from dgnet_jax.data.synthetic.rendering import render
+from dgnet_jax.gallery.build import BuildOptions, build_gallery
+from dgnet_jax.gallery.photos import read_tracks
+from dgnet_jax.gallery.store import Description, GalleryStore
+from dgnet_jax.gallery.store import read_description as read_gallery
 from dgnet_jax.generation.bulk import _check_plan
 from dgnet_jax.inference import model_file
+from dgnet_jax.inference.calibration import read_calibration
 from dgnet_jax.inference.results import read_results
 from dgnet_jax.interop.pretrained import read_weights
 from dgnet_jax.interop.release.files import read_state_dict
@@ -241,10 +248,17 @@ def _drop(path):
 
 @functools.cache
 def _templates():
-  """A folder with a checkpoint and with a prepared data set, made when the first test needs it."""
+  """A folder with a checkpoint, a gallery and a prepared data set, made when the first test needs it."""
   folder = tempfile.TemporaryDirectory(prefix='dgnet_fuzz_')
   root = pathlib.Path(folder.name)
   save_steps(root / 'checkpoint', (10,))
+  if importlib.util.find_spec('pyarrow'):
+    (root / 'photos').mkdir()
+    write_image(root / 'photos' / 'x.jpg')
+    described = Description('a', step=1, run='r', image_size_hw=(8, 4), size=2, num_pieces=1)
+    build_gallery(
+      root / 'gallery', [root / 'photos'], lambda _: iter([np.float32([[0, 1]])]), described, BuildOptions()
+    )
   if importlib.util.find_spec('array_record') and importlib.util.find_spec('tensorflow_datasets'):
     from dgnet_jax.data.tfds_builders import prepare_records
 
@@ -258,7 +272,7 @@ def _copied(name):
 
   def prepare(folder):
     if not (template := _templates()[0] / name).exists():
-      pytest.skip('TensorFlow Datasets or ArrayRecord is not installed')
+      pytest.skip('pyarrow, TensorFlow Datasets or ArrayRecord is not installed')
     shutil.copytree(template, folder, dirs_exist_ok=True)
 
   return prepare
@@ -272,6 +286,13 @@ def _from_template(tokens, *pattern):
     return mutations.mutated([path.read_bytes() for path in found] or [b''], tokens)
 
   return st.deferred(contents)
+
+
+def _read_part(folder):
+  store = GalleryStore(folder, read_gallery(folder))
+  (part,) = store.description.parts
+  store.rows(part)
+  store.embeddings(part)
 
 
 def _restore(path):
@@ -309,6 +330,23 @@ def _report(path):
 def _run_and_other(folder):
   write_run(folder / 'run', starts=[{}], results={'evaluation': {}})
   write_run(folder / 'run' / 'other', starts=[{}], results={'evaluation': rankings(both=0.5)})
+
+
+def _matlab():
+  """Changed files with a matrix, packed and not."""
+  files = []
+  for packed in (False, True):
+    file = io.BytesIO()
+    scipy.io.savemat(file, {'track_test_info': np.float64([[1, 2, 3, 4]])}, do_compression=packed)
+    files.append(file.getvalue())
+  return mutations.mutated(files, (b'\0', b'\xff', b'\x0e\0\0\0', b'\x0f\0\0\0'))
+
+
+GALLERY = {
+  **{'format': 1, 'networks': 'a', 'step': 1, 'run': 'r', 'image_size_hw': [8, 4], 'size': 2, 'num_pieces': 1},
+  **{'identity_pattern': '', 'camera_pattern': '', 'tracks': '', 'num_pending': 0, 'num_photos': 1},
+  'parts': [{'file': 'part-00000000.parquet', 'rows': 1}],
+}
 
 
 def _run_with_figures(folder):
@@ -473,6 +511,25 @@ READERS = {
     _read_first_record,
     _from_template(mutations.IMAGE_TOKENS, 'records', '*-train.array_record-*'),
     _copied('records'),
+  ),
+  'gallery': Reader('gallery.json', lambda path: read_gallery(path.parent), _json(GALLERY)),
+  'matlab': Reader('x.mat', read_matrix, _matlab()),
+  'tracks': Reader('tracks.csv', read_tracks, _text(mutations.TABLE_TOKENS, 'path,track\na.jpg,1\nb/c.jpg,walk\n')),
+  'gallery part': Reader(
+    'part-00000000.parquet',
+    lambda path: _read_part(path.parent),
+    _from_template((b'\0', b'\xff', b'\x80' * 9), 'gallery', 'part-00000000.parquet'),
+    _copied('gallery'),
+  ),
+  'calibration': Reader(
+    'calibration.json',
+    lambda path: read_calibration(path.parent),
+    _json(
+      {
+        **{'format': 1, 'step': 5, 'networks': 'a', 'alpha': 0.5},
+        'thresholds': [{'false_positive_rate': 0.001, 'score': 0.5}],
+      }
+    ),
   ),
   'image': Reader('x.jpg', _read_image, IMAGE_FILES),
   'upload': Reader('x.jpg', _decode_upload, IMAGE_FILES),

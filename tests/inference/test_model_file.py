@@ -11,8 +11,9 @@ import dgnet_jax
 from dgnet_jax.config.loading import SAVED_CONFIG, save_config
 from dgnet_jax.data.synthetic.examples import write_examples
 from dgnet_jax.errors import UserError
-from dgnet_jax.inference.model_file import KEY, packaged_model
+from dgnet_jax.inference.model_file import KEY
 from dgnet_jax.reports.sharing import export_file
+from dgnet_jax.utils.paths import packaged_models
 from tests.tiny_run import correspondence_config, frozen, save_checkpoint, tiny_config
 
 
@@ -145,7 +146,7 @@ class TestPackagedModel:
   def test_is_loaded_by_its_name(self):
     model = dgnet_jax.load('synthetic')
     assert model.step == 2000 and model.config.generator.design == 'correspondence'
-    assert packaged_model('market') is None
+    assert 'market' not in packaged_models()
     with pytest.raises(UserError, match='market: no such folder'):
       dgnet_jax.load('market')
 
@@ -166,7 +167,7 @@ class TestPackagedModel:
     assert np.mean(right) >= 0.6
 
   def test_says_where_it_is_from(self):
-    with safetensors.safe_open(packaged_model('synthetic'), 'np') as opened:
+    with safetensors.safe_open(packaged_models()['synthetic'], 'np') as opened:
       about = json.loads(opened.metadata()[KEY])['about']
     assert about['results']['evaluation']['both: mAP, %'] > 60
     assert about['setup']['training data'].endswith('1024 images of 64 identities')

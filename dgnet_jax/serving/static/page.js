@@ -120,6 +120,7 @@ async function search(signal) {
     image.alt = match.path;
     const score = element('div', 'score', '');
     score.append(element('b', '', i + 1), element('span', '', match.score.toFixed(3)));
+    if (match.same_person) score.append(element('span', 'same', '✓ same person'));
     item.append(image, score, element('div', 'name', match.path));
     item.title = match.path;
     return item;

@@ -1,0 +1,93 @@
+"""Calibrates the score from which on two images are taken to show one person, and keeps it with the run."""
+
+from collections.abc import Sequence
+import dataclasses
+import logging
+from typing import Any
+
+from dgnet_jax.api import Model
+from dgnet_jax.config.loading import SAVED_CONFIG
+from dgnet_jax.config.schema import Config
+from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
+from dgnet_jax.data.matches import require_matches
+from dgnet_jax.errors import UserError
+from dgnet_jax.evaluation.calibration import ROUNDS, calibrate
+from dgnet_jax.evaluation.embeddings import Embeddings
+from dgnet_jax.inference.calibration import CALIBRATION, FORMAT, alpha_in_use
+from dgnet_jax.inference.results import is_direct_transfer
+from dgnet_jax.utils.atomic_files import write_json
+
+logger = logging.getLogger(__name__)
+
+
+def calibrate_run(
+  model: Model, config: Config, *, false_positive_rates: Sequence[float], alpha: float | None = None
+) -> dict[str, Any]:
+  """Finds the thresholds on the query and gallery images of a data set, and writes `<workdir>/calibration.json`.
+
+  Args:
+    model: the trained networks.
+    config: names the data; those of the run, or others.
+    false_positive_rates: the first is used unless another is asked for.
+    alpha: as for `Model.rank`.
+
+  Returns:
+    The contents of calibration.json.
+
+  Raises:
+    UserError: the data set is missing, or has no pairs of one person or of two people.
+  """
+  index = open_dataset(config.data, model.workdir, needs=TEST_SPLITS)
+  require_matches(index)
+  has_config = (model.workdir / SAVED_CONFIG).exists()
+  is_own = config.data == model.config.data or (has_config and not is_direct_transfer(config, model.workdir))
+  if is_own:
+    logger.warning(
+      "calibrating on the run's own test images: report scores on other images, or name other data (--config.data.root)"
+    )
+  query, gallery = (
+    Embeddings(model.embed_files(split.paths, alpha=alpha, label=f'embedding {name}'), split.identity, split.camera)
+    for name, split in (('query', index.query), ('gallery', index.gallery))
+  )
+  try:
+    result = calibrate(query, gallery, false_positive_rates=false_positive_rates)
+  except ValueError as error:
+    raise UserError(f'{index.root}: {error}') from error
+  for rate in false_positive_rates:
+    if rate * result.num_negative_pairs < 1:
+      logger.warning(
+        f'a false-positive rate of {rate:g} cannot be seen in {result.num_negative_pairs} pairs of two people: its '
+        'threshold is above all of them'
+      )
+  values = {
+    'format': FORMAT,
+    'step': model.step,
+    'networks': model.networks_digest,
+    'alpha': alpha_in_use(model.config, alpha),
+    'data': {'layout': index.name, 'root': index.root, 'splits': list(TEST_SPLITS), 'test_split_of_run': is_own},
+    'num_positive_pairs': result.num_positive_pairs,
+    'num_negative_pairs': result.num_negative_pairs,
+    'num_identities': result.num_identities,
+    'bootstrap': {'rounds': ROUNDS, 'over': 'identities'},
+    'thresholds': [dataclasses.asdict(threshold) for threshold in result.thresholds],
+  }
+  path = model.workdir / CALIBRATION
+  if path.exists():
+    logger.info(f'{path}: replaces the calibration that was there')
+  write_json(path, values)
+  logger.info(f'calibration: {path}')
+  return values
+
+
+def calibration_table(values: dict[str, Any]) -> str:
+  """Formats the contents of calibration.json as text."""
+  lines = [f'{"FPR":>10}{"score":>9}  {"95 % interval":<18}{"TPR":>8}  95 % interval']
+  for row in values['thresholds']:
+    (low, high), (worst, best) = row['score_interval'], row['true_positive_rate_interval']
+    lines.append(
+      f'{row["false_positive_rate"]:>10g}{row["score"]:>9.4f}  {f"{low:.4f} to {high:.4f}":<18}'
+      f'{100 * row["true_positive_rate"]:>7.2f}%  {100 * worst:.2f}% to {100 * best:.2f}%'
+    )
+  pairs = values['num_positive_pairs'], values['num_negative_pairs'], values['num_identities']
+  lines.append('{:,} pairs of one person, {:,} of two people; {:,} people'.format(*pairs))
+  return '\n'.join(lines)

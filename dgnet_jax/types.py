@@ -87,9 +87,12 @@ class AppearanceOutput:
     code: f32[..., parts * channels], the appearance code, channel-major (release fact 25).
     primary_logits: f32[..., K]; style PCB: f32[..., parts, K].
     fine_logits: f32[..., K]; None unless the style is AB.
-    primary_feature: f32[..., D], the primary head's bottleneck after BatchNorm and before dropout; style PCB:
-      f32[..., parts, D]. The features make up the test embedding.
+    primary_feature: f32[..., D], the primary head's bottleneck (neck bnneck: its input) after BatchNorm and before
+      dropout; style PCB: f32[..., parts, D]. The features make up the test embedding.
     fine_feature: f32[..., D], the same of the fine-grained head; None unless the style is AB.
+    primary_metric_feature: as `primary_feature`, but before that BatchNorm: for metric losses, such as triplet or
+      circle. With neck bnneck it is the pooled feature.
+    fine_metric_feature: the same of the fine-grained head, equal to it with neck bnneck; None unless the style is AB.
   """
 
   code: Array
@@ -97,6 +100,8 @@ class AppearanceOutput:
   fine_logits: Array | None
   primary_feature: Array
   fine_feature: Array | None
+  primary_metric_feature: Array
+  fine_metric_feature: Array | None
 
 
 @flax.struct.dataclass

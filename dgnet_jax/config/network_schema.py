@@ -84,16 +84,26 @@ class ReidConfig:
   # Style AB: stop the generator's gradients at the appearance code; False lets them through, as the paper reads.
   detach_code: bool = True
   normalize_code: bool = False  # divide the code by its norm (release: norm_id); style normal only
-  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck blocks per stage; the default is ResNet-50
-  # Initial weights: a torchvision ResNet (.pth or .safetensors), 'teacher' (the teacher's backbone), or '' for random.
+  # resnet, resnet_ibn_a (instance norm in the blocks of the first three stages; Pan et al. 2018) or osnet (Zhou et al.
+  # 2019; stage_sizes 2, 2, 2 and last_stride 1).
+  backbone: str = 'resnet'
+  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # blocks per stage; the default is ResNet-50, 3, 4, 23, 3 ResNet-101
+  # Initial weights: a file (.pth or .safetensors) of torchvision's ResNet, IBN-Net's resnet50_ibn_a or torchreid's
+  # OSNet; 'teacher' (the teacher's backbone); or '' for random.
   pretrained: str = ''
-  width: int = 64  # channels of the stem; the last stage has 32 times as many
+  width: int = 64  # channels of the stem; ResNet-50 ends with 32 times as many, OSNet with 8 times
   last_stride: int = 1  # stride of the last stage (release: ID_stride)
-  pool: str = 'max'  # max or avg: pooling of the stripes and of the heads' input
+  # Of the stripes and of the heads' input: max, avg, or gem (generalized mean, whose exponent is trained; Radenovic et
+  # al. 2018).
+  pool: str = 'max'
   num_parts: int = 4  # horizontal stripes in the appearance code
-  head_width: int = 512  # units of each head's bottleneck, half of the embedding
-  primary_dropout: float = 0.5  # before the primary classifier (the release's PCB has 1, so it learns nothing)
-  fine_dropout: float = 0.75  # before the fine-grained classifier; style AB only
+  # Of each head: release (linear bottleneck, BatchNorm, dropout, classifier) or bnneck (BatchNorm of the pooled feature
+  # without bias, classifier without bias; Luo et al. 2019).
+  neck: str = 'release'
+  head_width: int = 512  # units of each head's bottleneck, half of the embedding; neck release only
+  # Before the primary classifier, neck release only (the release's PCB has 1, so it learns nothing).
+  primary_dropout: float = 0.5
+  fine_dropout: float = 0.75  # before the fine-grained classifier; style AB and neck release only
   input_scale: int = 0  # upsampling of the re-id input; 0 is the release's rule: 2 up to height 128, else 1
   batch_norm_group: int = 8  # images that share BatchNorm statistics within one call; 0: the whole batch
   # Share of the target probability that is spread over all identities, in the identification of real images.
@@ -110,13 +120,15 @@ class TeacherConfig:
   # Folder of a trained teacher, or several separated by commas, whose soft labels are averaged (evaluation reports the
   # first). '' means <workdir>/teacher, trained first if absent.
   checkpoint: str = ''
-  pretrained: str = ''  # initial weights: a torchvision ResNet (.pth or .safetensors), or '' for random
-  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck blocks per stage; the default is ResNet-50
+  pretrained: str = ''  # initial weights: a file as in reid.pretrained, or '' for random
+  backbone: str = 'resnet'  # as reid.backbone
+  stage_sizes: tuple[int, ...] = (3, 4, 6, 3)  # blocks per stage; the default is ResNet-50
   width: int = 64  # channels of the stem
   last_stride: int = 2  # stride of the last stage (release: stride)
-  pool: str = 'avg'  # avg or max
-  head_width: int = 512  # units of the head's bottleneck, the size of the embedding
-  dropout: float = 0.5  # before the classifier (release: droprate)
+  pool: str = 'avg'  # as reid.pool
+  neck: str = 'release'  # as reid.neck
+  head_width: int = 512  # units of the head's bottleneck, the size of the embedding; neck release only
+  dropout: float = 0.5  # before the classifier (release: droprate); neck release only
   batch_size: int = 32  # images per step, over all devices
   num_epochs: int = 60  # passes over the training images
   warmup_epochs: int = 5  # the learning rate grows linearly from a tenth

@@ -1,5 +1,6 @@
 """Which values a field of a configuration may have by itself."""
 
+from dgnet_jax.config.backbones import BACKBONES, NECKS
 from dgnet_jax.data.layouts import BOXES, LAYOUTS, SPLITS
 
 ACTIVATIONS = ('leaky_relu', 'relu', 'prelu', 'selu', 'tanh')
@@ -25,8 +26,10 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
   'optimizer.gan_schedule': ('as_reid', 'cosine'),
   'optimizer.reid_schedule': ('as_schedule', 'cosine'),
   'reid.style': ('AB', 'normal', 'PCB'),
+  'reid.backbone': BACKBONES,
   'reid.last_stride': (1, 2),
-  'reid.pool': ('max', 'avg'),
+  'reid.pool': ('max', 'avg', 'gem'),
+  'reid.neck': NECKS,
   'reid.input_scale': (0, 1, 2),
   'evaluation.split': ('test', 'validation'),
   'evaluation.protocol': ('release', 'standard'),
@@ -37,8 +40,10 @@ CHOICES: dict[str, tuple[str | int, ...]] = {
   'generation.appearance_split': SPLITS,
   'generation.structure_split': SPLITS,
   'generation.format': ('jpeg', 'png'),
+  'teacher.backbone': BACKBONES,
   'teacher.last_stride': (1, 2),
-  'teacher.pool': ('avg', 'max'),
+  'teacher.pool': ('avg', 'max', 'gem'),
+  'teacher.neck': NECKS,
   'teacher.schedule': ('step', 'cosine'),
 }
 # Values that the release names, and why they are not offered.

@@ -1,79 +1,62 @@
 """Which values the fields of a configuration may have together."""
 
-from collections.abc import Callable
 import functools
-import re
 
+from dgnet_jax.config.backbones import map_size, num_channels, problem_with_sizes
+from dgnet_jax.config.combinations import rule
 from dgnet_jax.config.schema import Config
-from dgnet_jax.data.layouts import NUM_SYNTHETIC_CAMERAS
-from dgnet_jax.utils.paths import is_address
 
 CRITIC_PIXELS = 64  # six halvings, after the last of which reflect padding needs 2 pixels
 
-Rule = Callable[[Config], str]
-# Rules for combinations of fields: the fields or sections that a rule reads, and the rule, which returns what is wrong
-# or ''. A problem is reported for the first field.
-COMBINATIONS: list[tuple[tuple[str, ...], Rule]] = []
 
-
-def _rule(*fields: str) -> Callable[[Rule], Rule]:
-  """Registers a rule that reads `fields`."""
-
-  def register(rule: Rule) -> Rule:
-    COMBINATIONS.append((fields, rule))
-    return rule
-
-  return register
-
-
-@_rule('joint', 'reid.style', 'reid.detach_code')
+@rule('joint', 'reid.style', 'reid.detach_code')
 def _can_train_without_generator(config: Config) -> str:
   if config.joint or (config.reid.style == 'AB' and config.reid.detach_code):
     return ''
   return 'False needs reid.style AB and reid.detach_code: otherwise the generator trains the code'
 
 
-@_rule('optimizer.generator_steps', 'reid.style', 'reid.detach_code')
+@rule('optimizer.generator_steps', 'reid.style', 'reid.detach_code')
 def _generator_can_stop(config: Config) -> str:
   if not config.optimizer.generator_steps or (config.reid.style == 'AB' and config.reid.detach_code):
     return ''
   return 'must be 0 unless reid.style is AB with reid.detach_code: otherwise the generator trains the code'
 
 
-@_rule('optimizer.gan_schedule', 'optimizer.generator_steps')
+@rule('optimizer.gan_schedule', 'optimizer.generator_steps')
 def _cosine_has_an_end(config: Config) -> str:
   if config.optimizer.gan_schedule != 'cosine' or config.optimizer.generator_steps:
     return ''
   return 'cosine needs optimizer.generator_steps, the step at which it ends'
 
 
-@_rule('optimizer.reid_warmup_steps', 'num_steps')
+@rule('optimizer.reid_warmup_steps', 'num_steps')
 def _warmup_ends(config: Config) -> str:
   warmup = config.optimizer.reid_warmup_steps
   return '' if warmup < config.num_steps else f'{warmup} must be below num_steps ({config.num_steps})'
 
 
-@_rule('optimizer.muon_multiplier', 'generator.design')
+@rule('optimizer.muon_multiplier', 'generator.design')
 def _adam_trains_adain(config: Config) -> str:
   if not config.optimizer.muon_multiplier or config.generator.design == 'correspondence':
     return ''
   return "must be 0 with generator.design adain, whose optimizer is the release's"
 
 
-@_rule('teaching.images', 'data.layout', 'joint')
+@rule('teaching.images', 'data.layout', 'joint')
 def _ground_truth_is_available(config: Config) -> str:
   if config.teaching.images == 'generated' or (config.data.layout == 'synthetic' and not config.joint):
     return ''
   return 'ground_truth needs data.layout synthetic, which can render it, and joint False, which generates no images'
 
 
-@_rule('data.image_size_hw')
+@rule('data.image_size_hw')
 def _image_size_divides(config: Config) -> str:
   height, width = config.data.image_size_hw
   return f'{(height, width)} must be multiples of 4: the generator halves twice' if height % 4 or width % 4 else ''
 
 
-@_rule('structure_encoder.dilations', 'generator.design', 'data.image_size_hw')
+@rule('structure_encoder.dilations', 'generator.design', 'data.image_size_hw')
 def _dilations_fit(config: Config) -> str:
   if config.generator.design != 'adain':
     return ''
@@ -83,7 +66,7 @@ def _dilations_fit(config: Config) -> str:
   return f'{largest} must be below a quarter of height and width, here {quarter}, for reflect padding'
 
 
-@_rule(
+@rule(
   'generator.design',
   'structure_encoder.input',
   'generator.non_local_residual',
@@ -111,7 +94,7 @@ def _correspondence_fits(config: Config) -> str:
   return ''
 
 
-@_rule('discriminator.num_scales', 'discriminator.gan_type', 'data.image_size_hw')
+@rule('discriminator.num_scales', 'discriminator.gan_type', 'data.image_size_hw')
 def _smallest_scale_fits(config: Config) -> str:
   scales = config.discriminator.num_scales
   if config.discriminator.gan_type == 'wgan':
@@ -122,7 +105,7 @@ def _smallest_scale_fits(config: Config) -> str:
   return f'{scales} leave less than a 2x2 map of images of {config.data.image_size_hw}'
 
 
-@_rule('discriminator.gan_type', 'data.image_size_hw')
+@rule('discriminator.gan_type', 'data.image_size_hw')
 def _images_fit_critic(config: Config) -> str:
   size = config.data.image_size_hw
   if config.discriminator.gan_type != 'wgan' or min(size) >= CRITIC_PIXELS:
@@ -130,14 +113,14 @@ def _images_fit_critic(config: Config) -> str:
   return f'wgan halves images six times: {size} must be at least {CRITIC_PIXELS} high and wide'
 
 
-@_rule('reid.normalize_code', 'reid.style')
+@rule('reid.normalize_code', 'reid.style')
 def _code_can_be_normalized(config: Config) -> str:
   if config.reid.normalize_code and config.reid.style != 'normal':
     return f'True needs style normal; the release ignores norm_id in style {config.reid.style}'
   return ''
 
 
-@_rule('reid.style', 'ramps.teaching')
+@rule('reid.style', 'ramps.teaching')
 def _teacher_has_a_student(config: Config) -> str:
   ramp = config.ramps.teaching
   if config.reid.style == 'PCB' and (ramp.initial or ramp.maximum):
@@ -145,26 +128,46 @@ def _teacher_has_a_student(config: Config) -> str:
   return ''
 
 
-@_rule('decoder.num_res_blocks', 'generator.design', 'reid.num_parts', 'reid.width', 'reid.stage_sizes')
+def _backbone_fits(section: str, config: Config) -> str:
+  network = getattr(config, section)
+  pixels = min(config.data.image_size_hw) * _input_scale(config)
+  sizes = network.backbone, network.stage_sizes, network.width, network.last_stride, pixels
+  problem = problem_with_sizes(*sizes)
+  return f'{problem} ({section}.*)' if problem else ''
+
+
+for _section in ('reid', 'teacher'):
+  _sizes = [f'{_section}.{field}' for field in ('backbone', 'stage_sizes', 'width', 'last_stride')]
+  rule(*_sizes, 'reid.input_scale', 'data.image_size_hw')(functools.partial(_backbone_fits, _section))
+
+
+def _input_scale(config: Config) -> int:
+  return config.reid.input_scale or (2 if config.data.image_size_hw[0] <= 128 else 1)  # release fact 21
+
+
+@rule(
+  *('decoder.num_res_blocks', 'generator.design', 'reid.num_parts', 'reid.backbone', 'reid.width'),
+  'reid.stage_sizes',
+)
 def _blocks_divide_code(config: Config) -> str:
   reid, blocks = config.reid, config.decoder.num_res_blocks
-  code_size = reid.num_parts * 4 * reid.width * 2 ** (len(reid.stage_sizes) - 1)
+  code_size = reid.num_parts * num_channels(reid.backbone, reid.stage_sizes, reid.width)
   if code_size % blocks == 0 or config.generator.design != 'adain':
     return ''
-  return f'{blocks} must divide the appearance code: num_parts x 4 x width x 2 per later stage of reid = {code_size}'
+  return f'{blocks} must divide the appearance code: reid.num_parts x channels of the last map = {code_size}'
 
 
-@_rule('reid.num_parts', 'reid.stage_sizes', 'reid.last_stride', 'reid.input_scale', 'data.image_size_hw')
+@rule(
+  *('reid.num_parts', 'reid.backbone', 'reid.stage_sizes', 'reid.last_stride', 'reid.input_scale'),
+  'data.image_size_hw',
+)
 def _stripes_fit(config: Config) -> str:
   reid, height = config.reid, config.data.image_size_hw[0]
-  rows = height * (reid.input_scale or (2 if height <= 128 else 1))  # release fact 21
-  later = len(reid.stage_sizes) - 1
-  for stride in [2, 2] + [2] * max(later - 1, 0) + [reid.last_stride] * min(later, 1):
-    rows = -(-rows // stride)
+  rows = map_size(reid.backbone, reid.stage_sizes, reid.last_stride, height * _input_scale(config))
   return f'{reid.num_parts} stripes do not fit a last map of {rows} rows' if rows < reid.num_parts else ''
 
 
-@_rule('reid.batch_norm_group', 'batch_size')
+@rule('reid.batch_norm_group', 'batch_size')
 def _groups_fill_batch(config: Config) -> str:
   group, batch = config.reid.batch_norm_group, config.batch_size
   if group != 1 and (group == 0 or group >= batch or batch % group == 0):
@@ -172,7 +175,7 @@ def _groups_fill_batch(config: Config) -> str:
   return f'{group} must be 0, at least batch_size ({batch}), or a divisor of it above 1'
 
 
-@_rule('micro_batches', 'reid.batch_norm_group', 'batch_size')
+@rule('micro_batches', 'reid.batch_norm_group', 'batch_size')
 def _parts_hold_groups(config: Config) -> str:
   parts, group = config.micro_batches, config.reid.batch_norm_group
   if parts <= 1 or group and config.batch_size % (parts * group) == 0:
@@ -182,27 +185,27 @@ def _parts_hold_groups(config: Config) -> str:
   return f'{parts} parts of whole groups of {group} (reid.batch_norm_group) need a multiple of {parts * group} images'
 
 
-@_rule('micro_batches', 'discriminator.norm', 'discriminator.gan_type')
+@rule('micro_batches', 'discriminator.norm', 'discriminator.gan_type')
 def _parts_do_not_share_statistics(config: Config) -> str:
   if config.micro_batches == 1 or config.discriminator.norm != 'batch' or config.discriminator.gan_type == 'wgan':
     return ''
   return 'must be 1 with discriminator.norm=batch, whose statistics are of the whole batch'
 
 
-@_rule('optimizer.adam_betas')
+@rule('optimizer.adam_betas')
 def _betas_are_valid(config: Config) -> str:
   betas = config.optimizer.adam_betas
   return '' if len(betas) == 2 and max(betas) < 1 else f'{betas} must be two numbers in [0, 1)'
 
 
-@_rule('data.images_per_identity', 'batch_size')
-def _identities_fill_batch(config: Config) -> str:
-  return _problem_with_identities(config.data.images_per_identity, 'batch_size', config.batch_size)
-
-
-@_rule('teacher.images_per_identity', 'teacher.batch_size')
+@rule('teacher.images_per_identity', 'teacher.batch_size')
 def _identities_fill_teacher_batch(config: Config) -> str:
   return _problem_with_identities(config.teacher.images_per_identity, 'teacher.batch_size', config.teacher.batch_size)
+
+
+@rule('data.images_per_identity', 'batch_size')
+def _identities_fill_batch(config: Config) -> str:
+  return _problem_with_identities(config.data.images_per_identity, 'batch_size', config.batch_size)
 
 
 def _problem_with_identities(images: int, field: str, batch: int) -> str:
@@ -227,11 +230,11 @@ def _teacher_metric_loss_fits(name: str, config: Config) -> str:
 
 
 for _loss in ('triplet', 'circle'):
-  _rule(f'weights.{_loss}', 'micro_batches', 'reid.style')(functools.partial(_metric_loss_fits, _loss))
-  _rule(f'teacher.{_loss}', 'teacher.images_per_identity')(functools.partial(_teacher_metric_loss_fits, _loss))
+  rule(f'weights.{_loss}', 'micro_batches', 'reid.style')(functools.partial(_metric_loss_fits, _loss))
+  rule(f'teacher.{_loss}', 'teacher.images_per_identity')(functools.partial(_teacher_metric_loss_fits, _loss))
 
 
-@_rule('teacher.warmup_epochs', 'teacher.decay_epoch', 'teacher.num_epochs', 'teacher.schedule')
+@rule('teacher.warmup_epochs', 'teacher.decay_epoch', 'teacher.num_epochs', 'teacher.schedule')
 def _teacher_epochs_are_ordered(config: Config) -> str:
   teacher = config.teacher
   if teacher.schedule == 'cosine':  # reads no decay_epoch
@@ -244,92 +247,38 @@ def _teacher_epochs_are_ordered(config: Config) -> str:
   )
 
 
-@_rule('ramps')
+@rule('ramps')
 def _ramps_rise(config: Config) -> str:
   falling = [name for name, ramp in config.ramps.by_name().items() if ramp.initial > ramp.maximum]
   return f'initial is above maximum in {", ".join(falling)}' if falling else ''
 
 
-@_rule('reid.pretrained', 'reid.stage_sizes', 'reid.width', 'teacher.stage_sizes', 'teacher.width')
+@rule(
+  *('reid.pretrained', 'reid.backbone', 'reid.stage_sizes', 'reid.width'),
+  *('teacher.backbone', 'teacher.stage_sizes', 'teacher.width'),
+)
 def _backbones_are_equal(config: Config) -> str:
   reid, teacher = config.reid, config.teacher
-  if reid.pretrained != 'teacher' or (reid.stage_sizes, reid.width) == (teacher.stage_sizes, teacher.width):
+  sizes = [(section.backbone, section.stage_sizes, section.width) for section in (reid, teacher)]
+  if reid.pretrained != 'teacher' or sizes[0] == sizes[1]:
     return ''
-  return "'teacher' needs the same stage_sizes and width in reid and teacher"
+  return "'teacher' needs the same backbone, stage_sizes and width in reid and teacher"
 
 
-@_rule('data.camera_pattern', 'data.layout')
-def _camera_pattern_is_valid(config: Config) -> str:
-  return _problem_with_pattern(config.data.camera_pattern, 'camera', r'cam(?P<camera>\d+)', config.data.layout)
-
-
-@_rule('data.identity_pattern', 'data.layout')
-def _identity_pattern_is_valid(config: Config) -> str:
-  return _problem_with_pattern(config.data.identity_pattern, 'identity', '^(?P<identity>[^_]+)_', config.data.layout)
-
-
-def _problem_with_pattern(pattern: str, group: str, example: str, layout: str) -> str:
-  if not pattern:
-    return ''
-  try:
-    groups = re.compile(pattern).groupindex
-  except re.error as error:
-    return f'{pattern!r} is not a regular expression ({error})'
-  if group not in groups:
-    return f'{pattern!r} has no group named {group}, like {example}'
-  return '' if layout == 'folders' else f"only layout folders reads it; leave it '' for {layout}, which has the {group}"
-
-
-@_rule('data.loader', 'data.layout')
-def _loader_reads_records(config: Config) -> str:
-  if config.data.layout != 'tfds' or config.data.loader != 'tfdata':
-    return ''
-  return 'tfdata reads files; use threads, memory or device for the records of layout tfds'
-
-
-@_rule('data.root', 'data.layout')
-def _remote_data_is_a_folder(config: Config) -> str:
-  if not is_address(config.data.root) or config.data.layout not in ('csv', 'synthetic'):
-    return ''
-  return f'layout {config.data.layout} is not read from object storage; copy it to this machine'
-
-
-@_rule('data.root', 'data.layout')
-def _root_is_set(config: Config) -> str:
-  if config.data.root or config.data.layout == 'synthetic':
-    return ''
-  return 'name the folder of the data set: --config.data.root=FOLDER'
-
-
-@_rule('evaluation.split', 'data.val_identities')
-def _validation_split_exists(config: Config) -> str:
-  if config.evaluation.split != 'validation' or config.data.val_identities:
-    return ''
-  return 'validation needs data.val_identities, the number of training identities that are held out'
-
-
-@_rule('data.synthetic.cameras_per_identity')
-def _cameras_are_ordered(config: Config) -> str:
-  cameras = config.data.synthetic.cameras_per_identity
-  if len(cameras) == 2 and 2 <= cameras[0] <= cameras[1] <= NUM_SYNTHETIC_CAMERAS:
-    return ''
-  return f'{cameras} must be the fewest and the most cameras of an identity, from 2 to {NUM_SYNTHETIC_CAMERAS}'
-
-
-@_rule('evaluation.tracklets', 'data.layout')
+@rule('evaluation.tracklets', 'data.layout')
 def _tracks_are_known(config: Config) -> str:
   if not config.evaluation.tracklets or config.data.layout == 'mars':
     return ''
   return f'layout {config.data.layout} has no tracks; only mars has'
 
 
-@_rule('evaluation.reranking.k2', 'evaluation.reranking.k1')
+@rule('evaluation.reranking.k2', 'evaluation.reranking.k1')
 def _neighbours_are_ordered(config: Config) -> str:
   reranking = config.evaluation.reranking
   return '' if reranking.k2 <= reranking.k1 else f'{reranking.k2} must be at most k1 ({reranking.k1})'
 
 
-@_rule('generation.num_images', 'generation.per_appearance')
+@rule('generation.num_images', 'generation.per_appearance')
 def _number_of_images_is_unique(config: Config) -> str:
   if not config.generation.num_images or config.generation.per_appearance == 1:
     return ''

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import difflib
 from typing import Any
 
+from dgnet_jax.config import data_rules as data_rules  # they register their rules
+from dgnet_jax.config import rules as rules
+from dgnet_jax.config.combinations import COMBINATIONS
 from dgnet_jax.config.ranges import AT_LEAST_TWO, AT_MOST, CHOICES, FRACTIONS, POSITIVE, REFUSED
-from dgnet_jax.config.rules import COMBINATIONS
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError
 from dgnet_jax.utils.text import shortened

@@ -55,8 +55,8 @@ def activation(networks: Networks, params: Params, batch_stats: Params, image: A
   """Measures how strongly the re-id backbone responds at each pixel: the norm of its last feature map over channels.
 
   It is the mean of both mirror views, which the embedding adds, too. In each view the cells of the map lie where their
-  windows are centered, at multiples of the stride from the first pixel on. So the first cell sees a margin of zeros and
-  the last does not: one view alone responds more to its right side, whatever it shows.
+  windows are centered, in a ResNet at multiples of the stride from the first pixel on. So the first cell sees a margin
+  of zeros and the last does not: one view alone responds more to its right side, whatever it shows.
 
   Args:
     networks: their appearance encoder is used.
@@ -70,24 +70,25 @@ def activation(networks: Networks, params: Params, batch_stats: Params, image: A
   views = _with_mirror(image)
   norm = jnp.linalg.norm(networks.feature_map(params, batch_stats, views).astype(jnp.float32), axis=-1)
   rows, columns = (
-    _between_cells(size, num_cells, networks.reid_scale, networks.reid_stride)
+    _between_cells(size, num_cells, networks.reid_scale, networks.reid_cells)
     for size, num_cells in zip(image.shape[-3:-1], norm.shape[-2:], strict=True)
   )
   maps = jnp.einsum('yh,...hw,xw->...yx', rows, norm, columns, precision='highest')
   return (maps[..., 0, :, :] + maps[..., 1, :, ::-1]) / 2
 
 
-def _between_cells(size: int, num_cells: int, scale: int, stride: int) -> np.ndarray:
+def _between_cells(size: int, num_cells: int, scale: int, cells: tuple[int, int]) -> np.ndarray:
   """Returns the weight of each cell at each pixel, f32[size, num_cells], for linear interpolation along an axis.
 
   Args:
     size: number of pixels.
     num_cells: number of cells.
     scale: pixels of the network's input for each pixel.
-    stride: pixels of the network's input from one cell's center to the next.
+    cells: as in `Networks.reid_cells`.
   """
   center = (np.arange(size) + 0.5) * scale - 0.5  # of a pixel, in the network's input
-  place = np.clip(center / stride, 0, num_cells - 1)[:, None]
+  stride, first = cells
+  place = np.clip((center - first) / stride, 0, num_cells - 1)[:, None]
   weight: np.ndarray = np.maximum(1 - np.abs(place - np.arange(num_cells)), 0).astype(np.float32)
   return weight
 

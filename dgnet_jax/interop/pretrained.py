@@ -1,4 +1,4 @@
-"""Loads ImageNet weights for the backbones: torchvision's ResNet-50 as .pth or .safetensors."""
+"""Loads ImageNet weights for the backbones, as .pth or .safetensors."""
 
 from collections.abc import Mapping
 import logging
@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dgnet_jax.config.schema import Config
+from dgnet_jax.interop.pretrained_names import UNUSED_ARRAYS, pretrained_entries
 from dgnet_jax.interop.safetensors_file import read_safetensors
 from dgnet_jax.interop.strict import load_strictly, unwrapped
 from dgnet_jax.interop.torch_file import read_torch
-from dgnet_jax.interop.torch_names import imagenet_entries
 from dgnet_jax.models.build import make_networks, make_teacher_network
 from dgnet_jax.types import Teacher
 from dgnet_jax.utils.paths import local_path
@@ -63,9 +63,12 @@ def load_backbone(config: Config, network: Network, *, teacher: Teacher | None =
     logger.info('reid: backbone copied from the teacher')
     # A copy, because the train step donates the buffers of its state while the teacher stays in use.
     return {part: jax.tree.map(jnp.copy, getattr(teacher, part)['backbone']) for part in ('params', 'batch_stats')}
-  entries = imagenet_entries(section.stage_sizes)
   loaded = load_strictly(
-    read_weights(path), entries, _variable_shapes(config, network), source=f'{network}.pretrained={path}'
+    read_weights(path),
+    pretrained_entries(section),
+    _variable_shapes(config, network),
+    source=f'{network}.pretrained={path}',
+    unused=UNUSED_ARRAYS.get(section.backbone, ()),
   )
   logger.info(f'{network}: backbone from {path}')
   return {part: tree['backbone'] for part, tree in loaded.variables.items()}

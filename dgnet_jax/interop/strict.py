@@ -121,22 +121,29 @@ def load_strictly(
   *,
   source: str,
   drop: Sequence[str] | None = None,
+  unused: Sequence[str] = (),
 ) -> Loaded:
   """Converts a state dict in which no array is missing, unexpected or of another shape.
 
   Args:
-    state_dict: state dict of the release or of torchvision.
+    state_dict: of the release, or of a file with ImageNet weights.
     entries: the expected arrays.
     template: our variables or their shapes.
     source: the file, for messages.
     drop: patterns of unexpected arrays that may be dropped; they are logged. None if the program has no --drop-extra.
+    unused: patterns of arrays without a counterpart here, like `UNUSED_ARRAYS`.
 
   Raises:
     UserError: arrays are missing, unexpected, of another shape, not floating-point, or not finite. The message lists
       all of them.
   """
   expected = torch_shapes(template, entries)
-  unexpected = [name for name in state_dict if name not in expected and not is_unused(name)]
+  extras = {
+    name: array
+    for name, array in state_dict.items()
+    if name not in expected and (is_unused(name) or _matches(name, unused))
+  }
+  unexpected = [name for name in state_dict if name not in expected and name not in extras]
   dropped = [name for name in unexpected if _matches(name, drop or ())]
   present = {name: array for name, array in state_dict.items() if name in expected}
   advice = '' if drop is None else ' (--drop-extra PATTERN drops them)'
@@ -159,7 +166,6 @@ def load_strictly(
   converted = sorted({str(array.dtype) for array in present.values() if array.dtype != np.float32})
   if converted:
     logger.info(f'{source}: {", ".join(converted)} converted to float32')
-  extras = {name: array for name, array in state_dict.items() if name not in expected and is_unused(name)}
   single = {name: array.astype(np.float32, copy=False) for name, array in present.items()}
   return Loaded(from_torch(single, entries), extras, tuple(state_dict))
 

@@ -75,7 +75,8 @@ def _linear(name: str, path: Path) -> list[Entry]:
   return [Entry(f'{name}.weight', (*path, 'kernel'), 'linear'), Entry(f'{name}.bias', (*path, 'bias'), 'vector')]
 
 
-def _batch_norm(name: str, path: Path) -> list[Entry]:
+def batch_norm_entries(name: str, path: Path) -> list[Entry]:
+  """Returns the arrays of a BatchNorm by its name in the state dict and its path in our variables."""
   return [
     Entry(f'{name}.weight', ('params', *path, 'scale'), 'vector'),
     Entry(f'{name}.bias', ('params', *path, 'bias'), 'vector'),
@@ -165,25 +166,26 @@ def _critic_entries(activation: str) -> list[Entry]:
   return entries
 
 
-def _resnet_entries(stage_sizes: Iterable[int]) -> list[Entry]:
+def resnet_entries(stage_sizes: Iterable[int]) -> list[Entry]:
+  """Returns the arrays of the release's backbone."""
   entries = [Entry('model.conv1.weight', ('params', 'backbone', 'stem', 'kernel'), 'conv')]
-  entries += _batch_norm('model.bn1', ('backbone', 'stem_norm'))
+  entries += batch_norm_entries('model.bn1', ('backbone', 'stem_norm'))
   for stage, num_blocks in enumerate(stage_sizes):
     for block in range(num_blocks):
       theirs = f'model.layer{stage + 1}.{block}'
       ours: Path = ('backbone', f'stage_{stage}_block_{block}')
       for i in range(3):
         entries.append(Entry(f'{theirs}.conv{i + 1}.weight', ('params', *ours, f'conv_{i}', 'kernel'), 'conv'))
-        entries += _batch_norm(f'{theirs}.bn{i + 1}', (*ours, f'norm_{i}'))
+        entries += batch_norm_entries(f'{theirs}.bn{i + 1}', (*ours, f'norm_{i}'))
       if block == 0:
         entries.append(Entry(f'{theirs}.downsample.0.weight', ('params', *ours, 'project', 'kernel'), 'conv'))
-        entries += _batch_norm(f'{theirs}.downsample.1', (*ours, 'project_norm'))
+        entries += batch_norm_entries(f'{theirs}.downsample.1', (*ours, 'project_norm'))
   return entries
 
 
 def _head_entries(theirs: str, ours: str) -> list[Entry]:
   entries = _linear(f'{theirs}.add_block.0', ('params', ours, 'bottleneck'))
-  entries += _batch_norm(f'{theirs}.add_block.1', (ours, 'norm'))
+  entries += batch_norm_entries(f'{theirs}.add_block.1', (ours, 'norm'))
   return entries + _linear(f'{theirs}.classifier.0', ('params', ours, 'classifier'))
 
 
@@ -194,18 +196,13 @@ def reid_entries(config: ReidConfig) -> list[Entry]:
     'normal': {'classifier': 'primary_head'},
     'PCB': {f'classifier{i}': f'part_head_{i}' for i in range(config.num_parts)},
   }[config.style]
-  entries = _resnet_entries(config.stage_sizes)
+  entries = resnet_entries(config.stage_sizes)
   return entries + [entry for theirs, ours in heads.items() for entry in _head_entries(theirs, ours)]
-
-
-def imagenet_entries(stage_sizes: Iterable[int]) -> list[Entry]:
-  """Returns the arrays of torchvision's ResNet, whose names lack the release's prefix, without its classifier `fc`."""
-  return [dataclasses.replace(e, name=e.name.removeprefix('model.')) for e in _resnet_entries(stage_sizes)]
 
 
 def teacher_entries(config: TeacherConfig) -> list[Entry]:
   """Returns the arrays of the release's teacher, a plain `ft_net`."""
-  return _resnet_entries(config.stage_sizes) + _head_entries('classifier', 'head')
+  return resnet_entries(config.stage_sizes) + _head_entries('classifier', 'head')
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray], entries: Iterable[Entry]) -> dict[str, Any]:

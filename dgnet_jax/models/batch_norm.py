@@ -30,13 +30,19 @@ class BatchNormMode:
 
 
 class BatchNorm(nn.Module):
-  """BatchNorm over groups of a batch: normalizes with the biased variance, tracks the unbiased (release fact 32)."""
+  """BatchNorm over groups of a batch: normalizes with the biased variance, tracks the unbiased (release fact 32).
+
+  Attributes:
+    use_bias: train a bias for each channel.
+  """
+
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: Array, mode: BatchNormMode) -> Array:
     channels = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, (channels,))
-    bias = self.param('bias', nn.initializers.zeros, (channels,))
+    bias = self.param('bias', nn.initializers.zeros, (channels,)) if self.use_bias else jnp.zeros_like(scale)
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (channels,))
     running_variance = self.variable('batch_stats', 'var', jnp.ones, (channels,))
     wide = at_least_float32(x)

@@ -119,6 +119,8 @@ def _make_appearance_encoder(config: ReidConfig, num_identities: int, dtype: jnp
     style=config.style,
     normalize_code=config.normalize_code,
     detach_code=config.detach_code,
+    backbone=config.backbone,
+    neck=config.neck,
     dtype=dtype,
   )
 
@@ -132,5 +134,7 @@ def _make_teacher_cnn(config: TeacherConfig, num_identities: int, dtype: jnp.dty
     head_width=config.head_width,
     num_identities=num_identities,
     dropout=config.dropout,
+    backbone=config.backbone,
+    neck=config.neck,
     dtype=dtype,
   )

@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from dgnet_jax.config.backbones import num_channels
 from dgnet_jax.models.appearance_encoder import AppearanceEncoder
+from dgnet_jax.models.backbones import cells
 from dgnet_jax.models.batch_norm import BatchNormMode
 from dgnet_jax.models.discriminator import Critic, PatchDiscriminator
 from dgnet_jax.models.generators import Codes, Generator
 from dgnet_jax.models.initialization import initial_variables
 from dgnet_jax.models.pooling import average_pool
-from dgnet_jax.models.resnet import ResNet
 from dgnet_jax.pixels import enlarge
 from dgnet_jax.types import AppearanceOutput, Array, Params
 
@@ -40,8 +41,8 @@ class Networks:
   """The networks of DG-Net.
 
   Generator parameters are those of its design, discriminator parameters {'scale_0', 'scale_1', ...}, and re-id
-  parameters {'backbone', 'primary_head', 'fine_head'} or the heads of another style. The re-id network's BatchNorm
-  statistics have the same structure.
+  parameters {'backbone', 'primary_head', 'fine_head'} or the heads of another style, and 'pool' with pool gem. The
+  re-id network's BatchNorm statistics have the same structure, without 'pool'.
 
   Attributes:
     discriminators: one per image scale, finest first.
@@ -106,13 +107,15 @@ class Networks:
   def code_size(self) -> int:
     """Length of an appearance code."""
     reid = self.appearance_encoder
-    channels: int = 4 * reid.width * 2 ** (len(reid.stage_sizes) - 1)
-    return reid.num_parts * channels
+    return reid.num_parts * num_channels(reid.backbone, reid.stage_sizes, reid.width)
 
   @property
-  def reid_stride(self) -> int:
-    """Pixels of the re-id network's input from one cell of `feature_map` to the next; cell 0 is centered at pixel 0."""
-    return ResNet.stride(self.appearance_encoder.stage_sizes, self.appearance_encoder.last_stride)
+  def reid_cells(self) -> tuple[int, int]:
+    """Pixels of the re-id network's input from one cell of `feature_map` to the next, and the pixel that cell 0 is
+    centered at.
+    """
+    reid = self.appearance_encoder
+    return cells(reid.backbone, reid.stage_sizes, reid.last_stride)
 
   def encode_structure(self, params: Params, image: Array, key: Array | None = None) -> Codes:
     """Encodes the structure of images.

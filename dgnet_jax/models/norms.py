@@ -60,6 +60,16 @@ class Activation(nn.Module):
     return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
 
+class InstanceNorm(nn.Module):
+  """`instance_norm` with a trainable scale and bias for each channel."""
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
+    bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
+    return instance_norm(x) * scale.astype(x.dtype) + bias.astype(x.dtype)
+
+
 class LayerNorm(nn.Module):
   """Normalizes each example over height, width and channels.
 

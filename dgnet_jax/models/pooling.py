@@ -1,5 +1,8 @@
 """Pooling of maps f[N, H, W, C]: 3x3 windows, and horizontal stripes."""
 
+from collections.abc import Callable
+import functools
+import math
 from typing import cast
 
 import flax.linen as nn
@@ -7,9 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from dgnet_jax.models.plain_operations import are_plain
-from dgnet_jax.types import Array
+from dgnet_jax.types import Array, at_least_float32
 
 _WINDOW = (3, 3)
+GEM_EXPONENT = 3.0  # initial value (Radenovic et al. 2018)
+GEM_MINIMUM = 1e-6  # smaller features count as this, so that their logarithm is finite
 
 
 def max_pool(x: Array, *, stride: int = 1, padding: int = 1) -> Array:
@@ -28,19 +33,42 @@ def average_pool(x: Array, *, stride: int = 1) -> Array:
   return cast(Array, pooled)
 
 
-def stripe_pool(x: Array, num_stripes: int, kind: str) -> Array:
+class StripePool(nn.Module):
+  """Pools horizontal stripes of f[N, H, W, C]: f[N, num_stripes, C].
+
+  Attributes:
+    kind: max, avg, or gem (generalized mean, whose exponent, one for all stripes and channels, is trained).
+  """
+
+  kind: str
+
+  @nn.compact
+  def __call__(self, x: Array, num_stripes: int) -> Array:
+    if self.kind != 'gem':
+      return stripe_pool(x, num_stripes, self.kind)
+    exponent = self.param('exponent', nn.initializers.constant(GEM_EXPONENT), (1,))
+    return stripe_pool(x, num_stripes, self.kind, exponent)
+
+
+def stripe_pool(x: Array, num_stripes: int, kind: str, exponent: Array | float = GEM_EXPONENT) -> Array:
   """Pools horizontal stripes; their borders are those of torch's adaptive pooling.
 
   Args:
     x: f[N, H, W, C].
     num_stripes: number of stripes, in [1, H].
-    kind: max or avg.
+    kind: max, avg or gem.
+    exponent: of gem: 1 is the mean, and the larger, the closer to the maximum.
 
   Returns:
     f[N, num_stripes, C].
   """
   height = x.shape[1]
-  pool = {'max': _global_max, 'avg': _global_mean}[kind]
+  pools: dict[str, Callable[[Array], Array]] = {
+    'max': _global_max,
+    'avg': _global_mean,
+    'gem': functools.partial(_generalized_mean, exponent=exponent),
+  }
+  pool = pools[kind]
   borders = [(i * height // num_stripes, -(-(i + 1) * height // num_stripes)) for i in range(num_stripes)]
   return jnp.stack([pool(x[:, start:end]) for start, end in borders], axis=1)
 
@@ -59,3 +87,14 @@ def _global_max(x: Array) -> Array:
 
 def _global_mean(x: Array) -> Array:
   return x.mean((1, 2))
+
+
+def _generalized_mean(x: Array, exponent: Array | float) -> Array:
+  """Returns the p-th root of the mean of x^p over height and width, f[N, C]; p is the exponent.
+
+  By way of logarithms, in float32 or wider: powers of 1e-6 would be 0 in float32 from p = 7 on, and the gradient of the
+  root infinite.
+  """
+  wide = jnp.maximum(at_least_float32(x), GEM_MINIMUM)
+  log_mean = jax.nn.logsumexp(exponent * jnp.log(wide), axis=(1, 2)) - math.log(x.shape[1] * x.shape[2])
+  return jnp.exp(log_mean / exponent).astype(x.dtype)

@@ -1,4 +1,7 @@
-"""ResNet of bottleneck blocks as in torchvision: the stride is in the 3x3 convolution (release fact 31)."""
+"""ResNet of bottleneck blocks as in torchvision: the stride is in the 3x3 convolution (release fact 31).
+
+With instance norms it is IBN-Net a (Pan et al. 2018, arXiv 1807.09441).
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,15 +9,35 @@ import jax.numpy as jnp
 from dgnet_jax.models.batch_norm import BatchNorm, BatchNormMode
 from dgnet_jax.models.convolutions import residual_convolution
 from dgnet_jax.models.layers import fan_out_normal
+from dgnet_jax.models.norms import InstanceNorm
 from dgnet_jax.models.pooling import max_pool
 from dgnet_jax.types import Array
 
+IBN_STAGES = 3  # the first stages, whose features tell more about appearance than about content
+
+
+class InstanceBatchNorm(nn.Module):
+  """Instance norm of the first half of the channels (rounded down), BatchNorm of the others."""
+
+  @nn.compact
+  def __call__(self, x: Array, mode: BatchNormMode) -> Array:
+    half = x.shape[-1] // 2
+    instance = InstanceNorm(name='instance')(x[..., :half])
+    return jnp.concatenate([instance, BatchNorm(name='batch')(x[..., half:], mode)], axis=-1)
+
 
 class Bottleneck(nn.Module):
-  """1x1 to `width`, 3x3, 1x1 to 4 * width, each with BatchNorm, added to the input or its projection."""
+  """1x1 to `width`, 3x3, 1x1 to 4 * width, each with BatchNorm, added to the input or its projection.
+
+  Attributes:
+    width: channels of the first two convolutions.
+    stride: stride of the 3x3 convolution.
+    instance_norm: the first normalization is `InstanceBatchNorm`.
+  """
 
   width: int
   stride: int
+  instance_norm: bool
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -32,7 +55,8 @@ class Bottleneck(nn.Module):
         name=name,
       )
 
-    y = nn.relu(BatchNorm(name='norm_0')(convolution(self.width, 1, 1, 'conv_0')(x), mode))
+    first_norm = InstanceBatchNorm(name='norm_0') if self.instance_norm else BatchNorm(name='norm_0')
+    y = nn.relu(first_norm(convolution(self.width, 1, 1, 'conv_0')(x), mode))
     y = nn.relu(BatchNorm(name='norm_1')(convolution(self.width, 3, self.stride, 'conv_1')(y), mode))
     y = BatchNorm(name='norm_2')(convolution(4 * self.width, 1, 1, 'conv_2')(y), mode)
     if self.stride != 1 or x.shape[-1] != 4 * self.width:
@@ -47,12 +71,14 @@ class ResNet(nn.Module):
     stage_sizes: number of blocks of each stage; every stage doubles the channels.
     width: channels of the stem.
     last_stride: stride of the last stage; 2 halves the features' height and width.
+    instance_norm: the blocks of the first three stages begin with an instance norm of half the channels: IBN-Net a.
   """
 
   stage_sizes: tuple[int, ...]
   width: int
   last_stride: int
   dtype: jnp.dtype | None = None
+  instance_norm: bool = False
 
   @staticmethod
   def stride(stage_sizes: tuple[int, ...], last_stride: int) -> int:
@@ -83,7 +109,11 @@ class ResNet(nn.Module):
       first_stride = 1 if stage == 0 else self.last_stride if stage == last else 2
       for i in range(num_blocks):
         block = Bottleneck(
-          self.width * 2**stage, first_stride if i == 0 else 1, self.dtype, name=f'stage_{stage}_block_{i}'
+          self.width * 2**stage,
+          first_stride if i == 0 else 1,
+          self.instance_norm and stage < IBN_STAGES,
+          self.dtype,
+          name=f'stage_{stage}_block_{i}',
         )
         x = block(x, mode)
     return x

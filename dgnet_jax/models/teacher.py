@@ -7,21 +7,23 @@ import flax.struct
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from dgnet_jax.models.appearance_encoder import Head
+from dgnet_jax.models.appearance_encoder import Head, HeadOutput
+from dgnet_jax.models.backbones import make_backbone
 from dgnet_jax.models.batch_norm import BatchNormMode
 from dgnet_jax.models.initialization import initial_variables
-from dgnet_jax.models.pooling import stripe_pool
-from dgnet_jax.models.resnet import ResNet
+from dgnet_jax.models.pooling import StripePool
 from dgnet_jax.types import Array, Params
 
 NORMS = ('running', 'batch')
 
 
 class TeacherCnn(nn.Module):
-  """A plain re-id baseline: image f[N, H, W, 3] -> logits f[N, K] and bottleneck f[N, head_width].
+  """A plain re-id baseline: image f[N, H, W, 3] -> HeadOutput.
 
   Attributes:
-    split_over: as in `Head`.
+    stage_sizes, width, last_stride, backbone: as in `make_backbone`.
+    pool: as in `StripePool`.
+    neck, split_over: as in `Head`.
   """
 
   stage_sizes: tuple[int, ...]
@@ -31,14 +33,18 @@ class TeacherCnn(nn.Module):
   head_width: int
   num_identities: int
   dropout: float
+  backbone: str = 'resnet'
+  neck: str = 'release'
   split_over: Mesh | None = None
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, image: Array, mode: BatchNormMode, deterministic: bool) -> tuple[Array, Array]:
-    features = ResNet(self.stage_sizes, self.width, self.last_stride, self.dtype, name='backbone')(image, mode)
-    pooled = stripe_pool(features, 1, self.pool)[:, 0]
-    head = Head(self.head_width, self.num_identities, self.dropout, self.split_over, dtype=self.dtype, name='head')
+  def __call__(self, image: Array, mode: BatchNormMode, deterministic: bool) -> HeadOutput:
+    backbone = make_backbone(self.backbone, self.stage_sizes, self.width, self.last_stride, self.dtype)
+    pooled = StripePool(self.pool, name='pool')(backbone(image, mode), 1)[:, 0]
+    head = Head(
+      self.head_width, self.num_identities, self.dropout, self.split_over, self.neck, dtype=self.dtype, name='head'
+    )
     return head(pooled, mode, deterministic)
 
 
@@ -48,16 +54,20 @@ class TeacherOutput:
 
   Attributes:
     logits: f[..., K].
-    feature: f[..., D], the head's bottleneck after BatchNorm.
+    feature: f[..., D], the embedding: the head's bottleneck (neck bnneck: the pooled feature) after BatchNorm.
+    metric_feature: f[..., D], the same before BatchNorm, for metric losses, such as triplet or circle.
   """
 
   logits: Array
   feature: Array
+  metric_feature: Array
 
 
 @dataclasses.dataclass(frozen=True)
 class TeacherNetwork:
-  """The plain re-id CNN whose soft labels supervise the primary head; params are {'backbone', 'head'}."""
+  """The plain re-id CNN whose soft labels supervise the primary head; params are {'backbone', 'head'}, and
+  'pool' with pool gem.
+  """
 
   network: TeacherCnn
   image_size_hw: tuple[int, int]
@@ -106,7 +116,7 @@ class TeacherNetwork:
     if norm not in NORMS:
       raise ValueError(f'{norm=}: must be one of {NORMS}')
     mode = BatchNormMode(running=norm == 'running', calls=image.shape[1] if norm == 'batch' else 1)
-    (logits, feature), updated = self.network.apply(
+    head, updated = self.network.apply(
       {'params': params, 'batch_stats': batch_stats},
       image.reshape(-1, *image.shape[-3:]),
       mode=mode,
@@ -114,6 +124,5 @@ class TeacherNetwork:
       rngs=None if dropout_key is None else {'dropout': dropout_key},
       mutable=['batch_stats'],
     )
-    lead = image.shape[:-3]
-    output = TeacherOutput(logits.reshape(*lead, -1), feature.reshape(*lead, -1))
+    output = TeacherOutput(*(x.reshape(*image.shape[:-3], -1) for x in head))
     return output, updated.get('batch_stats', batch_stats)

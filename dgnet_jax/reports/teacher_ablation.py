@@ -69,7 +69,8 @@ def teacher_runs(base: Config, folder: pathlib.Path, seeds: Sequence[int]) -> li
 
 def _teacher_run(base: Config, folder: pathlib.Path, title: str, fields: Fields, seed: int) -> TeacherRun:
   root = base.data.root or str(folder / 'data')  # the same images for all runs
-  config = with_fields(base, {**fields, 'seed': seed, 'data.root': root})
+  # The re-id network, which is not trained here, may start from a teacher, but not from one with another backbone.
+  config = with_fields(base, {**fields, 'seed': seed, 'data.root': root, 'reid.pretrained': ''})
   name = re.sub(r'\W+', '_', title).strip('_')
   return TeacherRun(title, seed, folder / f'teacher_{name}_{seed}', validate(unfrozen(config)))
 

@@ -20,11 +20,22 @@ OPTIONS: tuple[tuple[str, Fields], ...] = (
     {'teacher.images_per_identity': 4, 'teacher.circle': 0.3, 'teacher.circle_scale': 32.0},
   ),
   ('cosine', {'teacher.schedule': 'cosine'}),
+  ('generalized mean', {'teacher.pool': 'gem'}),
+  ('BNNeck', {'teacher.neck': 'bnneck'}),
+  ('IBN-a', {'teacher.backbone': 'resnet_ibn_a'}),
 )
+# Another network rather than an option of this one, and so not in the last row.
+OSNET: Fields = {
+  'teacher.backbone': 'osnet',
+  'teacher.stage_sizes': (2, 2, 2),
+  'teacher.width': 16,
+  'teacher.last_stride': 1,
+}
 BASELINE = "release's settings"
 VARIANTS: tuple[tuple[str, Fields], ...] = (
   (BASELINE, RELEASE),
   *((f'+ {title}', {**RELEASE, **fields}) for title, fields in OPTIONS),
+  ('OSNet x0.25', {**RELEASE, **OSNET}),
   ('all together', {**RELEASE, **{name: value for _, fields in OPTIONS for name, value in fields.items()}}),
 )
 

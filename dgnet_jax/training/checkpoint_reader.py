@@ -33,7 +33,7 @@ Tree = TypeVar('Tree')
 Description = dict[str, Any]  # leaves: description of each array by name; config: of the run
 
 SHOWN_MISMATCHES = 3
-CLASSIFIER_BIAS = re.compile(r'reid/params/[^/]*head[^/]*/classifier/bias')  # arrays with one number per identity
+CLASSIFIER_KERNEL = re.compile(r'reid/params/[^/]*head[^/]*/classifier/kernel')  # arrays with one column per identity
 
 
 def this_process_alone() -> ocp.options.MultiprocessingOptions:
@@ -121,7 +121,7 @@ class CheckpointReader:
       except _Damaged as damage:
         error = error or damage
         continue
-      counts = [shape[0] for name, shape in shapes.items() if shape and CLASSIFIER_BIAS.fullmatch(name)]
+      counts = [shape[-1] for name, shape in shapes.items() if shape and CLASSIFIER_KERNEL.fullmatch(name)]
       if counts:
         return counts[0]
       error = error or UserError(f'{self._folder}: the checkpoint of step {candidate} is not a checkpoint of DG-Net')

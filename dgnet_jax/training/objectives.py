@@ -230,10 +230,10 @@ def _reid_terms(
     _identification, networks, identity=batch.identity, smoothing=losses.settings.label_smoothing
   )
   terms = {'identity': identify(primary[:, :2]), 'positive_identity': identify(primary[:, 2:4])}
-  terms |= pair_metric_terms(losses, output.primary_feature, batch.identity)
-  if active.teaching and fine is not None and output.fine_feature is not None:
+  terms |= pair_metric_terms(losses, output.primary_metric_feature, batch.identity)
+  if active.teaching and fine is not None and output.fine_metric_feature is not None:
     terms['fine_identity'] = identify(fine[:, :2])
-    fine_terms = pair_metric_terms(losses, output.fine_feature, batch.identity)
+    fine_terms = pair_metric_terms(losses, output.fine_metric_feature, batch.identity)
     terms |= {f'fine_{name}': term for name, term in fine_terms.items()}
   if labels is None:
     return terms, batch_stats

@@ -93,7 +93,7 @@ def update(
       logits, identity, split=network.splits_classifiers, smoothing=teacher.label_smoothing
     ).mean()
     metrics = {'accuracy': (logits.argmax(axis=-1) == identity).mean()} | ({'loss/identity': loss} if names else {})
-    for name, term in metric_terms(names, teacher, output.feature[:, 0], identity).items():
+    for name, term in metric_terms(names, teacher, output.metric_feature[:, 0], identity).items():
       metrics[f'loss/{name}'] = term.mean()
       loss += getattr(teacher, name) * metrics[f'loss/{name}']
     return loss, (batch_stats, metrics)

@@ -34,6 +34,8 @@ from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.bounded_files import read_json
 
 DESCRIPTION_FILE = 'teacher.json'
+# What an earlier version, which had no choice, did not write.
+FORMER_PARTS = {'backbone': 'resnet', 'neck': 'release'}
 Description = dict[str, Any]
 
 
@@ -50,10 +52,12 @@ def describe_teacher(config: Config, num_identities: int, identities: Sequence[s
   return {
     'num_identities': num_identities,
     'identities': None if identities is None else list(identities),
+    'backbone': teacher.backbone,
     'stage_sizes': list(teacher.stage_sizes),
     'width': teacher.width,
     'last_stride': teacher.last_stride,
     'pool': teacher.pool,
+    'neck': teacher.neck,
     'head_width': teacher.head_width,
     'input_size_hw': [network.reid_scale * size for size in network.image_size_hw],
   }
@@ -107,6 +111,7 @@ def check_teacher(saved: Description, config: Config, data: TrainingData | int, 
       `data.accept_changes` does not accept that; names them.
   """
   count = data if isinstance(data, int) else len(data.identities)
+  saved = FORMER_PARTS | saved
   differences = [
     f'{name} is {saved.get(name)} in the teacher and {value} in this run'
     for name, value in describe_teacher(config, count, None).items()

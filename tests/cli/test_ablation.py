@@ -4,6 +4,7 @@ import pytest
 
 from dgnet_jax.cli.main import main
 from dgnet_jax.reports import ablation, teacher_ablation
+from dgnet_jax.reports.teacher_variants import VARIANTS
 from tests.reports import test_teacher_ablation
 from tests.reports.test_ablation import FakeRun
 
@@ -46,8 +47,8 @@ def fake_teacher(monkeypatch):
 
 def test_teachers_are_compared(fake_teacher, fake_run, tmp_path, capsys):
   main(['ablation', f'--out={tmp_path}', '--teacher', '--seeds', '5', '--config.teacher.learning_rate=0.1'])
-  assert "teacher 1/8: release's settings, seed 5" in capsys.readouterr().err
-  assert len(fake_teacher.ran) == 8 and not fake_run.ran
+  assert f"teacher 1/{len(VARIANTS)}: release's settings, seed 5" in capsys.readouterr().err
+  assert len(fake_teacher.ran) == len(VARIANTS) and not fake_run.ran
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dgnet_jax.config import loading, ranges, rules
+from dgnet_jax.config import combinations, loading, ranges
 from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import leaves, nested, validate, with_fields
@@ -171,6 +171,39 @@ class TestValidate:
     loading.set_field(config, field, value)
     assert any(words in problem for problem in problems_of(config))
 
+  @pytest.mark.parametrize('section', ['reid', 'teacher'])
+  @pytest.mark.parametrize(
+    ('fields', 'words'),
+    [
+      ({'backbone': 'osnet', 'last_stride': 1}, 'osnet has 3 stages: set stage_sizes to 2,2,2'),
+      ({'backbone': 'osnet', 'stage_sizes': (2, 2, 2), 'last_stride': 2}, 'set last_stride to 1'),
+      ({'backbone': 'resnet_ibn_a', 'width': 1}, 'set width to at least 2'),
+      ({'backbone': 'resnet_ibn_b'}, 'must be one of resnet, resnet_ibn_a, osnet'),
+      ({'neck': 'bn'}, 'must be one of release, bnneck'),
+    ],
+  )
+  def test_backbones_have_their_sizes(self, config, section, fields, words):
+    config[section].update(fields)
+    problems = problems_of(config)
+    assert any(problem.startswith(f'{section}.') and words in problem for problem in problems)
+
+  def test_small_images_leave_no_map_of_osnet(self, config):
+    config.reid.num_parts = 1
+    config.teacher.update(backbone='osnet', stage_sizes=(2, 2, 2), last_stride=1)
+    config.data.image_size_hw = (256, 12)
+    config.structure_encoder.dilations = (1,)
+    config.discriminator.num_scales = 1
+    (problem,) = problems_of(config)
+    assert 'teacher.backbone: osnet divides height and width by 16, and its input has 12 pixels' in problem
+    config.data.image_size_hw = (256, 16)
+    validate(config)
+
+  def test_stripes_fit_the_map_of_osnet(self, config):
+    config.reid.update(backbone='osnet', stage_sizes=(2, 2, 2), num_parts=16)
+    validate(config)
+    config.reid.num_parts = 17
+    assert any('17 stripes do not fit a last map of 16 rows' in problem for problem in problems_of(config))
+
   @pytest.mark.parametrize(
     ('field', 'value', 'words'),
     [
@@ -235,7 +268,7 @@ class TestValidate:
     config.reid.pretrained = 'teacher'
     validate(config)
     config.teacher.width = 32
-    assert any('same stage_sizes and width' in problem for problem in problems_of(config))
+    assert any('same backbone, stage_sizes and width' in problem for problem in problems_of(config))
 
   def test_combination_with_an_invalid_field_is_skipped(self, config):
     config.data.image_size_hw = 'large'
@@ -246,7 +279,7 @@ class TestValidate:
     known = {name for name, _ in leaves(default_config())}
     named = {*ranges.CHOICES, *ranges.POSITIVE, *ranges.AT_LEAST_TWO, *ranges.FRACTIONS, *ranges.AT_MOST}
     named |= {field for field, _ in ranges.REFUSED}
-    named |= {field for fields, _ in rules.COMBINATIONS for field in fields} - {'ramps', 'ramps.teaching'}
+    named |= {field for fields, _ in combinations.COMBINATIONS for field in fields} - {'ramps', 'ramps.teaching'}
     assert named <= known
 
   def test_result_is_frozen_and_has_the_types_of_the_schema(self, config):

@@ -24,7 +24,8 @@ class LinearNetworks:
   traces: list = dataclasses.field(default_factory=list)
   image_size_hw = (HEIGHT, WIDTH)
   generator = types.SimpleNamespace(fetches=False)
-  reid_scale = reid_stride = 1
+  reid_scale = 1
+  reid_cells = 1, 0
 
   def encode_structure(self, params, image):
     return image.mean(-1, keepdims=True) * params['structure']
@@ -33,7 +34,8 @@ class LinearNetworks:
     self.traces.append(image.shape)
     flat = image.reshape(*image.shape[:-3], -1)
     code = image.mean((-3, -2)) + batch_stats['mean']
-    return AppearanceOutput(code, code, code, flat @ params['primary'], flat @ params['fine'])
+    features = flat @ params['primary'], flat @ params['fine']
+    return AppearanceOutput(code, code, code, *features, *features)
 
   def appearance_code(self, params, image, appearance):
     return appearance
@@ -75,7 +77,7 @@ class LinearTeacher:
 
   def apply(self, params, batch_stats, image):
     feature = image.reshape(*image.shape[:-3], -1) @ params['feature'] + batch_stats['mean']
-    return TeacherOutput(feature, feature), batch_stats
+    return TeacherOutput(feature, feature, feature), batch_stats
 
 
 def linear_parameters():

@@ -81,7 +81,7 @@ def test_activation_is_the_norm_over_channels(linear):
 class Strided(LinearNetworks):
   """Every cell is the sum of a 3x3 window with stride 2 and a margin of zeros, as in the backbone."""
 
-  reid_stride = 2
+  reid_cells = 2, 0
 
   def feature_map(self, params, batch_stats, image):
     flat = image.reshape(-1, *image.shape[-3:])

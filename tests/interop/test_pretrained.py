@@ -10,8 +10,9 @@ import safetensors.numpy
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
+from dgnet_jax.interop.pretrained_names import pretrained_entries
 from dgnet_jax.interop.release.importer import variable_shapes
-from dgnet_jax.interop.torch_names import imagenet_entries, torch_shapes
+from dgnet_jax.interop.torch_names import torch_shapes
 from dgnet_jax.interop.torch_write import write_torch
 from dgnet_jax.models.build import make_networks
 from dgnet_jax.training import teacher_loop as teacher_module
@@ -27,7 +28,7 @@ NUM_IDENTITIES = 3
 
 def imagenet(config):
   """A state dict in torchvision's format: the backbone, counters and the classifier."""
-  shapes = torch_shapes(variable_shapes(config, NUM_IDENTITIES)['id'], imagenet_entries(config.reid.stage_sizes))
+  shapes = torch_shapes(variable_shapes(config, NUM_IDENTITIES)['id'], pretrained_entries(config.reid))
   shapes |= {'bn1.num_batches_tracked': (), 'fc.weight': (1000, 32), 'fc.bias': (1000,)}
   return random_state_dict(shapes, 0)
 

@@ -41,11 +41,12 @@ class FakeRun:
 def test_variants_are_valid_and_differ_from_the_release_as_they_say(base, tmp_path):
   runs = teacher_ablation.teacher_runs(base, tmp_path, [7])
   assert [run.title for run in runs] == TITLES and len({run.workdir for run in runs}) == len(TITLES)
-  first, *single, everything = (dict(leaves(run.config.to_dict())) for run in runs)
+  first, *single, osnet, everything = (dict(leaves(run.config.to_dict())) for run in runs)
   assert all(first[f'teacher.{field}'] == getattr(TeacherConfig(), field) for field in ('last_stride', 'triplet'))
   for (title, fields), values in zip(OPTIONS, single, strict=True):
     assert {name for name in first if first[name] != values[name]} == set(fields), title
     assert all(everything[name] == value for name, value in fields.items())
+  assert osnet['teacher.backbone'] == 'osnet' and everything['teacher.backbone'] == 'resnet_ibn_a'
   assert first['seed'] == 7 and {values['data.root'] for values in single} == {str(tmp_path / 'data')}
   assert {name for name in first if first[name] != everything[name]} <= set(varied_fields())
 

@@ -194,9 +194,9 @@ def test_num_identities_is_read_from_the_classifier(tmp_path, head):
   checkpoints = Checkpoints(tmp_path, 1)
   with pytest.raises(UserError, match='no checkpoint'):
     checkpoints.num_identities()
-  checkpoints.save(1, {'network': {'params': {'head': {'classifier': {'bias': jnp.zeros(7)}}}}}, wait=True)
+  checkpoints.save(1, {'network': {'params': {'head': {'classifier': {'kernel': jnp.zeros((3, 7))}}}}}, wait=True)
   with pytest.raises(UserError, match='is not a checkpoint of DG-Net'):  # a teacher's
     checkpoints.num_identities()
-  checkpoints.save(2, {'reid': {'params': {head: {'classifier': {'bias': jnp.zeros(5)}}}}}, wait=True)
+  checkpoints.save(2, {'reid': {'params': {head: {'classifier': {'kernel': jnp.zeros((3, 5))}}}}}, wait=True)
   assert checkpoints.num_identities() == checkpoints.num_identities(2) == 5
   checkpoints.close()

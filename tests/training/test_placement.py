@@ -103,8 +103,11 @@ def test_any_split_gives_the_results_of_whole_classifiers(design, model_devices,
 
 
 @pytest.mark.usefixtures('x64')
-def test_teacher_learns_as_with_a_whole_classifier():
-  config, rng = frozen(tiny_config()), np.random.default_rng(0)
+@pytest.mark.parametrize('neck', ['release', 'bnneck'])
+def test_teacher_learns_as_with_a_whole_classifier(neck):
+  config, rng = tiny_config(), np.random.default_rng(0)
+  config.teacher.neck = neck
+  config = frozen(config)
   network, optimizer = make_teacher_network(config, UNEVEN), make_teacher_optimizer(config.teacher, config.optimizer, 9)
   images = rng.integers(256, size=(8, *config.data.image_size_hw, 3), dtype=np.uint8)
   identity = rng.integers(UNEVEN, size=8).astype(np.int32)

@@ -55,6 +55,8 @@ OPTIONS = (
   },
   {'discriminator.norm': 'layer', 'structure_encoder.input': 'edge', 'teaching.label_style': 'appearance'},
   PCB | {'discriminator.norm': 'batch', 'reid.pool': 'avg'},
+  {'reid.backbone': 'resnet_ibn_a', 'reid.pool': 'gem', 'reid.neck': 'bnneck', 'teacher.neck': 'bnneck'},
+  {'reid.backbone': 'osnet', 'reid.stage_sizes': (1, 1, 1), 'teacher.backbone': 'resnet_ibn_a', 'teacher.pool': 'gem'},
 )
 
 

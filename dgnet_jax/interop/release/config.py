@@ -134,6 +134,8 @@ OURS_ALONE = {
   'structure_encoder.dilations': 'the release has 3, 6, 9',
   'reid.num_parts': 'the release has 4',
 }
+# The parts of a re-id network or a teacher that the release has.
+RELEASE_PARTS = {'backbone': ('resnet',), 'pool': ('max', 'avg'), 'neck': ('release',)}
 # Settings that nothing in the release reads (fact 35), that concern its display and folders, or that the shapes of the
 # arrays determine.
 WITHOUT_EFFECT = {
@@ -259,6 +261,20 @@ def release_settings(config: Config, num_identities: int, kept: Mapping[str, Any
       notes.append(f'{key} = {values[0]!r}: the release has one setting for {", ".join(names)}; the first is used')
     settings[key] = _translated({ours: theirs for theirs, ours in VALUES.get(key, {}).items()}, values[0])
   return nested(settings), notes
+
+
+def parts_not_in_release(network: Any, section: str) -> list[str]:
+  """Returns what the release's networks cannot have, as lines '<field>: <why>'.
+
+  Args:
+    network: the fields of a section, as attributes.
+    section: reid or teacher.
+  """
+  return [
+    f'{section}.{name}: the release has no {getattr(network, name)}, only {" and ".join(parts)}'
+    for name, parts in RELEASE_PARTS.items()
+    if getattr(network, name) not in parts
+  ]
 
 
 def _translated(values: Mapping[Any, Any], value: Any) -> Any:

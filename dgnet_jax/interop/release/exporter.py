@@ -12,7 +12,14 @@ import yaml
 from dgnet_jax.config.loading import SAVED_CONFIG, load_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
-from dgnet_jax.interop.release.config import OURS_ALONE, TEACHER_FIELDS, TEACHER_FIXED, read_yaml, release_settings
+from dgnet_jax.interop.release.config import (
+  OURS_ALONE,
+  TEACHER_FIELDS,
+  TEACHER_FIXED,
+  parts_not_in_release,
+  read_yaml,
+  release_settings,
+)
 from dgnet_jax.interop.release.files import KEPT_ARRAYS, KEPT_FOLDER
 from dgnet_jax.interop.release.names import OURS, network_entries, release_state_dict
 from dgnet_jax.interop.release.optimizer import release_optimizer
@@ -61,6 +68,8 @@ def export_release(workdir: str | pathlib.Path, folder: str | pathlib.Path, *, s
     raise UserError(f'{workdir}: generator.design={config.generator.design}: {OURS_ALONE["generator.design"]}')
   if config.generator.non_local_residual:
     raise UserError(f'{workdir}: generator.non_local_residual: {OURS_ALONE["generator.non_local_residual"]}')
+  if problems := parts_not_in_release(config.reid, 'reid'):
+    raise UserError('\n  '.join([f'{workdir}: the release has no such re-id network:', *problems]))
   num_identities, state = read_state(config, workdir, step)
   logger.info(f'{workdir}: step {int(state.step)}, {num_identities} identities')
   kept = _read_kept_arrays(workdir)
@@ -122,12 +131,15 @@ def _network_files(config: Config, state: TrainState, kept: KeptArrays) -> dict[
 def _teacher_state_dict(
   config: Config, num_identities: int, workdir: pathlib.Path, kept: KeptArrays
 ) -> dict[str, np.ndarray] | None:
-  """Returns the first teacher's state dict; None if there is no teacher."""
+  """Returns the first teacher's state dict; None if there is no teacher, or the release has none of its kind."""
   folder, *others = teacher_folders(config.teacher, workdir)
   if others:
     logger.info(f'the release has one teacher; not exported: {", ".join(map(str, others))}')
   if not (folder / DESCRIPTION_FILE).exists():
     logger.info(f'no teacher in {folder}; none is exported')
+    return None
+  if problems := parts_not_in_release(config.teacher, 'teacher'):
+    logger.warning(f'the teacher is not exported: {"; ".join(problems)}')
     return None
   teacher = jax.device_get(read_teacher(config, num_identities, folder))
   variables = {'params': teacher.params, 'batch_stats': teacher.batch_stats}

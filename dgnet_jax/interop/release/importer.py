@@ -17,7 +17,7 @@ from dgnet_jax.config.defaults import default_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import leaves, shown, validate
 from dgnet_jax.errors import UserError
-from dgnet_jax.interop.release.config import config_fields, read_yaml, teacher_fields
+from dgnet_jax.interop.release.config import config_fields, parts_not_in_release, read_yaml, teacher_fields
 from dgnet_jax.interop.release.files import KEPT_ARRAYS, KEPT_FOLDER, ReleaseFiles, read_state_dict
 from dgnet_jax.interop.release.names import NETWORKS, OURS, network_entries
 from dgnet_jax.interop.release.optimizer import (
@@ -135,6 +135,7 @@ def _make_config(
     except OverflowError:  # a whole number that no float can hold
       problems.append(f'{name}: {shown(value)} is too large')
   problems += loading.apply_overrides(config, overrides)
+  problems += parts_not_in_release(config.reid, 'reid') + parts_not_in_release(config.teacher, 'teacher')
   return validate(config, problems)
 
 

@@ -76,6 +76,12 @@ class TestWorkFolder:
     saved = read_torch(export_release(workdir, tmp_path / 'out') / 'optimizer.pt')
     assert saved['gen']['state'] == {}  # Adam counts its own updates
 
+  @pytest.mark.parametrize('field', ['reid.neck=bnneck', 'teacher.pool=gem', 'reid.backbone=resnet_ibn_a'])
+  def test_network_that_the_release_lacks_is_refused(self, release, tmp_path, field):
+    name, _, value = field.partition('=')
+    with pytest.raises(ConfigError, match=f'{name}: the release has no {value}'):
+      import_tiny(release[0], tmp_path / 'work', overrides={name: value})
+
   def test_existing_folder_is_not_overwritten(self, release, imported):
     with pytest.raises(UserError, match='already exists'):
       import_tiny(release[0], imported[0])

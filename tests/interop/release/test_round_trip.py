@@ -178,6 +178,34 @@ class TestExport:
     with pytest.raises(UserError, match='generator.non_local_residual: the release has no name'):
       export_release(copy, tmp_path / 'out')
 
+  @pytest.mark.parametrize(
+    ('fields', 'words'),
+    [
+      ({'backbone': 'osnet', 'stage_sizes': (1, 1, 1)}, 'reid.backbone: the release has no osnet, only resnet'),
+      (
+        {'neck': 'bnneck', 'pool': 'gem'},
+        'reid.pool: the release has no gem.*\n.*reid.neck',
+      ),
+    ],
+  )
+  def test_reid_network_that_the_release_lacks_is_rejected(self, imported, tmp_path, fields, words):
+    workdir, config, _ = imported
+    copy = shutil.copytree(workdir, tmp_path / 'copy')
+    changed = dataclasses.replace(config, reid=dataclasses.replace(config.reid, **fields))
+    save_config(changed, copy / 'config.json')
+    with pytest.raises(UserError, match=words):
+      export_release(copy, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+  def test_teacher_that_the_release_lacks_is_left_out(self, imported, tmp_path, lines):
+    workdir, config, _ = imported
+    copy = shutil.copytree(workdir, tmp_path / 'copy')
+    changed = dataclasses.replace(config, teacher=dataclasses.replace(config.teacher, neck='bnneck'))
+    save_config(changed, copy / 'config.json')
+    out = export_release(copy, tmp_path / 'out')
+    assert not (out / 'teacher').exists() and list(out.glob('id_*.pt'))
+    assert 'the teacher is not exported: teacher.neck: the release has no bnneck, only release' in lines
+
   def test_existing_folder_is_not_overwritten(self, imported, tmp_path):
     with pytest.raises(UserError, match='already exists'):
       export_release(imported[0], tmp_path)

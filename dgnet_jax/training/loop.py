@@ -16,12 +16,10 @@ from dgnet_jax.data.dataset import split_to_rank_in_training
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.sources.base import Source
-from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, with_cross_ground_truth
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.models.networks import Networks
-from dgnet_jax.sharding import make_mesh
 from dgnet_jax.training.agreement import in_all_processes
 from dgnet_jax.training.alarms import Alarms
 from dgnet_jax.training.checkpoints import Checkpoints
@@ -36,12 +34,12 @@ from dgnet_jax.training.phase_programs import PhasePrograms, Phases
 from dgnet_jax.training.placement import Placement
 from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import active_terms, learning_rates, loss_weights, phase_boundaries
+from dgnet_jax.training.setup import set_up
 from dgnet_jax.training.skipped_updates import SKIPPED, num_skipped
 from dgnet_jax.training.state import create_train_state
-from dgnet_jax.training.step import Metrics, make_step_context, make_train_step
+from dgnet_jax.training.step import Metrics, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
 from dgnet_jax.training.teacher_store import check_named_teachers, without_teacher
-from dgnet_jax.training.training_data import open_training_data
 from dgnet_jax.training.validation import Validation, resumed_best
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher, TrainState
 from dgnet_jax.utils.paths import local_path
@@ -100,11 +98,9 @@ def train(config: Config, workdir: str | pathlib.Path, *, make_measure: MakeMeas
 
 
 def _train(config: Config, workdir: pathlib.Path, make_measure: MakeMeasure | None) -> TrainState:
-  index = in_all_processes(lambda: open_training_data(config, workdir))
-  # One for both jobs: the loaders memory and device decode when it is made.
-  source = in_all_processes(lambda: make_source(index.train, config))
-  mesh, context = make_mesh(model_devices=config.model_devices), make_step_context(config, index.num_identities)
-  placement = Placement(mesh, index.num_identities)
+  setup = set_up(config, workdir)
+  index, source, mesh, context = setup.index, setup.source, setup.mesh, setup.context
+  placement = setup.placement
   validation = _validation(context, index, placement, make_measure)
   teachers = placement.put(train_teacher(config, index, workdir, source=source))
   with (

@@ -266,7 +266,7 @@ def test_run_beyond_its_number_of_steps_says_which_step_it_is_at(work, lines):
 def test_no_teacher_is_trained_for_a_finished_run(tmp_path, monkeypatch, lines):
   config = tiny_config(tmp_path / 'data')
   (tmp_path / 'run' / 'checkpoints' / str(config.num_steps)).mkdir(parents=True)
-  monkeypatch.delattr(loop, 'open_training_data')
+  monkeypatch.delattr(loop, 'set_up')
   with pytest.raises(UserError, match=f'no teacher in .*has done its {config.num_steps} steps: .*dgnet evaluate'):
     train(config, tmp_path / 'run')
   with pytest.raises(NameError):  # goes on, with a warning

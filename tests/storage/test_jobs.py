@@ -118,7 +118,7 @@ class TestWorkFolder:
     """Runs `dgnet train` with a function in the place of the work, which gets the local work folder."""
 
     def start(address, work):
-      monkeypatch.setattr(cli_train, '_dispatch', lambda mode, config, folder: work(folder.path))
+      monkeypatch.setattr(cli_train, '_dispatch', lambda mode, config, folder, step: work(folder.path))
       main(['train', '--config=synthetic', f'--workdir={address}'])
 
     return start
@@ -134,7 +134,7 @@ class TestWorkFolder:
   def test_the_next_job_has_the_config_and_goes_on(self, job, address, monkeypatch, tmp_path):
     job(address, lambda folder: None)
     on_another_machine(monkeypatch, tmp_path / 'b')
-    monkeypatch.setattr(cli_train, '_dispatch', lambda mode, config, folder: None)
+    monkeypatch.setattr(cli_train, '_dispatch', lambda *_: None)
     main(['train', f'--workdir={address}'])
     assert len(json.loads(stored(address)['run.json'])['starts']) == 2
     assert stored(address)['log.txt'].decode().count('mode train') == 2

@@ -20,6 +20,7 @@ from dgnet_jax.training.loop import train
 from dgnet_jax.training.optimizers import make_teacher_optimizer
 from dgnet_jax.training.teacher_step import create_teacher_state, make_teacher_step
 from dgnet_jax.training.teacher_store import describe_teacher, load_teacher, write_description
+from tests.exhaustive import EXHAUSTIVE
 from tests.tiny_run import frozen, save_checkpoint, tiny_config
 
 OSNET = {'backbone': 'osnet', 'stage_sizes': (1, 1, 1), 'last_stride': 1}
@@ -40,7 +41,9 @@ def config_with(options):
   return config
 
 
-@pytest.mark.parametrize('name', OPTIONS)
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=EXHAUSTIVE) if name == 'all of osnet' else name for name in OPTIONS]
+)
 def test_teacher_learns_and_is_read_back(name, tmp_path):
   options, size = OPTIONS[name]
   config = frozen(config_with(options))
@@ -87,7 +90,7 @@ def test_teacher_of_an_earlier_version_has_the_networks_of_the_release(tmp_path)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('name', ['all of resnet_ibn_a', 'all of osnet'])
+@pytest.mark.parametrize('name', ['all of resnet_ibn_a', pytest.param('all of osnet', marks=EXHAUSTIVE)])
 def test_run_is_embedded_and_exported(name, tmp_path, capsys):
   pytest.importorskip('flatbuffers')
   config = frozen(config_with(OPTIONS[name][0]))
@@ -107,7 +110,7 @@ def test_run_is_embedded_and_exported(name, tmp_path, capsys):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('name', ['all of resnet_ibn_a', 'all of osnet'])
+@pytest.mark.parametrize('name', ['all of resnet_ibn_a', pytest.param('all of osnet', marks=EXHAUSTIVE)])
 def test_joint_training_and_evaluation(name, tmp_path):
   """In both phases, with the teacher of the same kind, whose backbone the re-id network starts with."""
   config = config_with(OPTIONS[name][0])

@@ -157,7 +157,7 @@ def test_release_sizes(parity_dir, tmp_path):
       moments = read_moments(network, saved[network], loaded.order, entries, shapes[network])
       fresh = getattr(optimizers, OURS[network]).init(loaded.variables['params'])
       opt_state = with_progress(fresh, 31_000, moments)
-      exported = release_optimizer(network, opt_state, list(returned), entries, config.optimizer, 31_000)
+      exported = release_optimizer(network, opt_state, list(returned), entries, config, 31_000)
       assert_same(exported['state'], content[network]['state'])
 
 

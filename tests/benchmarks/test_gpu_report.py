@@ -152,6 +152,7 @@ def report_on_a_run(out, *arguments):
   return json.loads((out / 'report.json').read_text()), (out / 'report.md').read_text()
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_run_is_trained_and_evaluated(tmp_path):
   arguments = ['--no-cases', '--train-seconds=1200', '--evaluate-seconds=1200', '--train-precision=float32']

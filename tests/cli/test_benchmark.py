@@ -91,6 +91,7 @@ def test_steps_of_two_designs_take_turns(tmp_path, capsys):
   assert printed[f'{configs["release"]}, DG-Net from step 0'] == 1
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_step_is_compared_with_the_plain_formulation_input_and_traces(tmp_path, capsys):
   config = tiny_config()

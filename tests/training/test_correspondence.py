@@ -17,6 +17,7 @@ from dgnet_jax.training.objectives import DISCRIMINATOR_TERMS, StepInputs, gener
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import draw_step, make_step_context, make_train_step, update
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher
+from tests.exhaustive import EXHAUSTIVE
 from tests.tiny_run import correspondence_config, frozen
 
 NUM_IDENTITIES = 4
@@ -180,6 +181,7 @@ def test_trained_generator_teaches_without_changing(context, state, teachers):
 
 
 @pytest.mark.long
+@EXHAUSTIVE
 def test_devices_give_the_same_step(context, teachers):
   pixels = make_pixels(context, count=4)
 

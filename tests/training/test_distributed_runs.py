@@ -13,6 +13,7 @@ from tests.training.jobs import NUM_STEPS, Job, contents, finish, new_run, run_c
 pytestmark = pytest.mark.long
 
 
+@EXHAUSTIVE
 def test_two_processes_that_are_preempted_and_killed_equal_an_unbroken_one(tmp_path):
   config = run_config(tiny_config())
   finish(new_run(tmp_path, 'alone', config), devices=2)

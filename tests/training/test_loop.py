@@ -23,6 +23,7 @@ from dgnet_jax.training import loop
 from dgnet_jax.training.loop import train
 from dgnet_jax.training.schedules import learning_rates, phase_boundaries
 from dgnet_jax.training.teacher_store import load_teacher
+from tests.exhaustive import EXHAUSTIVE
 from tests.log_lines import logged
 from tests.tiny_run import frozen
 
@@ -114,6 +115,7 @@ def test_resumed_run_equals_unbroken_one(work, lines):
   assert steps == [1, 2, 3, 4]
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_run_with_batches_of_identities_resumes_exactly(work, tmp_path, lines):
   folder, config, _ = work

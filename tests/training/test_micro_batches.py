@@ -14,6 +14,7 @@ from dgnet_jax.training.forward import Draws
 from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import draw_step, make_step_context, update
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher
+from tests.exhaustive import EXHAUSTIVE
 from tests.tiny_run import correspondence_config, frozen, tiny_config
 
 NUM_IDENTITIES = 4
@@ -105,7 +106,9 @@ def test_the_reid_network_learns_the_same_in_parts(x64):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('design', CONFIGS)
+@pytest.mark.parametrize(
+  'design', [pytest.param(design, marks=EXHAUSTIVE) if design == 'adain' else design for design in CONFIGS]
+)
 def test_everything_learns_the_same_in_parts(x64, design):
   check_in_parts(design, EVERYTHING)
 

@@ -199,6 +199,7 @@ def test_devices_give_the_same_step(context, teachers):
   assert jax.tree.structure(alone) == jax.tree.structure(together)
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 def test_bfloat16_trains_the_generator_in_the_direction_of_float32(state, teachers):
   def gradients(compute_dtype):

@@ -89,11 +89,12 @@ def test_devices_train_the_reid_network_as_one_does():
   assert_devices_agree('adain', GLOBAL, REID_ALONE, 8)
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 @pytest.mark.usefixtures('x64')
 @pytest.mark.parametrize(
   ('design', 'group', 'devices'),
-  [('adain', GROUPED, 8), pytest.param('correspondence', GLOBAL, 8, marks=EXHAUSTIVE)],
+  [('adain', GROUPED, 8), ('correspondence', GLOBAL, 8)],
 )
 def test_devices_give_the_results_of_one(design, group, devices):
   assert_devices_agree(design, group, EVERYTHING, devices)

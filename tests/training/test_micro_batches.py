@@ -105,10 +105,9 @@ def test_the_reid_network_learns_the_same_in_parts(x64):
   check_in_parts('adain', REID_ALONE)
 
 
+@EXHAUSTIVE
 @pytest.mark.long
-@pytest.mark.parametrize(
-  'design', [pytest.param(design, marks=EXHAUSTIVE) if design == 'adain' else design for design in CONFIGS]
-)
+@pytest.mark.parametrize('design', CONFIGS)
 def test_everything_learns_the_same_in_parts(x64, design):
   check_in_parts(design, EVERYTHING)
 

@@ -109,8 +109,9 @@ def test_run_is_embedded_and_exported(name, tmp_path, capsys):
   assert (tmp_path / 's.png').is_file()
 
 
+@EXHAUSTIVE
 @pytest.mark.long
-@pytest.mark.parametrize('name', ['all of resnet_ibn_a', pytest.param('all of osnet', marks=EXHAUSTIVE)])
+@pytest.mark.parametrize('name', ['all of resnet_ibn_a', 'all of osnet'])
 def test_joint_training_and_evaluation(name, tmp_path):
   """In both phases, with the teacher of the same kind, whose backbone the re-id network starts with."""
   config = config_with(OPTIONS[name][0])

@@ -84,11 +84,10 @@ def test_split_classifiers_learn_as_whole_ones():
   assert_split_and_whole_agree('adain', TAUGHT, 4, 8)
 
 
+@EXHAUSTIVE
 @pytest.mark.long
 @pytest.mark.usefixtures('x64')
-@pytest.mark.parametrize(
-  ('design', 'model_devices', 'devices'), [('adain', 4, 8), pytest.param('correspondence', 2, 4, marks=EXHAUSTIVE)]
-)
+@pytest.mark.parametrize(('design', 'model_devices', 'devices'), [('adain', 4, 8), ('correspondence', 2, 4)])
 def test_every_term_is_that_of_whole_classifiers(design, model_devices, devices):
   assert_split_and_whole_agree(design, EVERYTHING, model_devices, devices)
 

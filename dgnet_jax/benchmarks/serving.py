@@ -6,7 +6,6 @@ import contextlib
 import functools
 import http.client
 import pathlib
-import threading
 
 import jax
 import numpy as np
@@ -18,7 +17,7 @@ from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.models.build import make_networks
 from dgnet_jax.serving.app import make_app
 from dgnet_jax.serving.images import encode_png
-from dgnet_jax.serving.server import listen, make_server
+from dgnet_jax.serving.server import served
 from dgnet_jax.serving.service import ModelService
 from dgnet_jax.sharding import make_mesh, replicated
 
@@ -71,15 +70,8 @@ def _served(model: Model) -> Iterator[Address]:
   service = ModelService(model, None)
   for size in service.functions['embed'].sizes:
     service.embed([np.zeros((*model.image_size_hw, 3), np.uint8)] * size)
-  with listen('127.0.0.1', 0) as listening:
-    server = make_server(make_app(service))
-    thread = threading.Thread(target=server.run, kwargs={'sockets': [listening]})
-    thread.start()
-    try:
-      yield listening.getsockname()
-    finally:
-      server.should_exit = True
-      thread.join()
+  with served(make_app(service)) as address:
+    yield address
 
 
 def _embed_all(address: Address, image: bytes, num_clients: int, num_requests: int) -> None:

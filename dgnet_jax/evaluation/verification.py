@@ -1,6 +1,6 @@
 """Do two images show one identity? Scores of pairs, and true positive rates at given false positive rates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dgnet_jax.evaluation.embeddings import Embeddings
-from dgnet_jax.evaluation.match_ranks import SCORE_BLOCK_BYTES, judge_relevance
+from dgnet_jax.evaluation.match_ranks import SCORE_BLOCK_BYTES, Relevance, judge_relevance
 
 BINS = 2**16  # histogram bins over the range of the scores
 
@@ -22,23 +22,26 @@ def accepted_rates(query: Embeddings, gallery: Embeddings, *, score: float) -> t
     score: the threshold.
   """
   relevance = judge_relevance(query, gallery)
+  accepted, total = np.zeros(2, np.int64), np.zeros(2, np.int64)  # positive, negative
+  for block, scores in _score_blocks(query, gallery, relevance):
+    is_accepted, own = scores >= score, np.take_along_axis(scores, relevance.own[block], axis=1) >= score
+    matches, junk = relevance.is_match[block], relevance.is_junk[block]
+    accepted += (own & matches).sum(), is_accepted.sum() - (own & (matches | junk)).sum()
+    total += matches.sum(), scores.size - matches.sum() - junk.sum()
+  positive, negative = (float(a / t) if t else float('nan') for a, t in zip(accepted, total, strict=True))
+  return positive, negative
+
+
+def _score_blocks(
+  query: Embeddings, gallery: Embeddings, relevance: Relevance
+) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
+  """Yields some of the queries, and their scores with every ranked gallery image, in the order of `relevance`."""
   ranked = np.concatenate([relevance.queried, relevance.others])
   columns = gallery.features[ranked].T
   rows = max(1, SCORE_BLOCK_BYTES // (8 * max(1, len(ranked))))
-  positive = negative = 0
   for start in range(0, len(query), rows):
     block = slice(start, start + rows)
-    accepted = query.features[block] @ columns >= score
-    own = np.take_along_axis(accepted, relevance.own[block], axis=1)
-    matches = int((own & relevance.is_match[block]).sum())
-    positive += matches
-    negative += int(accepted.sum()) - matches - int((own & relevance.is_junk[block]).sum())
-  num_positive = int(relevance.is_match.sum())
-  num_negative = len(query) * len(ranked) - num_positive - int(relevance.is_junk.sum())
-  return (
-    positive / num_positive if num_positive else float('nan'),
-    negative / num_negative if num_negative else float('nan'),
-  )
+    yield block, query.features[block] @ columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,16 +85,12 @@ def count_pairs(query: Embeddings, gallery: Embeddings) -> PairScores:
     gallery: G images, with features f[G, D].
   """
   relevance = judge_relevance(query, gallery)
-  ranked = np.concatenate([relevance.queried, relevance.others])
   positive, total = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
   # No score is larger than the product of the largest norms.
   bound = float(np.linalg.norm(query.features, axis=1).max() * np.linalg.norm(gallery.features, axis=1).max())
   scale = (BINS - 1) / (2 * bound) if bound else 0.0
-  columns = gallery.features[ranked].T
-  rows = max(1, SCORE_BLOCK_BYTES // (8 * max(1, len(ranked))))
-  for start in range(0, len(query), rows):
-    block = slice(start, start + rows)
-    bins = ((query.features[block] @ columns + bound) * scale).astype(np.int64).clip(0, BINS - 1)
+  for block, scores in _score_blocks(query, gallery, relevance):
+    bins = ((scores + bound) * scale).astype(np.int64).clip(0, BINS - 1)
     own = np.take_along_axis(bins, relevance.own[block], axis=1)
     total += np.bincount(bins.ravel(), minlength=BINS)
     total -= np.bincount(own[relevance.is_junk[block]], minlength=BINS)

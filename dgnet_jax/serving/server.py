@@ -1,10 +1,12 @@
 """Listens at a port, and serves the interface there until it is asked to stop."""
 
+from collections.abc import Iterator
 import contextlib
 import ipaddress
 import logging
 import signal
 import socket
+import threading
 
 from starlette.applications import Starlette
 import uvicorn
@@ -70,6 +72,20 @@ def make_server(app: Starlette) -> uvicorn.Server:
     ws='none',
   )
   return uvicorn.Server(config)
+
+
+@contextlib.contextmanager
+def served(app: Starlette) -> Iterator[tuple[str, int]]:
+  """Serves an application in a thread, at a free port of this machine; yields host and port."""
+  with listen('127.0.0.1', 0) as listening:
+    server = make_server(app)
+    thread = threading.Thread(target=server.run, kwargs={'sockets': [listening]})
+    thread.start()
+    try:
+      yield listening.getsockname()
+    finally:
+      server.should_exit = True
+      thread.join()
 
 
 def serve(service: ModelService, listening: socket.socket, host: str, *, token: str = '', page: bool = False) -> None:

@@ -6,30 +6,20 @@ import http.client
 import io
 import json
 import socket
-import threading
 
 import numpy as np
 from PIL import Image
 
+from dgnet_jax.serving import server
 from dgnet_jax.serving.app import make_app
-from dgnet_jax.serving.server import listen, make_server
 
 BOUNDARY = 'boundary-of-tests'
 FORM = f'multipart/form-data; boundary={BOUNDARY}'
 
 
-@contextlib.contextmanager
 def served(service, **options):
-  """Serves a model, with the options of `make_app`; yields host and port."""
-  with listen('127.0.0.1', 0) as listening:
-    server = make_server(make_app(service, **options))
-    thread = threading.Thread(target=server.run, kwargs={'sockets': [listening]})
-    thread.start()
-    try:
-      yield listening.getsockname()
-    finally:
-      server.should_exit = True
-      thread.join()
+  """Serves a model, with the options of `make_app`; a context that yields host and port."""
+  return server.served(make_app(service, **options))
 
 
 def send(address, method, path, body=None, **headers):

@@ -9,8 +9,9 @@ from dgnet_jax.config.loading import apply_overrides
 from dgnet_jax.errors import UserError
 
 DETAILS = """RUN is the work folder of a run, or one of its checkpoints, RUN/checkpoints/STEP, on this machine.
-The pairs are those of a query and a gallery image of the run's data set, or of the one that
---config.data.root names: best, people who are neither trained nor tested on.
+The pairs are those of a query and a gallery image of the run's data set, of its held-out identities if it
+has some (data.val_identities), or of the data set that --config.data.root names: best, people who are
+neither trained nor tested on.
 """
 EPILOG = """examples:
   dgnet calibrate runs/market --fpr=1e-3
@@ -38,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
   check_no_problems(options)
   check_run(options)
+  if not options.run.is_dir():
+    raise UserError(f'{options.run}: a calibration is kept in the work folder of a run; name one (RUN)')
   from dgnet_jax.config.defaults import unfrozen
   from dgnet_jax.config.validation import validate
   from dgnet_jax.data.registry import detect_layout

@@ -25,6 +25,8 @@ def calibrate_run(
 ) -> dict[str, Any]:
   """Finds the thresholds on the query and gallery images of a data set, and writes `<workdir>/calibration.json`.
 
+  On the run's own data these are its held-out identities (`data.val_identities`), if it has some, else its test split.
+
   Args:
     model: the trained networks.
     config: names the data; those of the run, or others.
@@ -37,13 +39,18 @@ def calibrate_run(
   Raises:
     UserError: the data set is missing, or has no pairs of one person or of two people.
   """
-  index = open_dataset(config.data, model.workdir, needs=TEST_SPLITS)
-  require_matches(index)
   has_config = (model.workdir / SAVED_CONFIG).exists()
   is_own = config.data == model.config.data or (has_config and not is_direct_transfer(config, model.workdir))
-  if is_own:
+  held_out = model.config.data.val_identities if is_own else 0
+  data = dataclasses.replace(config.data, val_identities=held_out)  # whom the run was not trained on
+  opened = open_dataset(data, model.workdir, needs=('train',) if held_out else TEST_SPLITS)
+  index = opened.validation or opened
+  require_matches(index)
+  is_test_split = is_own and not held_out
+  if is_test_split:
     logger.warning(
-      "calibrating on the run's own test images: report scores on other images, or name other data (--config.data.root)"
+      "calibrating on the run's own test images: report scores on other images, name other data (--config.data.root), "
+      'or train with data.val_identities'
     )
   query, gallery = (
     Embeddings(model.embed_files(split.paths, alpha=alpha, label=f'embedding {name}'), split.identity, split.camera)
@@ -64,7 +71,12 @@ def calibrate_run(
     'step': model.step,
     'networks': model.networks_digest,
     'alpha': alpha_in_use(model.config, alpha),
-    'data': {'layout': index.name, 'root': index.root, 'splits': list(TEST_SPLITS), 'test_split_of_run': is_own},
+    'data': {
+      'layout': index.name,
+      'root': index.root,
+      'splits': ['validation'] if held_out else list(TEST_SPLITS),
+      'test_split_of_run': is_test_split,
+    },
     'num_positive_pairs': result.num_positive_pairs,
     'num_negative_pairs': result.num_negative_pairs,
     'num_identities': result.num_identities,

@@ -9,10 +9,12 @@ import pytest
 
 import dgnet_jax
 from dgnet_jax.cli.main import main
+from dgnet_jax.config.loading import save_config
 from dgnet_jax.data.image_lists import as_image_list
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference.calibration import CALIBRATION
 from dgnet_jax.serving.service import ModelService
+from tests.tiny_run import frozen, save_checkpoint, tiny_config
 
 
 @pytest.fixture(scope='module')
@@ -112,3 +114,24 @@ def test_wrong_rates_and_fields_are_refused(tiny_run, capsys):
     with pytest.raises(SystemExit, match='2'):
       main(['calibrate', str(tiny_run[1]), *arguments])
     assert problem in capsys.readouterr().err
+
+
+def test_held_out_people_are_used_if_there_are_some(tmp_path):
+  config = tiny_config()
+  config.data.val_identities = 2
+  config.data.synthetic.num_train_identities = 6
+  save_config(frozen(config), tmp_path / 'config.json')
+  save_checkpoint(frozen(config), tmp_path, num_identities=4, step=7)
+  main(['calibrate', str(tmp_path), '--fpr=0.2'])
+  values = json.loads((tmp_path / CALIBRATION).read_text())
+  assert values['data']['splits'] == ['validation'] and not values['data']['test_split_of_run']
+  assert values['num_identities'] == 2
+
+
+@pytest.mark.parametrize('name', ['synthetic', 'model.safetensors'])
+def test_a_model_without_a_work_folder_cannot_be_calibrated(tmp_path, monkeypatch, capsys, name):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'model.safetensors').write_bytes(b'x')
+  with pytest.raises(SystemExit, match='2'):
+    main(['calibrate', name])
+  assert f'{name}: a calibration is kept in the work folder of a run' in capsys.readouterr().err

@@ -48,7 +48,8 @@ def _serve(options: argparse.Namespace, *, page: bool = False) -> None:
   with listen(options.host, options.port) as listening:
     if not is_loopback(options.host) and not token:
       logger.warning(f'--host={options.host}: anyone who can reach this machine can use the model and see the gallery')
-    shown = options.gallery or ([str(example_images())] if options.model else [])
+    # A model of the package has people to try at hand.
+    shown = options.gallery or ([str(example_images())] if str(options.run) in packaged_models() else [])
     gallery = opened_gallery(shown) or as_image_list(shown, 'gallery') if shown else None
     serve(ModelService(load_model(options), gallery), listening, options.host, token=token, page=page)
 

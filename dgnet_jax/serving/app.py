@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from dgnet_jax.serving.batching import WAIT_SECONDS, BatchQueue
@@ -30,6 +30,7 @@ from dgnet_jax.serving.uploads import Upload, read_upload
 Result = TypeVar('Result')
 Answer = Callable[[Request, Upload], Coroutine[Any, Any, Response]]
 
+MEDIA_TYPES = {'.css': 'text/css', '.html': 'text/html', '.js': 'text/javascript'}
 STATIC = pathlib.Path(__file__).parent / 'static'
 MAX_DECODED = 4  # requests whose images are decoded at a time
 MAX_DECODED_PER_CLIENT = 2  # of one address
@@ -50,16 +51,15 @@ def make_app(
   endpoints = _Endpoints(service)
   description = document()
   docs = docs_page(description)
-  files = {'/docs.css': 'docs.css'}
-  if page:
-    files |= {'/': 'index.html', '/page.css': 'page.css', '/page.js': 'page.js'}
+  names = sorted(path.name for path in STATIC.iterdir()) if page else ['docs.css']
+  files = {'/' if name == 'index.html' else f'/{name}': name for name in names}
   routes = [
     *(Route(path, endpoints.answering(path), methods=['POST']) for path in ENDPOINTS),
     Route('/gallery/{index:int}', endpoints.gallery_image),
     Route('/health', endpoints.health),
     Route('/openapi.json', lambda request: JSONResponse(description)),
     Route('/docs', lambda request: HTMLResponse(docs)),
-    *(Route(path, FileResponse(STATIC / name), methods=['GET']) for path, name in files.items()),
+    *(Route(path, _static_file(name), methods=['GET']) for path, name in files.items()),
   ]
   return Starlette(
     routes=routes,
@@ -109,14 +109,7 @@ class _Endpoints:
 
   async def swap(self, request: Request, upload: Upload) -> Response:
     self._service.check_generator()
-    counts = [len(upload.images[name]) for name in ('structures', 'appearances')]
-    if set(counts) - {1, max(counts)}:
-      raise Refused(
-        'invalid', f'{counts[0]} structures and {counts[1]} appearances: the numbers must be equal, or one of them 1'
-      )
-    structures = await self._read(request, upload, 'structures')
-    appearances = await self._read(request, upload, 'appearances')
-    pairs = [(structures[i % counts[0]], appearances[i % counts[1]]) for i in range(max(counts))]
+    pairs = await self._read_pairs(request, upload)
     images = [await run_in_threadpool(encode_png, image) for image in await self._compute('swap', pairs)]
     if len(images) == 1 and 'image/png' in request.headers.get('accept', ''):
       return Response(images[0], media_type='image/png')
@@ -130,6 +123,11 @@ class _Endpoints:
     (frames,) = await self._compute('interpolate', [(upload.options['change'], first, second)])
     return _images([await run_in_threadpool(encode_png, frame) for frame in frames])
 
+  async def trace(self, request: Request, upload: Upload) -> Response:
+    self._service.check_fetching()
+    traces = await self._compute('trace', await self._read_pairs(request, upload))
+    return JSONResponse({'traces': [await run_in_threadpool(_encoded_trace, trace) for trace in traces]})
+
   async def gallery_image(self, request: Request) -> Response:
     async with self._decoder(request):
       pixels = await run_in_threadpool(self._service.thumbnail, request.path_params['index'])
@@ -137,6 +135,17 @@ class _Endpoints:
 
   async def health(self, request: Request) -> Response:
     return JSONResponse(self._service.health())
+
+  async def _read_pairs(self, request: Request, upload: Upload) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Decodes structures and appearances; a single image of one kind goes with all of the other."""
+    counts = [len(upload.images[name]) for name in ('structures', 'appearances')]
+    if set(counts) - {1, max(counts)}:
+      raise Refused(
+        'invalid', f'{counts[0]} structures and {counts[1]} appearances: the numbers must be equal, or one of them 1'
+      )
+    structures = await self._read(request, upload, 'structures')
+    appearances = await self._read(request, upload, 'appearances')
+    return [(structures[i % counts[0]], appearances[i % counts[1]]) for i in range(max(counts))]
 
   async def _read(self, request: Request, upload: Upload, name: str) -> list[np.ndarray]:
     """Decodes the images of a field."""
@@ -187,8 +196,20 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Result]) 
     gone.cancel()
 
 
+def _static_file(name: str) -> Response:
+  """Reads it now: a page must fit this server, even if the package is upgraded meanwhile."""
+  path = STATIC / name
+  return Response(path.read_bytes(), media_type=MEDIA_TYPES[path.suffix])
+
+
 def _images(images: Sequence[bytes]) -> JSONResponse:
   return JSONResponse({'images': [base64.b64encode(image).decode() for image in images]})
+
+
+def _encoded_trace(trace: dict[str, np.ndarray]) -> dict[str, str]:
+  content = {name: encode_png(array) for name, array in trace.items() if name != 'place'}
+  content['place'] = trace['place'].astype('<f4').tobytes()
+  return {name: base64.b64encode(value).decode() for name, value in content.items()}
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ _EXAMPLES = {
   '/rank': 'curl -F images=@anna.jpg -F count=5 {url}/rank',
   '/swap': "curl -H 'Accept: image/png' -F structures=@anna.jpg -F appearances=@ben.jpg -o swapped.png {url}/swap",
   '/interpolate': 'curl -F images=@anna.jpg -F images=@ben.jpg -F change=pose {url}/interpolate',
+  '/trace': 'curl -F structures=@anna.jpg -F appearances=@ben.jpg {url}/trace',
   '/gallery/{index}': 'curl -o match.png {url}/gallery/0',
   '/health': 'curl {url}/health',
   '/openapi.json': 'curl {url}/openapi.json',

@@ -10,6 +10,7 @@ from dgnet_jax.serving.uploads import FORM, JSON, MAX_BODY_BYTES, MAX_IMAGES, Ch
 
 Schema = dict[str, Any]
 
+_PAIRS = Inputs(images={'structures': 'give pose, position and background', 'appearances': 'give the clothes'})
 ENDPOINTS = {  # what can be posted
   '/embed': Inputs(
     images={'images': 'images of people'},
@@ -19,11 +20,12 @@ ENDPOINTS = {  # what can be posted
     images={'images': 'people to find'},
     options={'count': Number('matches of each image', 16, 1000)},
   ),
-  '/swap': Inputs(images={'structures': 'give pose, position and background', 'appearances': 'give the clothes'}),
+  '/swap': _PAIRS,
   '/interpolate': Inputs(
     images={'images': 'two images, from the first to the second'},
     options={'change': Choice('what changes', ('clothes', 'pose'))},
   ),
+  '/trace': _PAIRS,
 }
 _SUMMARIES = {
   '/embed': ('Embed images', 'Embeddings have length 1; the dot product of two is the score of /rank.'),
@@ -34,6 +36,10 @@ _SUMMARIES = {
     'has image/png.',
   ),
   '/interpolate': ('Interpolate between two people', f'{NUM_FRAMES} images that change the first person step by step.'),
+  '/trace': (
+    'Show where the pixels of a swap come from',
+    'Structures and appearances are as for /swap. Only a generator of design correspondence fetches pixels.',
+  ),
   '/gallery/{index}': (
     'A gallery image',
     f'The image of a match as a PNG of at most {THUMBNAIL_SIZE} x {THUMBNAIL_SIZE} pixels.',
@@ -159,11 +165,24 @@ def _schemas() -> dict[str, Schema]:
     design={'type': ['string', 'null'], 'description': 'of the generator; null without one'},
   )
   limits = _object(image_bytes=_NATURAL, image_pixels=_NATURAL, images=_NATURAL, request_bytes=_NATURAL)
+  trace = _object(
+    place={
+      'type': 'string',
+      'contentEncoding': 'base64',
+      'description': 'float32[height, width, 2], little-endian: for every pixel of the result the row and column in the '
+      'appearance image that it was fetched from, in pixels of the image_size in /health',
+    },
+    places=_PNG | {'description': 'place as a colour'},
+    fetched=_PNG | {'description': 'what was fetched, in the light of the structure image'},
+    trust=_PNG | {'description': 'the share of what was fetched in what was generated; white is all of it'},
+    mask=_PNG | {'description': 'what was generated (white), and what was kept of the structure image (black)'},
+  )
   statuses = sorted(set(CODES.values()))
   return {
     'Embed': _object(dimensions=_NATURAL, embeddings=_list(embedding)),
     'Rank': _object(rankings=_list(_list(match)) | {'description': 'one list for each image'}),
     'Images': _object(images=_list(_PNG)),
+    'Trace': _object(traces=_list(trace) | {'description': 'one for each pair'}),
     'Health': _object(
       status={'const': 'ok'},
       model=model,

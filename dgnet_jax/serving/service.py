@@ -12,6 +12,7 @@ from dgnet_jax.data.images import decode_rgb, read_encoded
 from dgnet_jax.data.index import printable
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference.scoring import piece_shares, scored
+from dgnet_jax.plots.figure_sheets import place_colours
 from dgnet_jax.serving.batching import BatchFunction
 from dgnet_jax.serving.errors import Refused
 from dgnet_jax.serving.images import MAX_BYTES, MAX_PIXELS, decode_upload
@@ -45,12 +46,13 @@ class ModelService:
 
   @property
   def functions(self) -> dict[str, BatchFunction]:
-    """What the networks compute, by name: `embed` images, `swap` pairs, `interpolate` between pairs."""
+    """What the networks compute, by name: `embed` images, `swap` and `trace` pairs, `interpolate` between pairs."""
     sizes = list(self._models)
     return {
       'embed': BatchFunction(self.embed, sizes),
       'swap': BatchFunction(self.swap, sizes),
       'interpolate': BatchFunction(self.interpolate, [1]),
+      'trace': BatchFunction(self.trace, [1]),
     }
 
   def read(self, content: bytes, name: str) -> np.ndarray:
@@ -65,6 +67,8 @@ class ModelService:
       self.embed([gray] * size)
       if self._model.config.joint:
         self.swap([(gray, gray)] * size)
+    if self._fetches:
+      self.trace([(gray, gray)])
 
   def health(self) -> JsonObject:
     """Describes the model, the number of gallery images (None without a gallery) and the limits."""
@@ -103,6 +107,15 @@ class ModelService:
     if not self._model.config.joint:
       raise Refused('not_found', 'this run was trained with joint=False: it has no generator to generate images with')
 
+  def check_fetching(self) -> None:
+    """Raises Refused if the run has no generator that fetches pixels."""
+    self.check_generator()
+    if not self._fetches:
+      design = self._model.config.generator.design
+      raise Refused(
+        'not_found', f'only a generator of design correspondence fetches pixels; this run has generator.design={design}'
+      )
+
   def check_gallery(self) -> Gallery:
     """Returns the gallery; raises Refused if there is none."""
     if self._gallery is None:
@@ -130,6 +143,27 @@ class ModelService:
       structures, appearances = (people[:1], people) if change == 'clothes' else (people, people[:1])
       results.append(self._model.interpolate(structure_from=structures, appearance_from=appearances, steps=NUM_FRAMES))
     return results
+
+  def trace(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Sequence[dict[str, np.ndarray]]:
+    """Says where the pixels of a swap come from; takes one pair at a time.
+
+    Args:
+      pairs: as for `swap`.
+
+    Returns:
+      place: f32[H, W, 2], (row, column) in the appearance image, in pixels. Images u8[H, W, 3]: places, in which place
+      is a colour; fetched, what is there in the light of the structure image; trust, the share of what was fetched in
+      what was generated; mask, the part of the structure image that was generated.
+    """
+    traces = []
+    for structure, appearance in pairs:
+      found = self._models[1].trace(structure_from=[structure], appearance_from=[appearance])
+      gray = {name: np.round(255 * found[name][0]).astype(np.uint8) for name in ('trust', 'mask')}
+      traces.append(
+        {'place': found['place'][0], 'places': place_colours(found['place'])[0], 'fetched': found['fetched'][0]}
+        | {name: np.repeat(values[..., None], 3, axis=-1) for name, values in gray.items()}
+      )
+    return traces
 
   def rank(self, features: Sequence[np.ndarray], count: int) -> list[list[JsonObject]]:
     """Finds the gallery images most similar to each query, the most similar first.
@@ -162,6 +196,11 @@ class ModelService:
       raise Refused('not_found', str(error)) from error
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
     return np.asarray(image)
+
+  @property
+  def _fetches(self) -> bool:
+    config = self._model.config
+    return config.joint and config.generator.design == 'correspondence'
 
   def _described(self, match: Match) -> JsonObject:
     """Describes a match, with its path within the gallery: clients do not see the folders above it."""

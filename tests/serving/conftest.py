@@ -5,7 +5,9 @@ import pathlib
 import pytest
 
 import dgnet_jax
+from dgnet_jax.config.loading import save_config
 from dgnet_jax.data.image_lists import as_image_list
+from tests.tiny_run import correspondence_config, frozen, save_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -31,3 +33,12 @@ def page(service):
 
   with served(service, page=True) as address:
     yield address
+
+
+@pytest.fixture(scope='module')
+def fetching_model(tmp_path_factory):
+  """A model of design correspondence, whose weights are random."""
+  config, workdir = frozen(correspondence_config()), tmp_path_factory.mktemp('fetching')
+  save_checkpoint(config, workdir, num_identities=4, step=1)
+  save_config(config, workdir / 'config.json')
+  return dgnet_jax.load(workdir, batch_size=1)

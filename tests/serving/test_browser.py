@@ -1,9 +1,11 @@
-"""The page in a headless Chromium. Skipped where Chromium, its driver or selenium is not installed."""
+"""The page in a headless Chromium: what it shows is what the service answers, and nothing is lost or hidden."""
 
-import shutil
-import time
+import contextlib
+import csv
+import io
 
 import numpy as np
+from PIL import Image
 import pytest
 
 EXTRA = "the extra 'serve' is not installed: pip install -e '.[serve]'"
@@ -13,144 +15,168 @@ pytest.importorskip('python_multipart', reason=EXTRA)
 
 from dgnet_jax.serving.images import MAX_BYTES  # noqa: E402 (after the checks above)
 from dgnet_jax.serving.service import ModelService  # noqa: E402
+from tests.browser import chromium, opened, wait_until  # noqa: E402
 from tests.serving.http_client import pixels, served  # noqa: E402
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-ARGUMENTS = (
-  *('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--window-size=1100,1000'),
-  *('--disable-background-networking', '--disable-component-update', '--disable-sync'),
-)
-
-
-RIGHT_ARROW = '\ue014'
-ALL_LOADED = 'return [...document.querySelectorAll("#matches img")].every((image) => image.naturalWidth)'
 DROP = """
-  const dataTransfer = new DataTransfer();
-  dataTransfer.items.add(new File([new Uint8Array(arguments[2])], 'dropped', {type: arguments[1]}));
-  document.getElementById(arguments[0]).dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));
+  ([zone, type, size]) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([new Uint8Array(size)], 'dropped', {type}));
+    document.querySelector(`${zone} label`).dispatchEvent(new DragEvent('drop', {dataTransfer, bubbles: true}));
+  }
 """
 
 
-class Browser:
-  """A headless browser that shows a page."""
-
-  def __init__(self, driver, address):
-    self.driver = driver
-    driver.get(address)
-    self.until(lambda: driver.execute_script('return document.body.dataset.ready'))
-
-  def until(self, condition):
-    start = time.monotonic()
-    while not condition():
-      assert time.monotonic() - start < 60, 'timed out'
-      time.sleep(0.05)
-
-  def find(self, selector):
-    return self.driver.find_element('css selector', selector)
-
-  def choose(self, zone, path):
-    self.find(f'#{zone} input').send_keys(str(path))
-
-  def drop(self, zone, mime_type, size):
-    self.driver.execute_script(DROP, zone, mime_type, size)
-
-  def wait_for_error(self, text):
-    self.until(lambda: text in self.find('#message').text)
-
-  def wait_for_status(self, section):
-    self.until(lambda: 'Done' in self.find(f'#{section}-status').text)
-
-  def images(self, selector):
-    """The pixels of the visible images, when no request is running."""
-    self.until(lambda: not self.driver.find_elements('css selector', '.working'))
-    images = self.driver.find_elements('css selector', selector)
-    shown = [image.get_attribute('src') for image in images if image.is_displayed()]
-    return [pixels(source.removeprefix('data:image/png;base64,')) for source in shown]
+@pytest.fixture(scope='module')
+def browser():
+  with chromium() as started:
+    yield started
 
 
-@pytest.fixture
-def browse(tmp_path):
-  """Returns a function that opens a page in headless Chromium."""
-  webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed: pip install selenium')
-  driver = shutil.which('chromedriver')
-  if not (CHROMIUM and driver):
-    pytest.skip('Chromium or its driver is not installed: apt-get install chromium chromium-driver')
-  options = webdriver.ChromeOptions()
-  options.binary_location = CHROMIUM
-  for argument in (*ARGUMENTS, f'--user-data-dir={tmp_path / "profile"}'):
-    options.add_argument(argument)
-  options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-  started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-  try:
-    yield lambda page: Browser(started, 'http://{}:{}/'.format(*page))
-  finally:
-    started.quit()
+def show(browser, address, **options):
+  """Opens the page of a server; a context that yields it when it is ready."""
+  return opened(browser, 'http://{}:{}/'.format(*address), **options)
 
 
-def test_two_images_are_swapped_and_interpolated(browse, page, service, images):
-  browser = browse(page)
-  a, b = (service.read(image.read_bytes(), image.name) for image in images[:2])
-  browser.choose('first', images[0])
-  browser.choose('second', images[1])
-  browser.wait_for_status('clothes')
-  first, second = service.swap([(a, b), (b, a)])
-  (clothes,) = service.interpolate([('clothes', a, b)])
-  np.testing.assert_array_equal(browser.images('#swapped-first')[0], first)
-  np.testing.assert_array_equal(browser.images('#swapped-second')[0], second)
-  np.testing.assert_array_equal(browser.images('#frame')[0], clothes[0])
-  for step in (1, 2):
-    browser.find('#slider').send_keys(RIGHT_ARROW)
-    np.testing.assert_array_equal(browser.images('#frame')[0], clothes[step])
-  browser.find('input[value=pose]').click()
-  browser.until(lambda: 'pose' in browser.find('#frame-caption').text)
-  (pose,) = service.interpolate([('pose', a, b)])
-  np.testing.assert_array_equal(browser.images('#frame')[0], pose[2])
-  assert not browser.find('#message').is_displayed()
-  assert browser.driver.get_log('browser') == []
-  loaded = browser.driver.execute_script('return performance.getEntriesByType("resource").map((entry) => entry.name)')
-  assert loaded and all(name.startswith(('http://{}:{}/'.format(*page), 'data:', 'blob:')) for name in loaded)
+def choose(tab, picker, *paths):
+  tab.set_input_files(f'#{picker} input', [str(path) for path in paths])
 
 
-def test_query_shows_the_most_similar_gallery_images(browse, page, service, images):
-  browser = browse(page)
-  assert 'most similar of 10 gallery images' in browser.find('#search-hint').text
-  browser.choose('query', images[2])
-  browser.wait_for_status('search')
-  (matches,) = service.rank(service.embed([service.read(images[2].read_bytes(), 'query')]), 16)
-  lines = [item.text.split() for item in browser.driver.find_elements('css selector', '#matches li')]
-  assert lines == [[str(i), f'{match["score"]:.3f}', match['path']] for i, match in enumerate(matches, 1)]
-  assert lines[0][1:] == ['1.000', images[2].name] and len(matches) == 10
-  browser.until(lambda: browser.driver.execute_script(ALL_LOADED))
-  shown = browser.driver.find_elements('css selector', '#matches img')
-  assert [image.get_attribute('src').rpartition('/')[2] for image in shown] == [
-    str(match['index']) for match in matches
-  ]
+def wait_for_results(tab, section):
+  tab.wait_for_selector(f'#{section}:not(.working) .results:not([hidden])')
 
 
-def test_unusable_files_show_errors(browse, page, images, tmp_path):
-  browser = browse(page)
+def shown(tab, selector):
+  """The pixels of the images in the page, which come from the server in base64."""
+  sources = [image.get_attribute('src') for image in tab.query_selector_all(selector)]
+  return [pixels(source.removeprefix('data:image/png;base64,')) for source in sources]
+
+
+def downloaded(tab, link):
+  """The name and the content of what a link saves."""
+  with tab.expect_download() as saving:
+    link.click()
+  return saving.value.suggested_filename, saving.value.path().read_bytes()
+
+
+def read(service, image):
+  return service.read(image.read_bytes(), image.name)
+
+
+def test_people_are_swapped_and_interpolated(browser, page, service, images):
+  a, b, c = (read(service, image) for image in images)
+  with show(browser, page) as tab:
+    choose(tab, 'person', images[0])
+    choose(tab, 'donors', images[1], images[2])
+    wait_for_results(tab, 'clothes')
+    captions = [caption.inner_text() for caption in tab.query_selector_all('#swaps figcaption')]
+    assert captions == ['A in B’s clothes', 'B in A’s clothes', 'A in C’s clothes', 'C in A’s clothes']
+    expected = service.swap([(a, b), (b, a), (a, c), (c, a)])
+    np.testing.assert_allclose(np.asarray(shown(tab, '#swaps img'), int), np.asarray(expected, int), atol=1)
+    name, content = downloaded(tab, tab.locator('#swaps a').first)
+    assert name == f'{images[0].stem}_in_clothes_of_{images[1].stem}.png'
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), shown(tab, '#swaps img')[0])
+
+    (clothes,) = service.interpolate([('clothes', a, b)])
+    np.testing.assert_array_equal(shown(tab, '#frame')[0], clothes[0])
+    for step in (1, 2):
+      tab.locator('#slider').press('ArrowRight')
+      np.testing.assert_array_equal(shown(tab, '#frame')[0], clothes[step])
+    tab.locator('input[value=pose]').click()
+    tab.wait_for_selector('#frame-caption:has-text("pose")')
+    np.testing.assert_array_equal(shown(tab, '#frame')[0], service.interpolate([('pose', a, b)])[0][2])
+    tab.get_by_role('button', name='Look closer at A and C').click()
+    tab.wait_for_selector('h3:has-text("From A to C")')
+    wait_for_results(tab, 'clothes')
+    np.testing.assert_array_equal(shown(tab, '#frame')[0], service.interpolate([('pose', a, c)])[0][2])
+    name, content = downloaded(tab, tab.locator('#frame-download'))
+    assert name == f'{images[0].stem}_29_percent_pose_of_{images[2].stem}.png'
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), shown(tab, '#frame')[0])
+    assert not tab.locator('#origins').is_visible() and not tab.locator('#message').is_visible()
+
+    tab.get_by_role('button', name=f'Remove B: {images[1].name}').click()
+    wait_until(tab, 'document.querySelectorAll("#swaps .pair").length === 1')
+    wait_for_results(tab, 'clothes')
+    np.testing.assert_allclose(shown(tab, '#swaps img')[0].astype(int), expected[2].astype(int), atol=1)
+    tab.get_by_role('button', name=f'Remove A: {images[0].name}').click()
+    assert not tab.locator('#swaps').is_visible()
+    loaded = tab.evaluate('performance.getEntriesByType("resource").map((entry) => entry.name)')
+    assert loaded and all(name.startswith(('http://{}:{}/'.format(*page), 'data:', 'blob:')) for name in loaded)
+
+
+def test_people_of_the_gallery_can_be_clicked(browser, page, service, images):
+  with show(browser, page) as tab:
+    people = tab.locator('#clothes .people button')
+    assert people.count() == 10
+    for index, (picker, number) in zip((2, 5, 7), (('person', 1), ('donors', 1), ('donors', 2)), strict=True):
+      people.nth(index).click()
+      wait_until(tab, f'document.querySelectorAll("#{picker} .frame").length === {number}')
+    wait_for_results(tab, 'clothes')
+    a, b, c = (service.thumbnail(index) for index in (2, 5, 7))
+    expected = service.swap([(a, b), (b, a), (a, c), (c, a)])
+    np.testing.assert_allclose(np.asarray(shown(tab, '#swaps img'), int), np.asarray(expected, int), atol=1)
+    tab.locator('#search .people button').nth(3).click()
+    wait_for_results(tab, 'search')
+    assert tab.locator('#matches img').first.get_attribute('src') == 'gallery/3'
+    tab.locator('#search .people button').nth(4).click()
+    wait_until(tab, 'document.querySelector("#matches img").src.endsWith("gallery/4")')
+
+
+def test_query_shows_the_most_similar_gallery_images(browser, page, service, images):
+  with show(browser, page) as tab:
+    assert 'most similar of 10 gallery images' in tab.locator('#search-hint').inner_text()
+    choose(tab, 'query', images[2])
+    wait_for_results(tab, 'search')
+    (matches,) = service.rank(service.embed([read(service, images[2])]), 16)
+    lines = [item.inner_text().split() for item in tab.query_selector_all('#matches li')]
+    assert lines == [[str(i), f'{match["score"]:.3f}', match['path']] for i, match in enumerate(matches, 1)]
+    assert lines[0][1:] == ['1.000', images[2].name] and len(matches) == 10
+    wait_until(tab, '[...document.querySelectorAll("#matches img")].every((image) => image.naturalWidth)')
+    addresses = [image.get_attribute('src') for image in tab.query_selector_all('#matches img')]
+    assert addresses == [f'gallery/{match["index"]}' for match in matches]
+    name, content = downloaded(tab, tab.locator('#table-download'))
+    assert name == f'matches_of_{images[2].name}.csv'
+    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    assert [(row['rank'], row['path']) for row in rows] == [(line[0], line[2]) for line in lines]
+    np.testing.assert_allclose([float(row['score']) for row in rows], [match['score'] for match in matches])
+
+
+def test_unusable_files_show_errors_that_can_be_closed(browser, page, images, tmp_path):
   (tmp_path / 'notes.txt').write_text('text')
   (tmp_path / 'damaged.jpg').write_bytes(images[0].read_bytes()[:500])
-  browser.choose('query', tmp_path / 'notes.txt')
-  browser.wait_for_error('notes.txt: not a JPEG, PNG, BMP or WebP image')
-  browser.choose('query', tmp_path / 'damaged.jpg')
-  browser.wait_for_error('images[0]: ')
-  browser.choose('query', images[0])
-  browser.wait_for_status('search')
-  assert not browser.find('#message').is_displayed()
-  browser.drop('query', 'image/png', MAX_BYTES + 2**20)
-  browser.wait_for_error('dropped: 11.0 MiB; at most 10.0 MiB are allowed')
-  browser.drop('query', 'image/gif', 9)
-  browser.wait_for_error('dropped: not a JPEG, PNG, BMP or WebP image')
-  browser.drop('query', 'image/png', 9)
-  browser.wait_for_error('images[0]: not a readable JPEG, PNG, BMP or WebP image')
-  assert not browser.driver.find_elements('css selector', '#matches img')  # those of the previous query are hidden
+  with show(browser, page, errors=['status of 422']) as tab:
+
+    def wait_for_error(text):
+      tab.wait_for_selector(f'#message:has-text("{text}")')
+
+    choose(tab, 'query', tmp_path / 'notes.txt')
+    wait_for_error('notes.txt: not a JPEG, PNG, BMP or WebP image')
+    tab.get_by_role('button', name='Close this message').click()
+    assert not tab.locator('#message').is_visible()
+    choose(tab, 'query', tmp_path / 'damaged.jpg')
+    wait_for_error('images[0]: ')
+    tab.keyboard.press('Escape')
+    assert not tab.locator('#message').is_visible() and not tab.locator('#matches').is_visible()
+    tab.get_by_role('button', name='Remove damaged.jpg').click()
+    tab.evaluate(DROP, ['#query', 'image/png', MAX_BYTES + 2**20])
+    wait_for_error('dropped: 11.0 MiB; at most 10.0 MiB are allowed')
+    tab.evaluate(DROP, ['#query', 'image/gif', 9])
+    wait_for_error('dropped: not a JPEG, PNG, BMP or WebP image')
+    choose(tab, 'query', images[0])
+    wait_for_results(tab, 'search')
+    assert not tab.locator('#message').is_visible()
+    tab.get_by_role('button', name=f'Remove {images[0].name}').click()
+    assert not tab.locator('#matches').is_visible()
+    choose(tab, 'donors', *images * 3)
+    wait_for_error('9 images: there is room for 8 here')
 
 
-def test_missing_gallery_and_stopped_server_are_explained(browse, model, images):
-  with served(ModelService(model, None), page=True) as address:
-    browser = browse(address)
-    assert '--gallery FOLDER' in browser.find('#search-hint').text and not browser.find('#query').is_displayed()
-  browser.choose('first', images[0])
-  browser.choose('second', images[1])
-  browser.wait_for_error('No response from the server')
+def test_missing_gallery_and_stopped_server_are_explained(browser, model, images):
+  with contextlib.ExitStack() as stack:
+    with served(ModelService(model, None), page=True) as address:
+      tab = stack.enter_context(show(browser, address, errors=['ERR_CONNECTION_REFUSED']))
+      assert '--gallery FOLDER' in tab.locator('#search-hint').inner_text()
+      assert not tab.locator('#query').is_visible() and not tab.locator('#clothes .people').is_visible()
+    choose(tab, 'person', images[0])
+    choose(tab, 'donors', images[1])
+    tab.wait_for_selector('#message:has-text("No response from the server")')

@@ -15,7 +15,7 @@ pytest.importorskip('python_multipart', reason=EXTRA)
 
 from dgnet_jax.serving.errors import CODES  # noqa: E402 (after the checks above)
 from dgnet_jax.serving.service import ModelService  # noqa: E402
-from tests.serving.http_client import FORM, form, send, served  # noqa: E402
+from tests.serving.http_client import FORM, form, pixels, send, served  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -62,6 +62,7 @@ def test_answers_are_as_described(page, document, images):
   assert post('/rank', images=a, count=2) == post('/interpolate', images=[a, b], change='pose') == 200
   assert post('/swap', structures=a, appearances=b) == 200
   assert post('/swap', accept='image/png', structures=a, appearances=b) == 200
+  assert post('/trace', structures=a, appearances=b) == 404  # design adain fetches nothing
   for path in ('/embed', '/rank', '/swap', '/interpolate'):
     assert post(path, images=b'text') == post(path) == 422
     for kind, body, status in (
@@ -83,6 +84,19 @@ def test_what_is_missing_is_described(document, model, images):
     answer = send(address, 'POST', '/rank', form(images=a), content_type=FORM, authorization=f'Bearer {"x" * 16}')
     assert check_answer(document, '/rank', 'post', answer) == 404
     assert check_answer(document, '/health', 'get', send(address, 'GET', '/health')) == 200
+
+
+def test_origins_are_described(document, fetching_model, images):
+  a, b, c = (image.read_bytes() for image in images)
+  with served(ModelService(fetching_model, None)) as address:
+    answer = send(address, 'POST', '/trace', form(structures=a, appearances=[b, c]), content_type=FORM)
+    assert check_answer(document, '/trace', 'post', answer) == 200
+    height, width = json.loads(send(address, 'GET', '/health')[2])['model']['image_size']
+  traces = json.loads(answer[2])['traces']
+  assert len(traces) == 2
+  for trace in traces:
+    assert len(base64.b64decode(trace['place'])) == 4 * height * width * 2
+    assert {pixels(trace[name]).shape for name in ('places', 'fetched', 'trust', 'mask')} == {(height, width, 3)}
 
 
 def test_requests_that_the_document_allows_are_answered_and_others_refused(page, document, images):

@@ -149,7 +149,7 @@ def test_other_methods_paths_hosts_and_sites_are_refused(page, files):
 
 
 def test_page_is_served_with_safe_headers(page, service):
-  for path, text in (('/', b'DG-Net'), ('/page.css', b'--ink'), ('/page.js', b"'use strict'"), ('/docs', b'curl')):
+  for path, text in (('/', b'DG-Net'), ('/page.css', b'--ink'), ('/page.js', b'startClothes'), ('/docs', b'curl')):
     status, headers, body = send(page, 'GET', path)
     assert status == 200 and text in body and headers['cache-control'] == 'no-store'
     assert "default-src 'none'" in headers['content-security-policy'] and 'server' not in headers

@@ -15,6 +15,7 @@ pytest.importorskip('python_multipart', reason=EXTRA)
 import dgnet_jax  # noqa: E402 (after the checks above)
 from dgnet_jax.config.loading import save_config  # noqa: E402
 from dgnet_jax.data.image_lists import as_image_list  # noqa: E402
+from dgnet_jax.plots.figure_sheets import place_colours  # noqa: E402
 from dgnet_jax.serving.errors import Refused  # noqa: E402
 from dgnet_jax.serving.service import NUM_FRAMES, ModelService  # noqa: E402
 from tests.tiny_run import frozen, save_checkpoint, tiny_config  # noqa: E402
@@ -38,6 +39,24 @@ def test_results_equal_those_of_the_library(model, service, images):
   assert matches[0]['score'] == pytest.approx(1, abs=1e-5)
   with Image.open(images[1]) as file:
     np.testing.assert_array_equal(service.thumbnail(matches[0]['index']), np.asarray(file))
+
+
+def test_origins_are_those_of_the_library(fetching_model, service, images):
+  fetching = ModelService(fetching_model, None)
+  a, b = (fetching.read(image.read_bytes(), image.name) for image in images[:2])
+  expected = fetching_model.trace(structure_from=[images[0], images[1]], appearance_from=[images[1], images[0]])
+  traces = fetching.trace([(a, b), (b, a)])
+  for i, trace in enumerate(traces):
+    np.testing.assert_allclose(trace['place'], expected['place'][i], atol=1e-3)
+    np.testing.assert_allclose(trace['fetched'].astype(int), expected['fetched'][i], atol=1)
+    np.testing.assert_array_equal(trace['places'], place_colours(trace['place'][None])[0])
+    for name in ('mask', 'trust'):
+      assert trace[name].shape == trace['fetched'].shape and np.ptp(trace[name], axis=-1).max() == 0
+      np.testing.assert_allclose(trace[name][..., 0], 255 * expected[name][i], atol=1)
+  assert (traces[0]['place'] != traces[1]['place']).any()
+  fetching.check_fetching()
+  with pytest.raises(Refused, match='generator.design=adain'):
+    service.check_fetching()
 
 
 def test_images_alone_and_together_give_the_same(service, model, images):

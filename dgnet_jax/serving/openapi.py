@@ -169,7 +169,7 @@ def _schemas() -> dict[str, Schema]:
     place={
       'type': 'string',
       'contentEncoding': 'base64',
-      'description': 'float32[height, width, 2], little-endian: for every pixel of the result the row and column in the '
+      'description': 'float32[height, width, 2], little-endian: for every pixel of the result, row and column in the '
       'appearance image that it was fetched from, in pixels of the image_size in /health',
     },
     places=_PNG | {'description': 'place as a colour'},

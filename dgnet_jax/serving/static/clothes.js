@@ -44,10 +44,13 @@ async function interpolate(signal) {
 /** Looks closely at the pair of A and a donor. */
 async function look(signal, chosen) {
   donor = chosen;
-  for (const item of byId('swaps').children) item.querySelector('button').ariaPressed = item.donor === donor;
+  const pairs = [...byId('swaps').children];
+  for (const pair of pairs) pair.querySelector('button').ariaPressed = pair.donor === donor;
   hideOrigins();
   await interpolate(signal);
-  if (showsOrigins) await showOrigins(person.files[0], donor, donors.letterOf(donor), signal);
+  if (!showsOrigins) return;
+  const {src} = pairs.find((pair) => pair.donor === donor).querySelector('img');
+  await showOrigins(person.files[0], donor, src, donors.letterOf(donor), signal);
 }
 
 /** Creates the tile of one generated image. */

@@ -22,24 +22,25 @@ export function hideOrigins() {
  *
  * @param {File} structure the image of A.
  * @param {File} appearance the image of the donor.
+ * @param {string} result address of the swapped image.
  * @param {string} letter of the donor.
  * @param {AbortSignal} signal
  */
-export async function showOrigins(structure, appearance, letter, signal) {
-  const fields = {structures: structure, appearances: appearance};
-  const {traces: [trace]} = await post('trace', fields, signal);
-  const {images: [result]} = await post('swap', fields, signal);
+export async function showOrigins(structure, appearance, result, letter, signal) {
+  const {traces: [trace]} = await post('trace', {structures: structure, appearances: appearance}, signal);
   const caption = `A in ${letter}’s clothes`;
   const tile = (source, name, alt) => element('li', '', [framed(source, alt), element('span', 'name', name)], {title: alt});
   const tiles = [
-    tile(png(result), 'Result', `Result: ${caption}`),
+    tile(result, 'Result', `Result: ${caption}`),
     tile(URL.createObjectURL(appearance), letter, `${letter}: ${appearance.name}`),
     tile(png(trace.fetched), 'Fetched', `Pixels fetched from ${letter}, in the light of A`),
     tile(png(trace.places), 'Places', `Where they were fetched, as a colour: red to the right, green to the bottom`),
-    tile(png(trace.trust), 'Trust', 'Trust in what was fetched: in white places it is all that was generated'),
+    tile(png(trace.trust), 'Trust', 'Trust: white where everything that was generated was fetched'),
     tile(png(trace.mask), 'Mask', 'Mask: white was generated, black was kept of A'),
   ];
-  byId('origins').querySelector('ul').replaceChildren(...tiles);
+  const list = byId('origins').querySelector('ul');
+  for (const image of list.querySelectorAll('img[src^="blob:"]')) URL.revokeObjectURL(image.src);
+  list.replaceChildren(...tiles);
   const [trust, mask] = await Promise.all([tiles[4], tiles[5]].map((item) => grayValues(item.querySelector('img'))));
   makePointer(tiles[0], tiles[1], letter, {place: floats(trace.place), trust, mask});
   byId('origins').querySelector('h3').textContent = `Where the pixels of ${caption} come from`;

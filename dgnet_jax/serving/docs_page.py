@@ -38,9 +38,11 @@ def docs_page(document: dict[str, Any], url: str = 'http://localhost:7860') -> s
   <link rel="stylesheet" href="docs.css">
 </head>
 <body>
+<main>
 <h1>{escape(info['title'])} over HTTP</h1>
 <p>{escape(info['description'])} Programs read <a href="openapi.json">openapi.json</a>.</p>
-{''.join(sections)}</body>
+{''.join(sections)}</main>
+</body>
 </html>
 """
 
@@ -54,12 +56,12 @@ def _section(path: str, method: str, operation: dict[str, Any], url: str) -> str
       default = f' (default: {field["default"]})' if 'default' in field else ''
       cells = (f'<code>{escape(name)}</code>', escape(kind), escape(field['description'] + default))
       rows += f'<tr>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
-  table = f'<table>\n<tr><th>field</th><th>values</th><th></th></tr>\n{rows}</table>\n' if rows else ''
+  table = f'<table>\n<tr><th>field</th><th>values</th><th>meaning</th></tr>\n{rows}</table>\n' if rows else ''
   codes = ', '.join(f'{status} {response["description"]}' for status, response in operation['responses'].items())
   return f"""<section>
 <h2><span>{method.upper()}</span> {escape(path)}</h2>
 <p>{escape(operation['summary'])}. {escape(operation['description'])}</p>
-{table}<pre>{escape(_EXAMPLES[path].replace('{url}', url))}</pre>
+{table}<pre tabindex="0">{escape(_EXAMPLES[path].replace('{url}', url))}</pre>
 <p class="codes">{escape(codes.replace('200 The answer', '200'))}</p>
 </section>
 """

@@ -15,7 +15,7 @@ pytest.importorskip('python_multipart', reason=EXTRA)
 
 from dgnet_jax.serving.images import MAX_BYTES  # noqa: E402 (after the checks above)
 from dgnet_jax.serving.service import ModelService  # noqa: E402
-from tests.browser import chromium, opened, wait_until  # noqa: E402
+from tests.browser import SCHEMES, WIDTHS, chromium, findings, opened, wait_until  # noqa: E402
 from tests.serving.http_client import pixels, served  # noqa: E402
 
 DROP = """
@@ -180,3 +180,11 @@ def test_missing_gallery_and_stopped_server_are_explained(browser, model, images
     choose(tab, 'person', images[0])
     choose(tab, 'donors', images[1])
     tab.wait_for_selector('#message:has-text("No response from the server")')
+
+
+@pytest.mark.parametrize('scheme', SCHEMES)
+def test_description_of_the_interface_is_accessible(browser, page, scheme):
+  for width in WIDTHS.values():
+    with opened(browser, 'http://{}:{}/docs'.format(*page), width=width, scheme=scheme) as tab:
+      assert findings(tab) == {}
+      assert tab.evaluate('document.documentElement.scrollWidth') <= width

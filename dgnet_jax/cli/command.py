@@ -85,7 +85,7 @@ def parse(command: Command, arguments: Sequence[str], prog: str = '') -> argpars
     problems += [f'{name}: only fields of data can be set here' for name in overrides if not name.startswith('data.')]
   options.overrides = overrides
   fields = [name for name, _ in leaves(default_config()) if command.fields == 'all' or name.startswith('data.')]
-  options.problems = problems + _unknown_arguments([*_flags(parser), *(PREFIX + name for name in fields)], unknown)
+  options.problems = problems + _unknown_arguments([*_flags(parser, options), *(PREFIX + name for name in fields)], unknown)
   return options
 
 
@@ -96,17 +96,20 @@ def _unknown_arguments(known: Sequence[str], unknown: Sequence[str]) -> list[str
   for argument in unknown:
     name = argument.split('=')[0]
     exact = f'{PREFIX}{name.lstrip("-")}'
-    problems.append(f'{argument}: unknown argument{suggestion(name.lstrip("-"), [exact] if exact in known else known)}')
+    if name in known:  # argparse leaves everything after the name of a subcommand to it
+      problems.append(f'{argument}: must be the first argument')
+    else:
+      near = suggestion(name.lstrip('-'), [exact] if exact in known else known)
+      problems.append(f'{argument}: unknown argument{near}')
   return problems
 
 
-def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
-  """Yields the flags of a parser and of its subparsers."""
+def _flags(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Iterator[str]:
+  """Yields the flags of a parser and of the subparsers that were chosen."""
   for action in parser._actions:
     yield from action.option_strings
     if isinstance(action, argparse._SubParsersAction):
-      for subparser in action.choices.values():
-        yield from _flags(subparser)
+      yield from _flags(action.choices[getattr(options, action.dest)], options)
 
 
 def execute(command: Command, arguments: Sequence[str], prog: str = '') -> None:

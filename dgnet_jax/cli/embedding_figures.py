@@ -5,7 +5,7 @@ import logging
 import pathlib
 from typing import TYPE_CHECKING
 
-from dgnet_jax.cli.arguments import add_batch_size, at_least, positive, writable
+from dgnet_jax.cli.arguments import add_batch_size, add_step, at_least, positive, writable
 from dgnet_jax.config.loading import apply_overrides
 from dgnet_jax.errors import UserError
 
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add('--failures', type=at_least(0), default=12, help='queries on the sheet of failures (default: %(default)s)')
   add('--wrong', type=positive, default=7, help='wrong images of each of them, at most (default: %(default)s)')
   add_batch_size(parser, 64)
+  add_step(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
 
   from dgnet_jax.api import load
 
-  _draw(load(options.workdir, batch_size=options.batch_size), options, figures)
+  _draw(load(options.workdir, batch_size=options.batch_size, step=options.step), options, figures)
 
 
 def _draw(model: 'Model', options: argparse.Namespace, figures: 'FigureOptions') -> None:

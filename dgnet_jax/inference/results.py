@@ -143,7 +143,7 @@ def keep_earlier(
   new = json.loads(json.dumps(results))
   if all(key in earlier and earlier[key] == new[key] for key in subject):
     return
-  step, protocol = earlier.get('step'), str(earlier.get('protocol'))
+  step, protocol = earlier.get('step'), str(earlier.get('protocol', ''))
   name = f'step_{step:07d}' if type(step) is int and 0 <= step < 10**9 else 'step_unknown'
   name += f'_{protocol}' if protocol.isidentifier() and len(protocol) < 20 else ''
   kept = folder / 'earlier' / f'{name}_{hashlib.sha256(text).hexdigest()[:HASH_DIGITS]}'

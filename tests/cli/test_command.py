@@ -51,6 +51,8 @@ def test_only_fields_that_the_command_takes_are_suggested():
 def test_flags_of_subcommands_are_suggested():
   options = parse(COMMANDS['figures'], ['swap', '--workdir=w', '--out=o', '--structure=a'])
   assert options.problems == ['--structure=a: unknown argument; did you mean --structures?']
+  options = parse(COMMANDS['figures'], ['curves', '--workdir=w', '--out=o', '--step=3', '--no-compilation-cache'])
+  assert options.problems == ['--step=3: unknown argument', '--no-compilation-cache: must be the first argument']
 
 
 def test_commands_without_fields_refuse_them(capsys):

@@ -95,7 +95,9 @@ def test_folders_are_kept_with_their_results_also_for_the_second_time(tmp_path):
     (folder / 'ranked_table').mkdir(parents=True)
     (folder / 'ranked_table' / 'part').write_text(str(step))
     (folder / 'results.json').write_text(json.dumps({'step': step}))
-  parts = [path.read_text() for path in sorted((folder / 'earlier').glob('*/ranked_table/part'))]
+  kept = sorted((folder / 'earlier').iterdir())
+  assert [path.name[:-7] for path in kept] == ['step_0000007', 'step_0000009']  # without a protocol
+  parts = [(path / 'ranked_table' / 'part').read_text() for path in kept]
   assert parts == ['7', '9'] and (folder / 'ranked_table' / 'part').read_text() == '9'
 
 

@@ -81,6 +81,10 @@ def test_figures_of_another_step_are_kept(draw, tiny_run, tmp_path):
   assert not (out / 'failures.png').exists() and (earlier / 'failures.png').exists()
 
 
+def test_a_step_can_be_chosen(draw):
+  assert draw(*NO_MAP, '--step=3')[1]['step'] == 3
+
+
 def test_map_is_drawn_and_repeated_exactly(draw):
   pytest.importorskip('sklearn', reason="the extra 'plots' is not installed: pip install -e '.[plots]'")
   out, described = draw('--images=12', '--identities=2', '--thumbnails=4', '--perplexity=3', '--failures=0')

@@ -11,6 +11,7 @@ from dgnet_jax.plots.canvas import BLUE, LINE, MARGIN, Canvas, Pixels, check_ima
 # From low to high: black, purple, red, orange, pale yellow. Brightness increases, so it reads without colors too.
 HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], np.float32)
 OPACITY = 0.75  # of the color where the map is highest
+BAR_SHARE = 5  # the colour bar takes this part of the width of a cell
 
 Maps = npt.NDArray[np.float32]
 
@@ -130,7 +131,9 @@ def overlay_heat(images: Pixels, heat: Maps) -> Pixels:
 
 
 def activation_sheet(images: Pixels, activation: Maps) -> Pixels:
-  """Draws images and, below each, the re-id network's activation from 0 to the image's highest.
+  """Draws images and, below each, the re-id network's activation from the image's lowest to its highest.
+
+  The caption says how far these two are apart, because small differences are stretched as much as large ones.
 
   Args:
     images: u8[N, H, W, 3].
@@ -142,14 +145,29 @@ def activation_sheet(images: Pixels, activation: Maps) -> Pixels:
   check_images('images', images)
   scale = display_scale(images.shape[1])
   enlarged = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
-  highest = activation.max((1, 2), keepdims=True)
-  highest[highest == 0] = 1
-  overlaid = overlay_heat(enlarged, activation / highest)
+  lowest, highest = activation.min((1, 2)), activation.max((1, 2))
+  span = np.where(highest > lowest, highest - lowest, 1)
+  overlaid = overlay_heat(enlarged, (activation - lowest[:, None, None]) / span[:, None, None])
   left = text_width('activation') + 2 * MARGIN
-  canvas = Canvas((images.shape[1], images.shape[2]), (2, len(images)), left=left)
+  canvas = Canvas((images.shape[1], images.shape[2]), (2, len(images) + 1), left=left, caption_lines=1)
   canvas.row_label(0, 'image')
   canvas.row_label(1, 'activation')
   for i, (image, map_) in enumerate(zip(images, overlaid, strict=True)):
     canvas.image(0, i, image)
-    canvas.image(1, i, map_)
+    share = lowest[i] / highest[i] if highest[i] else 0
+    canvas.image(1, i, map_, caption=[f'{share:.0%} to 100%'])
+  _colour_bar(canvas, 1, len(images), enlarged.shape[1:3])
   return canvas.pixels()
+
+
+def _colour_bar(canvas: Canvas, row: int, column: int, size_hw: tuple[int, int]) -> None:
+  """Draws the colours of `overlay_heat` over medium gray in a cell, and says which is which."""
+  height, width = size_hw
+  bar = np.full((height, width, 3), 255, np.uint8)
+  values = np.linspace(1, 0, height, dtype=np.float32)[None, :, None]
+  bar_width = max(1, width // BAR_SHARE)
+  bar[:, :bar_width] = overlay_heat(np.full((1, height, 1, 3), 128, np.uint8), values)[0]
+  canvas.image(row, column, bar, caption=['of the highest'])
+  x, y = canvas.corner(row, column)
+  for text, down in (('highest', 0), ('lowest', height - LINE)):
+    canvas.text(x + bar_width + MARGIN, y + down, text)

@@ -43,8 +43,8 @@ def fetched(model: Model, structures: ImageList, appearances: ImageList) -> Pixe
     {
       'structure': model.pixels(structures),
       'clothes': donors,
-      'places in clothes': figure_sheets.place_colours(np.broadcast_to(own, (*donors.shape[:3], 2))),
-      'fetched from place': figure_sheets.place_colours(trace['place']),
+      'position in the donor': figure_sheets.place_colours(np.broadcast_to(own, (*donors.shape[:3], 2))),
+      'position fetched from': figure_sheets.place_colours(trace['place']),
       'fetched pixels': trace['fetched'],
       'trust in them': figure_sheets.gray(trace['trust']),
       'mask': figure_sheets.gray(trace['mask']),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dgnet_jax.plots import figure_sheets
-from dgnet_jax.plots.canvas import BLUE, shortened, text_width
+from dgnet_jax.plots.canvas import BLUE, MARGIN, shortened, text_width
 
 HEIGHT, WIDTH = 192, 96  # drawn without enlargement
 
@@ -65,14 +65,28 @@ def test_activation_sheet_has_images_above_their_maps():
     assert center(sheet, image)[1] < sheet.shape[0] / 2
 
 
-def test_activation_is_shown_on_a_scale_from_zero(monkeypatch):
-  """Nearly equal values look nearly equal."""
-  shown = []
+def test_activation_is_stretched_and_its_range_is_said(monkeypatch):
+  shown, captions = [], []
   monkeypatch.setattr(figure_sheets, 'overlay_heat', lambda images, heat: shown.append(heat) or images)
+  drawn = figure_sheets.Canvas.image
+  monkeypatch.setattr(
+    figure_sheets.Canvas,
+    'image',
+    lambda *args, caption=(), **more: captions.extend(caption) or drawn(*args, caption=caption, **more),
+  )
   maps = np.full((3, HEIGHT, WIDTH), 9, np.float32)
   maps[:, :, WIDTH // 2 :] = 10
   figure_sheets.activation_sheet(flat(3), maps * np.float32([1, 100, 0])[:, None, None])
-  np.testing.assert_allclose(shown[0], np.stack([maps[0] / 10, maps[0] / 10, 0 * maps[0]]), rtol=1e-6)
+  np.testing.assert_allclose(shown[0], np.stack([maps[0] - 9, maps[0] - 9, 0 * maps[0]]), atol=1e-6)
+  assert captions == ['90% to 100%', '90% to 100%', '0% to 100%', 'of the highest']
+
+
+def test_colour_bar_has_the_highest_colour_at_the_top():
+  sheet = figure_sheets.activation_sheet(flat(1), np.random.default_rng(0).random((1, HEIGHT, WIDTH), np.float32))
+  bar = sheet[sheet.shape[0] // 2 :, -(WIDTH + 2 * MARGIN) : -WIDTH].astype(int)
+  coloured = np.flatnonzero((bar[:, -2] != 255).any(axis=-1))
+  top, bottom = bar[coloured[0], -2], bar[coloured[0] + HEIGHT - 1, -2]
+  assert np.ptp(top) > 40 and np.ptp(bottom) < 10 and bottom[0] == pytest.approx(128, abs=3)
 
 
 def test_long_names_are_shortened_in_the_middle():

@@ -85,7 +85,9 @@ def parse(command: Command, arguments: Sequence[str], prog: str = '') -> argpars
     problems += [f'{name}: only fields of data can be set here' for name in overrides if not name.startswith('data.')]
   options.overrides = overrides
   fields = [name for name, _ in leaves(default_config()) if command.fields == 'all' or name.startswith('data.')]
-  options.problems = problems + _unknown_arguments([*_flags(parser, options), *(PREFIX + name for name in fields)], unknown)
+  options.problems = problems + _unknown_arguments(
+    [*_flags(parser, options), *(PREFIX + name for name in fields)], unknown
+  )
   return options
 
 

@@ -1,4 +1,4 @@
-"""`dgnet report`: everything about a run in one HTML file."""
+"""`dgnet report`: what the work folder of a run has, in one HTML file."""
 
 import argparse
 import logging
@@ -10,8 +10,9 @@ from dgnet_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-DETAILS = """Settings, data, training, results, curves, sheets, figures and failures of a run in one file that loads
-nothing. Shows what the work folder has, and says what it lacks; `dgnet figures embeddings` adds to it.
+DETAILS = """Settings, data, training, results, thresholds, curves, sheets, figures and failures of a run in one file
+that loads nothing. Shows what the work folder has, and says what it lacks; `dgnet evaluate --step=best`, `dgnet
+figures embeddings` and `dgnet calibrate` add to it.
 """
 EPILOG = """examples:
   dgnet figures embeddings --workdir=runs/market
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
 
 COMMAND = Command(
   name='report',
-  summary='write everything about a run into one HTML file',
+  summary='write a report about a run, one HTML file',
   details=DETAILS,
   epilog=EPILOG,
   add_arguments=add_arguments,

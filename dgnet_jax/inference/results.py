@@ -56,6 +56,15 @@ def evaluation_folder(
   return folder if step is None else folder / f'step_{step:07d}'
 
 
+def evaluation_folders(workdir: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the folders of `evaluation_folder` that have results, those of the run's own data first."""
+  folder = workdir / 'evaluation'
+  data_sets = (folder, *sorted(folder.glob('on_*')))
+  splits = [split for data_set in data_sets for split in (data_set, data_set / 'validation')]
+  places = [place for split in splits for place in (split, *sorted(split.glob('step_*')))]
+  return [place for place in places if (place / 'results.json').is_file()]
+
+
 def results_folder(config: Config, index: DatasetIndex, workdir: str | pathlib.Path, name: str) -> pathlib.Path:
   """Returns `<workdir>/<name>`, or a subfolder of it if the data are not those that the run was trained on.
 

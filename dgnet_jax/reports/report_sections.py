@@ -8,49 +8,19 @@ from typing import Any
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import leaves
 from dgnet_jax.errors import UserError
-from dgnet_jax.inference.results import read_results
 from dgnet_jax.plots.curves import METRICS, draw_curves, read_metrics
 from dgnet_jax.reports.html_page import Content, Html, Section, element, join, missing, paragraph, table
 from dgnet_jax.reports.inlined_images import InlinedImages
-from dgnet_jax.reports.result_tables import percent_text, results_html, value_text
-from dgnet_jax.reports.run_description import EMBEDDINGS, RunDescription, as_mapping, as_number
+from dgnet_jax.reports.result_tables import percent_text, value_text
+from dgnet_jax.reports.run_description import RunDescription, as_mapping, as_number
 from dgnet_jax.training.run_record import Start
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
 from dgnet_jax.utils.progress import format_seconds
 
-MAX_FOLDERS = 4  # with results on other data
+MAX_FOLDERS = 4  # with figures of other data
 MAX_STARTS = 50  # the last ones
 MAX_SHEETS = 3  # of generated images
-# Sheets and charts of an evaluation: whether it is a chart, what it shows, and the caption.
-EVALUATION_IMAGES = {
-  'ranked.png': (False, 'queries with their most similar gallery images', 'Matches are framed green, others red.'),
-  'swaps.png': (False, 'people in the clothes of others', 'Clothes from the top row, poses from the left column.'),
-  'ground_truth.png': (False, 'generated images beside the rendered ground truth', 'Held-out people.'),
-  'roc.png': (True, 'true over false positive rates', 'Over all pairs of a query and a gallery image.'),
-  'alphas.png': (True, 'rank-1 and mAP over the weight of the fine-grained half', ''),
-}
 FIGURES_COMMAND = 'dgnet figures embeddings --workdir=RUN'
-
-
-def overview(description: RunDescription, results: Mapping[str, Any], figures: Mapping[str, Any]) -> Section:
-  """The numbers to look at first."""
-  history = description.history
-  numbers = {'steps': history.get('steps'), 'data': results.get('data'), 'evaluated step': results.get('step')}
-  rankings = as_mapping(results.get('single_query'))
-  name = next((name for name in EMBEDDINGS if name in rankings), '')
-  for metric, title in (('rank_1', 'rank-1'), ('mAP', 'mAP')):
-    score = as_number(as_mapping(rankings.get(name)).get(metric))
-    numbers[f'{title}, {EMBEDDINGS.get(name)}'] = None if score is None else f'{100 * score:.2f}%'
-  failing = figures.get('num_failing_queries')
-  numbers['failing queries'] = None if failing is None else f'{value_text(failing)}'
-  numbers['time'] = history.get('time of starts that ended')
-  numbers['last training'] = history.get('last training')
-  terms = [
-    element('div', element('dt', title), element('dd', value_text(value)))
-    for title, value in numbers.items()
-    if value is not None
-  ]
-  return Section('overview', 'Overview', element('dl', *terms) if terms else missing('Nothing was trained yet.'))
 
 
 def settings(description: RunDescription) -> Section:
@@ -124,36 +94,6 @@ def training(description: RunDescription, starts: Sequence[Start]) -> Section:
   title = 'Starts' if len(starts) <= MAX_STARTS else f'The last {MAX_STARTS} of {len(starts):,} starts'
   parts += [element('h3', title), table(title, heading, rows)]
   return Section('training', 'How it was trained', join(*parts))
-
-
-def evaluations(workdir: pathlib.Path, images: InlinedImages) -> Section:
-  """All results, on the run's own data and on others, with their sheets."""
-  folder = workdir / 'evaluation'
-  parts: list[Content] = []
-  if not (folder / 'results.json').is_file():
-    parts.append(missing('Not evaluated: ', element('code', 'dgnet evaluate --workdir=RUN'), ' writes results.'))
-  others = sorted(path.parent for path in folder.glob('on_*/results.json'))
-  for place in (folder, *others[:MAX_FOLDERS]):
-    if not (place / 'results.json').is_file():
-      continue
-    if place != folder:
-      parts.append(element('h3', f'On other data: {place.name}'))
-    parts.append(results_html(read_results(place / 'results.json')))
-    parts += _evaluation_images(workdir, place, images)
-  if len(others) > MAX_FOLDERS:
-    parts.append(missing(f'Results on {len(others) - MAX_FOLDERS} more data sets are left out.'))
-  return Section('results', 'Results', join(*parts))
-
-
-def _evaluation_images(workdir: pathlib.Path, folder: pathlib.Path, images: InlinedImages) -> list[Content]:
-  """Returns the sheets and charts of an evaluation; the one with the failures is elsewhere."""
-  shown: list[Content] = []
-  for name, (is_chart, alt, caption) in EVALUATION_IMAGES.items():
-    path = folder / name
-    if path.is_file():
-      text = f'{alt[0].upper()}{alt[1:]}. {caption}'.strip()
-      shown.append(images.figure(path, _name(workdir, path), alt=alt, caption=text, is_chart=is_chart))
-  return shown
 
 
 def _name(workdir: pathlib.Path, path: pathlib.Path) -> str:
@@ -267,14 +207,14 @@ def _rows_table(title: str, headings: Mapping[str, str], rows: Any) -> Html:
 def failures(workdir: pathlib.Path, figures: Mapping[str, Any], images: InlinedImages) -> Section:
   """The queries that fail, the worst first."""
   path = workdir / 'figures' / 'failures.png'
-  failing, valid = figures.get('num_failing_queries'), figures.get('num_valid_queries')
+  failing, valid, step = (figures.get(name) for name in ('num_failing_queries', 'num_valid_queries', 'step'))
   if not figures:
     content = _no_figures(workdir)
   elif not failing:
-    content = paragraph('No query failed: each finds one of its matches first.')
+    content = paragraph(f'At step {value_text(step)} no query fails: each finds one of its matches first.')
   else:
-    counts = f'{value_text(failing)} of {value_text(valid)} queries do not find a match first; failures.csv lists them.'
-    content = paragraph(counts)
+    counts = f'{value_text(failing)} of {value_text(valid)} queries do not find a match first'
+    content = paragraph(f'At step {value_text(step)} {counts}; failures.csv lists them.')
     if path.is_file() and figures.get('num_failures_shown'):
       alt = 'the queries whose first match ranks lowest, with the wrong images before it'
       caption = f'{alt.capitalize()}: wrong images framed red, the first match green.'

@@ -4,7 +4,7 @@ import os
 import pathlib
 
 import dgnet_jax
-from dgnet_jax.inference.results import read_results
+from dgnet_jax.reports import report_results
 from dgnet_jax.reports import report_sections as parts
 from dgnet_jax.reports.html_page import Section, join, missing, page
 from dgnet_jax.reports.inlined_images import InlinedImages
@@ -30,21 +30,21 @@ def write_report(workdir: str | os.PathLike[str], path: pathlib.Path) -> list[st
   """
   folder = fetched(workdir, shown_in_reports)
   description, images = describe_run(folder), InlinedImages()
-  own_results = folder / 'evaluation' / 'results.json'
-  results = read_results(own_results) if own_results.is_file() else {}
+  evaluations = report_results.read_evaluations(folder)
   figures, title = parts.read_figures(folder), folder.resolve().name
   # In the order of their worth while there is room for images; shown in another.
   failures = parts.failures(folder, figures, images)
   embeddings = parts.embeddings(folder, figures, images)
   curves = parts.curves(folder, title, images)
-  evaluations = parts.evaluations(folder, images)
+  results = report_results.results_section(evaluations, images)
   generated = parts.generated(folder, images)
   sections = [
-    parts.overview(description, results, figures),
+    report_results.overview(description, evaluations, figures),
     parts.settings(description),
-    parts.data(description, results, figures),
+    parts.data(description, report_results.own_results(evaluations), figures),
     parts.training(description, read_starts(folder)),
-    evaluations,
+    results,
+    report_results.same_person(folder),
     curves,
     embeddings,
     failures,

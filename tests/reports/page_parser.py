@@ -4,8 +4,8 @@ from html.parser import HTMLParser
 
 VOID = {'img', 'meta', 'wbr'}
 TAGS = VOID | {
-  *('html', 'head', 'title', 'style', 'body', 'header', 'nav', 'main', 'section', 'footer', 'h1', 'h2', 'h3', 'p'),
-  *('ol', 'li', 'a', 'dl', 'dt', 'dd', 'div', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'details', 'summary'),
+  *('html', 'head', 'title', 'style', 'body', 'header', 'nav', 'main', 'section', 'footer', 'h1', 'h2', 'h3', 'h4'),
+  *('p', 'ol', 'li', 'a', 'dl', 'dt', 'dd', 'div', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'details', 'summary'),
   *('figure', 'figcaption', 'code', 'strong'),
 }
 

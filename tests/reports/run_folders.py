@@ -30,6 +30,17 @@ FIGURES = {
   'num_failing_queries': 2,
   'num_failures_shown': 2,
 }
+CALIBRATION = {
+  **{'format': 1, 'step': 20, 'networks': 'a', 'alpha': 0.5},
+  'data': {'layout': 'synthetic', 'splits': ['query', 'gallery'], 'test_split_of_run': True},
+  **{'num_positive_pairs': 3328, 'num_negative_pairs': 683136, 'num_identities': 128},
+  'thresholds': [
+    {
+      **{'false_positive_rate': 0.01, 'score': 0.625, 'score_interval': [0.6, 0.65]},
+      **{'true_positive_rate': 0.875, 'true_positive_rate_interval': [0.8, 0.9]},
+    }
+  ],
+}
 
 
 def rankings(**scores):

@@ -1,6 +1,7 @@
 """`dgnet report`: one HTML file about a run."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from dgnet_jax.reports.inlined_images import InlinedImages
 from dgnet_jax.reports.run_report import write_report
 from dgnet_jax.training.data_record import TrainingData, write_record
 from tests.reports.page_parser import PageParser
-from tests.reports.run_folders import FIGURES, rankings, write_run
+from tests.reports.run_folders import CALIBRATION, FIGURES, rankings, write_run
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 IMAGES = {
@@ -58,6 +59,7 @@ def run(tmp_path):
     for number in range(5):
       write_picture(run / 'generated' / f'step_{step:07d}' / f'sheet_{number:03d}.png')
   write_figures(run / 'figures')
+  (run / 'calibration.json').write_text(json.dumps(CALIBRATION))
   return run
 
 
@@ -79,12 +81,16 @@ def test_report_has_everything(run):
   assert ['seed', '7', '0'] in [[''.join(row[:-2]), *row[-2:]] for row in rows if len(row) >= 3]
   assert ['both', '80.00', '40.00', '90.00', '100.00'] in rows and ['both', '30.00', '15.00', '90.00', '100.00'] in rows
   assert ['both', '75.00'] in rows and ['1', 'two people are one'] in rows
-  assert ['cross, all', '512', '20.12', '0.500'] in rows and ['diversity: generated', '0.25'] in rows
+  assert ["cross image: another person's clothes", '512', '20.12', '0.500'] in rows
+  assert ["cross image: another person's clothes, plain clothes", '90', '21.00', '\u2013'] in rows
+  assert ['SSIM between two images of a person: cross images', '0.25'] in rows
+  assert ['1', '0.625', '0.6 to 0.65', '87.50', '80.00 to 90.00'] in rows
   assert ['c1', '3', '1'] in rows and ['c2', '0', '4'] in rows
   assert ['c1', 'c2', '7', '37.5', '25'] in rows and ['1', '0.625', '87.5'] in rows
   assert ['2026-01-01 00:00', 'evaluate', '1m00s', 'failed', 'the disk is full'] in rows
   assert any(row[-1] == '3' and ''.join(row[:-1]) == 'newer.nested.field' for row in rows)
-  assert '2 of 6 queries do not find a match first' in page.text and '2 more sheets are in' in page.text
+  assert 'At step 20 2 of 6 queries do not find a match first' in page.text
+  assert '2 at step 20' in page.text and '2 more sheets are in' in page.text
   assert '1 x H100' not in page.text and '8 x H100' in page.text
   # 5 of the evaluation, the curves, 4 figures, 3 sheets and the last grid.
   images = page.all('img')
@@ -104,7 +110,7 @@ def test_page_is_well_formed_and_loads_nothing(run):
     value for tag, a in page.elements if tag != 'meta' for value in a.values() if value[:5] != 'data:'
   )
   targets = {part['id'] for part in page.all('section')}
-  assert {link['href'][1:] for link in page.all('a')} == targets and len(targets) == 9
+  assert {link['href'][1:] for link in page.all('a')} == targets and len(targets) == 10
 
 
 def test_texts_of_files_are_never_markup(tmp_path):
@@ -143,6 +149,48 @@ def test_what_is_missing_is_said(tmp_path):
   ):
     assert words in page.text
   assert not page.all('img')
+
+
+def test_every_evaluation_is_shown_and_the_best_named(tmp_path):
+  scores = {
+    **{'': 0.8, 'step_0000010': 0.9, 'step_0000015': 0.5, 'validation': 0.7, 'validation/step_0000010': 0.75},
+    **{'on_duke_a': 0.3, 'on_duke_a/step_0000010': 0.35, 'earlier/step_0000005_release_abc': 0.1},
+  }
+  run = write_run(
+    tmp_path / 'run',
+    results={
+      f'evaluation/{name}'.rstrip('/'): rankings(both=score)
+      | {'step': 10 if '10' in name else 15 if '15' in name else 20}
+      for name, score in scores.items()
+    },
+    metrics=[{'step': step, 'loss/total': 1, 'validation/mAP': 0.5 - step / 100} for step in (5, 10, 20)],
+  )
+  for step in (10, 15, 20):  # the best of step 5 is gone
+    (run / 'checkpoints' / str(step)).mkdir(parents=True)
+  write_picture(run / 'evaluation' / 'step_0000010' / 'ranked.png')
+  page, text = parsed(run), (tmp_path / 'out.html').read_text()
+  best = 'Step 10 (best during training)'
+  titles = ['Step 20', best, 'Step 15', f'{best} on held-out identities', f'{best} on other data: on_duke_a']
+  titles += ['Step 20 on held-out identities', 'Step 20 on other data: on_duke_a']
+  assert re.findall('<h3>(Step[^<]*)', text) == titles
+  shown = [row[1] for row in table_rows(text) if row[0] == 'both']
+  assert shown == ['80.00', '90.00', '50.00', '75.00', '35.00', '70.00', '30.00']
+  assert 'rank-1, both (best step)' in page.text and '90.00%' in page.text and '80.00%' in page.text
+  assert [div['aria-label'] for div in page.all('div') if 'ranked' in div.get('aria-label', '')] == [
+    'evaluation/step_0000010/ranked.png'
+  ]
+
+
+def test_evaluations_are_bounded(tmp_path):
+  names = [f'evaluation/step_{step:07d}' for step in range(1, 12)]
+  run = write_run(tmp_path / 'run', results={name: rankings(both=0.5) for name in names})
+  assert 'Left out of evaluation/: step_0000009, step_0000010, step_0000011' in parsed(run).text
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"thresholds": 3}', '{"thresholds": [1, {"score_interval": [1]}]}'])
+def test_damaged_calibration_does_no_harm(run, text):
+  (run / 'calibration.json').write_text(text)
+  assert ('calibration.json cannot be read' in parsed(run).text) != ('[1' in text)
 
 
 def test_damaged_images_are_named(run):

@@ -88,6 +88,15 @@ def test_no_import_runs_upwards(module):
     assert allowed, f'{module} imports {imported}'
 
 
+def test_documentation_lists_the_layers():
+  table = (
+    (REPO / 'docs' / 'architecture.md').read_text().split('| layer | contents |\n| --- | --- |\n')[1].split('\n\n')[0]
+  )
+  cells = [row.split('|')[1] for row in table.splitlines()]
+  documented = tuple(tuple(name.rstrip('/') for name in re.findall('`([^`]+)`', cell)) for cell in cells)
+  assert documented == LAYERS
+
+
 def test_no_import_cycle():
   path, done = [], set()
 

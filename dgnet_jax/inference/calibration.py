@@ -116,7 +116,7 @@ def threshold_of(
   if (calibration.networks, calibration.alpha) != (networks(), alpha):
     _warn_once(
       f'{workdir / CALIBRATION}: of step {calibration.step} with alpha {calibration.alpha}, and not of this checkpoint '
-      f'with alpha {alpha}, so that nobody is named the same person; run `dgnet calibrate` again'
+      f'with alpha {alpha}, so no match is marked as the same person; run `dgnet calibrate` again'
     )
     return None
   if false_positive_rate is None:

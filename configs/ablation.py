@@ -1,6 +1,6 @@
 """Is joint training worth it, on pedestrians that anyone can render? The settings of `dgnet ablation`.
 
-dgnet ablation --out=runs/ablation                              # small: two cores, up to 20 minutes a cell
+dgnet ablation --out=runs/ablation                              # small: for a CPU
 dgnet ablation --out=runs/ablation_more --setting=more_cameras  # as small, four to six cameras per person
 dgnet ablation --out=runs/ablation_large --setting=large        # a GPU: 256x128, ResNet-50, 8,192 images
 

@@ -2,7 +2,8 @@
 
 dgnet train --config=smoke --workdir=runs/smoke --config.data.root=Market-1501-v15.09.15
 
-Its results mean nothing, and it says nothing about memory, speed and compilation of the full networks. For another data set set data.layout, as for the run that is to follow.
+Its results mean nothing, and it says nothing about memory, speed and compilation of the full networks. For another data
+set set data.layout, as for the run that is to follow.
 """
 
 from dgnet_jax.config.defaults import default_config

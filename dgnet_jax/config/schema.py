@@ -168,7 +168,7 @@ class EvaluationConfig:
   alpha_steps: int = 0  # weights between 0 and 1 to compare in a table and a plot; 0 skips the comparison
   verification: bool = False  # TPR at FPR 1e-4, 1e-3 and 1e-2 over all pairs, and ROC curves
   # Rank tracks in place of images: the embedding of a track is the mean over its images, in which each half is
-  # normalised again. The gallery has the other query tracks in it, too, as in MARS. Layout mars only.
+  # normalized again. The gallery has the other query tracks in it, too, as in MARS. Layout mars only.
   tracklets: bool = False
   rerank: bool = False  # also report k-reciprocal re-ranking
   reranking: RerankingConfig = RerankingConfig()

@@ -39,7 +39,7 @@ def test_preprocessing_agrees_with_the_release(golden, tmp_path, i, ledger):
   normalized = normalize(golden[f'resized{i}'])
   assert normalized.dtype == np.float32
   error = goldens.relative_error(normalized, golden[f'out{i}'].transpose(1, 2, 0))
-  ledger.check('preprocess: normalised input (float32)', error, 1e-6)
+  ledger.check('preprocess: normalized input (float32)', error, 1e-6)
   np.testing.assert_array_equal(denormalize(normalized), golden[f'resized{i}'])
   recovered = golden[f'recover{i}']
   truncated = denormalize(golden[f'out{i}'].transpose(1, 2, 0), truncate=True)

@@ -67,7 +67,7 @@ def _measure(features: np.ndarray, query: np.ndarray, shares: np.ndarray, rounds
     features @ query[0]
 
   def rank() -> None:
-    rank_gallery(query, gallery, shares=shares, count=COUNT, search='exact', reranking=None, threshold=None)
+    rank_gallery(query, gallery, shares=shares, count=COUNT, search='exact', reranking=None, thresholds=[None])
 
   def sort() -> None:
     np.argsort(-(features @ query[0]), kind='stable')

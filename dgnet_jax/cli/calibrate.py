@@ -48,6 +48,11 @@ def run(options: argparse.Namespace) -> None:
   from dgnet_jax.utils.paths import check_writable
 
   overrides = dict(options.overrides)
+  if 'data.val_identities' in overrides:
+    raise UserError(
+      '--config.data.val_identities: whom a run held out was decided when it was trained; name other people by '
+      '--config.data.root'
+    )
   if 'data.root' in overrides and 'data.layout' not in overrides:
     layout = detect_layout(overrides['data.root'])
     if layout is None:

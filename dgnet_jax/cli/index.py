@@ -17,7 +17,8 @@ EPILOG = r"""examples:
 
 A photo whose size and time are unchanged is not read; otherwise its SHA-256 decides whether it is embedded. Photos that
 are gone leave the gallery, those that were moved or copied keep their embedding, and those of folders that are not
-named stay. Ctrl-C, SIGTERM or a crash loses at most a minute of embedding; the same command goes on.
+named stay. A folder that was deleted or emptied can still be named: its photos leave the gallery. Ctrl-C, SIGTERM or a
+crash loses at most a minute of embedding; the same command goes on.
 """
 
 
@@ -31,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
       f'--{group}-pattern',
       metavar='REGEX',
-      help=f'finds the {group} in the path within its folder, by a group of this name (default: as before)',
+      help=f'finds the {group} in the path within its folder by a group of this name (default: as before; empty: none)',
     )
   build.add_argument(
     '--tracks',
     metavar='folder|CSV',
     help='make tracks one entry: each folder is one, or a file with the columns path and track says so '
-    '(default: as before)',
+    '(default: as before; empty: none)',
   )
   build.add_argument('--keep-missing', action='store_true', help='keep images in the gallery whose files are gone')
   build.add_argument('--skip-bad', action='store_true', help='leave out unreadable images, and list them in bad.csv')
@@ -54,11 +55,12 @@ def run(options: argparse.Namespace) -> None:
   check_run(options)
   from dgnet_jax.gallery.build import BuildOptions
   from dgnet_jax.gallery.photos import Labeler, list_photos
+  from dgnet_jax.gallery.plan import has_photos
   from dgnet_jax.utils.writers import check_output_folder
 
   check_output_folder(options.out)
   Labeler(options.identity_pattern or '', options.camera_pattern or '', options.tracks or '')  # before JAX starts
-  list_photos(options.images)
+  list_photos(options.images, has_photos(options.out))
   load_model(options).store_gallery(
     options.out,
     options.images,

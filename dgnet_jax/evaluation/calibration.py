@@ -16,7 +16,7 @@ PERCENTILES = 2.5, 97.5
 MIN_TAIL = 10_000  # negative pairs of the highest scores that are kept, at least
 TAIL_MARGIN = 4  # and as a multiple of those that may be accepted, so that resampled thresholds are among them
 
-Interval = tuple[float, float]
+Interval = tuple[float | None, float | None]  # None is an end that is not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,8 @@ class CalibratedThreshold:
     false_positive_rate: the largest fraction of negative pairs that may be accepted.
     score: pairs with at least this score are accepted.
     true_positive_rate: the fraction of positive pairs that is accepted.
-    score_interval, true_positive_rate_interval: 95 % intervals of both, by the bootstrap over identities.
+    score_interval, true_positive_rate_interval: 95 % intervals of both, by the bootstrap over identities. A rate of
+      less than one pair cannot be seen: its score has no upper end, and its true-positive rate no lower one.
   """
 
   false_positive_rate: float
@@ -96,10 +97,17 @@ def calibrate(
   for rate in false_positive_rates:
     score, true_rate = _threshold(pairs, plain, rate)
     resampled = np.array([_threshold(pairs, weight, rate) for weight in drawn])
-    intervals = [(float(low), float(high)) for low, high in np.percentile(resampled, PERCENTILES, axis=0).T]
-    thresholds.append(CalibratedThreshold(rate, score, true_rate, *intervals))
+    (low, high), (worst, best) = np.percentile(resampled, PERCENTILES, axis=0).T.tolist()
+    if not is_visible(rate, pairs.num_negative):
+      high, worst = None, None
+    thresholds.append(CalibratedThreshold(rate, score, true_rate, (low, high), (worst, best)))
   num_identities = int((pairs.query_counts + pairs.gallery_counts)[1:].astype(bool).sum())
   return CalibrationResult(tuple(thresholds), len(pairs.positive), pairs.num_negative, num_identities)
+
+
+def is_visible(rate: float, num_negative: int) -> bool:
+  """Returns True if a false-positive rate is at least one of so many pairs of two people."""
+  return rate * num_negative * (1 + 1e-12) >= 1
 
 
 def _collect(query: Embeddings, gallery: Embeddings, largest_rate: float) -> _Pairs:

@@ -11,9 +11,9 @@ import PIL.Image
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.image_lists import ImageList, as_image_list, list_images
 from dgnet_jax.data.lazy_images import ImageFiles, ImageSequence
-from dgnet_jax.errors import UserError
 from dgnet_jax.gallery.build import BuildOptions, build_gallery
 from dgnet_jax.gallery.gallery import Gallery, Match
+from dgnet_jax.gallery.photos import Paths
 from dgnet_jax.gallery.ranking import check_search, rank_gallery
 from dgnet_jax.gallery.store import Description, check_networks
 from dgnet_jax.gallery.tracks import pool_tracks, track_members
@@ -100,7 +100,8 @@ class Embedder:
         alone. The default is the run's `evaluation.alpha`. Only style AB has two halves.
       count: number of matches for each query; all by default.
       search: 'exact', or 'faiss': approximate, in a gallery on disk only, and with a count.
-      rerank: order the 200 (or `count`) best by k-reciprocal re-ranking, with the run's `evaluation.reranking`.
+      rerank: order the 200 (or `count`, if that is more) best by k-reciprocal re-ranking, with the run's
+        `evaluation.reranking`; the others follow.
       false_positive_rate: the calibrated rate whose threshold decides `Match.same_person`; by default the first one
         that `dgnet calibrate` was given.
 
@@ -112,15 +113,15 @@ class Embedder:
       UserError: an argument is not allowed, or the gallery is by other networks.
     """
     shares = piece_shares(self.config, alpha)
-    if count is not None and count < 1:
-      raise UserError(f'{count=} must be at least 1')
+    check_search(search, count, gallery if isinstance(gallery, Gallery) else None)
     # Both are verified first.
     asked = queries if isinstance(queries, Gallery) else as_image_list(queries, 'queries')
     searched = gallery if isinstance(gallery, Gallery) else as_image_list(gallery, 'gallery')
     for side in (asked, searched):
       if isinstance(side, Gallery):
         self.check_gallery(side)
-    check_search(search, count, searched.folder if isinstance(searched, Gallery) else None)
+    threshold = self.threshold(alpha, false_positive_rate)
+    num_images = asked.num_images if isinstance(asked, Gallery) else (1,) * len(asked)
     features = (
       asked.features
       if isinstance(asked, Gallery)
@@ -133,7 +134,7 @@ class Embedder:
       count=count,
       search=search,
       reranking=self.config.evaluation.reranking if rerank else None,
-      threshold=self.threshold(alpha, false_positive_rate),
+      thresholds=[threshold if number == 1 else None for number in num_images],
     )
 
   def check_gallery(self, gallery: Gallery) -> None:
@@ -175,19 +176,19 @@ class Embedder:
       num_images=[len(indices) for indices in members],
     )
 
-  def store_gallery(self, folder: str | os.PathLike[str], images: Sequence[str], options: BuildOptions) -> None:
+  def store_gallery(self, folder: str | os.PathLike[str], images: Paths, options: BuildOptions | None = None) -> None:
     """Builds a gallery on disk for `open_gallery`, or brings it up to date; see `gallery.build.build_gallery`.
 
     Args:
       folder: of the gallery; pyarrow must be installed.
-      images: paths of images and of folders.
+      images: one path or several, of images and of folders.
       options: patterns, tracks, and what to do about photos that are gone or bad.
     """
 
     def embed(paths: Sequence[str]) -> Iterator[np.ndarray]:
       return self._predictor.embed_batches(self._resized(ImageList(paths)))
 
-    build_gallery(local_path(folder), images, embed, self._description, options)
+    build_gallery(local_path(folder), images, embed, self._description, options or BuildOptions())
 
   @property
   def networks_digest(self) -> str:

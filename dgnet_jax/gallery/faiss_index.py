@@ -7,6 +7,7 @@ are exact; entries of other groups are missed. The vectors are those before weig
 import contextlib
 import hashlib
 import importlib.util
+import json
 import logging
 import math
 import pathlib
@@ -19,16 +20,17 @@ import numpy.typing as npt
 from dgnet_jax.errors import UserError
 from dgnet_jax.gallery.gallery import Gallery
 from dgnet_jax.gallery.search import Found
-from dgnet_jax.gallery.store import DESCRIPTION
+from dgnet_jax.gallery.store import Description, read_description
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, check_regular, read_json
 from dgnet_jax.utils.extras import install_command
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
+from dgnet_jax.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
 INDEX, ABOUT = 'search.faiss', 'search.json'
-FORMAT = 1
+FORMAT = 2
 GROUPS_PER_ROOT = 2  # groups in a gallery of N entries, as a multiple of the root of N
 PROBED = 1 / 8  # of the groups, for each query
 MIN_PROBED = 16
@@ -41,57 +43,90 @@ def faiss_search(gallery: Gallery, queries: npt.NDArray[np.float32], count: int)
   Args:
     gallery: from `open_gallery`.
     queries: f32[Q, D], weighted.
-    count: entries per query; the groups that are probed may have fewer.
+    count: entries per query. More groups are probed for queries whose groups have fewer.
 
   Raises:
-    UserError: as `check_faiss`, or the gallery's folder cannot be written to.
+    UserError: as `check_faiss`; or there is no index of this gallery, and its folder cannot be written to, or has
+      another gallery by now.
   """
-  index = _opened(gallery, check_faiss(gallery.folder))
+  index = _opened(gallery, *check_faiss(gallery))
+  count = min(count, len(gallery.paths))
+  queries = np.ascontiguousarray(queries, np.float32)
   index.nprobe = max(MIN_PROBED, math.ceil(PROBED * index.nlist))
-  scores, found = index.search(np.ascontiguousarray(queries, np.float32), min(count, len(gallery.paths)))
+  scores, found = index.search(queries, count)
+  while (few := np.flatnonzero((found < 0).any(axis=1))).size and index.nprobe < index.nlist:
+    index.nprobe *= 2
+    scores[few], found[few] = index.search(queries[few], count)
   results = []
   for i, s in zip(found, scores, strict=True):
     order = np.lexsort((i, -s))
-    order = order[i[order] >= 0]
     results.append((i[order].astype(np.int64), s[order]))
   return results
 
 
-def check_faiss(folder: pathlib.Path | None) -> pathlib.Path:
-  """Returns the folder of a stored gallery; raises UserError if there is none, or faiss is not installed."""
-  if folder is None:
+def check_faiss(gallery: Gallery | None) -> tuple[pathlib.Path, Description]:
+  """Returns the folder and the description of a stored gallery.
+
+  Raises:
+    UserError: it is not stored, its folder has a name that faiss cannot read, or faiss is not installed.
+  """
+  if gallery is None or gallery.folder is None or gallery.description is None:
     raise UserError('search=faiss needs a gallery on disk, from `dgnet index build`')
   if importlib.util.find_spec('faiss') is None:
     raise UserError(f'search=faiss needs faiss: {install_command("faiss")}, or use search=exact')
-  return folder
-
-
-def _opened(gallery: Gallery, folder: pathlib.Path) -> Any:
-  """Returns the index, from the file if it is of this gallery."""
-  key = {'format': FORMAT, 'gallery': _state(folder), 'num_entries': len(gallery.paths)}
-  with exclusive(folder / LOCK_FILE, f'the gallery {folder}', wait=True):
-    about: Any = None
-    with contextlib.suppress(OSError, ValueError):
-      about = read_json(folder / ABOUT, MAX_DESCRIPTION_BYTES)
-    index = _read(folder / INDEX, len(gallery.paths), about.get('bytes')) if _fits(about, key) else None
-    if index is None:
-      _build(gallery, folder, key)
-      index = _read(folder / INDEX, len(gallery.paths), check_regular(folder / INDEX))
-    if index is None:
-      raise UserError(f'{folder / INDEX}: cannot be read just after it was written; use --search=exact')
-    return index
-
-
-def _state(folder: pathlib.Path) -> str:
-  """Returns what changes when the gallery does."""
   try:
-    return hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest()
+    str(gallery.folder).encode()
+  except UnicodeEncodeError:
+    name = printable(str(gallery.folder))
+    raise UserError(f'{name}: the name is not UTF-8, which faiss needs; rename it, or use search=exact') from None
+  return gallery.folder, gallery.description
+
+
+def _opened(gallery: Gallery, folder: pathlib.Path, description: Description) -> Any:
+  """Returns the index, from the file if it is of this gallery."""
+  key = {'format': FORMAT, 'gallery': _state(description), 'num_entries': len(gallery.paths)}
+  if (index := _saved(folder, key)) is not None:  # without a lock, which needs a folder that can be written to
+    return index
+  try:
+    with exclusive(folder / LOCK_FILE, f'the gallery {folder}', wait=True):
+      index = _saved(folder, key)
+      if index is None:
+        if _state(read_description(folder)) != key['gallery']:
+          raise UserError(f'{folder}: the gallery has changed since it was opened; open it again, or use search=exact')
+        _build(gallery, folder, key)
+        index = _saved(folder, key)
   except OSError as error:
-    raise UserError(f'{folder / DESCRIPTION}: cannot be read ({error.strerror})') from error
+    raise UserError(
+      f'{folder}: cannot be written to ({error.strerror}), so that no index can be built; use search=exact'
+    ) from error
+  if index is None:
+    raise UserError(f'{folder / INDEX}: cannot be read just after it was written; use search=exact')
+  return index
+
+
+def _state(description: Description) -> str:
+  """Returns what changes when the entries do: the names of files, which a gallery never uses for other rows."""
+  parts = [(part.file, part.rows) for part in description.parts]
+  return hashlib.sha256(json.dumps([description.id, parts]).encode()).hexdigest()
+
+
+def _saved(folder: pathlib.Path, key: dict[str, Any]) -> Any:
+  """Returns the saved index if it is what `key` says; None otherwise."""
+  about = _about(folder)
+  if not _fits(about, key):
+    return None
+  index = _read(folder / INDEX, key['num_entries'], about['bytes'])
+  return index if _about(folder) == about else None  # or another process writes one right now
+
+
+def _about(folder: pathlib.Path) -> Any:
+  with contextlib.suppress(OSError, ValueError):
+    return read_json(folder / ABOUT, MAX_DESCRIPTION_BYTES)
+  return None
 
 
 def _fits(about: Any, key: dict[str, Any]) -> bool:
-  return isinstance(about, dict) and {name: about.get(name) for name in key} == key
+  return isinstance(about, dict) and 'bytes' in about and {name: about.get(name) for name in key} == key
 
 
 def _read(path: pathlib.Path, num_entries: int, size: object) -> Any:

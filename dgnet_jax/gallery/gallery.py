@@ -30,7 +30,8 @@ class Match:
     path: path of the image, of a track that of its first; '' if it was a PIL image or an array.
     score: similarity in [-1, 1]; 1 for the same image.
     index: index of the entry in the gallery.
-    same_person: True if the score reaches the run's calibrated threshold; None without one.
+    same_person: True if the score reaches the run's calibrated threshold; None without one, and if the entry or the
+      query is a track.
     identity: name of the person, if the gallery knows it; otherwise ''.
     camera: likewise.
     num_images: of the track; 1 for a single image.
@@ -95,8 +96,10 @@ class Gallery:
   def match(self, index: int, score: float, threshold: float | None) -> Match:
     """Returns an entry as a match; `threshold` is the lowest score of one person's images, if that is known.
 
-    It is calibrated on single images, so it says nothing about tracks.
+    It is calibrated on single images, so it says nothing about tracks. The score is cut to [-1, 1], which rounding may
+    leave.
     """
+    score = min(max(score, -1.0), 1.0)
     same = None if threshold is None or self.num_images[index] > 1 else score >= threshold
     labels = self.identities[index], self.cameras[index]
     return Match(self.paths[index], score, index, same, *labels, self.num_images[index])

@@ -5,8 +5,8 @@ import pathlib
 
 from dgnet_jax.data.index import printable
 from dgnet_jax.errors import UserError
-from dgnet_jax.gallery.store import BAD_FILES, GalleryStore, is_gallery, read_description
-from dgnet_jax.utils.bounded_files import open_table
+from dgnet_jax.gallery.bad_files import BAD_FILES, read_bad_files
+from dgnet_jax.gallery.store import GalleryStore, is_gallery, read_description
 
 
 def gallery_text(folder: pathlib.Path) -> str:
@@ -20,6 +20,7 @@ def gallery_text(folder: pathlib.Path) -> str:
   store = GalleryStore(folder, read_description(folder))
   description = store.description
   rows = [row for part in description.parts for row in store.rows(part)]
+  num_bad = len(read_bad_files(folder))
   height, width = description.image_size_hw
   labels = [row.labels for row in rows]
   tracks = Counter(label.track for label in labels if label.track is not None)
@@ -31,7 +32,7 @@ def gallery_text(folder: pathlib.Path) -> str:
     'identities': _counted({label.identity for label in labels}, description.identity_pattern),
     'cameras': _counted({label.camera for label in labels}, description.camera_pattern),
     'tracks': f'{len(tracks):,} of {tracks.total():,} images ({description.tracks})' if description.tracks else '',
-    'left out': f'{_num_bad(folder):,} images: {folder / BAD_FILES}' if (folder / BAD_FILES).exists() else '',
+    'left out': f'{num_bad:,} images: {folder / BAD_FILES}' if num_bad else '',
   }
   text = [f'{name + ":":<18}{printable(value)}' for name, value in lines.items() if value]
   for root, count in sorted(Counter(row.photo.root for row in rows).items()):
@@ -41,11 +42,3 @@ def gallery_text(folder: pathlib.Path) -> str:
 
 def _counted(names: set[str | None], pattern: str) -> str:
   return f'{len(names - {None}):,}, by the pattern {pattern}' if pattern else ''
-
-
-def _num_bad(folder: pathlib.Path) -> int:
-  try:
-    with open_table(folder / BAD_FILES) as file:
-      return max(0, sum(1 for _ in file) - 1)
-  except OSError as error:
-    raise UserError(f'{folder / BAD_FILES}: cannot be read ({error.strerror})') from error

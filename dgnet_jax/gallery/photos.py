@@ -1,6 +1,6 @@
 """The photos of a gallery: which files there are, and whom, which camera and which track each of them shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import csv
 import logging
 import os
@@ -9,7 +9,8 @@ import re
 from typing import NamedTuple
 
 from dgnet_jax.data.index import printable, summarize
-from dgnet_jax.data.readers.listing import list_recursively, warn_about_skipped
+from dgnet_jax.data.readers.listing import list_recursively
+from dgnet_jax.data.readers.table import is_empty, read_header
 from dgnet_jax.errors import UserError
 from dgnet_jax.utils.bounded_files import open_table
 from dgnet_jax.utils.paths import local_text
@@ -18,6 +19,12 @@ logger = logging.getLogger(__name__)
 
 FOLDERS = 'folder'  # the value of `tracks` that makes every folder a track
 TRACK_COLUMNS = ('path', 'track')
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class TracksError(UserError):
+  """The table of tracks cannot be used."""
 
 
 class Photo(NamedTuple):
@@ -40,37 +47,63 @@ class Labels(NamedTuple):
   track: str | None
 
 
-def list_photos(images: Sequence[str | os.PathLike[str]]) -> tuple[list[Photo], list[str]]:
-  """Lists the images in folders and their subfolders, and single files, each file once; does not open them.
+class Listing(NamedTuple):
+  """The photos of the folders and files that were named.
+
+  Attributes:
+    photos: each file once.
+    folders: absolute paths of the folders, and of files that are gone.
+    empty: those of them that have no photos any more.
+    skipped: names of what is no image, by folder.
+  """
+
+  photos: list[Photo]
+  folders: list[str]
+  empty: list[str]
+  skipped: dict[str, list[str]]
+
+
+def within(folders: Sequence[str]) -> Callable[[str], bool]:
+  """Returns a function that says whether an absolute path is one of the folders, or in one of them."""
+  prefixes = tuple(os.path.join(folder, '') for folder in folders)
+  return lambda path: os.path.join(path, '').startswith(prefixes)
+
+
+def list_photos(images: Paths, is_known: Callable[[str], bool]) -> Listing:
+  """Lists the images in folders and their subfolders, and single files; does not open them.
 
   Args:
-    images: paths of folders, which become the roots of their photos, and of files, whose root is their folder.
-
-  Returns:
-    The photos, and the absolute paths of the folders.
+    images: one path or several: of folders, which become the roots of their photos, and of files, whose root is their
+      folder.
+    is_known: says whether the gallery has photos at an absolute path or in it. Such a path may be missing, or have no
+      images any more.
 
   Raises:
-    UserError: a folder has no images or cannot be read, a path is not of this machine, or there are none.
+    UserError: another folder has no images, a folder cannot be read, a path is not of this machine, or there are none.
   """
-  photos: dict[str, Photo] = {}
-  folders = []
-  for item in images:
+  listing, photos = Listing([], [], [], {}), dict[str, Photo]()
+  for item in [images] if isinstance(images, str | os.PathLike) else images:
+    if not isinstance(item, str | os.PathLike):
+      raise UserError(f'images: {type(item).__name__} is not a path; a gallery on disk is of files and folders')
     path = os.path.abspath(local_text(item))
-    if os.path.isdir(path):
-      found, others = list_recursively(pathlib.Path(path))
-      skipped = [os.path.relpath(other, path) for other in others]
-      if not found:
+    found, others = list_recursively(pathlib.Path(path)) if os.path.isdir(path) else ([], [])
+    skipped = [os.path.relpath(other, path) for other in others]
+    if os.path.isdir(path) or (not os.path.lexists(path) and is_known(path)):
+      listing.folders.append(path)
+      if not found and not is_known(path):
         contents = f'; it contains {summarize(skipped)}' if skipped else ''
         raise UserError(f'{printable(path)}: no images in this folder and its subfolders{contents}')
-      warn_about_skipped(pathlib.Path(path), skipped)
-      folders.append(path)
+      if not found:
+        listing.empty.append(path)
+      if skipped:
+        listing.skipped[path] = skipped
     else:
       path, found = os.path.dirname(path), [path]
     for file in found:
       photos.setdefault(file, Photo(path, os.path.relpath(file, path)))
-  if not photos:
+  if not photos and not listing.empty:
     raise UserError('images: none given')
-  return list(photos.values()), folders
+  return listing._replace(photos=list(photos.values()))
 
 
 def check_pattern(pattern: str, group: str) -> None:
@@ -93,7 +126,8 @@ class Labeler:
       the file's folder) and track; '' knows no tracks.
 
   Raises:
-    UserError: a pattern is wrong, or the file cannot be read or is not as it should be.
+    TracksError: the file cannot be read or is not as it should be.
+    UserError: a pattern is wrong.
   """
 
   def __init__(self, identity_pattern: str = '', camera_pattern: str = '', tracks: str = '') -> None:
@@ -107,17 +141,25 @@ class Labeler:
     """Returns what is known about a photo."""
     return Labels(self._found('identity', photo), self._found('camera', photo), self._track(photo))
 
-  def warn_about_gaps(self, photos: Sequence[Photo]) -> None:
-    """Warns if patterns find nothing in photos, or if the table of tracks names files that are not among them."""
+  def warn_about_gaps(self, listing: Listing, known: Collection[str]) -> None:
+    """Warns if patterns find nothing in photos, or if the table of tracks names photos that there are not.
+
+    Args:
+      listing: the photos. Those that the table has of other folders may be added later.
+      known: absolute paths of the photos in the gallery.
+    """
+    photos = listing.photos
     for group, pattern in self._patterns.items():
       without = [photo.path for photo in photos if not self._found(group, photo)] if pattern else []
       if without:
         logger.warning(f'no {group} in {len(without)} of {len(photos)} paths, by {pattern}: {summarize(without)}')
-    unknown = sorted(self._tracks.keys() - {photo.full_path for photo in photos})
+    unknown = self._tracks.keys() - {photo.full_path for photo in photos} - set(known)
+    if len(unknown) < len(self._tracks):
+      unknown = set(filter(within(listing.folders), unknown))
     if unknown:
       logger.warning(
         f'{len(unknown)} of {len(self._tracks)} paths in the table of tracks are not among the images: '
-        f'{summarize(unknown)}'
+        f'{summarize(sorted(unknown))}'
       )
 
   def _found(self, group: str, photo: Photo) -> str | None:
@@ -133,29 +175,39 @@ def read_tracks(path: pathlib.Path) -> Mapping[str, str]:
   """Reads a table of tracks.
 
   Args:
-    path: a CSV file with the columns path, relative to its folder, and track, among others.
+    path: a CSV file with the columns path, relative to its folder, and track, among others; separated by commas,
+      semicolons, tabs or bars.
 
   Returns:
     The track of every photo, by its absolute path.
 
   Raises:
-    UserError: the file cannot be read, a column is missing, or a row lacks a value or names a photo twice.
+    TracksError: the file cannot be read, a column is missing, or a row lacks a value or names a photo twice.
   """
   folder = os.path.abspath(path.parent)
   tracks: dict[str, str] = {}
+  shown = printable(str(path))
   try:
     with open_table(path) as file:
-      reader = csv.DictReader(file)
-      missing = [name for name in TRACK_COLUMNS if name not in (reader.fieldnames or ())]
-      if missing:
-        raise UserError(f'{path}: no column {", ".join(missing)}; the first line must be {",".join(TRACK_COLUMNS)}')
+      separator, names, num_lines = read_header(file, TRACK_COLUMNS, ','.join(TRACK_COLUMNS))
+      reader = csv.DictReader(file, names, delimiter=separator)
       for row in reader:
+        if is_empty(row):
+          continue
         name, track = row['path'], row['track']
         photo = os.path.normpath(os.path.join(folder, name)) if name else ''
         if not photo or not track or '\0' in photo or tracks.setdefault(photo, track) != track:
-          raise UserError(f'{path}, line {reader.line_num}: needs a path, which is in one track only, and a track')
+          line = num_lines + reader.line_num
+          raise TracksError(f'{shown}, line {line}: needs a path, which is in one track only, and a track')
+  except TracksError:
+    raise
+  except UserError as error:
+    raise TracksError(f'{shown}: {error}') from error
   except (OSError, csv.Error, UnicodeError) as error:
-    raise UserError(f'{path}: cannot be read ({getattr(error, "strerror", None) or error})') from error
+    reason = getattr(error, 'strerror', None) or error
+    raise TracksError(
+      f'{shown}: cannot be read ({reason}). --tracks is {FOLDERS}, or a CSV file; empty (--tracks=), it is no tracks'
+    ) from error
   if not tracks:
-    raise UserError(f'{path}: no tracks in it')
+    raise TracksError(f'{shown}: no tracks in it')
   return tracks

@@ -1,6 +1,8 @@
 """Ranks a gallery for queries."""
 
-import pathlib
+from collections.abc import Sequence
+import operator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +17,23 @@ from dgnet_jax.inference.scoring import scored
 SEARCHES = ('exact', 'faiss')
 
 
-def check_search(search: str, count: int | None, folder: pathlib.Path | None) -> None:
+def check_search(search: str, count: Any, gallery: Gallery | None) -> None:
   """Checks how a gallery is to be searched, before anything is embedded.
 
   Args:
     search: one of `SEARCHES`.
-    count: matches per query.
-    folder: of the gallery, if it is stored.
+    count: matches per query; None is all.
+    gallery: the gallery, if it is made already.
 
   Raises:
-    UserError: `search` is unknown, needs a count, or cannot search this gallery here.
+    UserError: `search` is unknown, needs a count, or cannot search this gallery here; or the count is not allowed.
   """
   if search not in SEARCHES:
     raise UserError(f'{search=} is not one of {", ".join(SEARCHES)}')
+  if count is not None and (isinstance(count, bool) or not hasattr(count, '__index__') or operator.index(count) < 1):
+    raise UserError(f'{count=} must be a whole number, at least 1')
   if search == 'faiss':
-    check_faiss(folder)
+    check_faiss(gallery)
     if count is None:
       raise UserError('search=faiss needs a count')
 
@@ -42,7 +46,7 @@ def rank_gallery(
   count: int | None,
   search: str,
   reranking: RerankingConfig | None,
-  threshold: float | None,
+  thresholds: Sequence[float | None],
 ) -> list[list[Match]]:
   """Finds the matches of every query.
 
@@ -53,13 +57,13 @@ def rank_gallery(
     count: matches per query; None is all.
     search: one of `SEARCHES`.
     reranking: settings of the re-ranking of the best; None does not re-rank.
-    threshold: the lowest score of one person's images, if that is known.
+    thresholds: the lowest score of one person's images, if that is known, for each query.
 
   Raises:
     UserError: as `check_search`.
   """
-  check_search(search, count, gallery.folder)
-  num_candidates = max(CANDIDATES, count or len(gallery))
+  check_search(search, count, gallery)
+  num_candidates = max(CANDIDATES, count or 0)
   wanted = num_candidates if reranking and count else count
   weighted = scored(scored(features, shares), shares)  # the gallery's roots, too: a gallery may be large
   if search == 'exact':
@@ -67,10 +71,11 @@ def rank_gallery(
   else:
     found = faiss_search(gallery, weighted, wanted or num_candidates)
   rankings = []
-  for query, (index, scores) in zip(features, found, strict=True):
+  for query, (index, scores), threshold in zip(features, found, thresholds, strict=True):
     if reranking:
-      best = index[:num_candidates]
-      order = rerank(scored(query, shares), scored(gallery.features[best], shares), reranking)
+      best, others = np.split(np.arange(len(index)), [num_candidates])
+      candidates = scored(gallery.features[index[best]], shares)
+      order = np.concatenate([rerank(scored(query, shares), candidates, reranking), others])
       index, scores = index[order], scores[order]
     rankings.append(
       [gallery.match(int(i), float(s), threshold) for i, s in zip(index[:count], scores[:count], strict=True)]

@@ -72,16 +72,12 @@ def rerank(
     settings: the config's `evaluation.reranking`.
 
   Returns:
-    i64[N], indices of the candidates, the best first.
-
-  Raises:
-    UserError: there are not more than k1 candidates and query.
+    i64[N], indices of the candidates, the best first. With fewer than k1 of them, all may be neighbours.
   """
-  if settings.k1 > len(candidates):
-    raise UserError(
-      f'evaluation.reranking.k1 = {settings.k1}: re-ranking needs as many entries, and there are {len(candidates)}'
-    )
-  reranker = Reranker(query[None], candidates, k1=settings.k1, k2=settings.k2, weight=settings.weight)
+  if not len(candidates):
+    return np.zeros(0, np.int64)
+  k1 = min(settings.k1, len(candidates))
+  reranker = Reranker(query[None], candidates, k1=k1, k2=min(settings.k2, k1), weight=settings.weight)
   ((_, scores),) = reranker.blocks()
   order: npt.NDArray[np.int64] = np.argsort(-scores[0], kind='stable')
   return order

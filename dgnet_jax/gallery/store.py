@@ -5,6 +5,7 @@ The files have the columns of `COLUMNS`. An embedding is what `Predictor.embed` 
 they are weighted (`inference.scoring`), so that alpha is chosen when the gallery is searched.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
@@ -24,8 +25,7 @@ from dgnet_jax.utils.extras import require_pyarrow
 from dgnet_jax.utils.writers import save_table
 
 DESCRIPTION = 'gallery.json'
-BAD_FILES = 'bad.csv'
-FORMAT = 1
+FORMAT = 2
 MAX_DESCRIPTION_BYTES = 2**24  # of a hundred thousand files
 ROWS = 2_000  # photos in a file: 8 MB with 1,024 numbers each
 MAX_PART_BYTES = 2**28  # of a file, unpacked
@@ -39,7 +39,15 @@ _PART = re.compile(r'part-([0-9]{8})\.parquet')
 
 
 class LostPart(UserError):
-  """A file of the gallery is missing or damaged; building embeds its photos again."""
+  """A file of the gallery is missing or damaged; building embeds its photos again.
+
+  Attributes:
+    problem: what is wrong with which file.
+  """
+
+  def __init__(self, problem: str, advice: str) -> None:
+    super().__init__(f'{problem}; {advice}')
+    self.problem = problem
 
 
 class Row(NamedTuple):
@@ -53,10 +61,11 @@ class Row(NamedTuple):
 
 
 class Part(NamedTuple):
-  """A Parquet file of the gallery, and its number of rows."""
+  """A Parquet file of the gallery, its number of rows, and the roots of their photos: what is lost with the file."""
 
   file: str
   rows: int
+  roots: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +79,11 @@ class Description:
     image_size_hw: height and width to which photos are resized.
     size: numbers in an embedding.
     num_pieces: pieces of length 1 in it, such as halves.
+    id: of the gallery, which no other has.
     identity_pattern, camera_pattern, tracks: as for `photos.Labeler`.
     parts: the files that count.
-    num_pending: photos that a stopped build has not embedded.
+    next_part: number of the next file; no number is used twice, so that a name always means the same rows.
+    pending: numbers of photos that a stopped build has not embedded, by their roots.
   """
 
   networks: str
@@ -81,16 +92,29 @@ class Description:
   image_size_hw: tuple[int, int]
   size: int
   num_pieces: int
+  id: str = ''
   identity_pattern: str = ''
   camera_pattern: str = ''
   tracks: str = ''
   parts: tuple[Part, ...] = ()
-  num_pending: int = 0
+  next_part: int = 0
+  pending: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   @property
   def num_photos(self) -> int:
     """Photos in all parts."""
     return sum(part.rows for part in self.parts)
+
+  @property
+  def num_pending(self) -> int:
+    """Photos that stopped builds have not embedded."""
+    return sum(self.pending.values())
+
+  def embedded(self, parts: Sequence[Part], rows: Sequence[Row]) -> 'Description':
+    """Returns the description with more parts, which hold photos that were pending."""
+    return dataclasses.replace(
+      self, parts=(*self.parts, *parts), pending=dict(Counter(self.pending) - Counter(row.photo.root for row in rows))
+    )
 
 
 def is_gallery(path: str | os.PathLike[str]) -> bool:
@@ -112,21 +136,27 @@ def read_description(folder: pathlib.Path) -> Description:
     if not isinstance(values, dict) or type(values.get('format')) is not int:
       raise ValueError('not a description of a gallery')
     if values['format'] != FORMAT:
-      raise UserError(f'{path}: format {values["format"]}, and this version reads {FORMAT}; build the gallery anew')
+      raise UserError(
+        f'{path}: format {values["format"]}, and this version reads {FORMAT}; build the gallery anew in another folder'
+      )
     return _checked(values)
   except (OSError, ValueError, TypeError, KeyError) as error:
-    reason = getattr(error, 'strerror', None) or error
+    reason = f'{error} is missing' if isinstance(error, KeyError) else getattr(error, 'strerror', None) or error
     raise UserError(f'{path}: cannot be read ({reason}); build the gallery anew in another folder') from error
 
 
 def _checked(values: Mapping[str, Any]) -> Description:
   """Returns the description; raises ValueError, TypeError or KeyError if a value is wrong."""
-  texts = {name: values[name] for name in ('networks', 'run', 'identity_pattern', 'camera_pattern', 'tracks')}
-  numbers = {name: values[name] for name in ('step', 'size', 'num_pieces', 'num_pending')}
+  texts = {name: values[name] for name in ('networks', 'run', 'id', 'identity_pattern', 'camera_pattern', 'tracks')}
+  numbers = {name: values[name] for name in ('step', 'size', 'num_pieces', 'next_part')}
   height, width = values['image_size_hw']
-  parts = tuple(Part(part['file'], part['rows']) for part in values['parts'])
-  whole = (*numbers.values(), height, width, *(part.rows for part in parts))
-  if not all(isinstance(text, str) for text in texts.values()) or not all(type(n) is int and n >= 0 for n in whole):
+  parts = tuple(Part(part['file'], part['rows'], tuple(part['roots'])) for part in values['parts'])
+  pending = dict(values['pending'])
+  whole = (*numbers.values(), height, width, *(part.rows for part in parts), *pending.values())
+  names = (*texts.values(), *pending, *(root for part in parts for root in part.roots))
+  if any(type(part['roots']) is not list for part in values['parts']):
+    raise ValueError('a value of the wrong kind')
+  if not all(isinstance(name, str) for name in names) or not all(type(n) is int and n >= 0 for n in whole):
     raise ValueError('a value of the wrong kind')
   size, num_pieces = numbers['size'], numbers['num_pieces']
   if not 0 < num_pieces <= size <= MAX_SIZE or size % num_pieces:
@@ -135,7 +165,9 @@ def _checked(values: Mapping[str, Any]) -> Description:
     raise ValueError('a wrong number of rows')
   if len({part.file for part in parts}) < len(parts) or not all(_PART.fullmatch(part.file) for part in parts):
     raise ValueError('a wrong name of a file')
-  return Description(**texts, **numbers, image_size_hw=(height, width), parts=parts)
+  if any(int(part.file[5:13]) >= numbers['next_part'] for part in parts):
+    raise ValueError('a wrong number of the next file')
+  return Description(**texts, **numbers, image_size_hw=(height, width), parts=parts, pending=pending)
 
 
 def check_networks(folder: pathlib.Path, description: Description, networks: Description) -> None:
@@ -176,8 +208,8 @@ class GalleryStore:
     """
     import pyarrow
 
-    names = [*os.listdir(self.folder), *(part.file for part in self.description.parts)]
-    number = 1 + max((int(match[1]) for match in map(_PART.fullmatch, names) if match), default=-1)
+    number = self.description.next_part
+    self.description = dataclasses.replace(self.description, next_part=number + 1)
     values = [(*row.photo, *row.labels, row.sha256, row.size, row.modified_ns) for row in rows]
     columns: dict[str, Any] = {
       name: pyarrow.array(column, kind)
@@ -186,7 +218,7 @@ class GalleryStore:
     flat = np.ascontiguousarray(embeddings, np.float32).reshape(-1)
     columns['embedding'] = pyarrow.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])
     path = save_table(self.folder / f'part-{number:08d}.parquet', columns)
-    return Part(path.name, len(rows))
+    return Part(path.name, len(rows), tuple(sorted({row.photo.root for row in rows})))
 
   def rows(self, part: Part) -> list[Row]:
     """Reads the photos of a part; raises UserError if it is missing or damaged."""
@@ -245,8 +277,8 @@ class GalleryStore:
       content = read_regular(path, MAX_PART_BYTES)
     except FileNotFoundError as error:
       raise LostPart(
-        f'{path}: is missing. If the gallery is being built right now, try again; otherwise `dgnet index build` embeds '
-        'its photos again'
+        f'{path}: is missing',
+        'if the gallery is being built right now, try again; otherwise `dgnet index build` embeds its photos again',
       ) from error
     except OSError as error:  # the file may be whole, and must not be given up
       raise UserError(f'{path}: cannot be read ({error.strerror})') from error
@@ -264,7 +296,7 @@ class GalleryStore:
 
   def _damaged(self, part: Part, why: str) -> LostPart:
     return LostPart(
-      f'{self.folder / part.file}: damaged ({why}); delete it, and `dgnet index build` embeds its photos again'
+      f'{self.folder / part.file}: damaged ({why})', 'delete it, and `dgnet index build` embeds its photos again'
     )
 
 

@@ -70,7 +70,8 @@ def read_calibration(workdir: pathlib.Path) -> Calibration | None:
       raise ValueError('a value is missing or of the wrong kind')
     return Calibration(values['networks'], values['step'], alpha, thresholds)
   except (OSError, ValueError, TypeError, KeyError) as error:
-    raise UserError(f'{path}: cannot be read ({error}); delete it, and run `dgnet calibrate` again') from error
+    reason = f'{error} is missing' if isinstance(error, KeyError) else error
+    raise UserError(f'{path}: cannot be read ({reason}); delete it, and run `dgnet calibrate` again') from error
 
 
 def _finite(value: Any) -> float:

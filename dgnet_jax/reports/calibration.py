@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 import logging
+import os
 from typing import Any
 
 from dgnet_jax.api import Model
@@ -10,8 +11,9 @@ from dgnet_jax.config.loading import SAVED_CONFIG
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
 from dgnet_jax.data.matches import require_matches
+from dgnet_jax.data.remote import is_remote
 from dgnet_jax.errors import UserError
-from dgnet_jax.evaluation.calibration import ROUNDS, calibrate
+from dgnet_jax.evaluation.calibration import ROUNDS, Interval, calibrate, is_visible
 from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.inference.calibration import CALIBRATION, FORMAT, alpha_in_use
 from dgnet_jax.inference.results import is_direct_transfer
@@ -61,10 +63,10 @@ def calibrate_run(
   except ValueError as error:
     raise UserError(f'{index.root}: {error}') from error
   for rate in false_positive_rates:
-    if rate * result.num_negative_pairs < 1:
+    if not is_visible(rate, result.num_negative_pairs):
       logger.warning(
         f'a false-positive rate of {rate:g} cannot be seen in {result.num_negative_pairs} pairs of two people: its '
-        'threshold is above all of them'
+        'threshold is above all of them, and may have to be higher'
       )
   values = {
     'format': FORMAT,
@@ -73,7 +75,7 @@ def calibrate_run(
     'alpha': alpha_in_use(model.config, alpha),
     'data': {
       'layout': index.name,
-      'root': index.root,
+      'root': config.data.root if is_remote(config.data.root) else os.path.abspath(index.root),
       'splits': ['validation'] if held_out else list(TEST_SPLITS),
       'test_split_of_run': is_test_split,
     },
@@ -95,11 +97,18 @@ def calibration_table(values: dict[str, Any]) -> str:
   """Formats the contents of calibration.json as text."""
   lines = [f'{"FPR":>10}{"score":>9}  {"95 % interval":<18}{"TPR":>8}  95 % interval']
   for row in values['thresholds']:
-    (low, high), (worst, best) = row['score_interval'], row['true_positive_rate_interval']
+    score, rate = _between(row['score_interval'], '{:.4f}'), _between(row['true_positive_rate_interval'], '{:.2%}')
     lines.append(
-      f'{row["false_positive_rate"]:>10g}{row["score"]:>9.4f}  {f"{low:.4f} to {high:.4f}":<18}'
-      f'{100 * row["true_positive_rate"]:>7.2f}%  {100 * worst:.2f}% to {100 * best:.2f}%'
+      f'{row["false_positive_rate"]:>10g}{row["score"]:>9.4f}  {score:<18}{row["true_positive_rate"]:>8.2%}  {rate}'
     )
   pairs = values['num_positive_pairs'], values['num_negative_pairs'], values['num_identities']
   lines.append('{:,} pairs of one person, {:,} of two people; {:,} people'.format(*pairs))
   return '\n'.join(lines)
+
+
+def _between(interval: Interval, pattern: str) -> str:
+  """Formats an interval, whose ends may be unknown."""
+  low, high = interval
+  if high is None:
+    return f'at least {pattern.format(low)}'
+  return f'at most {pattern.format(high)}' if low is None else f'{pattern.format(low)} to {pattern.format(high)}'

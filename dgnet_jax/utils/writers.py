@@ -1,7 +1,6 @@
 """Writes results: images, animations and tables. The suffix of a file selects its format."""
 
 from collections.abc import Mapping, Sequence
-import csv
 import io
 import json
 import os
@@ -16,14 +15,12 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.utils.atomic_files import atomic_file
 from dgnet_jax.utils.extras import require_pyarrow
 from dgnet_jax.utils.paths import check_writable, local_path
-from dgnet_jax.utils.text import ANY_NAME
 
 Pixels = npt.NDArray[np.uint8]
 
 IMAGES = ('.png', '.jpg', '.jpeg')
 ANIMATIONS = ('.gif',)
 EMBEDDINGS = ('.npz', '.parquet')
-RANKINGS = ('.csv', '.parquet')
 JPEG_QUALITY = 95  # Pillow's scale; above it files grow without looking better
 FRAME_MS = 120  # duration of an animation's frame
 END_MS = 600  # duration of the first and the last frame
@@ -137,33 +134,6 @@ def save_embeddings(
   return path
 
 
-def save_rankings(path: str | os.PathLike[str], rows: Sequence[tuple[str, int, float, str]]) -> pathlib.Path:
-  """Writes ranked gallery images.
-
-  Args:
-    path: .csv (columns query, rank, score, path) or .parquet (query_path, rank, gallery_path, similarity).
-    rows: the query, the rank from 1, the score and the path of each gallery image.
-
-  Returns:
-    `path` as a Path.
-  """
-  path = check_output(path, RANKINGS)
-  if path.suffix.lower() == '.parquet':
-    queries, ranks, scores, paths = zip(*rows, strict=True)
-    columns = {
-      'query_path': text_column(queries),
-      'rank': np.array(ranks, np.int32),
-      'gallery_path': text_column(paths),
-      'similarity': np.array(scores, np.float32),
-    }
-    return save_table(path, columns)
-  with atomic_file(path) as temporary, temporary.open('w', encoding='utf-8', errors=ANY_NAME, newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(('query', 'rank', 'score', 'path'))
-    writer.writerows((query, rank, f'{score:.6f}', found) for query, rank, score, found in rows)
-  return path
-
-
 def save_table(
   path: pathlib.Path, columns: Mapping[str, Any], *, metadata: Mapping[str, str] | None = None
 ) -> pathlib.Path:
@@ -181,8 +151,8 @@ def save_table(
   import pyarrow.parquet
 
   table = pyarrow.table(dict(columns), metadata=metadata)
-  with atomic_file(path) as temporary:
-    pyarrow.parquet.write_table(table, temporary)
+  with atomic_file(path) as temporary, temporary.open('wb') as file:  # pyarrow takes only names that are UTF-8
+    pyarrow.parquet.write_table(table, file)
   return path
 
 

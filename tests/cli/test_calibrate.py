@@ -12,7 +12,7 @@ from dgnet_jax.cli.main import main
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.data.image_lists import as_image_list
 from dgnet_jax.errors import UserError
-from dgnet_jax.inference.calibration import CALIBRATION
+from dgnet_jax.inference.calibration import CALIBRATION, read_calibration
 from dgnet_jax.serving.service import ModelService
 from tests.tiny_run import frozen, save_checkpoint, tiny_config
 
@@ -80,12 +80,14 @@ def test_the_server_says_it(run, tiny_run):
   assert service.rank(service.embed([image]), count=1)[0][0]['same_person'] is True
 
 
-def test_other_data_can_be_named(run, tiny_run, tmp_path, capsys):
+def test_other_data_can_be_named(run, tmp_path, capsys, monkeypatch):
   workdir = tmp_path / 'run'
   shutil.copytree(run, workdir)
   shutil.copytree(workdir / 'synthetic_data', tmp_path / 'others')
-  main(['calibrate', str(workdir), '--alpha=0', '--fpr=0.1', f'--config.data.root={tmp_path / "others"}'])
-  assert 'pairs of one person' in capsys.readouterr().out
+  monkeypatch.chdir(tmp_path)
+  main(['calibrate', str(workdir), '--alpha=0', '--fpr', '0.1', '1e-9', '--config.data.root=others'])
+  printed = capsys.readouterr().out
+  assert 'pairs of one person' in printed and printed.count('at least') == printed.count('at most') == 1
   values = json.loads((workdir / CALIBRATION).read_text())
   assert values['alpha'] == 0 and values['data']['root'] == str(tmp_path / 'others')
   assert not values['data']['test_split_of_run'] and values['data']['layout'] == 'market1501'
@@ -101,6 +103,12 @@ def test_evaluate_measures_the_threshold(run, calibration, tmp_path):
   assert found['true_positive_rate'] == pytest.approx(threshold['true_positive_rate'])
 
 
+def test_a_missing_value_is_named(run, calibration, tmp_path):
+  (tmp_path / CALIBRATION).write_text(json.dumps({name: calibration[name] for name in calibration if name != 'alpha'}))
+  with pytest.raises(UserError, match="'alpha' is missing"):
+    read_calibration(tmp_path)
+
+
 @pytest.mark.parametrize('text', ['', '[]', '{"format": 1}', '{"format": 1, "thresholds": [{}]}'])
 def test_damaged_calibrations_are_named(tiny_run, tmp_path, text):
   shutil.copytree(tiny_run[1] / 'checkpoints' / '7', tmp_path / 'checkpoints' / '7')
@@ -110,7 +118,11 @@ def test_damaged_calibrations_are_named(tiny_run, tmp_path, text):
 
 
 def test_wrong_rates_and_fields_are_refused(tiny_run, capsys):
-  for arguments, problem in ((['--fpr=1'], 'below 1'), (['--config.seed=1'], 'only fields of data')):
+  for arguments, problem in (
+    (['--fpr=1'], 'below 1'),
+    (['--config.seed=1'], 'only fields of data'),
+    (['--config.data.val_identities=2'], 'was decided when it was trained'),
+  ):
     with pytest.raises(SystemExit, match='2'):
       main(['calibrate', str(tiny_run[1]), *arguments])
     assert problem in capsys.readouterr().err

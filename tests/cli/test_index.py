@@ -10,7 +10,8 @@ import pytest
 
 from dgnet_jax.cli.main import main
 
-pytest.importorskip('pyarrow')
+pyarrow = pytest.importorskip('pyarrow')
+pytest.importorskip('pyarrow.parquet')
 
 
 @pytest.fixture
@@ -95,6 +96,18 @@ def test_csv_has_a_line_for_each_match(call, tiny_run, gallery):
   assert len(rows) == 6 and rows[0]['query'] == query and rows[0]['rank'] == '1' and rows[0]['num_images'] == '1'
 
 
+def test_files_are_what_is_printed(call, tiny_run, gallery, tmp_path):
+  arguments = ['rank', tiny_run[1], tiny_run[2].query.paths[0], '--gallery', gallery]
+  for kind in ('csv', 'json'):
+    assert not call(*arguments, f'--out={tmp_path / kind}.{kind}')
+    assert (tmp_path / f'{kind}.{kind}').read_text() == call(*arguments, f'--format={kind}')
+  call(*arguments, f'--out={tmp_path / "r.parquet"}')
+  rows = pyarrow.parquet.read_table(tmp_path / 'r.parquet').to_pylist()
+  assert [(row['gallery_identity'], row['same_person']) for row in rows] == [
+    (pathlib.Path(row['gallery_path']).name[:4], None) for row in rows
+  ]
+
+
 def test_tracks_are_entries_and_queries(call, tiny_run, photos, tmp_path):
   call('index', 'build', tiny_run[1], photos, f'--out={tmp_path / "tracks"}', '--tracks=folder')
   arguments = ['rank', tiny_run[1], photos, '--tracks', '--format=json', '--gallery', tmp_path / 'tracks']
@@ -103,13 +116,22 @@ def test_tracks_are_entries_and_queries(call, tiny_run, photos, tmp_path):
   assert [pathlib.Path(query['path']).parent for query in queries] == folders
   for query in queries:
     best = query['matches'][0]
+    assert query['num_images'] == best['num_images']
     assert best['score'] == pytest.approx(1, abs=1e-5) and best['path'] == query['path']
     assert best['num_images'] == len(list(pathlib.Path(query['path']).parent.iterdir()))
 
 
-def test_reranking_keeps_the_scores(call, tiny_run, photos, gallery, error_of):
+def test_skipped_files_are_said_once(call, tiny_run, photos, tmp_path, lines):
+  shutil.copytree(photos, tmp_path / 'photos')
+  (tmp_path / 'photos' / 'notes.txt').write_text('')
+  call('index', 'build', tiny_run[1], tmp_path / 'photos', f'--out={tmp_path / "gallery"}')
+  assert sum('skipped 1 entries that are not images (notes.txt)' in line for line in lines) == 1
+
+
+def test_reranking_keeps_the_scores(call, tiny_run, gallery):
   query = tiny_run[2].query.paths[0]
-  assert 'evaluation.reranking.k1 = 20' in error_of('rank', tiny_run[1], query, '--gallery', gallery, '--rerank')
+  few = ['rank', tiny_run[1], query, '--gallery', gallery]  # entries, fewer than evaluation.reranking.k1
+  assert sorted(scores(call(*few))) == sorted(scores(call(*few, '--rerank')))
   arguments = ['rank', tiny_run[1], query, '--count=40', '--gallery']
   arguments += [*tiny_run[2].gallery.paths, *tiny_run[2].query.paths]
   plain, reranked = scores(call(*arguments)), scores(call(*arguments, '--rerank'))

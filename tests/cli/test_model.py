@@ -100,6 +100,9 @@ def test_rank_writes_parquet(run, images, tmp_path):
   with (tmp_path / 'r.csv').open() as file:
     lines = list(csv.DictReader(file))
   table = parquet.read_table(tmp_path / 'r.parquet').to_pylist()
+  assert [name for name in table[0] if name not in ('query_path', 'rank', 'gallery_path', 'similarity')] == [
+    *('query_num_images', 'gallery_identity', 'gallery_camera', 'gallery_num_images', 'same_person')
+  ]
   assert [(row['query_path'], row['rank'], row['gallery_path'], f'{row["similarity"]:.6f}') for row in table] == [
     (line['query'], int(line['rank']), line['path'], line['score']) for line in lines
   ]
@@ -117,7 +120,9 @@ def test_mistakes_are_reported_before_the_model_is_loaded(error_of, images, tmp_
   )
   assert 'must end in .gif' in error_of('interpolate', '--structure', image, '--appearance', image, '--out=x.mp4')
   assert 'at least 2' in error_of('interpolate', '--structure', image, '--appearance', image, '--out=x', '--steps=1')
-  assert 'must end in .csv or .parquet' in error_of('rank', image, '--gallery', image, '--out=x.txt')
+  assert 'must end in .csv or .json or .parquet' in error_of('rank', image, '--gallery', image, '--out=x.txt')
+  both = 'rank', image, '--gallery', image, f'--out={tmp_path / "x.csv"}', '--format=json'
+  assert 'the suffix of --out selects its format' in error_of(*both)
   assert 'at least 1' in error_of('rank', image, '--gallery', image, '--count=0')
   assert not list(tmp_path.iterdir())
 

@@ -83,6 +83,16 @@ def test_intervals_shrink_with_people_and_cover_the_estimate():
   assert 0 < widths[1] < widths[0] / 2
 
 
+def test_rates_that_cannot_be_seen_have_open_intervals():
+  query, gallery = people(4, 2, 0.8)
+  num_negative = calibrate(query, gallery, false_positive_rates=[0.5]).num_negative_pairs
+  rates = [0.99 / num_negative, 1 / num_negative]
+  hidden, seen = calibrate(query, gallery, false_positive_rates=rates).thresholds
+  assert hidden.score_interval[0] <= hidden.score and hidden.score_interval[1] is None
+  assert hidden.true_positive_rate_interval[0] is None and hidden.true_positive_rate_interval[1] is not None
+  assert None not in (*seen.score_interval, *seen.true_positive_rate_interval)
+
+
 def test_the_interval_covers_repetitions():
   """It is as wide as thresholds from other draws of people vary, or wider: up to three times here, where what two
   people have in common is all noise, which drawing both anew exaggerates.

@@ -70,9 +70,9 @@ def _matlab():
 
 
 GALLERY = {
-  **{'format': 1, 'networks': 'a', 'step': 1, 'run': 'r', 'image_size_hw': [8, 4], 'size': 2, 'num_pieces': 1},
-  **{'identity_pattern': '', 'camera_pattern': '', 'tracks': '', 'num_pending': 0, 'num_photos': 1},
-  'parts': [{'file': 'part-00000000.parquet', 'rows': 1}],
+  **{'format': 2, 'networks': 'a', 'step': 1, 'run': 'r', 'image_size_hw': [8, 4], 'size': 2, 'num_pieces': 1},
+  **{'identity_pattern': '', 'camera_pattern': '', 'tracks': '', 'id': 'x', 'next_part': 1, 'pending': {'p': 1}},
+  'parts': [{'file': 'part-00000000.parquet', 'rows': 1, 'roots': ['p']}],
 }
 
 READERS = {

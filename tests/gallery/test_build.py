@@ -164,7 +164,7 @@ class TestIncremental:
     with pytest.raises(UserError, match=f'{part.name}: damaged'):
       open_gallery(gallery)
     assert built(gallery, photos)[:2] == names(0, 1) and content(gallery) == expected(*range(7))
-    assert any('are embedded again' in line for line in lines)
+    assert any('photos; they are embedded again' in line for line in lines)
 
 
 def test_a_part_that_cannot_be_read_now_is_not_given_up(gallery, photos):
@@ -268,12 +268,12 @@ def test_folders_of_something_else_are_refused(gallery, photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'text', ['', '[]', '{"format": 2}', '{"format": 1}', '{"format": 1, "parts": [{"file": "../x", "rows": 1}]}']
+  'text', ['', '[]', '{"format": 1}', '{"format": 2}', '{"format": 2, "parts": [{"file": "../x", "rows": 1}]}']
 )
 def test_damaged_descriptions_are_named(gallery, photos, text):
   built(gallery, photos)
   (gallery / DESCRIPTION).write_text(text)
-  with pytest.raises(UserError, match=r'gallery\.json: (cannot be read|format 2)'):
+  with pytest.raises(UserError, match=r'gallery\.json: (cannot be read|format 1)'):
     open_gallery(gallery)
 
 
@@ -304,7 +304,7 @@ class TestTracks:
     assert built(gallery, photos, tracks='') == [] and set(open_gallery(gallery).num_images) == {1}
 
   def test_what_labels_miss_is_said(self, gallery, photos, tmp_path, lines):
-    (tmp_path / 'tracks.csv').write_text('path,track\nphotos/a/0000_c0.png,x\nnowhere.png,x')
+    (tmp_path / 'tracks.csv').write_text('path,track\nphotos/a/0000_c0.png,x\nphotos/a/nowhere.png,x')
     built(gallery, photos, tracks=str(tmp_path / 'tracks.csv'), identity_pattern='(?P<identity>0001)_')
     assert any('no identity in 6 of 7 paths' in line for line in lines)
     assert any('1 of 2 paths in the table of tracks are not among the images' in line for line in lines)

@@ -1,6 +1,9 @@
 """Exact and approximate search, and re-ranking."""
 
+import dataclasses
+import errno
 import os
+import uuid
 import warnings
 
 from hypothesis import given
@@ -15,7 +18,7 @@ from dgnet_jax.gallery import search
 from dgnet_jax.gallery.faiss_index import ABOUT, INDEX, faiss_search
 from dgnet_jax.gallery.gallery import Gallery, open_gallery
 from dgnet_jax.gallery.photos import Labels, Photo
-from dgnet_jax.gallery.ranking import rank_gallery
+from dgnet_jax.gallery.ranking import check_search, rank_gallery
 from dgnet_jax.gallery.search import most_similar, rerank
 from dgnet_jax.gallery.store import Description, GalleryStore, Row
 
@@ -65,15 +68,19 @@ def test_reranking_is_that_of_the_evaluation():
   settings = RerankingConfig(k1=5, k2=2)
   ((_, scores),) = Reranker(vectors[:1], vectors[1:], k1=5, k2=2, weight=0.3).blocks()
   np.testing.assert_array_equal(rerank(vectors[0], vectors[1:], settings), np.argsort(-scores[0], kind='stable'))
-  with pytest.raises(UserError, match='k1 = 20'):
-    rerank(vectors[0], vectors[1:10], RerankingConfig())
+
+
+@pytest.mark.parametrize('count', range(8))
+def test_few_entries_can_be_reranked(count):
+  vectors, _ = clustered(np.random.default_rng(0), 2, 8)
+  assert sorted(rerank(vectors[0], vectors[1 : 1 + count], RerankingConfig())) == list(range(count))
 
 
 def test_candidates_are_reranked_and_the_others_follow(monkeypatch):
   monkeypatch.setattr('dgnet_jax.gallery.ranking.CANDIDATES', 10)
   vectors, _ = clustered(np.random.default_rng(1), 6, 8)
   shares, gallery = np.float32([1]), Gallery([''] * 47, vectors[1:])
-  arguments = {'shares': shares, 'search': 'exact', 'threshold': None}
+  arguments = {'shares': shares, 'search': 'exact', 'thresholds': [None]}
   (plain,) = rank_gallery(vectors[:1], gallery, count=10, reranking=None, **arguments)
   (ranked,) = rank_gallery(vectors[:1], gallery, count=10, reranking=RerankingConfig(k1=4, k2=2), **arguments)
   order = rerank(vectors[0], gallery.features[[match.index for match in plain]], RerankingConfig(k1=4, k2=2))
@@ -81,6 +88,22 @@ def test_candidates_are_reranked_and_the_others_follow(monkeypatch):
   assert {match.index: match.score for match in ranked} == {match.index: match.score for match in plain}
   (few,) = rank_gallery(vectors[:1], gallery, count=3, reranking=RerankingConfig(k1=4, k2=2), **arguments)
   assert few == ranked[:3]
+  (everything,) = rank_gallery(vectors[:1], gallery, count=None, reranking=RerankingConfig(k1=4, k2=2), **arguments)
+  (by_score,) = rank_gallery(vectors[:1], gallery, count=None, reranking=None, **arguments)
+  assert everything == ranked + by_score[10:]
+
+
+def test_queries_that_are_tracks_have_no_threshold():
+  vectors, _ = clustered(np.random.default_rng(1), 2, 2)
+  gallery = Gallery([''] * 4, vectors)
+  arguments = {'shares': np.float32([1]), 'search': 'exact', 'count': 1, 'reranking': None}
+  found = rank_gallery(vectors[:2], gallery, thresholds=[0.5, None], **arguments)
+  assert [matches[0].same_person for matches in found] == [True, None]
+
+
+def test_scores_are_cut_to_their_range():
+  match = Gallery([''], np.ones((1, 2), np.float32)).match
+  assert match(0, 1.0000002, None).score == 1 and match(0, -1.0000002, None).score == -1
 
 
 @pytest.fixture(scope='module')
@@ -101,14 +124,16 @@ class TestFaiss:
   def store(self, folder, vectors):
     """Stores vectors as a gallery would be."""
     folder.mkdir(exist_ok=True)
-    empty = Description(networks='a', step=1, run='r', image_size_hw=(8, 4), size=SIZE, num_pieces=1)
+    empty = Description(
+      networks='a', id=uuid.uuid4().hex, step=1, run='r', image_size_hw=(8, 4), size=SIZE, num_pieces=1
+    )
     store = GalleryStore(folder, empty)
     parts = []
     for start in range(0, len(vectors), 2000):
       some = vectors[start : start + 2000]
       rows = [Row(Photo('/p', f'{start + i:06d}.jpg'), Labels(None, None, None), 1, 1, 'x') for i in range(len(some))]
       parts.append(store.add(rows, some))
-      store.replace(Description(**{**vars(empty), 'parts': tuple(parts)}))
+      store.replace(dataclasses.replace(store.description, parts=tuple(parts)))
     return open_gallery(folder)
 
   def test_recall_against_exact_search(self, stored):
@@ -140,6 +165,35 @@ class TestFaiss:
     ((index, _),) = faiss_search(gallery, vectors[:1], 1)
     assert index.tolist() == [0]
 
+  def test_as_many_are_found_as_are_asked_for(self, stored):
+    gallery, vectors = stored
+    exact, found = most_similar(vectors, vectors[:2], 1500), faiss_search(gallery, vectors[:2], 1500)
+    for (index, scores), (_, best) in zip(found, exact, strict=True):
+      assert len(set(index.tolist())) == 1500 and (np.diff(scores) <= 0).all() and scores[0] == pytest.approx(best[0])
+    assert len(faiss_search(gallery, vectors[:1], 10**6)[0][0]) == len(vectors)
+
+  def test_a_gallery_that_was_opened_before_a_change_writes_no_index(self, stored):
+    gallery, vectors = stored
+    fresh = self.store(gallery.folder, np.roll(vectors, 1, axis=0))
+    with pytest.raises(UserError, match='has changed since it was opened'):
+      faiss_search(gallery, vectors[:1], 1)
+    ((index, _),) = faiss_search(fresh, vectors[:1], 1)
+    assert index.tolist() == [1]
+
+  def test_a_saved_index_needs_no_writable_folder(self, stored, monkeypatch):
+    gallery, vectors = stored
+
+    def read_only(*_, **__):
+      raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr('dgnet_jax.gallery.faiss_index.exclusive', read_only)
+    with pytest.raises(UserError, match=r'cannot be written to \(Read-only.*use search=exact'):
+      faiss_search(gallery, vectors[:1], 1)
+    monkeypatch.undo()
+    faiss_search(gallery, vectors[:1], 1)
+    monkeypatch.setattr('dgnet_jax.gallery.faiss_index.exclusive', read_only)
+    assert faiss_search(gallery, vectors[:1], 1)[0][0].tolist() == [0]
+
   def test_a_gallery_in_memory_is_refused(self):
     with pytest.raises(UserError, match='needs a gallery on disk'):
       faiss_search(Gallery([''], np.ones((1, 2), np.float32)), np.ones((1, 2), np.float32), 1)
@@ -147,8 +201,14 @@ class TestFaiss:
 
 def test_unknown_searches_are_refused():
   gallery = Gallery([''], np.ones((1, 2), np.float32))
-  arguments = {'shares': np.float32([1]), 'reranking': None, 'threshold': None}
+  arguments = {'shares': np.float32([1]), 'reranking': None, 'thresholds': [None]}
   with pytest.raises(UserError, match="search='near'"):
     rank_gallery(np.ones((1, 2), np.float32), gallery, count=1, search='near', **arguments)
   with pytest.raises(UserError, match='needs a gallery on disk'):
     rank_gallery(np.ones((1, 2), np.float32), gallery, count=None, search='faiss', **arguments)
+
+
+@pytest.mark.parametrize('count', [2.5, True, 0, '3'])
+def test_wrong_counts_are_refused_first(count):
+  with pytest.raises(UserError, match='must be a whole number, at least 1'):
+    check_search('exact', count, None)

@@ -28,8 +28,13 @@ def _columns(line: str, separator: str) -> list[str]:
   return [clean(name).lower() for name in next(csv.reader([line], delimiter=separator), [])]
 
 
-def _read_header(file: TextIO, expected: str) -> tuple[str, list[str], int]:
+def read_header(file: TextIO, columns: Sequence[str], expected: str) -> tuple[str, list[str], int]:
   """Reads the first line, after the line sep=; that spreadsheets may write.
+
+  Args:
+    file: an open table.
+    columns: names that must be among those of the columns.
+    expected: an example of the first line, for messages.
 
   Returns:
     The separator, the names of the columns, and the number of lines read.
@@ -40,10 +45,10 @@ def _read_header(file: TextIO, expected: str) -> tuple[str, list[str], int]:
   line, num_lines = file.readline(), 1
   if re.fullmatch(r'"?sep=.?"?', line.strip(), re.IGNORECASE):
     line, num_lines = file.readline(), 2
-  separator = max(SEPARATORS, key=lambda separator: len(set(COLUMNS) & set(_columns(line, separator))))
+  separator = max(SEPARATORS, key=lambda separator: len(set(columns) & set(_columns(line, separator))))
   names = _columns(line, separator)
-  missing = [name for name in COLUMNS if name not in names]
-  twice = [name for name in COLUMNS if names.count(name) > 1]
+  missing = [name for name in columns if name not in names]
+  twice = [name for name in columns if names.count(name) > 1]
   if missing or twice:
     problem = f'no column {", ".join(missing)}' if missing else f'two columns {", ".join(twice)}'
     raise UserError(f'{problem}; the first line must be {expected}')
@@ -70,7 +75,7 @@ def _labeled(row: Mapping[str | None, Any], folder: pathlib.Path) -> tuple[str, 
   return split, LabeledImage(os.path.join(folder, row['path']), **labels)
 
 
-def _is_empty(row: Mapping[str | None, Any]) -> bool:
+def is_empty(row: Mapping[str | None, Any]) -> bool:
   """Returns True for a row of separators alone, which spreadsheets write below the table."""
   return not any(cell and ''.join(cell).strip() for cell in row.values())
 
@@ -94,11 +99,11 @@ def read(layout: Layout, root: pathlib.Path, data_config: DataConfig) -> ReadIma
   problems, line = [], 1
   try:
     with open_table(root) as file:
-      separator, names, num_lines = _read_header(file, layout.example)
+      separator, names, num_lines = read_header(file, COLUMNS, layout.example)
       reader = csv.DictReader(file, names, delimiter=separator)
       for row in reader:
         line = num_lines + reader.line_num
-        if _is_empty(row):
+        if is_empty(row):
           continue
         try:
           split, image = _labeled(row, root.parent)

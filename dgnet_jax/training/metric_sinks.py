@@ -22,6 +22,7 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.plots.curves import EVALUATED, RANKED
 from dgnet_jax.utils.atomic_files import naming, write_json
 from dgnet_jax.utils.bounded_files import read_json
+from dgnet_jax.utils.extras import require_wandb
 
 try:
   from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -52,8 +53,8 @@ class Sink(Protocol):
   def write_image(self, step: int, name: str, size_hw: tuple[int, int], png: bytes) -> None:
     """Receives an encoded image."""
 
-  def close(self) -> None:
-    """The run has ended or was interrupted."""
+  def close(self, *, failed: bool = False) -> None:
+    """The run has ended; `failed`: by an error or a signal, before its last step."""
 
 
 def tensorboard_alone(folder: pathlib.Path, resume_step: int) -> list[Sink]:
@@ -122,7 +123,7 @@ class EventFile:
     image = Summary.Image(height=size_hw[0], width=size_hw[1], colorspace=3, encoded_image_string=png)
     self._write(step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
-  def close(self) -> None:
+  def close(self, *, failed: bool = False) -> None:
     """Closes the file."""
     with naming(self._path):
       self._file.close()
@@ -159,8 +160,9 @@ class WandbRun:
       settings: of the run, by name.
 
     Raises:
-      UserError: Weights & Biases refuses the run, or `wandb_run.json` is damaged.
+      UserError: wandb is not installed, Weights & Biases refuses the run, or `wandb_run.json` is damaged.
     """
+    require_wandb(project)
     import wandb  # late: optional, and importing it takes a second
 
     self._wandb = wandb
@@ -184,9 +186,9 @@ class WandbRun:
     """Writes an image."""
     self._run.log({'step': step, name: self._wandb.Image(Image.open(io.BytesIO(png)))})
 
-  def close(self) -> None:
-    """Sends what is left, and ends the run."""
-    self._run.finish()
+  def close(self, *, failed: bool = False) -> None:
+    """Sends what is left, and ends the run, there as failed or as finished."""
+    self._run.finish(exit_code=int(failed))
 
 
 def _wandb_id(folder: pathlib.Path) -> str:

@@ -6,13 +6,14 @@ import json
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
 from PIL import Image
 
 from dgnet_jax.errors import UserError
+from dgnet_jax.training.agreement import in_all_processes
 from dgnet_jax.training.metric_sinks import Sink, tensorboard_alone
 from dgnet_jax.utils.atomic_files import atomic_file, naming
 from dgnet_jax.utils.bounded_files import parse_json, read_text
@@ -34,17 +35,24 @@ class MetricWriter:
       resume_step: iterations done before. Lines of later iterations, from an earlier process, are dropped, because
         those are run again.
       open_sinks: called with the folder and `resume_step`.
+
+    Raises:
+      UserError: the files cannot be read, or a sink refuses the run; in all processes.
     """
     self._folder = pathlib.Path(workdir)
     self._writes = jax.process_index() == 0
     self._sinks: Sequence[Sink] = ()
-    if not self._writes:
-      return
-    self._folder.mkdir(parents=True, exist_ok=True)
-    path = self._folder / 'metrics.jsonl'
-    _drop_after(path, resume_step)
-    self._sinks = open_sinks(self._folder, resume_step)  # may be refused
-    self._lines = open(path, 'a', encoding='utf-8')
+
+    def open_files() -> None:
+      if not self._writes:
+        return
+      self._folder.mkdir(parents=True, exist_ok=True)
+      path = self._folder / 'metrics.jsonl'
+      _drop_after(path, resume_step)
+      self._sinks = open_sinks(self._folder, resume_step)  # may be refused
+      self._lines = open(path, 'a', encoding='utf-8')
+
+    in_all_processes(open_files)
 
   def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
     """Writes one line of JSON, {"step": ..., NAME: number}; numbers that are not finite become null.
@@ -84,13 +92,23 @@ class MetricWriter:
       for sink in self._sinks:
         sink.write_image(step, name, image.shape[:2], png.getvalue())
 
-  def close(self) -> None:
-    """Closes the files."""
+  def close(self, *, failed: bool = False) -> None:
+    """Closes the files.
+
+    Args:
+      failed: an error or a signal ends the run before its last step.
+    """
     if self._writes:
       with naming(self._lines.name):
         self._lines.close()
     for sink in self._sinks:
-      sink.close()
+      sink.close(failed=failed)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    self.close(failed=kind is not None)
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:

@@ -1,5 +1,6 @@
 """TensorBoard and Weights & Biases: what they receive."""
 
+import importlib.machinery
 import json
 import struct
 import sys
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 
 from dgnet_jax.config.schema import Config, LogConfig
-from dgnet_jax.errors import UserError
+from dgnet_jax.errors import Interrupted, UserError
 from dgnet_jax.training import metric_sinks
-from dgnet_jax.training.metric_sinks import COMPARED, configured_sinks
+from dgnet_jax.training.metric_sinks import COMPARED, WandbRun, configured_sinks
 from dgnet_jax.training.metrics import MetricWriter
 from dgnet_jax.utils.extras import require_wandb
 
@@ -109,6 +110,7 @@ class FakeWandb(types.ModuleType):
 
   def __init__(self):
     super().__init__('wandb')
+    self.__spec__ = importlib.machinery.ModuleSpec('wandb', None)  # it is found
     self.runs, self.error = {}, ''
     self.errors = types.SimpleNamespace(Error=type('Error', (Exception,), {}))
     self.Image = lambda image: ('image', image.size)
@@ -121,7 +123,7 @@ class FakeWandb(types.ModuleType):
     return types.SimpleNamespace(
       define_metric=lambda name, step_metric: self.runs[id].append((name, step_metric)),
       log=self.runs[id].append,
-      finish=lambda: self.runs[id].append('finished'),
+      finish=lambda exit_code: self.runs[id].append('failed' if exit_code else 'finished'),
     )
 
 
@@ -150,6 +152,16 @@ class TestWandb:
     again = [once[0], {'step': 11, 'loss/total': 0.5}, {'step': 11, 'pairs': ('image', (6, 4))}, 'finished']
     assert received == [about, *once, about, *again]
 
+  def test_a_run_that_fails_is_not_finished(self, wandb, tmp_path):
+    config = Config(log=LogConfig(wandb_project='people'))
+    with (
+      pytest.raises(Interrupted),
+      MetricWriter(tmp_path, 0, lambda folder, step: configured_sinks(config, folder, step)),
+    ):
+      raise Interrupted('stopped')
+    ((_, received),) = wandb.runs.items()
+    assert received[-1] == 'failed'
+
   def test_the_teacher_is_a_run_of_its_own(self, wandb, tmp_path, image):
     (tmp_path / 'teacher').mkdir()
     for folder in (tmp_path, tmp_path / 'teacher'):
@@ -168,8 +180,10 @@ class TestWandb:
       self.write(tmp_path, 0, image)
     assert not wandb.runs
 
-  def test_missing_package(self, monkeypatch):
+  def test_missing_package(self, monkeypatch, tmp_path):
     require_wandb('')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(UserError, match='log.wandb_project=people: wandb is missing: pip install "wandb'):
       require_wandb('people')
+    with pytest.raises(UserError, match='log.wandb_project=people: wandb is missing'):
+      WandbRun(tmp_path, 'people', {})

@@ -82,8 +82,8 @@ def test_sinks_receive_what_is_written(tmp_path, image):
     def write_image(self, step, name, size_hw, png):
       received.append((step, name, size_hw, np.asarray(Image.open(io.BytesIO(png))).tolist()))
 
-    def close(self):
-      received.append('closed')
+    def close(self, *, failed):
+      received.append('failed' if failed else 'closed')
 
   writer = MetricWriter(tmp_path, 20, lambda folder, step: received.append((folder, step)) or [Sink()])
   writer.write_scalars(30, {'x': np.float32(0.5)})

@@ -155,6 +155,7 @@ def _dispatch(mode: str, config: Config, folder: 'WorkFolder', step: int | str |
   workdir = folder.path
   if mode == 'teacher':
     from dgnet_jax.interop.pretrained import check_pretrained
+    from dgnet_jax.reports.validation import make_measure
     from dgnet_jax.training.agreement import in_all_processes
     from dgnet_jax.training.teacher_loop import train_teacher
     from dgnet_jax.training.training_data import open_training_data
@@ -163,7 +164,7 @@ def _dispatch(mode: str, config: Config, folder: 'WorkFolder', step: int | str |
       check_pretrained(config, workdir)
       return open_training_data(config, workdir, teacher_only=True)
 
-    train_teacher(config, in_all_processes(prepare), workdir)
+    train_teacher(config, in_all_processes(prepare), workdir, make_measure=make_measure)
   if mode == 'train':
     from dgnet_jax.reports.validation import make_measure
     from dgnet_jax.training.loop import train

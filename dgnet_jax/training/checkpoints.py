@@ -104,7 +104,18 @@ class Checkpoints:
   def keep_best(self, step: int | None) -> None:
     """Keeps the checkpoint of this step, which may be saved later, until another one is the best; None: of no step."""
     if self._kept:
-      self._kept.best = step
+      former, self._kept.best = self._kept.best, step
+      if former not in (None, step):
+        from_first_process(self._delete_old)
+
+  def _delete_old(self) -> None:
+    """Deletes checkpoints that are not kept, as soon as those that are have been written."""
+    assert self._manager is not None and self._kept is not None
+    with self._writing():
+      self._manager.wait_until_finished()
+      for step in self._manager.all_steps()[: -self._kept.newest]:
+        if step != self._kept.best:
+          self._manager.delete(step)
 
   def save(self, step: int, state: Any, *, wait: bool = False) -> None:
     """Saves `state` in the background; it may be donated as soon as this returns.

@@ -17,8 +17,6 @@ from dgnet_jax.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-BEST_SO_FAR = ', the best so far; its checkpoint is kept'
-
 
 class HasStep(Protocol):
   """A training state that counts the steps done."""
@@ -60,7 +58,7 @@ class Job(Generic[State]):
     skipped: how many were, before this start.
     reporter: writes a report on a step that is not finite, and returns a sentence on it; None for none.
     whole: makes of a state what is saved; `Placement.whole`.
-    validation: ranks states during training; None for none. The state of the best step so far is saved.
+    validation: ranks states during training; None for none.
   """
 
   name: str
@@ -75,18 +73,28 @@ class Job(Generic[State]):
   whole: Callable[[State], State] = lambda state: state
   validation: Validation[State] | None = None
 
+  @property
+  def prefix(self) -> str:
+    """The start of its lines in the log."""
+    return f'{self.name} ' if self.name else ''
+
+  def is_to_be_ranked(self, done: int) -> bool:
+    """Returns True if the state after `done` steps is to be ranked, and was not yet."""
+    return self.validation is not None and self.validation.is_due(done, last=done >= self.num_steps)
+
 
 def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Checkpoints, writer: MetricWriter) -> State:
   """Trains from `state` to the end of the job.
 
   Every checkpoint comes with a report, so that each step is in the mean of exactly one report, even if the run is
-  stopped and resumed there.
+  stopped and resumed there. A state is saved before it is ranked, which may take long or fail; a resumed run first
+  ranks what an unbroken one would have.
 
   Args:
     job: what to run.
     state: a state at any step up to `job.num_steps`.
     log: how often to report and to save.
-    checkpoints: where the state is saved: at intervals, at the end, and on interruption.
+    checkpoints: where the state is saved: at intervals, before each ranking, at the end, and on interruption.
     writer: receives the reports.
 
   Returns:
@@ -101,28 +109,19 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
     checkpoints, advice=job.advice, max_skipped=job.max_skipped, skipped=job.skipped, reporter=job.reporter
   )
   progress = Progress(job.num_steps, start)
-  prefix = f'{job.name} ' if job.name else ''
 
   def report(done: int) -> None:
     current = job.report(done, monitor.means(state))
-    logger.info(prefix + progress.line(done, current.summary))
+    logger.info(job.prefix + progress.line(done, current.summary))
     for warning in current.warnings:
-      logger.warning(f'{prefix}step {done}: {warning}')
+      logger.warning(f'{job.prefix}step {done}: {warning}')
     writer.write_scalars(done, current.scalars)
 
-  def is_new_best(done: int) -> bool:
-    """Ranks the state, if that is due; returns True if no step before was as good."""
-    validation = job.validation
-    if validation is None or not validation.is_due(done, last=done == job.num_steps):
-      return False
-    scores = validation.scores(done, state)
-    is_best = validation.best_step == done
-    logger.info(f'{prefix}step {done}: {scores_text(scores)}{BEST_SO_FAR if is_best else ""}')
-    writer.write_scalars(done, scores)
-    checkpoints.keep_best(validation.best_step)
-    return is_best
-
   with agreed_stop_signals() as stopped:
+    if job.is_to_be_ranked(start):
+      _rank(job, state, start, checkpoints, writer)
+      if stopped():
+        raise _interruption(job, start, checkpoints)
     for step in range(start, job.num_steps):
       state, metrics = job.take_step(state, step)
       monitor.add(step, metrics)
@@ -131,17 +130,37 @@ def run_job(job: Job[State], state: State, *, log: LogConfig, checkpoints: Check
         report(done)
       if job.after_step:
         job.after_step(done, state)
-      best = is_new_best(done)
       stopping, last = stopped(), done == job.num_steps
-      if stopping or last or best or done % log.checkpoint_every_steps == 0:
+      ranked = job.is_to_be_ranked(done) and not stopping
+      if stopping or last or ranked or done % log.checkpoint_every_steps == 0:
         if monitor.has_pending:
           report(done)
         saved = job.whole(state)
         monitor.check_state(done, saved)
         checkpoints.save(done, saved, wait=stopping or last)
+      if ranked:
+        _rank(job, state, done, checkpoints, writer)
+        stopping = stopped()  # meanwhile; the state is saved
       if stopping:
-        raise Interrupted(
-          f'{prefix}stopped at step {done} of {job.num_steps}; saved in {checkpoints.folder}. Run the same command to '
-          'resume.'
-        )
+        raise _interruption(job, done, checkpoints)
   return state
+
+
+def _rank(job: Job[State], state: State, done: int, checkpoints: Checkpoints, writer: MetricWriter) -> None:
+  """Ranks a state that is saved, and keeps its checkpoint if it is the best."""
+  validation = job.validation
+  assert validation is not None
+  scores, note = validation.scores(done, state), ''
+  if validation.best_step == done:
+    note = ', the best so far; its checkpoint is kept' if validation.keeps_best else ', the best so far'
+  logger.info(f'{job.prefix}step {done}: {scores_text(scores)}{note}')
+  writer.write_scalars(done, scores)
+  if validation.keeps_best:
+    checkpoints.keep_best(validation.best_step)
+
+
+def _interruption(job: Job[State], done: int, checkpoints: Checkpoints) -> Interrupted:
+  return Interrupted(
+    f'{job.prefix}stopped at step {done} of {job.num_steps}; saved in {checkpoints.folder}. Run the same command to '
+    'resume.'
+  )

@@ -12,14 +12,12 @@ from typing import Any
 import jax
 
 from dgnet_jax.config.schema import Config
-from dgnet_jax.data.dataset import split_to_rank_in_training
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.sources.base import Source
 from dgnet_jax.data.synthetic.ground_truth import GroundTruthRenderer, with_cross_ground_truth
 from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
-from dgnet_jax.models.networks import Networks
 from dgnet_jax.training.agreement import in_all_processes
 from dgnet_jax.training.alarms import Alarms
 from dgnet_jax.training.checkpoints import Checkpoints
@@ -40,7 +38,15 @@ from dgnet_jax.training.state import create_train_state
 from dgnet_jax.training.step import Metrics, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
 from dgnet_jax.training.teacher_store import check_named_teachers, without_teacher
-from dgnet_jax.training.validation import Validation, resumed_best
+from dgnet_jax.training.validation import (
+  MEASURE,
+  MakeMeasure,
+  Validation,
+  check_measure,
+  make_validation,
+  resumed_best,
+  warn_of_other_measure,
+)
 from dgnet_jax.types import ActiveTerms, PixelBatch, Teacher, TrainState
 from dgnet_jax.utils.paths import local_path
 
@@ -62,17 +68,13 @@ PROGRESS_LOSSES = {
 }
 
 
-# Makes of a config and a split to rank a function that ranks it with networks and a state.
-MakeMeasure = Callable[[Config, DatasetIndex], Callable[[Networks, TrainState], Mapping[str, float]]]
-
-
 def train(config: Config, workdir: str | pathlib.Path, *, make_measure: MakeMeasure | None = None) -> TrainState:
   """Trains DG-Net, after its teacher; resumes where an earlier run in `workdir` stopped.
 
   Args:
     config: the run's config.
     workdir: gets `checkpoints/`, `metrics.jsonl`, TensorBoard files, `images/` and, by default, `teacher/`.
-    make_measure: ranks during training; `reports.validation.make_measure`. Needed for `evaluation.every_steps`.
+    make_measure: ranks during training, also the teacher's. Needed for `evaluation.every_steps`.
 
   Returns:
     The state after the last step.
@@ -84,8 +86,7 @@ def train(config: Config, workdir: str | pathlib.Path, *, make_measure: MakeMeas
     Interrupted: SIGINT or SIGTERM was received; the state is saved, and the same command resumes from it.
   """
   workdir = local_path(workdir)
-  if config.evaluation.every_steps and make_measure is None:
-    raise ValueError('evaluation.every_steps needs make_measure, like reports.validation.make_measure')
+  check_measure(config, make_measure)
 
   def check() -> None:
     check_pretrained(config, workdir)
@@ -94,15 +95,16 @@ def train(config: Config, workdir: str | pathlib.Path, *, make_measure: MakeMeas
 
   in_all_processes(check)
   with run_lock(workdir):
-    return _train(config, workdir, make_measure if config.evaluation.every_steps else None)
+    return _train(config, workdir, make_measure)
 
 
 def _train(config: Config, workdir: pathlib.Path, make_measure: MakeMeasure | None) -> TrainState:
   setup = set_up(config, workdir)
   index, source, mesh, context = setup.index, setup.source, setup.mesh, setup.context
   placement = setup.placement
-  validation = _validation(context, index, placement, make_measure)
-  teachers = placement.put(train_teacher(config, index, workdir, source=source))
+  networks = context.networks.with_identities(placement.identities_per_device)
+  validation: Validation[TrainState] | None = make_validation(config, index, make_measure, networks)
+  teachers = placement.put(train_teacher(config, index, workdir, source=source, make_measure=make_measure))
   with (
     contextlib.closing(PhasePrograms(make_train_step(context, mesh), phases(config))) as programs,
     Checkpoints(workdir / 'checkpoints', config.log.keep_checkpoints, config) as checkpoints,
@@ -112,7 +114,9 @@ def _train(config: Config, workdir: pathlib.Path, make_measure: MakeMeasure | No
     best = resumed_best(workdir, start, validation.split if validation else '')
     checkpoints.keep_best(best[0] if best else None)
     if validation:
-      validation.best = best
+      validation.resume(workdir, start)
+    if validation and best:
+      warn_of_other_measure(checkpoints.saved_config(), config)
     _announce(context, index, state)
     if start > config.num_steps:
       logger.warning(
@@ -120,7 +124,7 @@ def _train(config: Config, workdir: pathlib.Path, make_measure: MakeMeasure | No
         f'are those of step {start}. For a shorter run use another --workdir'
       )
     with (
-      contextlib.closing(MetricWriter(workdir, start, functools.partial(configured_sinks, config))) as writer,
+      MetricWriter(workdir, start, functools.partial(configured_sinks, config)) as writer,
       contextlib.closing(device_batches(train_batches(config, index, source, start), mesh)) as batches,
     ):
       job = Job(
@@ -140,20 +144,9 @@ def _train(config: Config, workdir: pathlib.Path, make_measure: MakeMeasure | No
       )
       state = placement.whole(run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer))
     logger.info(f'{int(state.step)} steps done; state in {checkpoints.folder}')
+    if validation and validation.best:
+      logger.info(f'best step {validation.best[0]}, {validation.split} {MEASURE} {validation.best[1]:.2%}')
   return state
-
-
-def _validation(
-  context: StepContext, index: DatasetIndex, placement: Placement, make_measure: MakeMeasure | None
-) -> Validation[TrainState] | None:
-  """Returns what ranks states during training, if anything does."""
-  if make_measure is None:
-    return None
-  split, measured = split_to_rank_in_training(index)
-  measure = make_measure(context.config, measured)
-  # No embedding depends on a classifier, so the part that the first device has of a split one will do.
-  networks = context.networks.with_identities(placement.identities_per_device)
-  return Validation(lambda state: measure(networks, state), split, context.config.evaluation.every_steps)
 
 
 def _check_teacher_was_copied(config: Config, workdir: pathlib.Path) -> None:

@@ -14,6 +14,7 @@ import optax
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.prefetch import device_batches
+from dgnet_jax.data.sampling import SingleSampler
 from dgnet_jax.data.sources.base import Source
 from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.interop.pretrained import load_backbone
@@ -32,6 +33,7 @@ from dgnet_jax.training.run_lock import run_lock
 from dgnet_jax.training.schedules import teacher_schedule
 from dgnet_jax.training.teacher_step import Metrics, TeacherState, TeacherStep, create_teacher_state, make_teacher_step
 from dgnet_jax.training.teacher_store import (
+  Description,
   check_teacher,
   describe_teacher,
   load_teachers,
@@ -39,6 +41,7 @@ from dgnet_jax.training.teacher_store import (
   state_template,
   write_description,
 )
+from dgnet_jax.training.validation import MakeMeasure, Validation, check_measure, make_validation
 from dgnet_jax.types import Teacher
 from dgnet_jax.utils.paths import local_path
 
@@ -46,7 +49,12 @@ logger = logging.getLogger(__name__)
 
 
 def train_teacher(
-  config: Config, index: DatasetIndex, workdir: str | pathlib.Path, *, source: Source | None = None
+  config: Config,
+  index: DatasetIndex,
+  workdir: str | pathlib.Path,
+  *,
+  source: Source | None = None,
+  make_measure: MakeMeasure | None = None,
 ) -> tuple[Teacher, ...]:
   """Trains the teacher, resuming where an earlier call stopped, or reads the teachers that the config names.
 
@@ -55,6 +63,7 @@ def train_teacher(
     index: index of the data set; its training identities are the classes.
     workdir: gets `teacher/`, unless `teacher.checkpoint` names trained teachers.
     source: source of the training images, to share with another job; by default a new one, if it is needed.
+    make_measure: ranks during training. Needed for `evaluation.every_steps`.
 
   Raises:
     UserError: an existing teacher does not fit, the batch size does not fit data or devices, a loss is not finite, or
@@ -65,13 +74,19 @@ def train_teacher(
   if config.teacher.checkpoint:
     logger.info(f'teacher: {config.teacher.checkpoint}')
     return load_teachers(config, data, workdir)
+  check_measure(config, make_measure)
   workdir = local_path(workdir)
   with run_lock(workdir):
-    return _trained_in(config, index, data, workdir / 'teacher', source)
+    return _trained_in(config, index, data, workdir / 'teacher', source, make_measure)
 
 
 def _trained_in(
-  config: Config, index: DatasetIndex, data: TrainingData, folder: pathlib.Path, source: Source | None
+  config: Config,
+  index: DatasetIndex,
+  data: TrainingData,
+  folder: pathlib.Path,
+  source: Source | None,
+  make_measure: MakeMeasure | None,
 ) -> tuple[Teacher, ...]:
   """Returns the teacher in `folder`, trained to the end."""
   saved = from_first_process(lambda: read_description(folder))
@@ -87,13 +102,30 @@ def _trained_in(
       state = checkpoints.restore(state_template(config, placement))
     if saved is not None and state is not None and int(state.step) == saved['num_steps']:
       logger.info(f'teacher: {folder}, trained for {saved["num_steps"]} steps')
+      _warn_if_longer(config, index, saved, folder)
     else:
       sizes = {'teacher.batch_size': config.teacher.batch_size}
       check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
       check_identities(config, num_identities=index.num_identities, fields=sizes)
+      network = make_teacher_network(config, placement.identities_per_device)
+      validation: Validation[TeacherState] | None = make_validation(config, index, make_measure, network)
       source = source or make_source(index.train, config)
-      state = _train(config, data, source, checkpoints, state, placement)
+      state = _train(config, data, source, checkpoints, state, placement, validation)
   return (Teacher(state.network.params, state.network.batch_stats),)
+
+
+def _warn_if_longer(config: Config, index: DatasetIndex, saved: Description, folder: pathlib.Path) -> None:
+  """Warns if a finished teacher has done fewer steps than configured; that of the release counts its own."""
+  teacher = config.teacher
+  sampler = SingleSampler(
+    index.train.classes, teacher.batch_size, seed=config.seed, images_per_identity=teacher.images_per_identity
+  )
+  configured = teacher.num_epochs * sampler.steps_per_epoch
+  if saved['num_steps'] < configured and saved.get('identities') is not None:
+    logger.warning(
+      f'teacher.num_epochs={teacher.num_epochs} are {configured} steps, but the teacher was finished after '
+      f'{saved["num_steps"]} and stays as it is; to train a longer one use another --workdir, or remove {folder}'
+    )
 
 
 def _train(
@@ -103,6 +135,7 @@ def _train(
   checkpoints: Checkpoints,
   state: TeacherState | None,
   placement: Placement,
+  validation: Validation[TeacherState] | None,
 ) -> TeacherState:
   """Trains to the end, from `state` or from scratch; both states have their classifier whole."""
   mesh, folder = placement.mesh, checkpoints.folder.parent
@@ -128,12 +161,15 @@ def _train(
     f'from step {start}, in {folder}'
   )
   step_fn = make_teacher_step(network, optimizer, config, mesh)
+  if validation:
+    validation.keeps_best = False  # a run uses the last
+    validation.resume(folder, start)
   with (
-    contextlib.closing(MetricWriter(folder, start, functools.partial(configured_sinks, config))) as writer,
+    MetricWriter(folder, start, functools.partial(configured_sinks, config)) as writer,
     contextlib.closing(device_batches(source.single_batches(start), mesh)) as batches,
   ):
     job = _job(step_fn, batches, num_steps, teacher_schedule(config.teacher, steps_per_epoch))
-    job = dataclasses.replace(job, whole=placement.whole)
+    job = dataclasses.replace(job, whole=placement.whole, validation=validation)
     return placement.whole(run_job(job, state, log=config.log, checkpoints=checkpoints, writer=writer))
 
 

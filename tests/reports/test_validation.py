@@ -9,9 +9,13 @@ import pytest
 
 from dgnet_jax.api import load
 from dgnet_jax.config.loading import SAVED_CONFIG, save_config
+from dgnet_jax.data.index import DatasetIndex, Split
 from dgnet_jax.errors import UserError
+from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.plots.curves import RANKED
+from dgnet_jax.reports import validation
 from dgnet_jax.reports.evaluation import evaluate
+from dgnet_jax.reports.ranking import SplitEmbeddings
 from dgnet_jax.reports.validation import make_measure
 from dgnet_jax.training.loop import train
 from dgnet_jax.training.validation import best_step
@@ -70,6 +74,39 @@ def test_best_checkpoint_gives_the_recorded_numbers(run, ranked):
 def test_ranking_changes_no_number_of_the_training(run, tmp_path):
   plain = train(run_config(**{'evaluation.every_steps': 0}), tmp_path)
   assert all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), run[1].reid.params, plain.reid.params)))
+
+
+def test_the_teacher_is_ranked_too(run):
+  folder = run[0] / 'teacher'
+  rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+  ranked = {row['step']: row for row in rows if 'validation/mAP' in row}
+  assert list(ranked) == [2]  # of 2 steps
+  results = evaluate(run_config(**{'evaluation.split': 'validation'}), run[0])
+  for name in RANKED:
+    np.testing.assert_allclose(results['single_query']['teacher'][name], ranked[2][f'validation/{name}'], atol=1e-6)
+
+
+def test_tracks_are_ranked_in_place_of_images(monkeypatch):
+  query = Embeddings(np.float32([[1, 0, 1, 0]]), np.int32([1]), np.int32([1]))
+  gallery = Embeddings(  # one image of the track that matches is further away than the other person, the mean is not
+    np.float32([[1, 0, 1, 0], [0, 1, 0, 1], [0.6, 0.8, 0.6, 0.8]]), np.int32([1, 1, 2]), np.int32([2, 2, 3])
+  )
+  splits = SplitEmbeddings(query, gallery, None)
+  nothing = Split((), np.int32([]), np.int32([]))
+  index = DatasetIndex(
+    *('mars', '', nothing),
+    Split(('q',), query.identity, query.camera, np.int32([0])),
+    Split(('a', 'b', 'c'), gallery.identity, gallery.camera, np.int32([1, 1, 2])),
+    nothing,
+  )
+  monkeypatch.setattr(validation, 'embed_splits', lambda *_: splits)
+  monkeypatch.setattr(validation, '_predictor', lambda *_: None)
+  fields = {'data.layout': 'mars', 'data.root': 'mars'}
+  of_images, of_tracks = (
+    make_measure(run_config(**fields, **{'evaluation.tracklets': tracklets}), index)(None, None)
+    for tracklets in (False, True)
+  )
+  assert of_images['mAP'] < 1 == of_tracks['mAP']
 
 
 def test_steps_that_are_not_there(run):

@@ -8,7 +8,7 @@ from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.data.holdout import hold_out
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.layouts import LAYOUTS
-from dgnet_jax.data.matches import why_nothing_matches
+from dgnet_jax.data.matches import require_matches, why_nothing_matches
 from dgnet_jax.data.overlaps import quick_problems
 from dgnet_jax.data.registry import read_dataset
 from dgnet_jax.data.remote import is_remote, local_copy
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 TEST_SPLITS = ('query', 'gallery')  # required by an evaluation
+# What an evaluation needs, by `evaluation.split`; held-out identities come from train.
+RANKED_SPLITS = {'test': TEST_SPLITS, 'validation': ('train',)}
 
 
 def dataset_root(data_config: DataConfig, workdir: str | pathlib.Path) -> pathlib.Path:
@@ -39,7 +41,7 @@ def _missing(index: DatasetIndex, needs: Sequence[str]) -> str:
   folders = LAYOUTS[index.name].folders
   missing = [
     f'{split} (folder {" or ".join(folders[split])})' if split in folders else split
-    for split in needs
+    for split in dict.fromkeys(needs)
     if not len(index.splits[split])
   ]
   return f'{index.root} has no images of {", ".join(missing)}' if missing else ''
@@ -73,12 +75,32 @@ def open_dataset(
   if 'train' in needs and index.num_identities < 2:
     raise UserError(f'{index.root}: only one identity in the training split; re-identification needs at least two')
   no_evaluation = _missing(index, TEST_SPLITS) or why_nothing_matches(index) if 'train' in needs else ''
-  if no_evaluation:
+  if no_evaluation and index.validation:
+    logger.warning(
+      f'only the held-out identities can be evaluated (--config.evaluation.split=validation): {no_evaluation}'
+    )
+  elif no_evaluation:
     logger.warning(f'the run can be trained but not evaluated: {no_evaluation}')
   for problem in quick_problems(index) if 'train' in needs else ():
     logger.warning(f'{index.root}: {problem}')
   logger.info(f'data: {root}')
   return index
+
+
+def index_to_rank(index: DatasetIndex, split: str) -> DatasetIndex:
+  """Returns the index whose query and gallery are those of a split.
+
+  Args:
+    index: with the splits that `RANKED_SPLITS` names.
+    split: test or validation.
+
+  Raises:
+    NoMatches: no query has a match.
+  """
+  chosen = index.validation if split == 'validation' else index
+  assert chosen is not None  # a rule of the config
+  require_matches(chosen)
+  return chosen
 
 
 def split_to_rank_in_training(index: DatasetIndex) -> tuple[str, DatasetIndex]:

@@ -22,7 +22,7 @@ def hold_out(index: DatasetIndex, count: int) -> DatasetIndex:
   more, and new people in the data set change few of them.
 
   As in Market-1501, a query is one image of an identity by each camera, if others by that camera remain; all other
-  images are the gallery.
+  images are the gallery. In a data set of tracks, tracks are divided like that, and stay whole.
 
   Args:
     index: of the data set.
@@ -36,10 +36,11 @@ def hold_out(index: DatasetIndex, count: int) -> DatasetIndex:
   """
   train = index.train
   one_camera = len(np.unique(train.camera)) == 1
-  able = [identity for identity, rows in _images_by_identity(train) if _can_be_ranked(train, rows, one_camera)]
+  singles = _part(train, _first_of_tracks(train))
+  able = [identity for identity, rows in _images_by_identity(singles) if _can_be_ranked(singles, rows, one_camera)]
   most = min(len(able), index.num_identities - MIN_TRAINING_IDENTITIES)
   if count > most:
-    images = 'two images' if one_camera else 'images by two cameras'
+    images = f'two {"images" if train.track is None else "tracks"}' if one_camera else 'images by two cameras'
     raise UserError(
       f'data.val_identities={count}: of {index.num_identities} training identities in {index.root} {len(able)} have '
       f'{images}, and {MIN_TRAINING_IDENTITIES} must be left to train on; hold out at most {max(most, 0)}'
@@ -67,18 +68,25 @@ def _can_be_ranked(split: Split, rows: npt.NDArray[np.int64], one_camera: bool) 
   return len(rows) > 1 if one_camera else len(np.unique(split.camera[rows])) > 1
 
 
+def _first_of_tracks(split: Split) -> npt.NDArray[np.int64]:
+  """Returns the index of the first image of each track, in order; without tracks those of all images."""
+  return np.arange(len(split)) if split.track is None else np.sort(np.unique(split.track, return_index=True)[1])
+
+
 def _queries(split: Split) -> npt.NDArray[np.bool_]:
   """Returns bool[N], which images are queries: every identity has at least one, with a match in the rest."""
+  singles = _first_of_tracks(split)
   chosen = np.zeros(len(split), bool)
-  for _, rows in _images_by_identity(split):
-    _, first, counts = np.unique(split.camera[rows], return_index=True, return_counts=True)
+  for _, rows in _images_by_identity(_part(split, singles)):
+    _, first, counts = np.unique(split.camera[singles[rows]], return_index=True, return_counts=True)
     first = first[counts > 1] if len(first) > 1 and (counts > 1).any() else first[:1]
-    chosen[rows[first]] = True
-  return chosen
+    chosen[singles[rows[first]]] = True
+  return chosen if split.track is None else np.isin(split.track, split.track[chosen])
 
 
 def _part(split: Split, rows: npt.NDArray[np.int64]) -> Split:
-  return Split(tuple(split.paths[i] for i in rows.tolist()), split.identity[rows], split.camera[rows])
+  track = None if split.track is None else split.track[rows]
+  return Split(tuple(split.paths[i] for i in rows.tolist()), split.identity[rows], split.camera[rows], track)
 
 
 def _hash(name: str) -> bytes:

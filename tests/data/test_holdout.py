@@ -1,5 +1,7 @@
 """Identities that are held out for validation."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -95,6 +97,36 @@ class TestHoldOut:
       hold_out(index_of(people), count)
 
 
+class TestTracks:
+  @pytest.fixture
+  def index(self):
+    """Ann has two tracks by the first camera and one by the second, Ben one by each."""
+    tracks = {'ann': ('a1', 'a2', 'b1'), 'ben': ('a1', 'b1'), 'cleo': ('a1',), 'dan': ('a1',)}
+    images = [
+      LabeledImage(f'{identity}_{track}_{i}.jpg', identity, track[0], f'{identity}_{track}')
+      for identity, names in tracks.items()
+      for track in names
+      for i in range(3)
+    ]
+    return make_index('mars', 'videos', {'train': images})
+
+  def test_are_known_and_whole(self, index):
+    held = hold_out(index, 2)
+    query, gallery = held.validation.query, held.validation.gallery
+    assert {path[:-6] for path in query.paths} == {'ann_a1', 'ben_a1'}
+    assert len(query) == 2 * 3 and len(gallery) == 3 * 3 and has_match(query, gallery).all()
+    for split in (held.train, query, gallery):
+      by_track = {}
+      for path, track in zip(split.paths, split.track.tolist(), strict=True):
+        by_track.setdefault(track, []).append(path[:-6])
+      assert all(len(names) == 3 and len(set(names)) == 1 for names in by_track.values())
+
+  def test_one_track_cannot_be_divided(self, index):
+    by_one = [LabeledImage(path, path[:3], 'a', path[:6]) for path in index.train.paths if '_a' in path]
+    with pytest.raises(UserError, match='of 4 training identities in videos 1 have two tracks'):
+      hold_out(make_index('mars', 'videos', {'train': by_one}), 2)
+
+
 class TestOpenDataset:
   @pytest.fixture
   def photos(self, tmp_path):
@@ -109,6 +141,13 @@ class TestOpenDataset:
     index = open_dataset(photos, tmp_path)
     assert index.num_identities == 2 and len(index.validation.query) == 1 and len(index.validation.gallery) == 1
     assert np.intersect1d(index.train.identity, index.validation.query.identity).size == 0
+
+  def test_without_test_images_names_the_split_that_can_be_evaluated(self, photos, tmp_path, lines):
+    shutil.rmtree(tmp_path / 'query')
+    open_dataset(photos, tmp_path)
+    expected = 'only the held-out identities can be evaluated (--config.evaluation.split=validation): '
+    assert any(line.startswith(expected) for line in lines)
+    assert not any('but not evaluated' in line for line in lines)
 
   def test_leaves_the_test_splits_alone(self, photos, tmp_path):
     index = open_dataset(photos, tmp_path, needs=('query', 'gallery'))

@@ -104,8 +104,9 @@ class RunImages:
 
   def index(self, *needs: str) -> 'DatasetIndex':
     from dgnet_jax.data.dataset import open_dataset
+    from dgnet_jax.inference.results import data_to_open
 
-    return open_dataset(self._config.data, self._workdir, needs=needs)
+    return open_dataset(data_to_open(self._config, self._workdir), self._workdir, needs=needs)
 
   def people(self, groups: int) -> list['ImageList']:
     """`groups` lists of `--count` images, all of different people as long as there are enough of them."""

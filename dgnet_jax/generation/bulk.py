@@ -25,7 +25,7 @@ from dgnet_jax.errors import Interrupted, UserError
 from dgnet_jax.generation.manifest import FILE_NAME, TABLE_FOLDER, write_manifest, write_manifest_table
 from dgnet_jax.inference.loading import Step, load_predictor
 from dgnet_jax.inference.predictor import Predictor
-from dgnet_jax.inference.results import results_folder
+from dgnet_jax.inference.results import data_to_open, results_folder
 from dgnet_jax.training.agreement import from_first_process, in_all_processes, turns_of
 from dgnet_jax.training.preemption import stop_signals
 from dgnet_jax.utils.atomic_files import remove_leftovers, write_json
@@ -158,7 +158,7 @@ def generate_set(config: Config, workdir: str | pathlib.Path, *, step: Step = No
   """
   settings = config.generation
   needs = (settings.appearance_split, settings.structure_split)
-  plan = Plan(settings, in_all_processes(lambda: open_dataset(config.data, workdir, needs=needs)))
+  plan = Plan(settings, in_all_processes(lambda: open_dataset(data_to_open(config, workdir), workdir, needs=needs)))
   names = plan.names
   predictor = load_predictor(config, workdir, step=step)
   folder = results_folder(config, plan.index, workdir, 'generated')

@@ -11,6 +11,7 @@ import re
 import shutil
 from typing import Any
 
+from dgnet_jax.config.data_schema import DataConfig
 from dgnet_jax.config.loading import SAVED_CONFIG, read_saved_fields
 from dgnet_jax.config.schema import Config, EvaluationConfig
 from dgnet_jax.data.index import DatasetIndex
@@ -37,6 +38,15 @@ def is_direct_transfer(config: Config, workdir: str | pathlib.Path) -> bool:
   return own != (config.data.layout, config.data.boxes, _place(config.data.root, workdir))
 
 
+def data_to_open(config: Config, workdir: str | pathlib.Path) -> DataConfig:
+  """Returns `config.data`; of other data than the run's, nobody is held out, because nobody was trained on.
+
+  Raises:
+    UserError: the saved config is damaged.
+  """
+  return dataclasses.replace(config.data, val_identities=0) if is_direct_transfer(config, workdir) else config.data
+
+
 def evaluation_folder(
   config: Config, index: DatasetIndex, workdir: str | pathlib.Path, step: int | None
 ) -> pathlib.Path:
@@ -51,8 +61,7 @@ def evaluation_folder(
   Returns:
     `<workdir>/evaluation`, or a subfolder of it: on_DATA for other data, validation, step_NUMBER.
   """
-  folder = results_folder(config, index, workdir, 'evaluation')
-  folder = folder / 'validation' if config.evaluation.split == 'validation' else folder
+  folder = split_folder(results_folder(config, index, workdir, 'evaluation'), config.evaluation.split)
   return folder if step is None else folder / f'step_{step:07d}'
 
 
@@ -63,6 +72,11 @@ def evaluation_folders(workdir: pathlib.Path) -> list[pathlib.Path]:
   splits = [split for data_set in data_sets for split in (data_set, data_set / 'validation')]
   places = [place for split in splits for place in (split, *sorted(split.glob('step_*')))]
   return [place for place in places if (place / 'results.json').is_file()]
+
+
+def split_folder(folder: pathlib.Path, split: str) -> pathlib.Path:
+  """Returns the folder of the evaluations of a split, test or validation, among those of a data set."""
+  return folder / 'validation' if split == 'validation' else folder
 
 
 def results_folder(config: Config, index: DatasetIndex, workdir: str | pathlib.Path, name: str) -> pathlib.Path:

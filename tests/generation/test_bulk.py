@@ -3,11 +3,14 @@
 import csv
 import dataclasses
 import pathlib
+import shutil
 
 import numpy as np
 from PIL import Image
 import pytest
 
+from dgnet_jax.config.loading import save_config
+from dgnet_jax.config.validation import with_fields
 from dgnet_jax.data.lazy_images import ImageFiles
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import Interrupted, UserError
@@ -47,6 +50,14 @@ def test_manifest_names_both_sources_of_every_image(run):
   donors = [row['appearance_from'] for row in rows]
   assert donors[: len(train)] == donors[len(train) : 2 * len(train)] and len(set(donors)) == len(train) == 16
   assert len({row['structure_from'] for row in rows}) > 8
+
+
+def test_nobody_is_held_out_of_other_data(run, tiny_run, tmp_path):
+  save_config(run.config, tmp_path / 'run' / 'config.json')
+  shutil.copytree(tiny_run[1] / 'synthetic_data', moved := tmp_path / 'moved')
+  run.config = with_fields(run.config, {'data.root': str(moved), 'data.val_identities': 2})
+  folder = run.generate(plan='identities', num_images=4)
+  assert len({row['identity'] for row in read_rows(folder)}) == 4
 
 
 def test_images_are_the_swaps_of_their_sources(run, tiny_run):

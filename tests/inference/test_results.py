@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dgnet_jax.config.loading import save_config
-from dgnet_jax.inference.results import keep_earlier, results_folder
+from dgnet_jax.inference.results import data_to_open, keep_earlier, results_folder
 
 
 def test_other_data_get_a_folder_of_their_own(tiny_run, tmp_path):
@@ -29,6 +29,15 @@ def test_other_data_get_a_folder_of_their_own(tiny_run, tmp_path):
 
 def with_root(config, root):
   return dataclasses.replace(config, data=dataclasses.replace(config.data, layout='dukemtmc', root=str(root)))
+
+
+def test_people_are_held_out_of_the_data_of_the_run_only(tiny_run, tmp_path):
+  config, _, _ = tiny_run
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, val_identities=2))
+  assert data_to_open(config, tmp_path) == config.data  # nothing is known about the run
+  save_config(config, tmp_path / 'config.json')
+  assert data_to_open(config, tmp_path) == config.data
+  assert data_to_open(with_root(config, 'duke'), tmp_path).val_identities == 0
 
 
 def test_folders_of_one_name_have_results_of_their_own(tiny_run, tmp_path):

@@ -10,21 +10,24 @@ from typing import Any
 import numpy as np
 
 from dgnet_jax.config.schema import Config
-from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
-from dgnet_jax.data.index import DISTRACTOR, JUNK, DatasetIndex, summarize
+from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.lazy_images import ImageFiles
-from dgnet_jax.data.matches import has_match, require_matches
-from dgnet_jax.data.overlaps import digests, identity_problems, image_problems, without_training
 from dgnet_jax.evaluation.ranking import best_matches
 from dgnet_jax.evaluation.verification import accepted_rates
 from dgnet_jax.generation.sheets import write_swap_sheet
 from dgnet_jax.inference.calibration import threshold_of
 from dgnet_jax.inference.loading import Step, load_predictor, load_teacher_predictor
 from dgnet_jax.inference.predictor import Predictor, TeacherPredictor
-from dgnet_jax.inference.results import evaluation_folder, is_direct_transfer, keep_earlier, settings_of
+from dgnet_jax.inference.results import evaluation_folder, keep_earlier
 from dgnet_jax.inference.scoring import piece_shares, scored
 from dgnet_jax.plots.sheets import ranked_sheet
 from dgnet_jax.reports.embedding import embed_splits
+from dgnet_jax.reports.evaluated_data import (
+  describe_evaluation,
+  find_overlaps,
+  open_evaluated_data,
+  warn_about_invalid_queries,
+)
 from dgnet_jax.reports.figures import image_label
 from dgnet_jax.reports.ground_truth import TeacherJudge, image_table, measure_against_ground_truth
 from dgnet_jax.reports.ranked_table import write_ranked_table
@@ -44,7 +47,7 @@ from dgnet_jax.reports.ranking import (
 from dgnet_jax.reports.tracklets import tracklet_embeddings
 from dgnet_jax.training.agreement import from_first_process, in_all_processes
 from dgnet_jax.training.data_record import saved_steps
-from dgnet_jax.training.teacher_store import without_teacher
+from dgnet_jax.training.teacher_store import read_description, teacher_folders, without_teacher
 from dgnet_jax.utils.atomic_files import write_json
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 from dgnet_jax.utils.paths import local_path
@@ -74,9 +77,10 @@ def evaluate(config: Config, workdir: str | pathlib.Path, *, step: Step = None) 
 
   The config may name other data than the run was trained on (direct transfer). The results are then written to a
   subfolder, `<workdir>/evaluation/on_<layout>_<root>_<hash>`, and the teacher is evaluated on the same data. Earlier
-  results of another step or with other settings are moved to the subfolder `earlier`. Without the
-  teacher, everything that does not need it is evaluated. Several processes share the embedding and the ranked table;
-  the first does the rest.
+  results of another step or with other settings are moved to the subfolder `earlier`. Without the teacher, everything
+  that does not need it is evaluated. Of a run without a checkpoint of DG-Net the teacher is evaluated alone, with
+  results in the subfolder `teacher`. Several processes share the embedding and the ranked table; the first does the
+  rest.
 
   Args:
     config: the run's validated config.
@@ -94,17 +98,13 @@ def evaluate(config: Config, workdir: str | pathlib.Path, *, step: Step = None) 
     NoMatches: no query has a match.
   """
   workdir = local_path(workdir)
-  index = in_all_processes(lambda: _open_test_data(config, workdir))
+  index = in_all_processes(lambda: open_evaluated_data(config, workdir))
+  if step is None and from_first_process(lambda: _has_only_teacher(config, workdir)):
+    return _evaluate_teacher(config, workdir, index)
   predictor = load_predictor(config, workdir, step=step)
   is_newest = from_first_process(lambda: predictor.step == max(saved_steps(workdir / 'checkpoints')))
   folder = evaluation_folder(config, index, workdir, None if step is None or is_newest else predictor.step)
-  results = _describe(config, index, predictor)
-  counts = (
-    f'{results["num_queries"]} queries, {results["num_valid_queries"]} of them with a match, '
-    f'{results["num_gallery"]} gallery images'
-  )
-  logger.info(f'evaluating step {predictor.step} on {index.name}: {counts}')
-  _warn_about_invalid_queries(index, config.evaluation.protocol)
+  results = _announced(config, index, 'step', predictor.step)
   teacher, size_hw = _load_teacher(config, workdir, predictor.num_identities), config.data.image_size_hw
   embedded = _Embedded(
     predictor=predictor,
@@ -120,16 +120,6 @@ def evaluate(config: Config, workdir: str | pathlib.Path, *, step: Step = None) 
   return results
 
 
-def _open_test_data(config: Config, workdir: pathlib.Path) -> DatasetIndex:
-  """Returns the index with the split to rank as query and gallery, and the images trained on as train."""
-  is_validation = config.evaluation.split == 'validation'
-  opened = open_dataset(config.data, workdir, needs=('train',) if is_validation else TEST_SPLITS)
-  index = opened.validation if is_validation else opened
-  assert index is not None  # a rule of the config
-  require_matches(index)
-  return without_training(index) if is_direct_transfer(config, workdir) else index
-
-
 def _write_results(
   config: Config,
   workdir: pathlib.Path,
@@ -143,17 +133,12 @@ def _write_results(
 
   `locked` keeps the lock of the results until it is closed.
   """
-  results['overlaps'] = _find_overlaps(index, config.data.decode_threads)
   ranked, of_teacher = embedded.embeddings, embedded.teacher_embeddings
   if config.evaluation.tracklets:
     ranked = tracklet_embeddings(ranked, index, len(piece_shares(config)))
     of_teacher = of_teacher and tracklet_embeddings(of_teacher, index, 1)
-    results |= {'num_query_tracks': len(ranked.query), 'num_gallery_tracks': len(ranked.gallery)}
   rows = table_rows(config.reid, config.evaluation, ranked, of_teacher)
-  tables = ranking_tables(config.evaluation, rows)
-  for name, table in tables.items():
-    logger.info(ranking_table(TITLES[name], table, config.evaluation.alpha))
-  results |= tables
+  tables = _add_tables(config, index, rows, results)
 
   same_person = _same_person(config, workdir, embedded)
   if same_person is not None:
@@ -163,7 +148,8 @@ def _write_results(
   locked.enter_context(exclusive(folder / LOCK_FILE, f'the results in {folder}', wait=True))
   keep_earlier(folder, results, (RESULTS, *FILES.values()), subject=SUBJECT)
   files = _write_tables(config, folder, tables, rows)
-  _write_ranked_sheet(folder / files['ranked'], config, index, embedded.embeddings)
+  alpha = alpha_of(config.reid, config.evaluation)
+  _write_ranked_sheet(folder / files['ranked'], config, index, TableRow(embedded.embeddings, alpha))
   if predictor.generator is not None:
     files['swaps'] = FILES['swaps']
     write_swap_sheet(folder / files['swaps'], index.query, predictor, config.evaluation.num_swaps)
@@ -176,6 +162,21 @@ def _write_results(
   write_json(folder / RESULTS, results)
   logger.info(f'results and images: {", ".join(str(folder / name) for name in (RESULTS, *files.values()))}')
   return results
+
+
+def _add_tables(
+  config: Config, index: DatasetIndex, rows: Mapping[str, TableRow], results: dict[str, Any]
+) -> dict[str, Table]:
+  """Compares the splits, ranks, logs the tables and adds all to `results`; returns the tables."""
+  results['overlaps'] = find_overlaps(index, config.data.decode_threads)
+  if config.evaluation.tracklets:
+    ranked = next(iter(rows.values())).embeddings
+    results |= {'num_query_tracks': len(ranked.query), 'num_gallery_tracks': len(ranked.gallery)}
+  tables = ranking_tables(config.evaluation, rows)
+  for name, table in tables.items():
+    logger.info(ranking_table(TITLES[name], table, config.evaluation.alpha))
+  results |= tables
+  return tables
 
 
 def _same_person(config: Config, workdir: pathlib.Path, embedded: _Embedded) -> dict[str, float] | None:
@@ -211,32 +212,47 @@ def _write_tables(
   return files
 
 
-def _describe(config: Config, index: DatasetIndex, predictor: Predictor) -> dict[str, Any]:
-  gallery = index.gallery.identity
-  return {
-    'step': predictor.step,
-    'data': index.name,
-    'root': index.root,
-    'protocol': config.evaluation.protocol,
-    'settings': settings_of(config.evaluation),
-    'num_queries': len(index.query),
-    'num_valid_queries': int(has_match(index.query, index.gallery).sum()),
-    'num_gallery': len(index.gallery),
-    'num_distractors': int((gallery == DISTRACTOR).sum()),
-    'num_junk': int((gallery == JUNK).sum()),
-    'num_multi_query': len(index.multi_query),
-  }
+def _announced(config: Config, index: DatasetIndex, networks: str, step: int) -> dict[str, Any]:
+  """Logs what is evaluated, and returns it."""
+  results = describe_evaluation(config, index, step)
+  counts = (
+    f'{results["num_queries"]} queries, {results["num_valid_queries"]} of them with a match, '
+    f'{results["num_gallery"]} gallery images'
+  )
+  logger.info(f'evaluating {networks} {step} on {index.name}: {counts}')
+  warn_about_invalid_queries(index, config.evaluation.protocol)
+  return results
 
 
-def _warn_about_invalid_queries(index: DatasetIndex, protocol: str) -> None:
-  """Names queries without a match, and says how the protocol counts them."""
-  invalid = np.flatnonzero(~has_match(index.query, index.gallery))
-  if len(invalid):
-    effect = 'counted as failures' if protocol == 'release' else 'left out'
-    logger.warning(
-      f'{len(invalid)} of {len(index.query)} queries have no match, a gallery image of the same identity by another '
-      f'camera, and are {effect} (evaluation.protocol={protocol}): {summarize([index.query.paths[i] for i in invalid])}'
-    )
+def _has_only_teacher(config: Config, workdir: pathlib.Path) -> bool:
+  return not saved_steps(workdir / 'checkpoints') and not without_teacher(config.teacher, workdir)
+
+
+def _evaluate_teacher(config: Config, workdir: pathlib.Path, index: DatasetIndex) -> dict[str, Any]:
+  """Evaluates the teacher of a run without a checkpoint of DG-Net; results in the subfolder `teacher`."""
+  logger.warning(
+    f'{workdir}: no checkpoint of DG-Net, so the teacher is evaluated alone, without swaps and evaluation.ranked_table'
+  )
+  about = from_first_process(lambda: read_description(teacher_folders(config.teacher, workdir)[0])) or {}
+  teacher = load_teacher_predictor(config, workdir, int(about['num_identities']))
+  results = {'networks': 'teacher', **_announced(config, index, 'the teacher, step', about['num_steps'])}
+  embeddings = embed_splits(index, config.data.image_size_hw, teacher, 'teacher')
+  folder = evaluation_folder(config, index, workdir, None) / 'teacher'
+
+  def write() -> dict[str, Any]:
+    ranked = tracklet_embeddings(embeddings, index, 1) if config.evaluation.tracklets else embeddings
+    rows = {'teacher': TableRow(ranked, None)}
+    tables = _add_tables(config, index, rows, results)
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / LOCK_FILE, f'the results in {folder}', wait=True):
+      keep_earlier(folder, results, (RESULTS, *FILES.values()), subject=SUBJECT)
+      results['files'] = files = _write_tables(config, folder, tables, rows)
+      _write_ranked_sheet(folder / files['ranked'], config, index, TableRow(embeddings, None))
+      write_json(folder / RESULTS, results)
+    logger.info(f'results and images: {", ".join(str(folder / name) for name in (RESULTS, *files.values()))}')
+    return results
+
+  return from_first_process(write)
 
 
 def _load_teacher(config: Config, workdir: pathlib.Path, num_identities: int) -> TeacherPredictor | None:
@@ -256,21 +272,12 @@ def _judge(teacher: TeacherPredictor | None, embeddings: SplitEmbeddings | None)
   return TeacherJudge(teacher, np.concatenate([embeddings.query.features, embeddings.gallery.features]))
 
 
-def _find_overlaps(index: DatasetIndex, threads: int) -> list[str]:
-  """Returns and logs what makes scores wrong: people or images in two splits, and images of two identities."""
-  logger.info('comparing the images of the splits')
-  problems = [*identity_problems(index), *image_problems(index, digests(index, threads=threads))]
-  for problem in problems:
-    logger.warning(f'{index.root}: {problem}')
-  return problems
-
-
-def _write_ranked_sheet(path: pathlib.Path, config: Config, index: DatasetIndex, embeddings: SplitEmbeddings) -> None:
+def _write_ranked_sheet(path: pathlib.Path, config: Config, index: DatasetIndex, row: TableRow) -> None:
   """Draws queries of different identities with their most similar gallery images."""
   query, gallery, size_hw = index.query, index.gallery, config.data.image_size_hw
   chosen = query.one_per_identity(config.evaluation.num_ranked_queries)
-  alpha = alpha_of(config.reid, config.evaluation)
-  best = best_matches(embeddings.query.select(chosen), embeddings.gallery, alpha=alpha, count=MATCHES_PER_QUERY)
+  embeddings = row.embeddings
+  best = best_matches(embeddings.query.select(chosen), embeddings.gallery, alpha=row.alpha, count=MATCHES_PER_QUERY)
   sheet = ranked_sheet(
     ImageFiles([query.paths[i] for i in chosen], size_hw)[:],
     [image_label(query, i) for i in chosen],

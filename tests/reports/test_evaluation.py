@@ -14,6 +14,7 @@ from dgnet_jax.errors import MissingSplit, NoMatches, UserError
 from dgnet_jax.evaluation.embeddings import Embeddings
 from dgnet_jax.reports.evaluation import evaluate
 from dgnet_jax.reports.ranking import SplitEmbeddings, ranking_table, ranking_tables, table_rows
+from dgnet_jax.training.data_record import describe_training_data, write_record
 from dgnet_jax.training.teacher_loop import train_teacher
 from tests.data.fakes import write_fake
 from tests.data.folders import write_image, write_images
@@ -230,6 +231,32 @@ def test_run_without_its_teacher_is_evaluated_as_far_as_possible(workdir, evalua
     assert results[name] == {row: values for row, values in usual[name].items() if row != 'teacher'}
   images = {name: values for name, values in usual['images'].items() if name != 'teacher_frechet_distance'}
   assert results['images'] == images and results['files'] == usual['files']
+
+
+def test_teacher_alone_is_evaluated(workdir, evaluation, tmp_path, lines):
+  for name in ('synthetic_data', 'teacher'):
+    (tmp_path / name).symlink_to(workdir / name)
+  results = evaluate(run_config(), tmp_path)
+  assert results['networks'] == 'teacher' and results['step'] == 2 and 'images' not in results
+  for name in ('single_query', 'multi_query'):
+    assert results[name] == {row: evaluation[0][name][row] for row in ('chance', 'teacher')}
+  folder = tmp_path / 'evaluation' / 'teacher'
+  assert json.loads((folder / 'results.json').read_text()) == results
+  assert {path.name for path in folder.iterdir()} >= {'results.json', *results['files'].values()}
+  assert any('no checkpoint of DG-Net, so the teacher is evaluated alone' in line for line in lines)
+  with pytest.raises(UserError, match='no checkpoint of step 3; there is none'):
+    evaluate(run_config(), tmp_path, step=3)
+
+
+@pytest.mark.parametrize('has_record', [True, False])
+def test_a_run_that_held_nobody_out_is_not_validated(workdir, index, tmp_path, has_record):
+  (tmp_path / 'synthetic_data').symlink_to(workdir / 'synthetic_data')
+  save_config(run_config(), tmp_path / 'config.json')
+  if has_record:
+    write_record(describe_training_data(index, run_config().data), tmp_path)
+  expected = 'trained on 2 of these 2 .*evaluate its test split' if has_record else 'no checkpoint of DG-Net'
+  with pytest.raises(UserError, match=expected):
+    evaluate(run_config(data={'val_identities': 2}, evaluation={'split': 'validation'}), tmp_path)
 
 
 def random_embeddings(index, size):

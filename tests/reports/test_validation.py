@@ -76,6 +76,12 @@ def test_ranking_changes_no_number_of_the_training(run, tmp_path):
   assert all(jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), run[1].reid.params, plain.reid.params)))
 
 
+def test_people_that_were_trained_on_are_not_ranked_as_held_out(run):
+  fields = {'data.val_identities': 3, 'evaluation.split': 'validation'}
+  with pytest.raises(UserError, match='data.val_identities=3: the run was trained on 1 of these 3.*set it to 2, as in'):
+    evaluate(run_config(**fields), run[0])
+
+
 def test_the_teacher_is_ranked_too(run):
   folder = run[0] / 'teacher'
   rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]

@@ -20,10 +20,9 @@ from dgnet_jax.config.defaults import unfrozen
 from dgnet_jax.config.loading import SAVED_CONFIG, save_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import validate
-from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
-from dgnet_jax.data.matches import require_matches
+from dgnet_jax.data.dataset import RANKED_SPLITS, index_to_rank, open_dataset
 from dgnet_jax.errors import UserError
-from dgnet_jax.inference.results import read_results
+from dgnet_jax.inference.results import read_results, split_folder
 from dgnet_jax.reports.seed_runs import (
   METRICS,
   check_same_data,
@@ -36,6 +35,7 @@ from dgnet_jax.reports.seed_runs import (
 )
 from dgnet_jax.training.data_record import describe_training_data
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
+from dgnet_jax.utils.extras import require_wandb
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 
 logger = logging.getLogger(__name__)
@@ -111,8 +111,8 @@ def run_cell(config: Config, cell: Cell) -> None:
 
   save_config(config, cell.workdir / SAVED_CONFIG)
   # Before training: missing splits, queries without any match, and data that changed since another cell was trained.
-  index = open_dataset(config.data, cell.workdir, needs=('train', *TEST_SPLITS))
-  require_matches(index)
+  split = config.evaluation.split
+  index = index_to_rank(open_dataset(config.data, cell.workdir, needs=('train', *RANKED_SPLITS[split])), split)
   check_same_data(describe_training_data(index, config.data), cell.workdir)
   with recorded(cell.workdir, 'train', config):
     train(config, cell.workdir, make_measure=make_measure)
@@ -146,6 +146,7 @@ def run_all(
       ablation runs in it.
   """
   check_seeds(seeds)
+  require_wandb(base.log.wandb_project)
   folder = folder.resolve()  # the cells' configs refer to the data and the teacher in it
   bases = {'joint': base, 'release': release, 'real': base, 'ground_truth': base if with_ground_truth else None}
   kinds = [kind for kind, of_kind in bases.items() if of_kind]
@@ -159,7 +160,7 @@ def run_all(
       logger.info(f'{title}: {"done, " if is_done else ""}in {cell.workdir}')
       if not is_done:
         run(config, cell)
-  summary = summarize(folder, seeds, kinds)
+  summary = summarize(folder, seeds, kinds, split=base.evaluation.split)
   write_json(folder / 'ablation.json', summary)
   text = markdown(summary)
   with atomic_file(folder / 'ablation.md') as temporary:
@@ -169,8 +170,8 @@ def run_all(
   return summary
 
 
-def _results_path(cell: Cell) -> pathlib.Path:
-  return cell.workdir / 'evaluation' / 'results.json'
+def _results_path(cell: Cell, split: str) -> pathlib.Path:
+  return split_folder(cell.workdir / 'evaluation', split) / 'results.json'
 
 
 def _is_done(config: Config, cell: Cell) -> bool:
@@ -180,18 +181,21 @@ def _is_done(config: Config, cell: Cell) -> bool:
     UserError: the cell was run with other settings, so that a table would mix two experiments, or its results are
       damaged.
   """
-  results = results_with(config, cell.workdir, _results_path(cell))
+  results = results_with(config, cell.workdir, _results_path(cell, config.evaluation.split))
   # Another evaluation of the cell may have replaced these results.
   return results is not None and results.get('step') == config.num_steps
 
 
-def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] = ('joint', 'real')) -> dict[str, Any]:
+def summarize(
+  folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] = ('joint', 'real'), *, split: str = 'test'
+) -> dict[str, Any]:
   """Collects the results of all cells.
 
   Args:
     folder: folder of the cells, all of which are done.
     seeds: seeds of the cells.
     kinds: of the cells.
+    split: that was evaluated, test or validation.
 
   Returns:
     seeds. scores: row -> metric -> a fraction for each seed. gains: the same, minus the scores of the row's baseline
@@ -200,7 +204,7 @@ def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] =
     than the built-in pedestrians.
   """
   all_cells = cells(folder, seeds, kinds)
-  results = {(cell.kind, cell.seed): read_results(_results_path(cell)) for cell in all_cells}
+  results = {(cell.kind, cell.seed): read_results(_results_path(cell, split)) for cell in all_cells}
   try:
     scores = {
       row: {metric: [results[kind, seed]['single_query'][embedding][metric] for seed in seeds] for metric in METRICS}
@@ -208,7 +212,7 @@ def summarize(folder: pathlib.Path, seeds: Sequence[int], kinds: Sequence[str] =
       if (kind, seeds[0]) in results
     }
   except (KeyError, TypeError) as error:
-    raise UserError(f'{folder}: a cell has a damaged evaluation/results.json ({error}); move it away') from error
+    raise UserError(f'{folder}: a cell has a damaged results.json ({error}); move it away') from error
   gains = {
     row: {metric: np.subtract(scores[row][metric], scores[baseline][metric]).tolist() for metric in METRICS}
     for row, baseline in BASELINES.items()

@@ -17,9 +17,8 @@ from dgnet_jax.config.defaults import unfrozen
 from dgnet_jax.config.loading import SAVED_CONFIG, save_config
 from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import validate, with_fields
-from dgnet_jax.data.dataset import TEST_SPLITS, open_dataset
+from dgnet_jax.data.dataset import RANKED_SPLITS, index_to_rank, open_dataset
 from dgnet_jax.data.index import DatasetIndex
-from dgnet_jax.data.matches import require_matches
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference.results import read_results, settings_of
 from dgnet_jax.reports.seed_runs import (
@@ -34,6 +33,7 @@ from dgnet_jax.reports.seed_runs import (
 from dgnet_jax.reports.teacher_variants import BASELINE, VARIANTS, Fields
 from dgnet_jax.training.data_record import describe_training_data
 from dgnet_jax.utils.atomic_files import atomic_file, write_json
+from dgnet_jax.utils.extras import require_wandb
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
 
 logger = logging.getLogger(__name__)
@@ -76,8 +76,9 @@ def _teacher_run(base: Config, folder: pathlib.Path, title: str, fields: Fields,
 
 
 def train_and_evaluate(run: TeacherRun) -> None:
-  """Trains a teacher and measures it on the test images; resumes an interrupted run."""
+  """Trains a teacher and measures it on the split to evaluate; resumes an interrupted run."""
   from dgnet_jax.interop.pretrained import check_pretrained
+  from dgnet_jax.reports.validation import make_measure
   from dgnet_jax.training.run_record import recorded
   from dgnet_jax.training.teacher_loop import train_teacher
   from dgnet_jax.training.training_data import open_training_data
@@ -86,11 +87,11 @@ def train_and_evaluate(run: TeacherRun) -> None:
   check_pretrained(config, workdir)
   save_config(config, workdir / SAVED_CONFIG)
   # Before training: missing splits, queries without any match, and data that changed since another teacher was trained.
-  index = open_dataset(config.data, workdir, needs=('train', *TEST_SPLITS))
-  require_matches(index)
+  split = config.evaluation.split
+  index = index_to_rank(open_dataset(config.data, workdir, needs=('train', *RANKED_SPLITS[split])), split)
   check_same_data(describe_training_data(index, config.data), workdir)
   with recorded(workdir, 'teacher', config):
-    train_teacher(config, open_training_data(config, workdir, teacher_only=True), workdir)
+    train_teacher(config, open_training_data(config, workdir, teacher_only=True), workdir, make_measure=make_measure)
     write_json(workdir / RESULTS, _evaluated(run, index))
 
 
@@ -130,6 +131,7 @@ def run_all(
       ablation runs in it.
   """
   check_seeds(seeds)
+  require_wandb(base.log.wandb_project)
   folder = folder.resolve()  # the configs refer to the data in it
   runs = teacher_runs(base, folder, seeds)
   done = [results_with(run.config, run.workdir, run.workdir / RESULTS) is not None for run in runs]

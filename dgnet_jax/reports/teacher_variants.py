@@ -14,6 +14,7 @@ OPTIONS: tuple[tuple[str, Fields], ...] = (
   ('last stride 1', {'teacher.last_stride': 1}),
   ('random erasing', {'teacher.random_erasing_prob': 0.5}),
   ('label smoothing', {'teacher.label_smoothing': 0.1}),
+  ('identity batches', {'teacher.images_per_identity': 4}),
   ('identity batches, triplet loss', {'teacher.images_per_identity': 4, 'teacher.triplet': 1.0}),
   (
     'identity batches, circle loss',

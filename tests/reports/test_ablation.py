@@ -9,7 +9,7 @@ from PIL import Image
 import pytest
 
 from dgnet_jax.config.loading import find_config_file, load_config, run_config_file, save_config
-from dgnet_jax.config.validation import leaves, validate
+from dgnet_jax.config.validation import leaves, validate, with_fields
 from dgnet_jax.data.layouts import SPLITS
 from dgnet_jax.data.registry import read_layout
 from dgnet_jax.errors import UserError
@@ -25,15 +25,15 @@ IMAGES = {'cross': {'plain': {'psnr': 20.0, 'colour_error': 9.0}, 'patterned': {
 class FakeRun:
   """Writes results instead of training, and records the cells that were run."""
 
-  def __init__(self, images=IMAGES):
-    self.images = images
+  def __init__(self, images=IMAGES, subfolder=''):
+    self.images, self.subfolder = images, subfolder
     self.ran = []
 
   def __call__(self, config, cell):
     self.ran.append((cell.kind, cell.seed, config))
     extra = 0.01 * cell.seed + {'joint': 0, 'release': -0.01, 'real': -0.05, 'ground_truth': 0.02}[cell.kind]
     rows = {name: {'rank_1': value + extra, 'mAP': value / 2 + extra} for name, value in SCORES.items()}
-    path = cell.workdir / 'evaluation' / 'results.json'
+    path = cell.workdir / 'evaluation' / self.subfolder / 'results.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     save_config(config, cell.workdir / 'config.json')
     results = {'step': config.num_steps, 'single_query': rows}
@@ -148,6 +148,22 @@ def test_cells_with_other_settings_are_refused(base, tmp_path):
   with pytest.raises(UserError, match=r'joint_1 was run with other settings \(num_steps: 3000 -> 3001\)'):
     ablation.run_all(dataclasses.replace(base, num_steps=3_001), tmp_path, [2, 1], run=run)
   assert len(run.ran) == 2
+
+
+def test_cells_may_be_evaluated_on_held_out_identities(base, tmp_path):
+  base = with_fields(base, {'data.val_identities': 2, 'evaluation.split': 'validation'})
+  run = FakeRun(subfolder='validation')
+  summary = ablation.run_all(base, tmp_path, [1], run=run)
+  assert ablation.run_all(base, tmp_path, [1], run=run) == summary and len(run.ran) == 2
+  assert summary['scores']['DG-Net, both']['rank_1'] == [pytest.approx(SCORES['both'] + 0.01)]
+
+
+def test_missing_wandb_is_an_error_before_the_cells(base, tmp_path, monkeypatch):
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  run = FakeRun()
+  with pytest.raises(UserError, match='log.wandb_project=people: wandb is missing'):
+    ablation.run_all(with_log(base, wandb_project='people'), tmp_path, [1], run=run)
+  assert not run.ran
 
 
 def test_data_that_changed_between_cells_are_refused_before_training(base, tmp_path):

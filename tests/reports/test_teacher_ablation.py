@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 
+import numpy as np
 from PIL import Image
 import pytest
 
@@ -11,7 +12,11 @@ from dgnet_jax.config.loading import find_config_file, load_config, run_config_f
 from dgnet_jax.config.schema import TeacherConfig
 from dgnet_jax.config.validation import leaves, validate, with_fields
 from dgnet_jax.errors import Interrupted, UserError
-from dgnet_jax.reports import teacher_ablation
+from dgnet_jax.evaluation.embeddings import Embeddings
+from dgnet_jax.inference import loading
+from dgnet_jax.inference.results import read_results
+from dgnet_jax.reports import embedding, teacher_ablation
+from dgnet_jax.reports.ranking import SplitEmbeddings
 from dgnet_jax.reports.teacher_variants import BASELINE, OPTIONS, RELEASE, VARIANTS, varied_fields
 from dgnet_jax.training import teacher_loop
 from tests.tiny_run import tiny_config
@@ -101,6 +106,47 @@ def test_runs_with_other_settings_and_damaged_results_are_refused(base, tmp_path
     with pytest.raises(UserError, match='teacher_results.json'):
       teacher_ablation.run_all(base, tmp_path, [1], run_one=run)
   assert len(run.ran) == len(VARIANTS)
+
+
+@pytest.mark.parametrize('split', ['test', 'validation'])
+def test_the_split_to_evaluate_is_ranked(tmp_path, monkeypatch, split):
+  ranked = []
+
+  def embed_splits(index, *_):
+    ranked.append(index)
+    query, gallery = (
+      Embeddings(np.ones((len(images), 1)), images.identity, images.camera) for images in (index.query, index.gallery)
+    )
+    return SplitEmbeddings(query, gallery, None)
+
+  monkeypatch.setattr(teacher_loop, 'train_teacher', lambda *_, **__: None)
+  monkeypatch.setattr(loading, 'load_teacher_predictor', lambda *_: None)
+  monkeypatch.setattr(embedding, 'embed_splits', embed_splits)
+  config = tiny_config()
+  config.data.val_identities = 2
+  config.evaluation.split = split
+  (run, *_) = teacher_ablation.teacher_runs(validate(config), tmp_path, [0])
+  teacher_ablation.train_and_evaluate(run)
+  ((index,), held_out) = ranked, 2 if split == 'validation' else 5
+  assert len(set(index.query.identity.tolist())) == held_out and index.num_identities == 2
+  assert read_results(run.workdir / 'teacher_results.json')['settings'].get('split', 'test') == split
+
+
+def test_a_new_variant_leaves_finished_runs_as_they_are(base, tmp_path, monkeypatch):
+  run = FakeRun()
+  monkeypatch.setattr(teacher_ablation, 'VARIANTS', [pair for pair in VARIANTS if pair[0] != '+ identity batches'])
+  teacher_ablation.run_all(base, tmp_path, [1], run_one=run)
+  monkeypatch.undo()
+  teacher_ablation.run_all(base, tmp_path, [1], run_one=run)
+  assert run.ran[len(VARIANTS) - 1 :] == [('+ identity batches', 1)]
+
+
+def test_missing_wandb_is_an_error_before_the_runs(base, tmp_path, monkeypatch):
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  run = FakeRun()
+  with pytest.raises(UserError, match='log.wandb_project=people: wandb is missing'):
+    teacher_ablation.run_all(with_fields(base, {'log.wandb_project': 'people'}), tmp_path, [1], run_one=run)
+  assert not run.ran
 
 
 @pytest.mark.long

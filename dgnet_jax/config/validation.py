@@ -167,6 +167,6 @@ def _range_problem(name: str, value: Any, default: Any) -> str:
     return f'{shown(value)} must be {"above 0" if name in POSITIVE else f"at least {minimum}"}'
   if (name.endswith('_prob') or name in FRACTIONS) and value > 1:
     return f'{value} must be in [0, 1]'
-  if name.endswith(('dropout', 'momentum', 'label_smoothing')) and value >= 1:
+  if name.endswith(('dropout', 'momentum', 'label_smoothing', 'circle_margin')) and value >= 1:
     return f'{value} must be below 1'
   return ''

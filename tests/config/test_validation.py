@@ -163,6 +163,8 @@ class TestValidate:
       ('teacher.label_smoothing', 1.0, 'below 1'),
       ('teacher.schedule', 'linear', 'must be one of step, cosine'),
       ('reid.circle_scale', 0.0, 'above 0'),
+      ('reid.circle_margin', 1.0, 'below 1'),
+      ('teacher.circle_margin', 1.5, 'below 1'),
       ('optimizer.reid_schedule', 'step', 'must be one of as_schedule, cosine'),
       ('optimizer.reid_warmup_steps', 100_000, 'below num_steps (100000)'),
     ],

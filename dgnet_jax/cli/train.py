@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import pathlib
+import shlex
 from typing import TYPE_CHECKING
 
 from dgnet_jax.cli import processes
@@ -180,6 +181,20 @@ def _dispatch(mode: str, config: Config, folder: 'WorkFolder', step: int | str |
     from dgnet_jax.generation.generate import generate
 
     _run_if_possible(mode, 'generate', lambda: generate(config, workdir, step=step))
+  if mode == 'train' and config.evaluation.every_steps:
+    _name_best_step(folder)
+
+
+def _name_best_step(folder: 'WorkFolder') -> None:
+  """Logs which checkpoint was the best during training, and how to evaluate it."""
+  from dgnet_jax.training.validation import MEASURE, best_step
+
+  best = best_step(folder.path)
+  if best is not None:
+    place = shlex.quote(folder.address or str(folder.path))
+    logger.info(
+      f'best step {best[0]}, {MEASURE} {best[1]:.2%}; `dgnet evaluate --workdir={place} --step=best` evaluates it'
+    )
 
 
 def _run_if_possible(mode: str, verb: str, job: Callable[[], object]) -> None:

@@ -155,6 +155,15 @@ class TestRun:
     main(['train', '--config=synthetic', f'--workdir={tmp_path}', '--config.joint=False'])
     assert parts.called == ['train', 'evaluate']
 
+  def test_the_best_step_is_named_at_the_end(self, parts, tmp_path, capsys):
+    (tmp_path / 'checkpoints' / '20').mkdir(parents=True)
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 20, "validation/mAP": 0.5}\n')
+    main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
+    assert 'best step' not in capsys.readouterr().err
+    main(['train', '--config=synthetic', f'--workdir={tmp_path}', '--config.evaluation.every_steps=10'])
+    last = capsys.readouterr().err.strip().split('\n')[-1]
+    assert f'best step 20, mAP 50.00%; `dgnet evaluate --workdir={tmp_path} --step=best` evaluates it' in last
+
   def test_changed_config_is_reported_and_saved(self, parts, tmp_path, capsys):
     main(['train', '--config=synthetic', f'--workdir={tmp_path}'])
     main(['train', '--config=synthetic', f'--workdir={tmp_path}', '--config.batch_size=16'])

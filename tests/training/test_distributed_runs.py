@@ -48,6 +48,22 @@ def test_processes_that_split_the_classifiers_equal_one_with_two_devices(tmp_pat
   assert contents(tmp_path / 'together')[:2] == contents(tmp_path / 'alone')[:2]
 
 
+def test_two_processes_that_are_preempted_rank_during_training_like_one(tmp_path):
+  """The teacher, whose step compiles fast; it is ranked by the same loop."""
+  fields = ['--config.data.val_identities=2', '--config.evaluation.every_steps=2', '--config.teacher.num_epochs=6']
+  finish(new_run(tmp_path, 'alone', run_config(tiny_config())), 'teacher', *fields, devices=2)
+  workdir = new_run(tmp_path, 'together', run_config(tiny_config()))
+  with Job(workdir, 'teacher', *fields, processes=2) as job:
+    job.wait_for(r'step 2: validation mAP')
+    job.processes[1].send_signal(signal.SIGTERM)
+    assert job.statuses() == [130, 130]
+  finish(workdir, 'teacher', *fields, processes=2)
+  alone, together = ((tmp_path / name / 'teacher' / 'metrics.jsonl').read_text() for name in ('alone', 'together'))
+  assert alone == together
+  ranked = [line['step'] for line in map(json.loads, alone.splitlines()) if 'validation/mAP' in line]
+  assert ranked == [2, 4, 6, 8, 10, 12]
+
+
 def test_state_of_four_processes_goes_on_in_one_and_in_two(tmp_path):
   """The teacher, whose step compiles fast; it has the same loop and checkpoints."""
   half, fields = 3, ['--config.teacher.num_epochs=2', '--config.log.checkpoint_every_steps=3']

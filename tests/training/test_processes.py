@@ -160,6 +160,18 @@ with pytest.raises(UserError, match='^' if not first else '^process 1: ') as err
 assert 'not the folder that the first process sees' in str(error.value)
 """
 
+# What the first process cannot open, neither trains without.
+REFUSED_SINK = """
+import pathlib
+import pytest
+from dgnet_jax.errors import UserError
+from dgnet_jax.training.metrics import MetricWriter
+def refuse(folder, step):
+  raise UserError('no such project')
+with pytest.raises(UserError, match='no such project' if jax.process_index() == 0 else 'process 0: no such project'):
+  MetricWriter(pathlib.Path(sys.argv[3]), 0, refuse)
+"""
+
 # The first process finds the newest checkpoint damaged; the other one sees no checkpoint at all.
 FALL_BACK = """
 import pathlib
@@ -294,6 +306,10 @@ def test_both_agree_and_fail_together(tmp_path):
     (tmp_path / name).mkdir()
   run_in_two_processes(AGREE, str(tmp_path / 'one'), str(tmp_path / 'other'))
   assert not list(tmp_path.glob('*/*'))
+
+
+def test_a_sink_that_refuses_is_an_error_of_both(tmp_path):
+  run_in_two_processes(REFUSED_SINK, str(tmp_path))
 
 
 def test_first_process_decides_which_checkpoint_is_restored(tmp_path):

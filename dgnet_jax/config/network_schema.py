@@ -109,7 +109,7 @@ class ReidConfig:
   # Share of the target probability that is spread over all identities, in the identification of real images.
   label_smoothing: float = 0.0
   triplet_margin: float = 0.3  # of weights.triplet, in units of the embedding; 0: the soft margin
-  circle_margin: float = 0.25  # of weights.circle, in units of the cosine
+  circle_margin: float = 0.25  # of weights.circle, in units of the cosine, below 1
   circle_scale: float = 128.0  # of weights.circle
 
 
@@ -146,5 +146,5 @@ class TeacherConfig:
   triplet: float = 0.0  # batch-hard triplet loss
   triplet_margin: float = 0.3  # in units of the embedding; 0: the soft margin
   circle: float = 0.0  # circle loss
-  circle_margin: float = 0.25  # in units of the cosine
+  circle_margin: float = 0.25  # in units of the cosine, below 1
   circle_scale: float = 128.0

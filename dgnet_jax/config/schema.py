@@ -156,8 +156,9 @@ class RerankingConfig:
 class EvaluationConfig:
   """What `dgnet evaluate` measures, and what is measured during training."""
 
-  # While DG-Net trains, rank the validation split (data.val_identities; without it the test split) after every so many
-  # steps and after the last: a table, curves, and the checkpoint with the best mAP is kept. 0: only after training.
+  # While DG-Net or its teacher trains, rank the validation split (data.val_identities; without it the test split) after
+  # every so many steps and after the last. The state is saved before; of DG-Net the checkpoint with the best mAP is
+  # kept, of a teacher only the newest are, because a run uses its last. 0: only after training.
   every_steps: int = 0
   split: str = 'test'  # what `dgnet evaluate` ranks: test, or validation (data.val_identities)
   batch_size: int = 64  # images embedded at a time

@@ -1,6 +1,7 @@
 """Ranking while DG-Net trains, with tiny networks: its numbers are those of `dgnet evaluate`."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -113,6 +114,18 @@ def test_tracks_are_ranked_in_place_of_images(monkeypatch):
     for tracklets in (False, True)
   )
   assert of_images['mAP'] < 1 == of_tracks['mAP']
+
+
+def test_a_run_that_goes_on_with_another_measure_warns(run, tmp_path, lines):
+  shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+  metrics = (tmp_path / 'metrics.jsonl').read_text()
+  train(run_config(), tmp_path, make_measure=make_measure)
+  assert not any('former setting' in line for line in lines)
+  train(run_config(**{'evaluation.alpha': 1.0}), tmp_path, make_measure=make_measure)
+  assert any('evaluation.alpha 0.5 -> 1.0: the mAP of earlier steps' in line for line in lines)
+  step, value = best_step(tmp_path)
+  assert lines[-1] == f'best step {step}, validation mAP {value:.2%}'
+  assert (tmp_path / 'metrics.jsonl').read_text() == metrics  # nothing is ranked twice
 
 
 def test_steps_that_are_not_there(run):

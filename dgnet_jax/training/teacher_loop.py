@@ -14,7 +14,6 @@ import optax
 from dgnet_jax.config.schema import Config
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.prefetch import device_batches
-from dgnet_jax.data.sampling import SingleSampler
 from dgnet_jax.data.sources.base import Source
 from dgnet_jax.data.sources.factory import make_source
 from dgnet_jax.interop.pretrained import load_backbone
@@ -117,10 +116,7 @@ def _trained_in(
 def _warn_if_longer(config: Config, index: DatasetIndex, saved: Description, folder: pathlib.Path) -> None:
   """Warns if a finished teacher has done fewer steps than configured; that of the release counts its own."""
   teacher = config.teacher
-  sampler = SingleSampler(
-    index.train.classes, teacher.batch_size, seed=config.seed, images_per_identity=teacher.images_per_identity
-  )
-  configured = teacher.num_epochs * sampler.steps_per_epoch
+  configured = teacher.num_epochs * (len(index.train) // teacher.batch_size)
   if saved['num_steps'] < configured and saved.get('identities') is not None:
     logger.warning(
       f'teacher.num_epochs={teacher.num_epochs} are {configured} steps, but the teacher was finished after '

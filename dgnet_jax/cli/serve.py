@@ -2,13 +2,16 @@
 
 import argparse
 import logging
+import os
 import pathlib
+import re
 
 from dgnet_jax.cli.arguments import add_batch_size, add_step, at_least, run_folder
 from dgnet_jax.cli.command import Command
 from dgnet_jax.cli.run_arguments import DETAILS, RUN_HELP, check_run, load_model, opened_gallery
 from dgnet_jax.utils.extras import require_serving_libraries
 from dgnet_jax.utils.paths import packaged_models
+from dgnet_jax.utils.text import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +27,22 @@ def _add_page(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--port', type=at_least(0), default=7860, help='port to listen at; 0 is any free port (default: %(default)s)'
   )
+  parser.add_argument(
+    '--allowed-host',
+    type=_host_name,
+    action='append',
+    default=[],
+    metavar='NAME',
+    help='another name of the server, like that of a proxy; can be repeated. Requests that name others are refused',
+  )
   parser.set_defaults(token_file=None)
+
+
+def _host_name(text: str) -> str:
+  """An argparse type: a name as in the header Host, without a port."""
+  if not re.fullmatch('[A-Za-z0-9._-]+', text):
+    raise argparse.ArgumentTypeError(f'{shortened(text)!r} must be a name or address alone, like reid.example.org')
+  return text
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +53,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace, *, page: bool = False) -> None:
-  options.run = options.run or pathlib.Path(options.model)
+  models = packaged_models()
+  options.run = options.run or models[options.model]
   check_run(options)
   require_serving_libraries()
   from dgnet_jax.data.image_lists import as_image_list
@@ -46,12 +65,14 @@ def _serve(options: argparse.Namespace, *, page: bool = False) -> None:
 
   token = read_token(options.token_file) if options.token_file else ''
   with listen(options.host, options.port) as listening:
-    if not is_loopback(options.host) and not token:
+    if not is_loopback(listening) and not token:
       logger.warning(f'--host={options.host}: anyone who can reach this machine can use the model and see the gallery')
     # A model of the package has people to try at hand.
-    shown = options.gallery or ([str(example_images())] if str(options.run) in packaged_models() else [])
+    is_packaged = options.run in models.values() or (str(options.run) in models and not os.path.isdir(options.run))
+    shown = options.gallery or ([str(example_images())] if is_packaged else [])
     gallery = opened_gallery(shown) or as_image_list(shown, 'gallery') if shown else None
-    serve(ModelService(load_model(options), gallery), listening, options.host, token=token, page=page)
+    service = ModelService(load_model(options), gallery)
+    serve(service, listening, options.host, allowed_hosts=options.allowed_host, token=token, page=page)
 
 
 def _page(options: argparse.Namespace) -> None:

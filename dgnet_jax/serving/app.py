@@ -26,18 +26,26 @@ from dgnet_jax.serving.openapi import ENDPOINTS, document
 from dgnet_jax.serving.responses import error_response
 from dgnet_jax.serving.service import ModelService
 from dgnet_jax.serving.uploads import Upload, read_upload
+from dgnet_jax.utils.text import shortened
 
 Result = TypeVar('Result')
 Answer = Callable[[Request, Upload], Coroutine[Any, Any, Response]]
 
 MEDIA_TYPES = {'.css': 'text/css', '.html': 'text/html', '.js': 'text/javascript'}
 STATIC = pathlib.Path(__file__).parent / 'static'
+MAX_DIGITS = 18  # of the index of a gallery image
+MAX_PARSED = 4  # bodies that are parsed at a time
 MAX_DECODED = 4  # requests whose images are decoded at a time
 MAX_DECODED_PER_CLIENT = 2  # of one address
 
 
 def make_app(
-  service: ModelService, hosts: Sequence[str] = LOOPBACK_HOSTS, *, token: str = '', page: bool = False
+  service: ModelService,
+  hosts: Sequence[str] = LOOPBACK_HOSTS,
+  *,
+  sites: Sequence[str] = (),
+  token: str = '',
+  page: bool = False,
 ) -> Starlette:
   """Returns the interface as an ASGI application.
 
@@ -45,25 +53,29 @@ def make_app(
     service: reads the images of a few requests at a time, so that no image keeps the others waiting; its networks work
       on one batch at a time.
     hosts: as in `Guard`.
+    sites: as in `Guard`.
     token: as in `Guard`.
     page: whether the page for browsers is at /.
   """
   endpoints = _Endpoints(service)
   description = document()
-  docs = docs_page(description)
   names = sorted(path.name for path in STATIC.iterdir()) if page else ['docs.css']
   files = {'/' if name == 'index.html' else f'/{name}': name for name in names}
+
+  async def docs(request: Request) -> Response:
+    return HTMLResponse(docs_page(description, _url(request), needs_token=bool(token)))
+
   routes = [
     *(Route(path, endpoints.answering(path), methods=['POST']) for path in ENDPOINTS),
-    Route('/gallery/{index:int}', endpoints.gallery_image),
+    Route('/gallery/{index}', endpoints.gallery_image),
     Route('/health', endpoints.health),
     Route('/openapi.json', lambda request: JSONResponse(description)),
-    Route('/docs', lambda request: HTMLResponse(docs)),
+    Route('/docs', docs),
     *(Route(path, _static_file(name), methods=['GET']) for path, name in files.items()),
   ]
-  return Starlette(
+  app = Starlette(
     routes=routes,
-    middleware=[Middleware(Guard, hosts=tuple(hosts), token=token)],
+    middleware=[Middleware(Guard, hosts=hosts, sites=sites, token=token)],
     exception_handlers={
       Refused: _refused,
       ClientDisconnect: _disconnected,
@@ -71,6 +83,8 @@ def make_app(
       Exception: _failed,
     },
   )
+  app.router.redirect_slashes = False  # to an answer without a body
+  return app
 
 
 class _Endpoints:
@@ -79,6 +93,7 @@ class _Endpoints:
   def __init__(self, service: ModelService) -> None:
     self._service = service
     self._compute = BatchQueue(service.functions)
+    self._parsing = asyncio.Semaphore(MAX_PARSED)
     self._decoders = asyncio.Semaphore(MAX_DECODED)
     self._by_client: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
 
@@ -88,7 +103,7 @@ class _Endpoints:
     answer: Answer = getattr(self, path.removeprefix('/'))
 
     async def endpoint(request: Request) -> Response:
-      upload = await read_upload(request, inputs)
+      upload = await read_upload(request, inputs, self._parsing)
       return await _while_connected(request, answer(request, upload))
 
     return endpoint
@@ -129,8 +144,11 @@ class _Endpoints:
     return JSONResponse({'traces': [await run_in_threadpool(_encoded_trace, trace) for trace in traces]})
 
   async def gallery_image(self, request: Request) -> Response:
+    text = request.path_params['index']
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
+      raise Refused('not_found', f'{shortened(text)!r} is no index of a match')
     async with self._decoder(request):
-      pixels = await run_in_threadpool(self._service.thumbnail, request.path_params['index'])
+      pixels = await run_in_threadpool(self._service.thumbnail, int(text))
     return Response(await run_in_threadpool(encode_png, pixels), media_type='image/png')
 
   async def health(self, request: Request) -> Response:
@@ -194,6 +212,12 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, Result]) 
   finally:
     running.cancel()
     gone.cancel()
+
+
+def _url(request: Request) -> str:
+  """Returns the address of the server as its client names it, on the other side of a proxy, too."""
+  is_encrypted = request.headers.get('x-forwarded-proto') == 'https'
+  return f'{"https" if is_encrypted else "http"}://{request.headers.get("host", "localhost")}'
 
 
 def _static_file(name: str) -> Response:

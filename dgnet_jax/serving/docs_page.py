@@ -15,16 +15,18 @@ _EXAMPLES = {
 }
 
 
-def docs_page(document: dict[str, Any], url: str = 'http://localhost:7860') -> str:
+def docs_page(document: dict[str, Any], url: str, *, needs_token: bool) -> str:
   """Returns a page that describes the interface.
 
   Args:
     document: the OpenAPI document.
     url: of the server, in examples.
+    needs_token: whether examples send a token.
   """
   info = document['info']
+  curl = 'curl -H "Authorization: Bearer $TOKEN"' if needs_token else 'curl'
   sections = [
-    _section(path, method, operation, url)
+    _section(path, method, operation, _EXAMPLES[path].replace('curl', curl, 1).replace('{url}', url))
     for path, operations in document['paths'].items()
     for method, operation in operations.items()
   ]
@@ -47,7 +49,7 @@ def docs_page(document: dict[str, Any], url: str = 'http://localhost:7860') -> s
 """
 
 
-def _section(path: str, method: str, operation: dict[str, Any], url: str) -> str:
+def _section(path: str, method: str, operation: dict[str, Any], example: str) -> str:
   rows = ''
   content = operation.get('requestBody', {}).get('content', {})
   for schema in [content['application/json']['schema']] if content else []:
@@ -61,7 +63,7 @@ def _section(path: str, method: str, operation: dict[str, Any], url: str) -> str
   return f"""<section>
 <h2><span>{method.upper()}</span> {escape(path)}</h2>
 <p>{escape(operation['summary'])}. {escape(operation['description'])}</p>
-{table}<pre tabindex="0">{escape(_EXAMPLES[path].replace('{url}', url))}</pre>
+{table}<pre tabindex="0">{escape(example)}</pre>
 <p class="codes">{escape(codes.replace('200 The answer', '200'))}</p>
 </section>
 """

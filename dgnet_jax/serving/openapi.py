@@ -45,7 +45,7 @@ _SUMMARIES = {
     f'The image of a match as a PNG of at most {THUMBNAIL_SIZE} x {THUMBNAIL_SIZE} pixels.',
   ),
   '/health': ('State of the server', 'The model, the size of the gallery and the limits. Needs no token.'),
-  '/openapi.json': ('This document', 'OpenAPI 3.1.'),
+  '/openapi.json': ('This document', 'OpenAPI 3.1. Needs no token.'),
 }
 _PNG: Schema = {'type': 'string', 'contentEncoding': 'base64', 'contentMediaType': 'image/png'}
 _NATURAL: Schema = {'type': 'integer', 'minimum': 0}

@@ -1,6 +1,6 @@
 """Listens at a port, and serves the interface there until it is asked to stop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import ipaddress
 import logging
@@ -19,14 +19,22 @@ from dgnet_jax.serving.service import ModelService
 
 logger = logging.getLogger(__name__)
 
+HEADERS = {  # of every response
+  'cache-control': 'no-store',  # no image stays in the browser's cache on disk
+  # The browser enforces that nothing is loaded from other sites, and that their pages load nothing from here.
+  'content-security-policy': "default-src 'none'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; "
+  "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+}
 SHUTDOWN_SECONDS = 25  # that running requests get to finish; container platforms kill after 30
 
 
-def is_loopback(host: str) -> bool:
-  """Returns True if a server at `host` can be reached from this machine only."""
-  with contextlib.suppress(ValueError):
-    return ipaddress.ip_address(host).is_loopback
-  return host == 'localhost'
+def is_loopback(listening: socket.socket) -> bool:
+  """Returns True if a server at this socket can be reached from this machine only, however its host was written."""
+  address = ipaddress.ip_address(listening.getsockname()[0])
+  return (getattr(address, 'ipv4_mapped', None) or address).is_loopback
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -58,9 +66,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def make_server(app: Starlette) -> uvicorn.Server:
   """Returns a server of an application, without an access log."""
+  # The client is told what is wrong with its form; a line for each would fill the log.
+  logging.getLogger('python_multipart').setLevel(logging.ERROR)
   config = uvicorn.Config(
     app,
     access_log=False,
+    headers=list(HEADERS.items()),
     http=LimitedProtocol,
     lifespan='off',
     log_config=None,
@@ -88,20 +99,31 @@ def served(app: Starlette) -> Iterator[tuple[str, int]]:
       thread.join()
 
 
-def serve(service: ModelService, listening: socket.socket, host: str, *, token: str = '', page: bool = False) -> None:
+def serve(
+  service: ModelService,
+  listening: socket.socket,
+  host: str,
+  *,
+  allowed_hosts: Sequence[str] = (),
+  token: str = '',
+  page: bool = False,
+) -> None:
   """Serves until Ctrl-C or SIGTERM; requests that have begun are answered within `SHUTDOWN_SECONDS`.
 
   Args:
     service: computes the answers.
     listening: from `listen`.
-    host: the argument of `listen`. If it is this machine only, requests that name another host are refused.
+    host: the argument of `listen`.
+    allowed_hosts: further names of the server, of a proxy. If there are some, or the server can be reached from this
+      machine only, requests that name another host are refused.
     token: what clients must send, as in `make_app`.
     page: whether to serve the page, as in `make_app`.
   """
   logger.info('compiling')
   service.warm_up()
-  hosts = (*LOOPBACK_HOSTS, host) if is_loopback(host) else ()
-  server = make_server(make_app(service, hosts, token=token, page=page))
+  is_checked = allowed_hosts or is_loopback(listening)
+  hosts = (*LOOPBACK_HOSTS, host, listening.getsockname()[0], *allowed_hosts) if is_checked else ()
+  server = make_server(make_app(service, hosts, sites=allowed_hosts, token=token, page=page))
   url_host = f'[{host}]' if ':' in host else host
   url = f'http://{url_host}:{listening.getsockname()[1]}'
   logger.info(f'serving {"the page at " if page else ""}{url}/{"" if page else "docs"} (stop with Ctrl-C)')

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ pytest.importorskip('python_multipart', reason=EXTRA)
 
 from dgnet_jax.cli.main import main  # noqa: E402 (after the checks above)
 from dgnet_jax.errors import UserError  # noqa: E402
+from dgnet_jax.serving import server  # noqa: E402
 from dgnet_jax.serving.guard import read_token  # noqa: E402
 from dgnet_jax.serving.images import MAX_BYTES  # noqa: E402
 from dgnet_jax.serving.server import is_loopback, listen  # noqa: E402
@@ -77,12 +79,16 @@ def test_requests_are_checked(page, files):
     ('/embed', {}, 422, 'images is missing'),
     ('/embed', {'images': b'text'}, 422, 'images[0]: not a readable'),
     ('/embed', {'images': [files[0], b'']}, 422, 'images[1]: the upload is empty'),
-    ('/embed', {'images': many}, 422, '33 images: a request may have at most 32'),
+    ('/embed', {'images': many}, 422, 'too many images: a request may have at most 32'),
+    ('/embed', {'images': 11 * many}, 422, 'too many images: a request may have at most 32'),
     ('/embed', {'images': bytes(MAX_BYTES + 1)}, 413, 'images[0]: 10.0 MiB'),
     ('/embed', {'images': bytes(MAX_BODY_BYTES)}, 413, 'at most 32 MiB'),
     ('/embed', {'images': files[0], 'encoding': 'hex'}, 422, 'encoding is none of list, base64'),
+    ('/embed', {'images': files[0], 'encoding': 'x' * 2000}, 422, 'encoding is none of list, base64'),
+    ('/embed', {'images': files[0], 'encoding': ['list', 'base64']}, 422, 'encoding is given twice'),
     ('/embed', {'image': files[0]}, 422, "unknown field 'image'; did you mean images?"),
     ('/embed', {'images': 'text'}, 422, 'images must be a file'),
+    ('/embed', {'images': 'x' * 5000}, 422, 'images must be a file'),
     ('/rank', {'images': files[0], 'count': 0}, 422, 'count is no whole number from 1 to 1000'),
     ('/rank', {'images': files[0], 'count': '٣'}, 422, 'count is no whole number'),
     ('/rank', {'images': files[0], 'count': b'3'}, 422, 'count is no whole number'),
@@ -118,7 +124,7 @@ def test_bodies_that_are_not_what_they_say_are_refused(page, files):
     ('multipart/form-data', whole, 400),
     (FORM, b'--boundary-of-tests\r\nnonsense', 400),
     (FORM, b'--boundary-of-tests\r\nContent-Type: x\r\n\r\nx\r\n--boundary-of-tests--\r\n', 400),
-    (FORM, form(images=files[0], encoding='x' * 2000), 400),
+    (FORM, form(images=files[0], **{f'x{i}': '' for i in range(200)}), 400),
   ):
     found, headers, answer = send(page, 'POST', '/embed', body, **({'content_type': kind} if kind else {}))
     error = json.loads(answer)['error']
@@ -136,6 +142,11 @@ def test_other_methods_paths_hosts_and_sites_are_refused(page, files):
     ('GET', '/gallery/10', {}, 404),
     ('GET', '/gallery/-1', {}, 404),
     ('GET', '/gallery/../../x', {}, 404),
+    ('GET', f'/gallery/{"9" * 5000}', {}, 404),
+    ('POST', '/embed/', {}, 404),
+    ('GET', '/health', {'host': '[[localhost]]'}, 400),
+    ('GET', '/health', {'host': 'localhost@elsewhere.org'}, 400),
+    ('GET', '/gallery/0', {'sec_fetch_site': 'cross-site', 'sec_fetch_mode': 'no-cors'}, 403),
     ('GET', '/health', {'host': 'elsewhere.org'}, 400),
     ('GET', '/health', {'host': 'elsewhere.org:7860'}, 400),
     ('POST', '/embed', {'origin': 'http://elsewhere.org'}, 403),
@@ -144,7 +155,9 @@ def test_other_methods_paths_hosts_and_sites_are_refused(page, files):
     found, _, answer = send(page, method, path, form(images=files[0]), content_type=FORM, **headers)
     assert found == json.loads(answer)['error']['status'] == status, (method, path, headers)
   assert send(page, 'GET', '/embed')[1]['allow'] == 'POST'
-  for host in ('localhost:7860', '127.0.0.1', '[::1]:80'):
+  link = {'sec_fetch_site': 'cross-site', 'sec_fetch_mode': 'navigate', 'sec_fetch_dest': 'document'}
+  assert send(page, 'GET', '/docs', **link)[0] == 200
+  for host in ('localhost:7860', 'LocalHost', '127.0.0.1', '[::1]:80'):
     assert send(page, 'GET', '/health', host=host, origin=f'http://{host}')[0] == 200
 
 
@@ -153,7 +166,8 @@ def test_page_is_served_with_safe_headers(page, service):
     status, headers, body = send(page, 'GET', path)
     assert status == 200 and text in body and headers['cache-control'] == 'no-store'
     assert "default-src 'none'" in headers['content-security-policy'] and 'server' not in headers
-    body = body.replace(b'// ', b'').replace(b'http://localhost:7860', b'')
+    assert headers['cross-origin-resource-policy'] == 'same-origin'
+    body = body.replace(b'// ', b'').replace('http://{}:{}'.format(*page).encode(), b'')
     assert b'//' not in body, 'the address of another site'
   with served(service) as address:
     assert [send(address, 'GET', path)[0] for path in ('/', '/page.js', '/docs', '/docs.css')] == [404, 404, 200, 200]
@@ -164,14 +178,19 @@ def test_tokens(service, tmp_path):
   with served(service, token=token) as address:
     for sent, status in (
       (f'Bearer {token}', 200),
+      (f'bearer {token}', 200),
       (f'Bearer {token}a', 401),
       (token, 401),
       ('Bearer é', 401),
       ('', 401),
     ):
-      found, headers, _ = send(address, 'GET', '/docs', authorization=sent.encode('latin-1'))
+      found, headers, _ = send(address, 'GET', '/gallery/0', authorization=sent.encode('latin-1'))
       assert found == status and (headers['www-authenticate'] == 'Bearer') == (status == 401)
-    assert send(address, 'GET', '/health')[0] == 200
+    # What a browser can show without a token.
+    assert [send(address, 'GET', path)[0] for path in ('/health', '/docs.css', '/openapi.json')] == [200] * 3
+    status, _, body = send(address, 'GET', '/docs', host='localhost:80', x_forwarded_proto='https')
+    assert status == 200 and b'curl -H &quot;Authorization: Bearer $TOKEN&quot; -F images' in body
+    assert b'https://localhost:80/embed' in body
   path = tmp_path / 'token.txt'
   path.write_text(f'{token}\n')
   assert read_token(path) == token
@@ -188,7 +207,9 @@ def test_tokens(service, tmp_path):
 def test_failures_are_answered_without_a_traceback(service, files, monkeypatch, caplog):
   monkeypatch.setattr(type(service), 'embeddings', lambda *arguments: 1 / 0)
   with served(service) as address:
-    status, answer = post(address, '/embed', images=files[0])
+    status, headers, body = send(address, 'POST', '/embed', form(images=files[0]), content_type=FORM)
+  answer = json.loads(body)
+  assert headers['x-content-type-options'] == 'nosniff' and headers['cache-control'] == 'no-store'
   assert (status, answer['error']['code']) == (500, 'failed') and 'division' not in str(answer)
   assert 'ZeroDivisionError' in caplog.text
 
@@ -212,9 +233,60 @@ def test_clients_at_the_same_time_get_the_answers_of_one_alone(page, files):
   assert len(answers) == 12
 
 
-def test_loopback_hosts_are_recognized():
-  assert all(map(is_loopback, ('127.0.0.1', '127.1.2.3', '::1', 'localhost')))
-  assert not any(map(is_loopback, ('0.0.0.0', '::', '192.168.0.2', 'example.org', '')))
+def test_a_proxy_is_answered_by_its_names_alone(service, files):
+  body = form(images=files[0])
+
+  def status(address, **headers):
+    return send(address, 'POST', '/embed', body, content_type=FORM, **headers)[0]
+
+  with served(service, hosts=('localhost', 'Reid.example'), sites=('Reid.example',)) as address:
+    assert status(address, host='reid.example', origin='https://reid.example') == 200
+    assert status(address, host='localhost:7860', origin='https://reid.example') == 200  # nginx without Host
+    assert status(address, host='localhost:7860', origin='https://localhost:1') == 403
+    assert status(address, host='localhost:7860', origin='https://reid.example.org') == 403
+    assert status(address, host='elsewhere.org') == 400
+
+
+def test_loopback_is_that_of_the_socket():
+  for host in ('127.0.0.1', '127.1', '127.1.2.3', 'LOCALHOST'):
+    with listen(host, 0) as listening:
+      assert is_loopback(listening), host
+  with listen('0.0.0.0', 0) as listening:
+    assert not is_loopback(listening)
+
+
+def test_hosts_are_checked_as_the_socket_and_the_options_say(service, monkeypatch):
+  """`serve`, with a server that only remembers its application."""
+  guarded = {}
+  monkeypatch.setattr(server, 'make_app', lambda service, hosts, **options: guarded.update(hosts=hosts, **options))
+  monkeypatch.setattr(server, 'make_server', lambda app: types.SimpleNamespace(run=lambda sockets: None))
+  monkeypatch.setattr(type(service), 'warm_up', lambda self: None)
+  monkeypatch.setattr(signal, 'signal', lambda *arguments: None)
+
+  def hosts(host, *allowed):
+    with listen(host, 0) as listening:
+      server.serve(service, listening, host, allowed_hosts=allowed)
+    return set(guarded['hosts'])
+
+  assert hosts('0.0.0.0') == set()
+  assert hosts('127.1') == {'localhost', '127.0.0.1', '::1', '127.1'}
+  assert hosts('0.0.0.0', 'reid.example') >= {'localhost', 'reid.example'} and guarded['sites'] == ('reid.example',)
+
+
+def test_a_model_of_the_package_is_not_a_folder_of_its_name(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'synthetic').mkdir()
+  served_models = []
+  monkeypatch.setattr(server, 'serve', lambda service, *arguments, **options: served_models.append(service))
+  main(['page', '--model=synthetic', '--port=0'])
+  assert served_models[0].health()['model']['run'] == 'synthetic.safetensors' and served_models[0].health()['gallery']
+
+
+@pytest.mark.parametrize('name', ['https://reid.example', 'reid.example:443', ''])
+def test_allowed_hosts_are_names_alone(name, tmp_path, capsys):
+  with pytest.raises(SystemExit):
+    main(['serve', str(tmp_path), f'--allowed-host={name}'])
+  assert 'must be a name or address alone' in capsys.readouterr().err
 
 
 def test_ports_that_cannot_be_bound_are_refused():

@@ -18,7 +18,8 @@ from dgnet_jax.utils.bounded_files import parse_json
 
 MAX_BODY_BYTES = 32 * 2**20  # of a request, with all its images
 MAX_IMAGES = 32  # in a request
-MAX_OPTION_BYTES = 1000
+MAX_OPTIONS = 100  # fields of a form that are no files
+MAX_TOKENS = 2000  # of JSON, as in `parse_json`; that of 32 images has about 80
 UPLOAD_SECONDS = 60  # from a request's header to the end of its body
 FORM, JSON = 'multipart/form-data', 'application/json'
 
@@ -84,12 +85,13 @@ class Upload:
   options: dict[str, Any]
 
 
-async def read_upload(request: Request, inputs: Inputs) -> Upload:
+async def read_upload(request: Request, inputs: Inputs, parsing: asyncio.Semaphore) -> Upload:
   """Reads a request.
 
   Args:
     request: its body has not been read.
     inputs: what it may contain.
+    parsing: held while its body is parsed, which takes several times its memory.
 
   Raises:
     Refused: the body is too large, too slow, or not what `inputs` allows.
@@ -98,15 +100,16 @@ async def read_upload(request: Request, inputs: Inputs) -> Upload:
   if kind not in (FORM, JSON):
     raise Refused('unsupported_type', f'Content-Type must be {FORM} (files) or {JSON} (base64)')
   body = await _body(request)
-  if kind == FORM:
-    images, options = await _form(request, body, inputs)
-  else:
-    images, options = await run_in_threadpool(_json, body, inputs)
+  async with parsing:
+    if kind == FORM:
+      images, options = await _form(request, body, inputs)
+    else:
+      images, options = await run_in_threadpool(_json, body, inputs)
   for name in inputs.images:
     if not images[name]:
       raise Refused('invalid', f'{name} is missing: send one or more images')
-  if (count := sum(map(len, images.values()))) > MAX_IMAGES:
-    raise Refused('invalid', f'{count} images: a request may have at most {MAX_IMAGES}; send several')
+  if sum(map(len, images.values())) > MAX_IMAGES:
+    raise _too_many()
   checked = {
     name: option.check(name, options[name]) if name in options else option.default
     for name, option in inputs.options.items()
@@ -118,7 +121,7 @@ async def _body(request: Request) -> bytes:
   """Reads the body, and stops as soon as it is too large."""
   too_large = Refused('too_large', f'the request is too large: it may have at most {MAX_BODY_BYTES // 2**20} MiB')
   length = request.headers.get('content-length', '0')
-  if len(length) > 12 or (length.isdigit() and int(length) > MAX_BODY_BYTES):
+  if int(length) > MAX_BODY_BYTES:  # h11 lets through whole numbers only, of at most 20 digits
     raise too_large
   content = bytearray()
   try:
@@ -151,7 +154,7 @@ async def _form(request: Request, body: bytes, inputs: Inputs) -> tuple[dict[str
     yield body
 
   parser = _FormInMemory(
-    request.headers, stream(), max_files=10 * MAX_IMAGES, max_fields=100, max_part_size=MAX_OPTION_BYTES
+    request.headers, stream(), max_files=MAX_IMAGES, max_fields=MAX_OPTIONS, max_part_size=MAX_BODY_BYTES
   )
   try:
     form = await parser.parse()
@@ -159,6 +162,8 @@ async def _form(request: Request, body: bytes, inputs: Inputs) -> tuple[dict[str
       raise ValueError('it ends too early')
     return _form_fields(form, inputs)
   except MultiPartException as error:
+    if parser._current_files > MAX_IMAGES:
+      raise _too_many() from error
     raise Refused('malformed', f'the body is no valid {FORM}: {error.message}') from error
   except (KeyError, ValueError) as error:  # of Starlette's parser, on damaged headers
     raise Refused('malformed', f'the body is no valid {FORM}: {error}') from error
@@ -171,6 +176,8 @@ def _form_fields(form: FormData, inputs: Inputs) -> tuple[dict[str, list[bytes]]
   options: dict[str, Any] = {}
   for name, value in form.multi_items():
     _check_name(name, inputs)
+    if name in options:
+      raise Refused('invalid', f'{name} is given twice')
     if name not in images:
       options[name] = value
     elif isinstance(value, UploadFile):
@@ -182,7 +189,7 @@ def _form_fields(form: FormData, inputs: Inputs) -> tuple[dict[str, list[bytes]]
 
 def _json(body: bytes, inputs: Inputs) -> tuple[dict[str, list[bytes]], dict[str, Any]]:
   try:
-    content = parse_json(body.decode())
+    content = parse_json(body.decode(), MAX_TOKENS)
   except ValueError as error:
     raise Refused('malformed', f'the body is no valid JSON: {error}') from error
   if not isinstance(content, dict):
@@ -205,6 +212,10 @@ def _decoded(name: str, texts: object) -> list[bytes]:
     except (ValueError, binascii.Error) as error:
       raise Refused('invalid', f'{name}[{i}] is not base64: {error}') from error
   return images
+
+
+def _too_many() -> Refused:
+  return Refused('invalid', f'too many images: a request may have at most {MAX_IMAGES}; send several')
 
 
 def _check_name(name: str, inputs: Inputs) -> None:

@@ -15,8 +15,9 @@ MAX_DESCRIPTION_BYTES = 2**20  # of files that describe one thing; ours have a f
 MAX_JSON_DEPTH = 32  # ours have six levels
 MAX_INTEGER_DIGITS = 19  # of 64 bits
 
-# Everything but brackets. A string that is never closed lasts to the end, and nothing is tried twice.
-_NOT_BRACKETS = re.compile(r'[^\[\]{}"]++|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+# A string that is never closed lasts to the end, and nothing is tried twice.
+_STRUCTURE = re.compile(r'[\[\]{},:]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # strings whole
+_NOT_BRACKETS = re.compile(r'[^\[\]{}"]++|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # everything else
 
 
 def check_regular(path: str | os.PathLike[str]) -> int:
@@ -86,13 +87,22 @@ def _integer(digits: str) -> int:
   return int(digits)
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, max_tokens: int | None = None) -> Any:
   """Returns the value that `text` describes.
 
+  Args:
+    text: JSON.
+    max_tokens: most strings, brackets, braces, commas and colons, which bounds the memory for what `text` describes by
+      about its length; None is any number.
+
   Raises:
-    ValueError: it is not JSON, is nested more than `MAX_JSON_DEPTH` levels deep, or has integers of more than
-      `MAX_INTEGER_DIGITS` digits.
+    ValueError: it is not JSON, is nested more than `MAX_JSON_DEPTH` levels deep, has integers of more than
+      `MAX_INTEGER_DIGITS` digits, or more than `max_tokens`.
   """
+  if (
+    max_tokens is not None and sum(1 for _ in itertools.islice(_STRUCTURE.finditer(text), max_tokens + 1)) > max_tokens
+  ):
+    raise ValueError(f'more than {max_tokens} strings, brackets, commas and colons')
   steps = (1 if bracket in '[{' else -1 for bracket in _NOT_BRACKETS.sub('', text))
   if max(itertools.accumulate(steps), default=0) > MAX_JSON_DEPTH:
     raise ValueError(f'nested more than {MAX_JSON_DEPTH} levels deep')

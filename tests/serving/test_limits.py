@@ -14,7 +14,7 @@ pytest.importorskip('starlette', reason=EXTRA)
 pytest.importorskip('uvicorn', reason=EXTRA)
 pytest.importorskip('python_multipart', reason=EXTRA)
 
-from dgnet_jax.serving import app, batching, limits, uploads  # noqa: E402 (after the checks above)
+from dgnet_jax.serving import app, batching, endings, limits, server, uploads  # noqa: E402 (after the checks above)
 from dgnet_jax.serving.batching import BatchFunction  # noqa: E402
 from tests.serving.http_client import FORM, connect, form, is_open, post, send, served  # noqa: E402
 
@@ -88,7 +88,7 @@ def opened(page):
 
 @pytest.fixture
 def pool(service):
-  with concurrent.futures.ThreadPoolExecutor(limits.MAX_PER_CLIENT + 2) as pool:
+  with concurrent.futures.ThreadPoolExecutor(limits.MAX_REQUESTS_PER_CLIENT + 2) as pool:
     yield pool
     service.proceed.set()
 
@@ -102,10 +102,12 @@ def until(condition):
 
 @pytest.mark.parametrize('others', [1, 12], ids=['one client', 'many clients'])
 @pytest.mark.parametrize('content', [b'', b'GET /hea'], ids=['idle', 'half a header'])
-def test_idle_connections_do_not_starve_the_page(page, opened, others, content):
+def test_idle_connections_do_not_starve_the_page(page, opened, others, content, monkeypatch):
+  monkeypatch.setattr(limits, 'MAX_CONNECTIONS', 40)
+  monkeypatch.setattr(limits, 'MAX_CONNECTIONS_PER_CLIENT', 20)
   connections = [opened(content, f'127.0.0.{1 + i % others}') for i in range(80)]
   assert send(page, 'GET', '/health')[0] == 200
-  most = limits.MAX_CONNECTIONS if others > 1 else limits.MAX_PER_CLIENT
+  most = limits.MAX_CONNECTIONS if others > 1 else limits.MAX_CONNECTIONS_PER_CLIENT
   until(lambda: sum(map(is_open, connections)) <= most)
   assert is_open(connections[-1]) and not is_open(connections[0])
 
@@ -134,6 +136,54 @@ def test_an_upload_must_arrive_in_time(monkeypatch, opened):
   while not answer.endswith(b'}'):
     answer += connection.recv(10_000)
   assert answer.startswith(b'HTTP/1.1 408') and b'must arrive within 0.3 seconds' in answer
+
+
+@pytest.mark.parametrize(
+  ('headers', 'status'),
+  [
+    (RANK + b'Origin: http://elsewhere.org\r\n', 403),
+    (RANK.replace(FORM.encode(), b'text/plain'), 415),
+    (RANK.replace(b'localhost', b'elsewhere.org'), 400),
+    (RANK.replace(b'/rank', b'/absent'), 404),
+    (RANK, 413),
+  ],
+)
+@pytest.mark.parametrize('size', [2**22, 60 * 2**20])
+def test_the_client_of_a_refused_upload_gets_the_answer(opened, headers, status, size):
+  """The client reads nothing before it has sent everything."""
+  size += 2**25 if status == 413 else 0
+  connection = opened(headers + f'Connection: close\r\nContent-Length: {size}\r\n\r\n'.encode())
+  for _ in range(size // 2**20):
+    connection.sendall(bytes(2**20))
+  answer = b''.join(iter(lambda: connection.recv(10_000), b''))
+  assert answer.startswith(f'HTTP/1.1 {status}'.encode()) and json.loads(answer.partition(b'\r\n\r\n')[2])['error']
+
+
+def test_a_refused_upload_that_does_not_end_is_closed(monkeypatch, opened):
+  monkeypatch.setattr(endings, 'DISCARD_SECONDS', SECONDS)
+  connection = opened(RANK + b'Connection: close\r\nOrigin: http://elsewhere.org\r\nContent-Length: 1000\r\n\r\nabc')
+  start = time.monotonic()
+  answer = b''.join(iter(lambda: connection.recv(10_000), b''))
+  assert answer.startswith(b'HTTP/1.1 403') and time.monotonic() - start < NOT_YET
+
+
+def test_what_is_not_http_is_refused_with_json(opened):
+  for content in (b'nonsense\r\n\r\n', b'GET / HTTP/1.1\r\n\r\n'):
+    connection = opened(content)
+    head, _, body = b''.join(iter(lambda: connection.recv(10_000), b'')).partition(b'\r\n\r\n')
+    assert head.startswith(b'HTTP/1.1 400') and b'x-content-type-options: nosniff' in head
+    assert json.loads(body)['error']['code'] == 'malformed'
+
+
+def test_an_upload_that_does_not_end_is_answered_when_the_server_stops(monkeypatch, service):
+  monkeypatch.setattr(server, 'SHUTDOWN_SECONDS', 1)
+  monkeypatch.setattr(endings, 'DISCARD_SECONDS', SECONDS)
+  with served(service) as address:
+    connection = connect(address, RANK + b'Content-Length: 1000\r\n\r\nabc')
+    assert send(address, 'GET', '/health')[0] == 200  # the other request has begun
+  with connection:
+    answer = b''.join(iter(lambda: connection.recv(10_000), b''))
+  assert answer.startswith(b'HTTP/1.1 503') and json.loads(answer.partition(b'\r\n\r\n')[2])['error']['code'] == 'busy'
 
 
 def test_a_response_must_be_read_in_time(monkeypatch, opened):
@@ -204,7 +254,7 @@ def test_images_of_clients_that_have_gone_are_not_computed(page, opened, service
 
 
 def test_a_client_with_too_many_requests_is_refused(page, opened, service):
-  busy = [opened(rank_request(b'slow search')) for _ in range(limits.MAX_PER_CLIENT)]
+  busy = [opened(rank_request(b'slow search')) for _ in range(limits.MAX_REQUESTS_PER_CLIENT)]
   until(lambda: service.num_read == len(busy))
   status, headers, body = send(page, 'GET', '/health')
   assert status == 429 and json.loads(body)['error']['code'] == 'too_many_requests' and headers['retry-after'] == '1'
@@ -213,8 +263,19 @@ def test_a_client_with_too_many_requests_is_refused(page, opened, service):
   assert other.recv(10_000).startswith(b'HTTP/1.1 200')
 
 
-def test_a_server_with_too_many_connections_says_so(monkeypatch, page, opened, service):
-  monkeypatch.setattr(limits, 'MAX_CONNECTIONS', 1)
+def test_all_of_many_uploads_at_once_are_answered(page, service):
+  """As many connections as a client may have, with bodies of several MiB, none of which waits for another."""
+  body = form(images=bytes(3 * 2**20))
+  with concurrent.futures.ThreadPoolExecutor(40) as pool:
+    requests = [
+      pool.submit(send, page, 'POST', '/rank', body, content_type=FORM, connection='close') for _ in range(40)
+    ]
+    statuses = [request.result()[0] for request in requests]
+  assert set(statuses) <= {200, 429} and statuses.count(200) >= limits.MAX_REQUESTS_PER_CLIENT
+
+
+def test_a_server_with_too_many_requests_says_so(monkeypatch, page, opened, service):
+  monkeypatch.setattr(limits, 'MAX_REQUESTS', 1)
   busy = opened(rank_request(b'slow search'), '127.0.0.2')
   until(lambda: service.num_read == 1)
   status, _, body = send(page, 'GET', '/health')

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tracemalloc
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from dgnet_jax.serving.errors import Refused  # noqa: E402
 from dgnet_jax.serving.openapi import ENDPOINTS  # noqa: E402
 from dgnet_jax.serving.uploads import read_upload  # noqa: E402
 from tests.conftest import REPO  # noqa: E402
-from tests.serving.http_client import BOUNDARY, FORM, form  # noqa: E402
+from tests.serving.http_client import BOUNDARY, FORM, form, send  # noqa: E402
 
 EXAMPLES = int(os.environ.get('DGNET_FUZZ_EXAMPLES', 60))
 
@@ -37,7 +38,7 @@ def read(body, kind, path='/rank'):
   headers = [(b'content-type', kind.encode('latin-1'))]
   request = Request({'type': 'http', 'method': 'POST', 'path': path, 'headers': headers}, receive)
   try:
-    return asyncio.run(read_upload(request, ENDPOINTS[path]))
+    return asyncio.run(read_upload(request, ENDPOINTS[path], asyncio.Semaphore()))
   except Refused as refusal:
     assert len(str(refusal)) < 500
     return refusal.code
@@ -90,6 +91,27 @@ def test_json_of_any_values_is_read_or_refused(content):
   upload = read(json.dumps(content).encode(), 'application/json')
   if not isinstance(upload, str):
     assert upload.images['images'] and type(upload.options['count']) is int
+
+
+@pytest.mark.parametrize('piece', [b'[],', b'"aa",', b'0.5,', b'{"a":0},'])
+def test_json_of_many_small_values_is_refused_in_little_memory(piece):
+  body = b'{"images":[' + piece * (2**20 // len(piece)) + b'""]}'
+  tracemalloc.start()
+  try:
+    assert read(body, 'application/json') == 'malformed'
+    assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+  finally:
+    tracemalloc.stop()
+
+
+def test_json_of_all_images_and_options_is_read():
+  content = {'images': ['YQ=='] * 32, 'count': 3}
+  assert read(json.dumps(content).encode(), 'application/json').images['images'] == [b'a'] * 32
+
+
+def test_damaged_forms_fill_no_log(page, caplog):
+  assert send(page, 'POST', '/embed', b'--boundary-of-tests\r\nnonsense\x00', content_type=FORM)[0] == 400
+  assert not caplog.records
 
 
 def test_the_client_of_the_documentation_works(page, images, tmp_path, monkeypatch, capsys):

@@ -34,7 +34,7 @@ class ReadOn:
       nonlocal is_answered
       is_answered = True
       if message['type'] == 'http.response.body' and not message.get('more_body', False) and not is_read:
-        await send(message | {'more_body': True})
+        await send({**message, 'more_body': True})
         with contextlib.suppress(TimeoutError):
           async with asyncio.timeout(DISCARD_SECONDS):
             while not is_read:

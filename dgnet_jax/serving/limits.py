@@ -58,7 +58,11 @@ class LimitedProtocol(H11Protocol):
     if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer is under way
       response = error_response('malformed', 'the request is not HTTP/1.1, or its header is longer than 64 KiB')
       headers = [*self.server_state.default_headers, *response.raw_headers, CLOSE_HEADER]
-      for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=response.body), h11.EndOfMessage()):
+      for event in (
+        h11.Response(status_code=400, headers=headers),
+        h11.Data(data=bytes(response.body)),
+        h11.EndOfMessage(),
+      ):
         self.transport.write(self.conn.send(event))
     self.transport.close()
 

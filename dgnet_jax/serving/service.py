@@ -20,7 +20,7 @@ from dgnet_jax.serving.uploads import MAX_BODY_BYTES, MAX_IMAGES
 
 JsonObject = dict[str, Any]
 
-NUM_FRAMES = 8  # of an interpolation: one batch of a model loaded with the default batch size
+NUM_FRAMES = 8  # of an interpolation: one batch if the batch size is at least that
 THUMBNAIL_SIZE = 256  # pixels, the longer side of a gallery image as it is shown
 
 
@@ -31,7 +31,7 @@ class ModelService:
     """Embeds the gallery, unless it is from `open_gallery`.
 
     Args:
-      model: the loaded model; no batch is larger than its batch size.
+      model: the loaded model; no batch is larger than its batch size, rounded down to a power of 2.
       gallery: images to search; None disables the search.
     """
     # By the number of images in a call: few images do not pay for a whole batch.
@@ -67,6 +67,8 @@ class ModelService:
       self.embed([gray] * size)
       if self._model.config.joint:
         self.swap([(gray, gray)] * size)
+    if self._model.config.joint:
+      self.interpolate([(change, gray, gray) for change in ('clothes', 'pose')])
     if self._fetches:
       self.trace([(gray, gray)])
 
@@ -137,11 +139,12 @@ class ModelService:
     Returns:
       u8[NUM_FRAMES, H, W, 3] for each request.
     """
+    model = self._models[max(size for size in self._models if size <= NUM_FRAMES)]
     results = []
     for change, first, second in requests:
       people = [first, second]
       structures, appearances = (people[:1], people) if change == 'clothes' else (people, people[:1])
-      results.append(self._model.interpolate(structure_from=structures, appearance_from=appearances, steps=NUM_FRAMES))
+      results.append(model.interpolate(structure_from=structures, appearance_from=appearances, steps=NUM_FRAMES))
     return results
 
   def trace(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Sequence[dict[str, np.ndarray]]:

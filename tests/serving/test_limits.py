@@ -93,6 +93,11 @@ def pool(service):
     service.proceed.set()
 
 
+def received(connection):
+  """All that the server sends before it closes the connection."""
+  return b''.join(iter(lambda: connection.recv(10_000), b''))
+
+
 def until(condition):
   start = time.monotonic()
   while not condition():
@@ -155,7 +160,7 @@ def test_the_client_of_a_refused_upload_gets_the_answer(opened, headers, status,
   connection = opened(headers + f'Connection: close\r\nContent-Length: {size}\r\n\r\n'.encode())
   for _ in range(size // 2**20):
     connection.sendall(bytes(2**20))
-  answer = b''.join(iter(lambda: connection.recv(10_000), b''))
+  answer = received(connection)
   assert answer.startswith(f'HTTP/1.1 {status}'.encode()) and json.loads(answer.partition(b'\r\n\r\n')[2])['error']
 
 
@@ -163,14 +168,14 @@ def test_a_refused_upload_that_does_not_end_is_closed(monkeypatch, opened):
   monkeypatch.setattr(endings, 'DISCARD_SECONDS', SECONDS)
   connection = opened(RANK + b'Connection: close\r\nOrigin: http://elsewhere.org\r\nContent-Length: 1000\r\n\r\nabc')
   start = time.monotonic()
-  answer = b''.join(iter(lambda: connection.recv(10_000), b''))
+  answer = received(connection)
   assert answer.startswith(b'HTTP/1.1 403') and time.monotonic() - start < NOT_YET
 
 
 def test_what_is_not_http_is_refused_with_json(opened):
   for content in (b'nonsense\r\n\r\n', b'GET / HTTP/1.1\r\n\r\n'):
     connection = opened(content)
-    head, _, body = b''.join(iter(lambda: connection.recv(10_000), b'')).partition(b'\r\n\r\n')
+    head, _, body = received(connection).partition(b'\r\n\r\n')
     assert head.startswith(b'HTTP/1.1 400') and b'x-content-type-options: nosniff' in head
     assert json.loads(body)['error']['code'] == 'malformed'
 
@@ -182,7 +187,7 @@ def test_an_upload_that_does_not_end_is_answered_when_the_server_stops(monkeypat
     connection = connect(address, RANK + b'Content-Length: 1000\r\n\r\nabc')
     assert send(address, 'GET', '/health')[0] == 200  # the other request has begun
   with connection:
-    answer = b''.join(iter(lambda: connection.recv(10_000), b''))
+    answer = received(connection)
   assert answer.startswith(b'HTTP/1.1 503') and json.loads(answer.partition(b'\r\n\r\n')[2])['error']['code'] == 'busy'
 
 

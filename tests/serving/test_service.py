@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 from PIL import Image
 import pytest
@@ -57,6 +58,21 @@ def test_origins_are_those_of_the_library(fetching_model, service, images):
   fetching.check_fetching()
   with pytest.raises(Refused, match='generator.design=adain'):
     service.check_fetching()
+
+
+@pytest.mark.parametrize('batch_size', [1, 6])
+def test_nothing_is_compiled_after_the_start(model, fetching_model, images, batch_size, caplog):
+  for loaded in (model, fetching_model):
+    service = ModelService(loaded.with_batch_size(batch_size), None)
+    service.warm_up()
+    person = service.read(images[0].read_bytes(), 'name')
+    inputs = {'embed': person, 'swap': (person, person), 'trace': (person, person)}
+    with jax.log_compiles():
+      for name, function in service.functions.items():
+        for size in function.sizes if name != 'trace' or loaded is fetching_model else ():
+          for change in ('clothes', 'pose'):
+            function.compute([inputs.get(name, (change, person, person))] * size)
+    assert not [record for record in caplog.records if 'Compiling' in record.message]
 
 
 def test_images_alone_and_together_give_the_same(service, model, images):

@@ -8,10 +8,12 @@ subfolders, sorted by path. A file is turned upright as its Exif orientation say
 from collections.abc import Iterator
 import dataclasses
 import itertools
+import numbers
 import os
 
 import numpy as np
 
+from dgnet_jax.config.validation import shown
 from dgnet_jax.data.image_lists import ImageList, as_image_list
 from dgnet_jax.data.lazy_images import ImageSequence, ReorderedImages
 from dgnet_jax.data.synthetic.examples import example_images
@@ -20,7 +22,7 @@ from dgnet_jax.gallery.build import BuildOptions
 from dgnet_jax.gallery.embedder import Embedder, Images
 from dgnet_jax.gallery.gallery import Gallery, Match, open_gallery
 from dgnet_jax.inference.codes import interpolated, reordered
-from dgnet_jax.inference.loading import Step, open_model
+from dgnet_jax.inference.loading import BEST, Step, open_model
 from dgnet_jax.inference.predictor import Codes
 
 __all__ = ['BuildOptions', 'Gallery', 'Match', 'Model', 'example_images', 'load', 'open_gallery']
@@ -196,6 +198,10 @@ class Model(Embedder):
     return resized if len(images) == count else ReorderedImages(resized[:], np.zeros(count, int))
 
 
+def _is_whole(value: object) -> bool:
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE, step: Step = None) -> Model:
   """Loads a trained model. Training data are not needed.
 
@@ -209,8 +215,10 @@ def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE, step: St
       training (`evaluation.every_steps`). None is the newest.
 
   Raises:
-    UserError: there is no such checkpoint at `path`, or it is damaged.
+    UserError: there is no such checkpoint at `path`, it is damaged, or an argument is of another kind.
   """
-  if batch_size < 1:
-    raise UserError(f'{batch_size=} must be at least 1')
+  if not _is_whole(batch_size) or batch_size < 1:
+    raise UserError(f'batch_size={shown(batch_size)} must be a whole number of at least 1')
+  if step is not None and step != BEST and not _is_whole(step):
+    raise UserError(f'step={shown(step)} must be a whole number, {BEST!r} or None')
   return Model(*open_model(path, batch_size=batch_size, step=step))

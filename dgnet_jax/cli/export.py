@@ -4,9 +4,10 @@ import argparse
 
 from dgnet_jax.cli.arguments import add_step, run_folder, writable
 from dgnet_jax.cli.command import Command
-from dgnet_jax.config.loading import SAVED_CONFIG, load_config
+from dgnet_jax.cli.run_arguments import RUN_HELP, check_run
 from dgnet_jax.errors import UserError
 
+SUFFIX = '.safetensors'
 PLATFORMS = 'cpu,cuda,tpu'
 DETAILS = """--out=FILE.safetensors writes one file that every command with RUN takes. A folder gets, by --format:
 
@@ -28,13 +29,11 @@ EPILOG = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('workdir', type=run_folder, metavar='RUN', help='work folder of a run')
+  parser.add_argument('run', type=run_folder, metavar='RUN', help=RUN_HELP)
   parser.add_argument(
     '--out', required=True, type=writable, metavar='PATH', help='a .safetensors file, or a folder to create'
   )
-  parser.add_argument(
-    '--format', choices=('stablehlo', 'onnx', 'tflite'), default='stablehlo', help='(default: %(default)s)'
-  )
+  parser.add_argument('--format', choices=('stablehlo', 'onnx', 'tflite'), help='of a folder (default: stablehlo)')
   parser.add_argument('--only', choices=('embed', 'swap'), help='of onnx and tflite: one of the two files')
   parser.add_argument(
     '--platforms',
@@ -44,28 +43,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-  is_stablehlo = options.format == 'stablehlo'
-  for name, is_allowed in (('platforms', is_stablehlo), ('only', not is_stablehlo)):
-    if getattr(options, name) and not is_allowed:
-      raise UserError(f'--{name} is not for --format={options.format}')
-  from dgnet_jax.storage.local_copies import fetched
-  from dgnet_jax.storage.run_files import all_checkpoints
-
-  workdir = fetched(options.workdir, all_checkpoints)
-  if options.out.suffix == '.safetensors' and is_stablehlo:
+  _check(options)
+  check_run(options)
+  if options.out.suffix == SUFFIX:
     from dgnet_jax.reports.sharing import export_file
 
-    export_file(workdir, options.out, step=options.step)
-    return
-  config = load_config(workdir / SAVED_CONFIG, {})
-  if not is_stablehlo:
+    export_file(options.run, options.out, step=options.step)
+  elif options.format in ('onnx', 'tflite'):
     from dgnet_jax.inference.export_files import export_files
 
-    export_files(config, workdir, options.out, options.format, only=options.only or '', step=options.step)
-    return
-  from dgnet_jax.inference.export import export_model
+    export_files(options.run, options.out, options.format, only=options.only or '', step=options.step)
+  else:
+    from dgnet_jax.inference.export import export_model
 
-  export_model(config, workdir, options.out, platforms=(options.platforms or PLATFORMS).split(','), step=options.step)
+    platforms = [name.strip() for name in (options.platforms or PLATFORMS).split(',')]
+    export_model(options.run, options.out, platforms=platforms, step=options.step)
+
+
+def _check(options: argparse.Namespace) -> None:
+  """Raises UserError for an option that has no effect on what is written."""
+  kind = options.format or 'stablehlo'
+  is_file = options.out.suffix == SUFFIX
+  wrong = ['platforms'] if is_file or kind != 'stablehlo' else []
+  wrong += ['only'] if is_file or kind == 'stablehlo' else []
+  wrong += ['format'] if is_file else []
+  for name in wrong:
+    if getattr(options, name):
+      raise UserError(f'--{name} is not for {f"a {SUFFIX} file" if is_file else f"--format={kind}"}')
 
 
 COMMAND = Command(

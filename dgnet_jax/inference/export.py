@@ -14,7 +14,7 @@ import safetensors.numpy
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference import functions
-from dgnet_jax.inference.loading import Step, load_predictor
+from dgnet_jax.inference.loading import Step, open_model
 from dgnet_jax.inference.model_file import flat_parameters
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.scoring import piece_shares, scored
@@ -22,11 +22,13 @@ from dgnet_jax.pixels import denormalize, normalize
 from dgnet_jax.types import Array
 from dgnet_jax.utils.atomic_files import atomic_folder, write_json
 from dgnet_jax.utils.extras import install_command
-from dgnet_jax.utils.paths import check_writable, local_path
+from dgnet_jax.utils.paths import check_writable
+from dgnet_jax.utils.text import shortened
 
 logger = logging.getLogger(__name__)
 
-PLATFORMS = ('cpu', 'cuda', 'tpu')
+PLATFORMS = ('cpu', 'cuda', 'tpu')  # by default
+KNOWN_PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 TEMPLATE = pathlib.Path(__file__).parent / 'export_template.py'  # copied beside the programs, as load.py
 PIECES = {  # the pieces of an embedding as model.json names them, by reid.style
   'AB': 'the primary and the fine-grained half',
@@ -37,37 +39,38 @@ Weights = Mapping[str, Array]  # arrays by names like reid/backbone/stem/kernel
 
 
 def export_model(
-  config: Config,
-  workdir: str | pathlib.Path,
+  run: str | pathlib.Path,
   folder: str | pathlib.Path,
   *,
   platforms: Sequence[str] = PLATFORMS,
   step: Step = None,
 ) -> pathlib.Path:
-  """Writes embed.stablehlo, swap.stablehlo, weights.safetensors, model.json and load.py, an example that uses them.
+  """Writes embed.stablehlo, swap.stablehlo unless the run has no generator, weights.safetensors, model.json, load.py.
 
   Args:
-    config: the run's config.
-    workdir: the run's work folder.
+    run: a trained model, as for `open_model`.
     folder: the folder to create.
-    platforms: platforms that the programs must run on: cpu, cuda, rocm, tpu.
+    platforms: platforms that the programs must run on, of `KNOWN_PLATFORMS`.
     step: which checkpoint.
 
   Returns:
     The folder.
 
   Raises:
-    UserError: there is no checkpoint or no generator, the folder exists, or flatbuffers is not installed.
+    UserError: there is no checkpoint or no such platform, the folder exists, or flatbuffers is not installed.
   """
-  workdir, folder = local_path(workdir), check_writable(folder)
+  folder = check_writable(folder)
+  unknown = [platform for platform in platforms if platform not in KNOWN_PLATFORMS]
+  if unknown or not platforms:
+    problem = f'unknown platform {shortened(unknown[0])!r}' if unknown else 'no platform'
+    raise UserError(f'--platforms: {problem}; name some of {", ".join(KNOWN_PLATFORMS)}')
   if folder.exists():
     raise UserError(f'{folder} exists already; name another folder, or remove it')
   try:
     import flatbuffers  # noqa: F401 (jax.export serializes with it)
   except ImportError as error:
     raise UserError(f'exporting needs flatbuffers: {install_command("export")}') from error
-  predictor = load_predictor(config, workdir, step=step)
-  predictor.require_generator()
+  predictor, config, _ = open_model(run, batch_size=1, step=step)
   weights = flat_parameters(predictor)
   shares = piece_shares(config)
   with atomic_folder(folder) as temporary:

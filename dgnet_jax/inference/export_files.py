@@ -15,12 +15,11 @@ import warnings
 import jax
 import numpy as np
 
-from dgnet_jax.config.schema import Config
 from dgnet_jax.data.synthetic.people import NUM_CAMERAS, sample_people, sample_structure
 from dgnet_jax.data.synthetic.rendering import render
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference.export import describe, functions_to_export
-from dgnet_jax.inference.loading import Step, load_predictor
+from dgnet_jax.inference.loading import Step, open_model
 from dgnet_jax.inference.model_file import flat_parameters
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.inference.scoring import piece_shares, scored
@@ -29,7 +28,7 @@ from dgnet_jax.models.plain_operations import plain_operations
 from dgnet_jax.types import Array
 from dgnet_jax.utils.atomic_files import atomic_folder, write_json
 from dgnet_jax.utils.extras import JAX2ONNX, install_command
-from dgnet_jax.utils.paths import check_writable, local_path
+from dgnet_jax.utils.paths import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +62,7 @@ class Format:
 
 
 def export_files(
-  config: Config,
-  workdir: str | pathlib.Path,
+  run: str | pathlib.Path,
   folder: str | pathlib.Path,
   kind: str,
   *,
@@ -74,8 +72,7 @@ def export_files(
   """Writes embed.KIND, swap.KIND unless the run has no generator, and model.json.
 
   Args:
-    config: the run's config.
-    workdir: the run's work folder.
+    run: a trained model, as for `open_model`.
     folder: the folder to create.
     kind: a key of `FORMATS`.
     only: embed or swap, to write one of them.
@@ -89,13 +86,13 @@ def export_files(
       converted, or a file gives other results than its network; then no folder is left.
   """
   form = FORMATS[kind]
-  workdir, folder = local_path(workdir), check_writable(folder)
+  folder = check_writable(folder)
   if folder.exists():
     raise UserError(f'{folder} exists already; name another folder, or remove it')
   names, install = form.libraries
   if missing := [name for name in names if importlib.util.find_spec(name) is None]:
     raise UserError(f'--format={kind} needs {" and ".join(missing)}: {install}')
-  predictor = load_predictor(config, workdir, batch_size=BATCH_SIZE, step=step)
+  predictor, config, _ = open_model(run, batch_size=BATCH_SIZE, step=step)
   weights, shares = flat_parameters(predictor), piece_shares(config)
   description = describe(config, predictor)
   functions = functions_to_export(predictor, shares)

@@ -27,13 +27,13 @@ def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   return arrays
 
 
-def load(folder: pathlib.Path = FOLDER) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+def load(folder: pathlib.Path = FOLDER) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray] | None]:
   """Loads the exported programs.
 
   Returns:
     embed(images), which maps u8[N, H, W, 3] to embeddings f32[N, D] of length 1, whose dot products are the scores of
     `dgnet rank`, and swap(structure_from, appearance_from), which maps u8[N, H, W, 3] each to generated images
-    u8[N, H, W, 3]. Both work for any N.
+    u8[N, H, W, 3]; None if the run has no generator. Both work for any N.
   """
   weights = jax.device_put(read_safetensors(folder / 'weights.safetensors'))
 
@@ -41,7 +41,7 @@ def load(folder: pathlib.Path = FOLDER) -> tuple[Callable[..., np.ndarray], Call
     call = jax.jit(jax.export.deserialize(bytearray((folder / f'{name}.stablehlo').read_bytes())).call)
     return lambda *images: np.asarray(call(weights, *images))
 
-  return program('embed'), program('swap')
+  return program('embed'), program('swap') if (folder / 'swap.stablehlo').exists() else None
 
 
 def main(paths: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ def main(paths: Sequence[str]) -> None:
   embed, swap = load()
   embeddings = embed(images)
   print('score of the others for the first image:', embeddings[1:] @ embeddings[0])
-  for i, swapped in enumerate(swap(np.repeat(images[:1], len(images), axis=0), images)):
+  for i, swapped in enumerate(swap(np.repeat(images[:1], len(images), axis=0), images) if swap else ()):
     Image.fromarray(swapped).save(f'swapped_{i}.png')
 
 

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from dgnet_jax.config.loading import complete_config
 from dgnet_jax.config.schema import Config
+from dgnet_jax.config.validation import shown
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference.predictor import Predictor
 from dgnet_jax.interop.safetensors_file import read_safetensors
@@ -21,6 +22,7 @@ from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.types import Array
 from dgnet_jax.utils.atomic_files import atomic_file
 from dgnet_jax.utils.bounded_files import parse_json
+from dgnet_jax.utils.text import printable, shortened
 
 SUFFIX = '.safetensors'
 KEY = 'dgnet_jax.model'  # of the description in the metadata
@@ -28,6 +30,7 @@ FORMAT = 1  # of the description
 MAX_IDENTITIES = 10_000_000  # of a file that others may have made
 MAX_PIXELS = 2**22  # of an image
 MAX_SHOWN = 3  # arrays that a message names
+MAX_REASON = 200  # characters of what is wrong with a description
 
 
 def flat_parameters(predictor: Predictor) -> dict[str, np.ndarray]:
@@ -69,15 +72,22 @@ def read_description(metadata: Mapping[str, str], path: pathlib.Path) -> dict[st
   try:
     description: dict[str, Any] = parse_json(metadata[KEY])
     if description['format'] != FORMAT:
-      raise UserError(f'{path}: of format {description["format"]!r}; this version reads format {FORMAT}')
+      raise UserError(f'{path}: of format {shown(description["format"])}; this version reads format {FORMAT}')
     for name, most in (('step', 2**31), ('num_identities', MAX_IDENTITIES)):
       if type(description[name]) is not int or not 0 <= description[name] <= most:
-        raise ValueError(f'{name} is {description[name]!r}')
+        raise ValueError(f'{name} is {shown(description[name])}')
     if not isinstance(description['config'], dict) or not isinstance(description['about'], dict):
       raise ValueError('config or about is no table')
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{path}: the description of the model is damaged ({error}); copy the file again') from error
+    reason = printable(shortened(str(error), MAX_REASON))
+    raise UserError(f'{path}: the description of the model is damaged ({reason}); copy the file again') from error
   return description
+
+
+def read_about(path: pathlib.Path) -> dict[str, Any]:
+  """Returns what a model file says about where it is from; raises UserError as `read_model`."""
+  about: dict[str, Any] = read_description(read_safetensors(path)[1], path)['about']
+  return about
 
 
 def read_model(path: pathlib.Path, *, batch_size: int) -> tuple[Predictor, Config]:
@@ -152,5 +162,6 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Any],
   wrong = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
   wrong = wrong or sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
   if wrong:
-    named = ', '.join(wrong[:MAX_SHOWN]) + (f' and {len(wrong) - MAX_SHOWN} more' if len(wrong) > MAX_SHOWN else '')
+    named = ', '.join(printable(shortened(name)) for name in wrong[:MAX_SHOWN])
+    named += f' and {len(wrong) - MAX_SHOWN} more' if len(wrong) > MAX_SHOWN else ''
     raise UserError(f'{path}: arrays that are not those of its config, or not finite: {named}; export the model again')

@@ -7,11 +7,14 @@ import safetensors
 import safetensors.numpy
 
 from dgnet_jax.errors import UserError
+from dgnet_jax.interop.strict import MAX_ARRAYS, MAX_NAME
 from dgnet_jax.interop.torch_file import MAX_FILE_BYTES
 from dgnet_jax.interop.torch_pickle import MAX_AXES
 from dgnet_jax.utils.bounded_files import open_regular, parse_json
+from dgnet_jax.utils.text import printable, shortened
 
 MAX_HEADER_BYTES = 16 * 2**20  # names and shapes; those of ResNet-50 take 40 kB
+MAX_REASON = 200  # characters of an error of the library, which may name an array
 
 
 def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -26,7 +29,8 @@ def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[st
     metadata = _checked_metadata(path)
     return safetensors.numpy.load_file(path), metadata
   except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-    raise UserError(f'{path}: damaged, or not a safetensors file ({error}); download or copy it again') from error
+    reason = printable(shortened(str(error), MAX_REASON))
+    raise UserError(f'{path}: damaged, or not a safetensors file ({reason}); download or copy it again') from error
 
 
 def _checked_metadata(path: pathlib.Path) -> dict[str, str]:
@@ -37,6 +41,8 @@ def _checked_metadata(path: pathlib.Path) -> dict[str, str]:
       raise ValueError(f'a header of {size} bytes')
     entries = parse_json(file.read(size).decode())
   metadata = entries.pop('__metadata__', {})
+  if len(entries) > MAX_ARRAYS or any(len(name) > MAX_NAME for name in entries):
+    raise ValueError(f'more than {MAX_ARRAYS} arrays, or a name of more than {MAX_NAME} characters')
   for entry in entries.values():
     shape = entry['shape']
     if len(shape) > MAX_AXES or not all(type(axis) is int and 0 <= axis <= MAX_FILE_BYTES for axis in shape):

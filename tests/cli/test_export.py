@@ -14,6 +14,7 @@ from dgnet_jax.cli.main import main
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.inference.loading import load_predictor
 from dgnet_jax.inference.scoring import piece_shares, scored
+from tests.tiny_run import frozen, save_checkpoint, tiny_config
 
 SCRIPT = """
 import sys
@@ -84,3 +85,20 @@ def test_a_file_name_makes_one_file(exported, tmp_path):
   main(['export', str(workdir), f'--out={tmp_path / "model.safetensors"}'])
   images = np.random.default_rng(0).integers(0, 256, (2, 32, 16, 3), np.uint8)
   np.testing.assert_array_equal(load(tmp_path / 'model.safetensors').embed(images), load(workdir).embed(images))
+
+
+def test_a_run_without_generator_gets_the_embedder_alone(tmp_path):
+  pytest.importorskip('flatbuffers')
+  config = tiny_config()
+  config.joint = False
+  save_checkpoint(frozen(config), tmp_path / 'run', num_identities=4, step=1)
+  save_config(frozen(config), tmp_path / 'run' / 'config.json')
+  folder = tmp_path / 'exported'
+  main(['export', str(tmp_path / 'run' / 'checkpoints' / '1'), f'--out={folder}', '--platforms= cpu'])
+  assert not (folder / 'swap.stablehlo').exists()
+  for i in range(2):
+    Image.new('RGB', (20, 40), (90 * i, 50, 50)).save(tmp_path / f'{i}.png')
+  result = subprocess.run(
+    [sys.executable, folder / 'load.py', '0.png', '1.png'], check=True, cwd=tmp_path, capture_output=True, text=True
+  )
+  assert 'score of the others' in result.stdout and not (tmp_path / 'swapped_1.png').exists()

@@ -17,11 +17,13 @@ import dgnet_jax
 from dgnet_jax.cli.main import main
 from dgnet_jax.config.loading import save_config
 from dgnet_jax.errors import UserError
+from dgnet_jax.inference import export
 from dgnet_jax.inference import export_files as exporting
 from dgnet_jax.inference.export_files import FORMATS, export_files
 from dgnet_jax.models.convolutions import unpadded_convolution
 from dgnet_jax.models.plain_operations import plain_operations
 from dgnet_jax.models.pooling import max_pool
+from dgnet_jax.reports import sharing
 from tests.conftest import REPO
 from tests.tiny_run import correspondence_config, frozen, save_checkpoint, tiny_config
 
@@ -85,7 +87,7 @@ def test_embedder_of_every_style_and_the_loader_of_the_documentation(style, tmp_
   save_checkpoint(config, tmp_path, num_identities=4, step=5)
   save_config(config, tmp_path / 'config.json')
   folder = tmp_path / 'exported'
-  export_files(config, tmp_path, folder, 'onnx', only='embed' if config.joint else '')
+  export_files(tmp_path, folder, 'onnx', only='embed' if config.joint else '')
   assert not (folder / 'swap.onnx').exists()  # without a generator, there is none by default, too
   compare(tmp_path, folder, 'onnx', ('embed',), 3)
   colours = [(200, 30, 30), (20, 60, 200)]
@@ -131,27 +133,34 @@ def test_tflite_of_what_can_be_converted(tiny_run, correspondence_run, tmp_path,
 )
 def test_files_that_differ_are_not_kept(result, message, tiny_run, tmp_path, monkeypatch):
   """A converter that writes nothing, and a runtime that gives the library's results, changed."""
-  config, workdir, _ = tiny_run
+  _, workdir, _ = tiny_run
   model = dgnet_jax.load(workdir)
   form = exporting.Format(
     ((), ''), lambda *arguments: b'', lambda path, inputs: result(model.embed(list(inputs['images']))), (1, 8)
   )
   monkeypatch.setitem(FORMATS, 'onnx', form)
   with pytest.raises(UserError, match=message):
-    export_files(config, workdir, tmp_path / 'out', 'onnx', only='embed')
+    export_files(workdir, tmp_path / 'out', 'onnx', only='embed')
   assert not list(tmp_path.iterdir())
 
 
 def test_mistakes_are_reported_before_anything_is_loaded(tiny_run, tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(exporting, 'load_predictor', lambda *arguments, **options: pytest.fail('loaded'))
+  for module in (exporting, export, sharing):
+    monkeypatch.setattr(module, 'open_model', lambda *arguments, **options: pytest.fail('loaded'))
 
-  def error_of(*arguments):
+  def error_of(*arguments, out='out'):
     with pytest.raises(SystemExit):
-      main(['export', str(tiny_run[1]), f'--out={tmp_path / "out"}', *arguments])
+      main(['export', str(tiny_run[1]), f'--out={tmp_path / out}', *arguments])
     return capsys.readouterr().err
 
   assert '--platforms is not for --format=onnx' in error_of('--format=onnx', '--platforms=cpu')
   assert '--only is not for --format=stablehlo' in error_of('--only=embed')
+  for argument in ('--platforms=cpu', '--format=tflite', '--format=stablehlo', '--only=embed'):
+    name = argument.partition('=')[0]
+    assert f'{name} is not for a .safetensors file' in error_of(argument, out='m.safetensors')
+  for platforms, problem in (('cpu,gpu', "'gpu'"), ('cpu,', "''"), ('CPU', "'CPU'")):
+    found = error_of(f'--platforms={platforms}')
+    assert f'unknown platform {problem}; name some of cpu, cuda, rocm, tpu' in found
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert 'pip install --no-deps "jax2onnx>=0.17.1"' in error_of('--format=onnx')
   assert '--format=tflite needs tensorflow: pip install' in error_of('--format=tflite')

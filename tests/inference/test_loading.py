@@ -1,9 +1,12 @@
 """Predictors from the checkpoints of a run."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 
+import dgnet_jax
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference.loading import find_checkpoints, load_predictor, load_teacher_predictor
 from dgnet_jax.models.build import make_networks
@@ -41,3 +44,20 @@ def test_find_checkpoints_accepts_relative_steps(tmp_path, monkeypatch):
   assert find_checkpoints(tmp_path / 'run') == (tmp_path / 'run', tmp_path / 'run' / 'checkpoints', None)
   monkeypatch.chdir(tmp_path / 'run' / 'checkpoints')
   assert find_checkpoints('12') == (tmp_path / 'run', tmp_path / 'run' / 'checkpoints', 12)
+
+
+@pytest.mark.parametrize('step', ['7', 'Best', True, 7.0, ['best'], b'best'])
+def test_a_step_of_another_type_is_named(tiny_run, step):
+  with pytest.raises(UserError, match=re.escape(f"step={step!r} must be a whole number, 'best' or None")):
+    dgnet_jax.load(tiny_run[1], step=step)
+
+
+@pytest.mark.parametrize('size', ['8', 0, True, 2.0, None])
+def test_a_batch_size_of_another_type_is_named(tiny_run, size):
+  with pytest.raises(UserError, match=re.escape(f'batch_size={size!r} must be a whole number of at least 1')):
+    dgnet_jax.load(tiny_run[1], batch_size=size)
+
+
+def test_numbers_of_numpy_are_whole_numbers(tiny_run):
+  model = dgnet_jax.load(tiny_run[1], step=np.int64(7), batch_size=np.int32(2))
+  assert (model.step, model.batch_size) == (7, 2)

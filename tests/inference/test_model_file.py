@@ -1,5 +1,6 @@
 """A trained model in one file, and the one that comes with the package."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import safetensors.numpy
 
 import dgnet_jax
 from dgnet_jax.config.loading import SAVED_CONFIG, save_config
+from dgnet_jax.config.validation import leaves
 from dgnet_jax.data.synthetic.examples import write_examples
 from dgnet_jax.errors import UserError
 from dgnet_jax.inference.model_file import KEY
@@ -45,7 +47,8 @@ def test_a_file_gives_the_results_of_its_run(tmp_path, images, make_config):
   run, path = write_run(tmp_path, make_config()), tmp_path / 'model.safetensors'
   export_file(run, path)
   saved, read = dgnet_jax.load(run), dgnet_jax.load(path)
-  assert (read.step, read.num_identities, read.workdir, read.config) == (7, 3, path, saved.config)
+  assert (read.step, read.num_identities, read.workdir) == (7, 3, path)
+  assert dataclasses.replace(read.config, data=saved.config.data) == saved.config
   np.testing.assert_array_equal(read.embed(images), saved.embed(images))
   swapped = [model.swap(structure_from=images, appearance_from=images[::-1]) for model in (read, saved)]
   np.testing.assert_array_equal(*swapped)
@@ -61,6 +64,43 @@ def test_a_run_without_generator(tmp_path, images):
     model.swap(structure_from=images, appearance_from=images)
   with safetensors.safe_open(tmp_path / 'model.safetensors', 'np') as opened:
     assert not any(name.startswith('generator/') for name in opened.keys())
+
+
+def test_no_path_of_the_run_is_in_the_file(tmp_path):
+  config, home = tiny_config(), '/home/alice/'
+  config.data.root, config.data.layout = f'{home}photos', 'folders'
+  config.data.camera_pattern = config.data.identity_pattern = ''
+  config.teacher.checkpoint = config.teacher.pretrained = config.reid.pretrained = f'{home}weights.pth'
+  config.log.wandb_project = 'alice'
+  export_file(write_run(tmp_path, config), tmp_path / 'model.safetensors')
+  assert b'alice' not in (tmp_path / 'model.safetensors').read_bytes()
+  assert dgnet_jax.load(tmp_path / 'model.safetensors').config.data.layout == 'folders'
+
+
+@pytest.mark.parametrize('file', packaged_models().values(), ids=str)
+def test_no_path_is_in_a_model_of_the_package(file):
+  with safetensors.safe_open(file, 'np') as opened:
+    description = json.loads(opened.metadata()[KEY])
+  texts = [value for _, value in leaves(description) if isinstance(value, str)]
+  assert texts and not [text for text in texts if '/' in text or '\\' in text]
+
+
+def test_a_file_is_exported_again_with_what_it_says(tmp_path, images):
+  export_file('synthetic', tmp_path / 'copy.safetensors')
+  found = [
+    json.loads(safetensors.safe_open(path, 'np').metadata()[KEY])
+    for path in (tmp_path / 'copy.safetensors', packaged_models()['synthetic'])
+  ]
+  assert found[0]['about'] == found[1]['about']
+  models = [dgnet_jax.load(path) for path in (tmp_path / 'copy.safetensors', 'synthetic')]
+  np.testing.assert_array_equal(*(model.embed(images) for model in models))
+
+
+def test_one_checkpoint_of_several_is_exported(tmp_path):
+  write_run(tmp_path, tiny_config(), step=5)
+  write_run(tmp_path, tiny_config(), step=7)
+  export_file(tmp_path / 'checkpoints' / '5', tmp_path / 'model.safetensors')
+  assert dgnet_jax.load(tmp_path / 'model.safetensors').step == 5
 
 
 @pytest.mark.parametrize(('measured', 'known'), [(7, True), (6, False)])
@@ -87,7 +127,9 @@ class TestBadFiles:
     ('change', 'reason'),
     [
       (lambda description: description | {'format': 2}, 'of format 2; this version reads format 1'),
+      (lambda description: description | {'format': '\x1b[31m' * 10**6}, r"of format '\\x1b.{0,60}\.\.\. "),
       (lambda description: description | {'step': -1}, 'step is -1'),
+      (lambda description: description | {'step': ['x'] * 10**6}, r'step is .{0,60}\.\.\. '),
       (lambda description: description | {'num_identities': 10**12}, 'num_identities is 1000000000000'),
       (lambda description: description | {'num_identities': True}, 'num_identities is True'),
       (lambda description: description | {'config': []}, 'config or about is no table'),
@@ -125,6 +167,20 @@ class TestBadFiles:
   def test_arrays(self, file, tmp_path, change):
     with pytest.raises(UserError, match='bad.safetensors: arrays that are not those of its config, or not finite: '):
       dgnet_jax.load(self.changed(file, tmp_path / 'bad.safetensors', change_arrays=change))
+
+  @pytest.mark.parametrize('name', ['reid/\x1b[31m\nx', 'x' * 200])
+  def test_names_of_arrays_are_shown_on_one_line(self, file, tmp_path, name):
+    path = self.changed(file, tmp_path / 'bad.safetensors', lambda arrays: arrays | {name: np.zeros(1)})
+    with pytest.raises(UserError) as caught:
+      dgnet_jax.load(path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 250 + len(str(tmp_path))
+
+  def test_the_header_is_bounded(self, tmp_path):
+    path = tmp_path / 'bad.safetensors'
+    for names in ([str(i) for i in range(10_001)], ['\x1b' * 301]):
+      path.write_bytes(safetensors.numpy.save({name: np.zeros(0, np.float32) for name in names}))
+      with pytest.raises(UserError, match='more than 10000 arrays, or a name of more than 300 characters'):
+        dgnet_jax.load(path)
 
   def test_other_files(self, tmp_path):
     path = tmp_path / 'bad.safetensors'

@@ -221,4 +221,4 @@ def load(path: str | os.PathLike[str], *, batch_size: int = BATCH_SIZE, step: St
     raise UserError(f'batch_size={shown(batch_size)} must be a whole number of at least 1')
   if step is not None and step != BEST and not _is_whole(step):
     raise UserError(f'step={shown(step)} must be a whole number, {BEST!r} or None')
-  return Model(*open_model(path, batch_size=batch_size, step=step))
+  return Model(*open_model(path, batch_size=int(batch_size), step=step))

@@ -60,4 +60,4 @@ def test_a_batch_size_of_another_type_is_named(tiny_run, size):
 
 def test_numbers_of_numpy_are_whole_numbers(tiny_run):
   model = dgnet_jax.load(tiny_run[1], step=np.int64(7), batch_size=np.int32(2))
-  assert (model.step, model.batch_size) == (7, 2)
+  assert (model.step, model.batch_size) == (7, 2) and type(model.batch_size) is int

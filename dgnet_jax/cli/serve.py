@@ -87,6 +87,7 @@ COMMANDS = (
     epilog="""examples:
   dgnet serve runs/market --gallery images/
   dgnet serve runs/market --host=0.0.0.0 --token-file=token.txt
+  dgnet serve runs/market --token-file=token.txt --allowed-host=reid.example.org    # behind a proxy with TLS
   curl -F images=@anna.jpg http://127.0.0.1:7860/rank
 
 Answers /embed, /rank, /swap, /interpolate and /health; /docs describes them, and /openapi.json does for programs.

@@ -10,7 +10,7 @@ from dgnet_jax.config.combinations import COMBINATIONS
 from dgnet_jax.config.ranges import AT_LEAST_TWO, AT_MOST, CHOICES, FRACTIONS, POSITIVE, REFUSED
 from dgnet_jax.config.schema import Config
 from dgnet_jax.errors import ConfigError
-from dgnet_jax.utils.text import shortened
+from dgnet_jax.utils.text import printable, shortened
 
 MAX_WHOLE = 2**31 - 1  # JAX computes with i32
 MAX_SEED = 2**32 - 1  # JAX ignores the bits above
@@ -128,7 +128,7 @@ def problems(config: Mapping[str, Any]) -> list[str]:
     if not any(name == field or name.startswith(f'{field}.') for name in wrong for field in read):
       if problem := rule(frozen):
         wrong[read[0]] = problem
-  return [shortened(f'{name}: {problem}', MAX_LINE) for name, problem in wrong.items()]
+  return [printable(shortened(f'{name}: {problem}', MAX_LINE)) for name, problem in wrong.items()]
 
 
 def _type_problems(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:

@@ -134,6 +134,7 @@ class TestBadFiles:
       (lambda description: description | {'num_identities': True}, 'num_identities is True'),
       (lambda description: description | {'config': []}, 'config or about is no table'),
       (lambda description: description | {'config': {'seed': 'x'}}, 'seed'),
+      (lambda description: description | {'config': {'\x1b[31m': 1}}, r'  \\x1b\[31m: no such field'),
       (
         lambda description: with_config(description, 'reid', stage_sizes=[10**6, 1]),
         'reid.stage_sizes asks for more than the [0-9]+ arrays in the file',

@@ -37,7 +37,8 @@ class StripePool(nn.Module):
   """Pools horizontal stripes of f[N, H, W, C]: f[N, num_stripes, C].
 
   Attributes:
-    kind: max, avg, or gem (generalized mean, whose exponent, one for all stripes and channels, is trained).
+    kind: max, avg, or gem (generalized mean, whose exponent, one for all stripes and channels, is trained; it stays
+      above 1, between the mean and the maximum).
   """
 
   kind: str
@@ -46,8 +47,15 @@ class StripePool(nn.Module):
   def __call__(self, x: Array, num_stripes: int) -> Array:
     if self.kind != 'gem':
       return stripe_pool(x, num_stripes, self.kind)
-    exponent = self.param('exponent', nn.initializers.constant(GEM_EXPONENT), (1,))
-    return stripe_pool(x, num_stripes, self.kind, exponent)
+    # Above 1, whatever the parameter: trained directly by SGD, the exponent can fall below 0, where features that are 0
+    # somewhere become constants, and nothing is learned any more.
+    free = self.param('free_exponent', nn.initializers.constant(math.log(math.expm1(GEM_EXPONENT - 1))), (1,))
+    return stripe_pool(x, num_stripes, self.kind, gem_exponent(free))
+
+
+def gem_exponent(free: Array) -> Array:
+  """Returns the exponent of a generalized mean, above 1, from the parameter that is trained."""
+  return 1 + jax.nn.softplus(free)
 
 
 def stripe_pool(x: Array, num_stripes: int, kind: str, exponent: Array | float = GEM_EXPONENT) -> Array:

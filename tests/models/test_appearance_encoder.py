@@ -83,6 +83,6 @@ def test_every_style_has_a_metric_feature(style, lead, neck, size):
 
 def test_one_exponent_pools_code_and_heads():
   variables, output = outputs_of(pool='gem', neck='bnneck')
-  assert variables['params']['pool']['exponent'].shape == (1,)
+  assert variables['params']['pool']['free_exponent'].shape == (1,)
   cubes = output.code.reshape(6, 16, 2) ** 3
   np.testing.assert_allclose(output.primary_metric_feature, np.cbrt(cubes.mean(-1)), rtol=1e-4)

@@ -6,7 +6,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from dgnet_jax.models.pooling import GEM_MINIMUM, StripePool, average_pool, max_pool, stripe_pool
+from dgnet_jax.models.pooling import GEM_MINIMUM, StripePool, average_pool, gem_exponent, max_pool, stripe_pool
 
 
 def test_average_pool_does_not_count_the_padding():
@@ -76,8 +76,17 @@ class TestGeneralizedMean:
     exact = (np.asarray(x, np.float64) ** 3).mean((1, 2), keepdims=True)[:, 0] ** (1 / 3)
     np.testing.assert_allclose(np.asarray(pooled, np.float64), exact, rtol=2**-8)
 
+  def test_exponent_stays_above_the_mean(self):
+    """With an exponent below 0, maps that are 0 somewhere would be constants, and networks would learn nothing."""
+    free = jnp.array([-1e3, -3.0, 0.0, 3.0, 1e3])
+    exponent, slope = jax.vmap(jax.value_and_grad(gem_exponent))(free)
+    assert (exponent >= 1).all() and (jnp.diff(exponent) > 0).all() and (slope[1:] > 0).all()
+    x = jnp.zeros((1, 2, 2, 1)).at[0, 0, 0, 0].set(1.0)
+    pooled = StripePool('gem').apply({'params': {'free_exponent': jnp.array([-1e3])}}, x, 1)
+    np.testing.assert_allclose(pooled, [[[0.25]]], rtol=1e-4)
+
   def test_exponent_is_a_parameter_of_all_stripes(self):
     pool, x = StripePool('gem'), jnp.ones((1, 4, 2, 3))
     variables = pool.init(jax.random.key(0), x, 2)
-    np.testing.assert_array_equal(variables['params']['exponent'], [3.0])
+    np.testing.assert_allclose(gem_exponent(variables['params']['free_exponent']), [3.0], rtol=1e-6)
     assert not StripePool('max').init(jax.random.key(0), x, 2)

@@ -187,7 +187,7 @@ def _dispatch(mode: str, config: Config, folder: 'WorkFolder', step: int | str |
 
 def _name_best_step(folder: 'WorkFolder') -> None:
   """Logs which checkpoint was the best during training, and how to evaluate it."""
-  from dgnet_jax.training.validation import MEASURE, best_step
+  from dgnet_jax.training.best_step import MEASURE, best_step
 
   best = best_step(folder.path)
   if best is not None:

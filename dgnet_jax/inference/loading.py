@@ -19,10 +19,10 @@ from dgnet_jax.sharding import make_mesh, replicated
 from dgnet_jax.storage.local_copies import fetched
 from dgnet_jax.storage.run_files import descriptions, newest_checkpoints, with_checkpoint
 from dgnet_jax.training.agreement import from_first_process
+from dgnet_jax.training.best_step import require_best_step
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import read_record, saved_steps
 from dgnet_jax.training.teacher_store import load_teacher, teacher_folders
-from dgnet_jax.training.validation import require_best_step
 from dgnet_jax.types import Array
 from dgnet_jax.utils.paths import is_address, local_path, packaged_models
 

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 from dgnet_jax.inference.calibration import CALIBRATION
 from dgnet_jax.inference.results import evaluation_folders, read_results
-from dgnet_jax.plots.curves import EVALUATED, METRICS, read_numbers
 from dgnet_jax.reports.html_page import Content, Section, element, join, missing, paragraph, table
 from dgnet_jax.reports.inlined_images import InlinedImages
 from dgnet_jax.reports.result_tables import percent_text, results_html, value_text
 from dgnet_jax.reports.run_description import EMBEDDINGS, RunDescription, as_mapping, as_number
-from dgnet_jax.training.data_record import saved_steps
+from dgnet_jax.training.best_step import best_step
 from dgnet_jax.utils.bounded_files import MAX_DESCRIPTION_BYTES, read_json
 
 MAX_EVALUATIONS = 8
@@ -61,24 +60,12 @@ def read_evaluations(workdir: pathlib.Path) -> list[Evaluation]:
   Raises:
     UserError: results or metrics.jsonl cannot be read.
   """
-  best, evaluations = _best_step(workdir), []
+  best, evaluations = best_step(workdir), []
   for folder in evaluation_folders(workdir):
     results, place = read_results(folder / 'results.json'), folder.relative_to(workdir / 'evaluation').parts
-    evaluations.append(Evaluation(folder, results, place, best is not None and results.get('step') == best))
+    evaluations.append(Evaluation(folder, results, place, best is not None and results.get('step') == best[0]))
   # The newest checkpoint, the best one, other steps, held-out identities, other data.
   return sorted(evaluations, key=lambda own: (bool(own.place), not own.is_own_test, not own.is_best))
-
-
-def _best_step(workdir: pathlib.Path) -> int | None:
-  """Returns what `training.validation.best_step` does, which needs JAX."""
-  path, saved = workdir / METRICS, saved_steps(workdir / 'checkpoints')
-  numbers = read_numbers(path) if path.is_file() else {}
-  for split in EVALUATED:
-    measured = {step: value for step, value in numbers.get(f'{split}/mAP', {}).items() if step in saved}
-    measured = {step: value for step, value in measured.items() if value == value}  # not NaN
-    if measured:
-      return max(measured, key=lambda step: (measured[step], -step))
-  return None
 
 
 def own_results(evaluations: Sequence[Evaluation]) -> Mapping[str, Any]:

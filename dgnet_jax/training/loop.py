@@ -20,6 +20,7 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.interop.pretrained import check_pretrained, load_backbone
 from dgnet_jax.training.agreement import in_all_processes
 from dgnet_jax.training.alarms import Alarms
+from dgnet_jax.training.best_step import MEASURE
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.data_record import saved_steps
 from dgnet_jax.training.image_grid import ImageGrid
@@ -39,7 +40,6 @@ from dgnet_jax.training.step import Metrics, make_train_step
 from dgnet_jax.training.teacher_loop import train_teacher
 from dgnet_jax.training.teacher_store import check_named_teachers, without_teacher
 from dgnet_jax.training.validation import (
-  MEASURE,
   MakeMeasure,
   Validation,
   check_measure,

@@ -8,7 +8,6 @@ measured when it is resumed.
 from collections.abc import Callable, Mapping
 import dataclasses
 import logging
-import math
 import pathlib
 from typing import Any, Generic, TypeVar
 
@@ -16,18 +15,16 @@ from dgnet_jax.config.schema import Config
 from dgnet_jax.config.validation import leaves
 from dgnet_jax.data.dataset import split_to_rank_in_training
 from dgnet_jax.data.index import DatasetIndex
-from dgnet_jax.errors import UserError
 from dgnet_jax.models.networks import Networks
 from dgnet_jax.models.teacher import TeacherNetwork
-from dgnet_jax.plots.curves import EVALUATED, METRICS, read_numbers
+from dgnet_jax.plots.curves import METRICS, read_numbers
 from dgnet_jax.training.agreement import from_first_process
-from dgnet_jax.training.data_record import saved_steps
+from dgnet_jax.training.best_step import MEASURE, best_step
 from dgnet_jax.training.teacher_step import TeacherState
 from dgnet_jax.types import TrainState
 
 logger = logging.getLogger(__name__)
 
-MEASURE = 'mAP'
 SETTINGS = ('evaluation.protocol', 'evaluation.alpha', 'evaluation.tracklets')  # on which its values depend
 
 # Ranks a split with networks and a state of their training, in all processes; returns mAP and others, in [0, 1].
@@ -132,31 +129,6 @@ def scores_text(scores: Mapping[str, float]) -> str:
   return f'{split} {", ".join(parts)}'
 
 
-def best_step(workdir: pathlib.Path, split: str = '', *, up_to: int | None = None) -> tuple[int, float] | None:
-  """Finds the checkpoint with the best mAP of those that were measured during training.
-
-  Args:
-    workdir: work folder of the run.
-    split: measured split; by default the first of `EVALUATED` that the run has measured.
-    up_to: last step to look at; None: all.
-
-  Returns:
-    Its step and its mAP, in [0, 1]; None if no checkpoint was measured.
-
-  Raises:
-    UserError: metrics.jsonl cannot be read.
-  """
-  saved = set(saved_steps(workdir / 'checkpoints'))
-  numbers = read_numbers(workdir / METRICS) if (workdir / METRICS).is_file() else {}
-  for name in [split] if split else EVALUATED:
-    values = numbers.get(f'{name}/{MEASURE}', {})
-    measured = [(step, value) for step, value in values.items() if step in saved and not math.isnan(value)]
-    measured = [(step, value) for step, value in measured if up_to is None or step <= up_to]
-    if measured:
-      return max(measured, key=lambda pair: (pair[1], -pair[0]))
-  return None
-
-
 def resumed_best(workdir: pathlib.Path, start: int, split: str = '') -> tuple[int, float] | None:
   """Returns what `Validation.best` was after `start` steps, the same in all processes; `split` as for `best_step`."""
   best = from_first_process(lambda: best_step(workdir, split, up_to=start))
@@ -171,18 +143,3 @@ def last_measured(workdir: pathlib.Path, start: int, split: str) -> int:
     return max((step for step in numbers.get(f'{split}/{MEASURE}', {}) if step <= start), default=0)
 
   return from_first_process(find)
-
-
-def require_best_step(workdir: pathlib.Path) -> int:
-  """Returns the step of `best_step`.
-
-  Raises:
-    UserError: no checkpoint of the run was measured.
-  """
-  best = best_step(workdir)
-  if best is None:
-    raise UserError(
-      f'{workdir}: no checkpoint was evaluated during training, so none is known to be the best; train with '
-      'evaluation.every_steps, or name a step'
-    )
-  return best[0]

@@ -18,8 +18,8 @@ from dgnet_jax.reports import validation
 from dgnet_jax.reports.evaluation import evaluate
 from dgnet_jax.reports.ranking import SplitEmbeddings
 from dgnet_jax.reports.validation import make_measure
+from dgnet_jax.training.best_step import best_step
 from dgnet_jax.training.loop import train
-from dgnet_jax.training.validation import best_step
 from tests.tiny_run import frozen, tiny_config
 
 NUM_STEPS = 5

@@ -10,10 +10,11 @@ import pytest
 
 from dgnet_jax.config.schema import Config, EvaluationConfig
 from dgnet_jax.errors import Interrupted, UserError
+from dgnet_jax.training.best_step import best_step, require_best_step
 from dgnet_jax.training.checkpoints import Checkpoints
 from dgnet_jax.training.job import run_job
 from dgnet_jax.training.metrics import MetricWriter
-from dgnet_jax.training.validation import Validation, best_step, require_best_step, warn_of_other_measure
+from dgnet_jax.training.validation import Validation, warn_of_other_measure
 from tests.training.test_job import LOG, NUM_STEPS, Counter, Counting
 
 MEAN_PRECISION = {2: 0.3, 4: 0.6, 6: 0.6, 8: 0.5, 10: 0.4}  # the mAP after so many steps

@@ -34,6 +34,7 @@ from dgnet_jax.gallery.store import (
 )
 from dgnet_jax.training.preemption import stop_signals
 from dgnet_jax.utils.locks import LOCK_FILE, exclusive
+from dgnet_jax.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def build_gallery(
     _list_bad(folder, listing, plan.problems)
     _rewrite(store, rows, plan, _pending(store.description, listing, plan.new))
     _embed(store, plan.new, embed)
-    logger.info(f'gallery of {store.description.num_photos} images: {folder}')
+    logger.info(f'gallery of {store.description.num_photos} images: {printable(str(folder))}')
 
 
 def _described(folder: pathlib.Path, networks: Description, options: BuildOptions) -> Description:
@@ -136,7 +137,7 @@ def _list_bad(folder: pathlib.Path, listing: Listing, problems: Mapping[str, str
   earlier = {path: why for path, why in read_bad_files(folder).items() if not is_named(path) and path not in present}
   write_bad_files(folder, earlier | dict(problems))
   if problems:
-    logger.warning(f'{len(problems)} images cannot be read and are left out: {folder / BAD_FILES}')
+    logger.warning(f'{len(problems)} images cannot be read and are left out: {printable(str(folder / BAD_FILES))}')
 
 
 def _pending(description: Description, listing: Listing, new: Sequence[Row]) -> dict[str, int]:

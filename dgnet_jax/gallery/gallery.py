@@ -16,6 +16,7 @@ from dgnet_jax.errors import UserError
 from dgnet_jax.gallery.store import Description, GalleryStore, Part, is_gallery, read_description
 from dgnet_jax.gallery.tracks import pool_tracks, track_members
 from dgnet_jax.utils.paths import local_path
+from dgnet_jax.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def open_gallery(path: str | os.PathLike[str]) -> Gallery:
   description = store.description
   if description.num_pending:
     logger.warning(
-      f'{folder}: {description.num_pending} images are not embedded yet; `dgnet index build` goes on with them'
+      f'{printable(str(folder))}: {description.num_pending} images are not embedded yet; `dgnet index build` goes on with them'
     )
   if not description.parts:
     raise UserError(f'{folder}: the gallery is empty; `dgnet index build` adds images')

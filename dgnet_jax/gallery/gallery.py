@@ -122,7 +122,8 @@ def open_gallery(path: str | os.PathLike[str]) -> Gallery:
   description = store.description
   if description.num_pending:
     logger.warning(
-      f'{printable(str(folder))}: {description.num_pending} images are not embedded yet; `dgnet index build` goes on with them'
+      f'{printable(str(folder))}: {description.num_pending} images are not embedded yet; '
+      '`dgnet index build` goes on with them'
     )
   if not description.parts:
     raise UserError(f'{folder}: the gallery is empty; `dgnet index build` adds images')

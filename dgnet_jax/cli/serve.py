@@ -90,9 +90,9 @@ COMMANDS = (
   dgnet serve runs/market --token-file=token.txt --allowed-host=reid.example.org    # behind a proxy with TLS
   curl -F images=@anna.jpg http://127.0.0.1:7860/rank
 
-Answers /embed, /rank, /swap, /interpolate and /health; /docs describes them, and /openapi.json does for programs.
-Requests that arrive while the networks are busy are computed together, at most --batch-size images at a time.
-SIGTERM stops the server when it has answered what it has begun.
+Answers /embed, /rank, /swap, /interpolate, /trace and /health; /docs describes them, and /openapi.json does for
+programs. Requests that arrive while the networks are busy are computed together, at most --batch-size images at a
+time. SIGTERM stops the server when it has answered what it has begun.
 """,
     add_arguments=_add_serve,
     run=_serve,

@@ -142,9 +142,9 @@ def _list_bad(folder: pathlib.Path, listing: Listing, problems: Mapping[str, str
 
 def _pending(description: Description, listing: Listing, new: Sequence[Row]) -> dict[str, int]:
   """Returns the numbers of photos to embed by their roots; those of roots that are not named wait for their build."""
-  is_named, listed = within(listing.folders), {photo.root for photo in listing.photos}
-  waiting = {root: count for root, count in description.pending.items() if not is_named(root) and root not in listed}
-  return waiting | Counter(row.photo.root for row in new)
+  is_named = within(listing.folders)
+  waiting = {root: count for root, count in description.pending.items() if not is_named(root)}
+  return dict(Counter(waiting) | Counter(row.photo.root for row in new))  # single files are some of their folder's
 
 
 def _rewrite(store: GalleryStore, rows: Sequence[Sequence[Row]], plan: Plan, pending: Mapping[str, int]) -> None:

@@ -44,7 +44,8 @@ class Plan(NamedTuple):
 def has_photos(folder: pathlib.Path) -> Callable[[str], bool]:
   """Returns a function that says whether the gallery in a folder has photos at an absolute path, or in it.
 
-  The gallery is read when that is first asked. Parts that are lost count with the roots of their photos.
+  The gallery is read when that is first asked. Parts that are lost count with the roots of their photos,
+  as do photos that were never embedded, because a build was interrupted.
   """
 
   @functools.cache
@@ -53,7 +54,7 @@ def has_photos(folder: pathlib.Path) -> Callable[[str], bool]:
     if not is_gallery(folder):
       return set()
     store = GalleryStore(folder, read_description(folder))
-    paths = {root for part in store.description.parts for root in part.roots}
+    paths = {*store.description.pending, *(root for part in store.description.parts for root in part.roots)}
     for part in store.description.parts:
       with contextlib.suppress(LostPart):
         paths.update(row.photo.full_path for row in store.rows(part))
@@ -89,7 +90,8 @@ def read_rows(store: GalleryStore, is_named: Callable[[str], bool]) -> list[list
   if others:
     raise UserError(
       f'{summarize(problems, "; ")}, some of folders that are not named. Name these, too, also if they are gone, so '
-      f'that no photo is dropped without notice: {", ".join(map(printable, sorted(others)))}'
+      f'that no photo is dropped without notice: {", ".join(map(printable, sorted(others)))}. All of their images will '
+      'be in the gallery, also if only some of them were named as files before'
     )
   for problem in problems:
     logger.warning(f'{problem}; they are embedded again, if they are still in the folders')

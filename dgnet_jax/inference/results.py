@@ -70,7 +70,7 @@ def evaluation_folders(workdir: pathlib.Path) -> list[pathlib.Path]:
   folder = workdir / 'evaluation'
   data_sets = (folder, *sorted(folder.glob('on_*')))
   splits = [split for data_set in data_sets for split in (data_set, data_set / 'validation')]
-  places = [place for split in splits for place in (split, *sorted(split.glob('step_*')))]
+  places = [place for split in splits for place in (split, *sorted(split.glob('step_*')), split / 'teacher')]
   return [place for place in places if (place / 'results.json').is_file()]
 
 

@@ -198,9 +198,9 @@ def summarize(
     split: that was evaluated, test or validation.
 
   Returns:
-    seeds. scores: row -> metric -> a fraction for each seed. gains: the same, minus the scores of the row's baseline
-    (`BASELINES`). images: kind of cell that generates -> kind of image -> group -> measure -> a number for each seed,
-    from the `images` of `reports.evaluation.evaluate`; without the values that a seed lacks, and empty on other data
+    seeds. split. scores: row -> metric -> a fraction for each seed. gains: the same, minus the scores of the row's
+    baseline (`BASELINES`). images: kind of cell that generates -> kind of image -> group -> measure -> a number for each
+    seed, from the `images` of `reports.evaluation.evaluate`; without the values that a seed lacks, and empty on other data
     than the built-in pedestrians.
   """
   all_cells = cells(folder, seeds, kinds)
@@ -223,7 +223,7 @@ def summarize(
     for kind in kinds
     if kind in ('joint', 'release')
   }
-  return {'seeds': list(seeds), 'scores': scores, 'gains': gains, 'images': images}
+  return {'seeds': list(seeds), 'split': split, 'scores': scores, 'gains': gains, 'images': images}
 
 
 def _merge_leaves(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
   The first table has the rankings with paired differences, the second the images.
   """
-  title = f'{len(summary["seeds"])} seed{"s" if len(summary["seeds"]) > 1 else ""}'
+  title = f'{summary["split"]} images, {len(summary["seeds"])} seed{"s" if len(summary["seeds"]) > 1 else ""}'
   rankings = {}
   for row, values in summary['scores'].items():
     gains = summary['gains'].get(row)

@@ -47,7 +47,7 @@ class Evaluation(NamedTuple):
   @property
   def title(self) -> str:
     """Step and data, for people."""
-    words = [f'Step {value_text(self.results.get("step"))}']
+    words = [f'{"Teacher alone, step" if "teacher" in self.place else "Step"} {value_text(self.results.get("step"))}']
     words += ['(best during training)'] if self.is_best else []
     words += ['on held-out identities'] if 'validation' in self.place else []
     words += [f'on other data: {name}' for name in self.place if name.startswith('on_')]
@@ -106,7 +106,7 @@ def _scores(evaluation: Evaluation, kind: str) -> dict[str, Any]:
 def results_section(evaluations: Sequence[Evaluation], images: InlinedImages) -> Section:
   """All results, on the run's own data and on others, with their sheets."""
   parts: list[Content] = []
-  if not own_results(evaluations):
+  if not any(evaluation.is_own_test or evaluation.place == ('teacher',) for evaluation in evaluations):
     parts.append(missing('Not evaluated: ', element('code', 'dgnet evaluate --workdir=RUN'), ' writes results.'))
   for evaluation in evaluations[:MAX_EVALUATIONS]:
     parts += [element('h3', evaluation.title), results_html(evaluation.results)]

@@ -157,8 +157,8 @@ def summarize(runs: Sequence[TeacherRun], seeds: Sequence[int]) -> dict[str, Any
   """Collects the results of all runs.
 
   Returns:
-    seeds. scores: variant -> metric -> a fraction for each seed. gains: the same, minus the scores of the release's
-    settings.
+    seeds. split: that was ranked. scores: variant -> metric -> a fraction for each seed. gains: the same, minus the
+    scores of the release's settings.
 
   Raises:
     UserError: a file of results is damaged.
@@ -177,7 +177,7 @@ def summarize(runs: Sequence[TeacherRun], seeds: Sequence[int]) -> dict[str, Any
     for title, values in scores.items()
     if title != BASELINE
   }
-  return {'seeds': list(seeds), 'scores': scores, 'gains': gains}
+  return {'seeds': list(seeds), 'split': runs[0].config.evaluation.split, 'scores': scores, 'gains': gains}
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
@@ -189,7 +189,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
     rows[title] += [percent(gains[metric], '+') if gains else '' for metric in METRICS]
   headings = [*METRICS.values(), *(f'{label}, gain over the {BASELINE}' for label in METRICS.values())]
   count = len(summary['seeds'])
-  return '\n'.join(table_lines(f'teacher, {count} seed{"s" if count > 1 else ""}', headings, rows))
+  return '\n'.join(
+    table_lines(f'teacher, {summary["split"]} images, {count} seed{"s" if count > 1 else ""}', headings, rows)
+  )
 
 
 def _write_csv(path: pathlib.Path, summary: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 A training loop of your own starts here, like the package's:
 
     setup = set_up(config, workdir)
-    teachers = setup.placement.put(train_teacher(config, setup.index, workdir, source=setup.source))
+    teachers = setup.placement.put(train_teacher(config, setup.index, workdir, source=setup.source))  # does not rank
     state = fresh_state(setup.context, setup.placement)
     step = make_train_step(setup.context, setup.mesh)
 """

@@ -12,6 +12,7 @@ import jax
 import optax
 
 from dgnet_jax.config.schema import Config
+from dgnet_jax.data.dataset import split_to_rank_in_training
 from dgnet_jax.data.index import DatasetIndex
 from dgnet_jax.data.prefetch import device_batches
 from dgnet_jax.data.sources.base import Source
@@ -40,7 +41,7 @@ from dgnet_jax.training.teacher_store import (
   state_template,
   write_description,
 )
-from dgnet_jax.training.validation import MakeMeasure, Validation, check_measure, make_validation
+from dgnet_jax.training.validation import MakeMeasure, Validation, last_measured, make_validation
 from dgnet_jax.types import Teacher
 from dgnet_jax.utils.paths import local_path
 
@@ -62,7 +63,7 @@ def train_teacher(
     index: index of the data set; its training identities are the classes.
     workdir: gets `teacher/`, unless `teacher.checkpoint` names trained teachers.
     source: source of the training images, to share with another job; by default a new one, if it is needed.
-    make_measure: ranks during training. Needed for `evaluation.every_steps`.
+    make_measure: ranks during training, as `evaluation.every_steps` says; without it the teacher is not ranked.
 
   Raises:
     UserError: an existing teacher does not fit, the batch size does not fit data or devices, a loss is not finite, or
@@ -73,7 +74,6 @@ def train_teacher(
   if config.teacher.checkpoint:
     logger.info(f'teacher: {config.teacher.checkpoint}')
     return load_teachers(config, data, workdir)
-  check_measure(config, make_measure)
   workdir = local_path(workdir)
   with run_lock(workdir):
     return _trained_in(config, index, data, workdir / 'teacher', source, make_measure)
@@ -99,9 +99,14 @@ def _trained_in(
     state = None
     if checkpoints.latest_step() is not None:
       state = checkpoints.restore(state_template(config, placement))
-    if saved is not None and state is not None and int(state.step) == saved['num_steps']:
+    is_finished = saved is not None and state is not None and int(state.step) == saved['num_steps']
+    if saved and state and is_finished and not (make_measure and _lacks_ranking(config, index, saved, folder)):
       logger.info(f'teacher: {folder}, trained for {saved["num_steps"]} steps')
-      _warn_if_longer(config, index, saved, folder)
+      if _is_shorter(config, index, saved):
+        logger.warning(
+          f'teacher.num_epochs={config.teacher.num_epochs} are more steps than those {saved["num_steps"]}; the teacher '
+          f'stays as it is. To train a longer one use another --workdir, or remove {folder}'
+        )
     else:
       sizes = {'teacher.batch_size': config.teacher.batch_size}
       check_batch_sizes(sizes, num_images=len(index.train), num_devices=jax.device_count())
@@ -113,15 +118,19 @@ def _trained_in(
   return (Teacher(state.network.params, state.network.batch_stats),)
 
 
-def _warn_if_longer(config: Config, index: DatasetIndex, saved: Description, folder: pathlib.Path) -> None:
-  """Warns if a finished teacher has done fewer steps than configured; that of the release counts its own."""
-  teacher = config.teacher
-  configured = teacher.num_epochs * (len(index.train) // teacher.batch_size)
-  if saved['num_steps'] < configured and saved.get('identities') is not None:
-    logger.warning(
-      f'teacher.num_epochs={teacher.num_epochs} are {configured} steps, but the teacher was finished after '
-      f'{saved["num_steps"]} and stays as it is; to train a longer one use another --workdir, or remove {folder}'
-    )
+def _is_shorter(config: Config, index: DatasetIndex, saved: Description) -> bool:
+  """Returns True if a finished teacher has done fewer steps than configured; that of the release counts its own."""
+  configured: int = config.teacher.num_epochs * (len(index.train) // config.teacher.batch_size)
+  return saved.get('identities') is not None and int(saved['num_steps']) < configured
+
+
+def _lacks_ranking(config: Config, index: DatasetIndex, saved: Description, folder: pathlib.Path) -> bool:
+  """Returns True if a teacher was trained to the end, but stopped before its last state was ranked."""
+  if not config.evaluation.every_steps or saved.get('identities') is None or _is_shorter(config, index, saved):
+    return False
+  split, _ = split_to_rank_in_training(index)
+  num_steps = int(saved['num_steps'])
+  return last_measured(folder, num_steps, split) < num_steps
 
 
 def _train(

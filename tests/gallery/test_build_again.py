@@ -36,7 +36,7 @@ class TestLostParts:
     (part,) = two.glob('part-*')
     part.unlink()
     before = (two / DESCRIPTION).read_text()
-    with pytest.raises(UserError, match=rf'is missing, with 7 photos, some of .*Name these, too.*: {photos}/b$'):
+    with pytest.raises(UserError, match=rf'is missing, with 7 photos, some of .*Name these, too.*: {photos}/b. All of'):
       built(two, photos / 'a')
     assert (two / DESCRIPTION).read_text() == before
     assert sorted(built(two, photos / 'a', photos / 'b')) == names(*range(7)) and content(two) == expected(*range(7))
@@ -153,6 +153,31 @@ class TestTables:
     table.write_text(f'path,track\na/{names(0)[0]},x\nb/{names(4)[0]},y')
     built(gallery, photos / 'a')
     assert any('2 of 2 paths in the table of tracks' in line for line in lines)
+
+
+@pytest.fixture
+def set_pending(two):
+  """Sets the numbers of photos that a stopped build has left, and returns what reads them."""
+
+  def set_numbers(numbers):
+    values = json.loads((two / DESCRIPTION).read_text())
+    (two / DESCRIPTION).write_text(json.dumps(values | {'pending': numbers}))
+    return lambda: json.loads((two / DESCRIPTION).read_text())['pending']
+
+  return set_numbers
+
+
+def test_single_files_of_a_stopped_build_are_no_longer_pending(two, photos, set_pending):
+  pending = set_pending({str(photos / 'a'): 5})
+  write(photos / 'a' / 'new.png', 9)
+  built(two, photos / 'a' / 'new.png')
+  assert pending() == {str(photos / 'a'): 4}
+
+
+def test_photos_that_were_never_embedded_may_be_gone(two, photos, set_pending, tmp_path):
+  pending = set_pending({str(tmp_path / 'gone'): 5})
+  built(two, photos / 'a', photos / 'b', tmp_path / 'gone')
+  assert pending() == {} and content(two) == expected(*range(7))
 
 
 def test_the_gallery_may_have_any_name(tmp_path, photos):

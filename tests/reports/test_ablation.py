@@ -66,7 +66,7 @@ def test_table_and_chart_are_written(base, tmp_path, lines):
   images = summary['images']['joint']
   assert images['cross']['plain'] == {'psnr': [20, 22], 'colour_error': [9, 11]} and images['diversity'] == {}
   table = (tmp_path / 'ablation.md').read_text()
-  assert table.startswith('| 2 seeds | rank-1 | mAP | rank-1, gain over real images only |')
+  assert table.startswith('| test images, 2 seeds | rank-1 | mAP | rank-1, gain over real images only |')
   assert '| DG-Net, both | 71.0 ± 1.4 | 36.0 ± 1.4 | +5.0 ± 0.0 | +5.0 ± 0.0 |' in table
   assert '| real images only, primary | 56.0 ± 1.4 | 26.0 ± 1.4 |  |  |' in table and table.strip() in lines[-1]
   assert '| DG-Net, cross images, plain | 21.00 ± 1.41 |  | 10.0 ± 1.4 |  |' in table
@@ -84,7 +84,9 @@ def test_ground_truth_cells_are_optional(base, tmp_path):
   assert run.cells == [('joint', 0), ('real', 0), ('ground_truth', 0)]
   assert summary['gains']['ground-truth images, both']['rank_1'] == pytest.approx([0.07])  # 0.72 over 0.65
   table = (tmp_path / 'ablation.md').read_text()
-  assert table.startswith('| 1 seed |') and '| ground-truth images, both | 72.0 | 37.0 | +7.0 | +7.0 |' in table
+  assert (
+    table.startswith('| test images, 1 seed |') and '| ground-truth images, both | 72.0 | 37.0 | +7.0 | +7.0 |' in table
+  )
   real, ground_truth = (dict(leaves(config.to_dict())) for kind, _, config in run.ran if kind != 'joint')
   assert {name for name in real if real[name] != ground_truth[name]} == {'teaching.images'}
 

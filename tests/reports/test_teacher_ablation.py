@@ -72,7 +72,7 @@ def test_table_csv_and_chart_are_written(base, tmp_path, lines):
   assert summary['scores'][BASELINE] == {'rank_1': [0.5, 0.7], 'mAP': [0.25, 0.35]}
   assert BASELINE not in summary['gains'] and summary['gains'][TITLES[1]]['mAP'] == pytest.approx([0.005, 0.005])
   table = (tmp_path / 'teacher_ablation.md').read_text()
-  assert table.startswith("| teacher, 2 seeds | rank-1 | mAP | rank-1, gain over the release's settings |")
+  assert table.startswith("| teacher, test images, 2 seeds | rank-1 | mAP | rank-1, gain over the release's settings |")
   assert f'| {BASELINE} | 60.0 ± 14.1 | 30.0 ± 7.1 |  |  |' in table and table.strip() in lines[-1]
   assert f'| {TITLES[2]} | 62.0 ± 14.1 | 31.0 ± 7.1 | +2.0 ± 0.0 | +1.0 ± 0.0 |' in table
   assert json.loads((tmp_path / 'teacher_ablation.json').read_text()) == summary

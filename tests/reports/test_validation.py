@@ -93,6 +93,21 @@ def test_the_teacher_is_ranked_too(run):
     np.testing.assert_allclose(results['single_query']['teacher'][name], ranked[2][f'validation/{name}'], atol=1e-6)
 
 
+def test_a_teacher_that_stopped_before_its_last_ranking_is_ranked(run, tmp_path):
+  shutil.copytree(run[0], tmp_path, dirs_exist_ok=True)
+  path = tmp_path / 'teacher' / 'metrics.jsonl'
+  before = path.read_text()
+  rows = [json.loads(line) for line in before.splitlines()]
+  kept = [{name: value for name, value in row.items() if not name.startswith('validation/')} for row in rows]
+  path.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+  train(run_config(), tmp_path, make_measure=make_measure)
+  ranked = [row for row in map(json.loads, path.read_text().splitlines()) if 'validation/mAP' in row]
+  assert [row['validation/mAP'] for row in ranked] == [row['validation/mAP'] for row in rows if 'validation/mAP' in row]
+  ranked_once = path.read_text()
+  train(run_config(), tmp_path, make_measure=make_measure)
+  assert path.read_text() == ranked_once
+
+
 def test_tracks_are_ranked_in_place_of_images(monkeypatch):
   query = Embeddings(np.float32([[1, 0, 1, 0]]), np.int32([1]), np.int32([1]))
   gallery = Embeddings(  # one image of the track that matches is further away than the other person, the mean is not

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import time
 
 import numpy as np
 from PIL import Image
@@ -33,9 +34,12 @@ def browser():
     yield started
 
 
+@contextlib.contextmanager
 def show(browser, address, **options):
-  """Opens the page of a server; a context that yields it when it is ready."""
-  return opened(browser, 'http://{}:{}/'.format(*address), **options)
+  """Opens the page of a server, and yields it when it is ready."""
+  with opened(browser, 'http://{}:{}/'.format(*address), **options) as tab:
+    tab.wait_for_selector('body[data-ready]')
+    yield tab
 
 
 def choose(tab, picker, *paths):
@@ -44,6 +48,14 @@ def choose(tab, picker, *paths):
 
 def wait_for_results(tab, section):
   tab.wait_for_selector(f'#{section}:not(.working) .results:not([hidden])')
+
+
+def wait_for_requests(tab, held):
+  """Waits until a request of the page is held."""
+  start = time.monotonic()
+  while not held:
+    assert time.monotonic() - start < 60, 'timed out'
+    tab.wait_for_timeout(20)
 
 
 def shown(tab, selector):
@@ -139,6 +151,34 @@ def test_query_shows_the_most_similar_gallery_images(browser, page, service, ima
     rows = list(csv.DictReader(io.StringIO(content.decode())))
     assert [(row['rank'], row['path']) for row in rows] == [(line[0], line[2]) for line in lines]
     np.testing.assert_allclose([float(row['score']) for row in rows], [match['score'] for match in matches])
+
+
+def test_what_is_removed_meanwhile_is_not_shown(browser, page, images):
+  with show(browser, page, errors=['ERR_FAILED']) as tab:
+    held = []
+    tab.route('**/rank', lambda route: held.append(route))
+    choose(tab, 'query', images[2])
+    wait_for_requests(tab, held)
+    tab.get_by_role('button', name=f'Remove {images[2].name}').click()
+    held[0].continue_()
+    tab.wait_for_timeout(300)
+    assert not tab.locator('#matches').is_visible() and not tab.locator('#message').is_visible()
+    assert not tab.locator('#search .status').first.is_visible()
+
+    choose(tab, 'person', images[0])
+    choose(tab, 'donors', images[1], images[2])
+    wait_for_results(tab, 'clothes')
+    held.clear()
+    tab.route('**/swap', lambda route: held.append(route))
+    tab.get_by_role('button', name=f'Remove B: {images[1].name}').click()
+    wait_for_requests(tab, held)
+    assert tab.evaluate('document.querySelector("#clothes .results").inert')  # of people that are to be swapped anew
+    tab.unroute('**/swap')
+    held[0].continue_()
+    wait_until(tab, 'document.querySelectorAll("#swaps .pair").length === 1')
+    wait_for_results(tab, 'clothes')
+    assert tab.locator('#interpolation h3').inner_text() == 'From A to B'
+    assert not tab.evaluate('document.querySelector("#clothes .results").inert')
 
 
 def test_unusable_files_show_errors_that_can_be_closed(browser, page, images, tmp_path):

@@ -8,6 +8,7 @@ import {png, post} from './server.js';
 const DONORS = [...'BCDEFGHI'];
 
 const work = worker('clothes');
+const results = byId('clothes').querySelector('.results');
 const person = new Picker(byId('person'), ['A'], 'drop an image, or click', () => swapAll());
 const donors = new Picker(byId('donors'), DONORS, 'drop images, or click', () => swapAll());
 let showsOrigins = false;
@@ -65,7 +66,7 @@ async function swap(signal) {
   const back = (await post('swap', {structures: others, appearances: wearer}, signal)).images.map(png);
   byId('swaps').replaceChildren(...others.map((other, i) => {
     const letter = donors.letterOf(other);
-    const closer = button('', 'Look closer', `Look closer at A and ${letter}`, () => work((next) => look(next, other)));
+    const closer = button('', 'Look closer', `Look closer at A and ${letter}`, () => work.run((next) => look(next, other)));
     return Object.assign(element('li', 'pair', [
       element('div', 'row', [
         swapped(there[i], `A in ${letter}’s clothes`, fileName(wearer, other)),
@@ -74,13 +75,15 @@ async function swap(signal) {
       closer,
     ]), {donor: other});
   }));
+  results.inert = false;
   await look(signal, others.includes(donor) ? donor : others[0]);
 }
 
 /** Swaps, when there are a person and donors. */
 function swapAll() {
-  if (person.files.length && donors.files.length) work(swap);
-  else byId('clothes').querySelector('.results').hidden = true;
+  results.inert = true;  // what is shown is of other people until these are swapped
+  if (person.files.length && donors.files.length) work.run(swap);
+  else work.stop();
 }
 
 /** Begins, with what /health says. */
@@ -93,7 +96,7 @@ export function startClothes({model, gallery, limits}) {
   showsOrigins = model.design === 'correspondence';
   person.maxBytes = donors.maxBytes = limits.image_bytes;
   byId('slider').addEventListener('input', showFrame);
-  for (const radio of document.getElementsByName('change')) radio.addEventListener('change', () => work(interpolate));
+  for (const radio of document.getElementsByName('change')) radio.addEventListener('change', () => work.run(interpolate));
   if (gallery) {
     const people = byId('clothes').querySelector('.people');
     showPeople(people, gallery, (file) => (person.isFull ? donors : person).add([file]));

@@ -33,16 +33,26 @@ byId('message').querySelector('button').addEventListener('click', () => showErro
 window.addEventListener('keydown', (event) => { if (event.key === 'Escape') showError(''); });
 
 /**
- * Returns a function that runs a section's jobs, each a function of an AbortSignal; a new one cancels the running one.
- * The results are shown when a job has succeeded.
+ * Returns what runs a section's jobs, each a function of an AbortSignal: `run` cancels the running job and starts
+ * another, whose results are shown when it has succeeded; `stop` cancels it and hides the results.
  */
 export function worker(section) {
   const status = byId(section).querySelector('.status');
   const results = byId(section).querySelector('.results');
   let running = null;
-  return async (job) => {
+
+  function stop() {
+    running?.abort();
+    running = null;
+    byId(section).classList.remove('working');
+    status.textContent = '';
+    results.hidden = true;
+  }
+
+  async function run(job) {
     running?.abort();
     const current = running = new AbortController();
+    showError('');
     byId(section).classList.add('working');
     status.textContent = 'Working …';
     const start = performance.now();
@@ -59,5 +69,7 @@ export function worker(section) {
     } finally {
       if (current === running) byId(section).classList.remove('working');
     }
-  };
+  }
+
+  return {run, stop};
 }

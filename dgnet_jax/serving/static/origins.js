@@ -42,6 +42,7 @@ export async function showOrigins(structure, appearance, result, letter, signal)
   for (const image of list.querySelectorAll('img[src^="blob:"]')) URL.revokeObjectURL(image.src);
   list.replaceChildren(...tiles);
   const [trust, mask] = await Promise.all([tiles[4], tiles[5]].map((item) => grayValues(item.querySelector('img'))));
+  signal.throwIfAborted();
   makePointer(tiles[0], tiles[1], letter, {place: floats(trace.place), trust, mask});
   byId('origins').querySelector('h3').textContent = `Where the pixels of ${caption} come from`;
   byId('origins').hidden = false;

@@ -22,14 +22,14 @@ export class Picker {
    * @param {function()} onChange is called when the images have changed.
    */
   constructor(list, letters, invitation, onChange) {
-    Object.assign(this, {list, letters, onChange, maxBytes: Infinity, files: []});
+    Object.assign(this, {list, letters, invitation, onChange, maxBytes: Infinity, files: []});
     this.input = element('input', '', '', {
-      type: 'file', accept: TYPES.join(), multiple: letters.length > 1, ariaLabel: `${letters[0]} ${invitation}`.trim(),
+      type: 'file', accept: TYPES.join(), multiple: letters.length > 1,
     });
-    this.letter = element('b', '', letters[0]);
+    this.letter = element('b');
     this.zone = element('label', 'add', [this.input, element('span', '', [this.letter, invitation])]);
     this.place = element('li', '', this.zone);
-    list.append(this.place);
+    this.show();
     this.input.addEventListener('change', () => {
       this.add([...this.input.files]);
       this.input.value = '';  // so that the same file can be chosen again
@@ -61,34 +61,40 @@ export class Picker {
   remove(file) {
     this.files.splice(this.files.indexOf(file), 1);
     this.update();
-    (this.isFull ? this.list.querySelector('button') : this.input).focus();
+    this.input.focus();
   }
 
   update() {
+    this.show();
+    this.onChange();
+  }
+
+  show() {
     for (const image of this.list.querySelectorAll('img')) URL.revokeObjectURL(image.src);
     const tiles = this.files.map((file, i) => {
       const name = [this.letters[i], file.name].filter(Boolean).join(': ');
       const close = button('remove', '✕', `Remove ${name}`, () => this.remove(file));
       return element('li', '', [framed(URL.createObjectURL(file), name), element('span', 'name', name), close], {title: name});
     });
-    this.letter.textContent = this.isFull ? '' : this.letters[this.files.length];
+    const next = this.isFull ? '' : this.letters[this.files.length];
+    this.letter.textContent = next;
+    this.input.ariaLabel = `${next} ${this.invitation}`.trim();
     this.list.replaceChildren(...tiles, ...(this.isFull ? [] : [this.place]));
-    this.onChange();
   }
 }
 
-/** Shows people of the gallery, spread evenly over it; `onClick` gets the image of one as a file. */
+/** Shows people of the gallery, spread evenly over it; `onClick` gets the image of one as a file, in order of clicks. */
 export function showPeople(container, numImages, onClick) {
+  let clicks = Promise.resolve();
   const count = Math.min(NUM_PEOPLE, numImages);
   const indices = Array.from({length: count}, (_, i) => Math.round(i * (numImages - 1) / Math.max(1, count - 1)));
   container.querySelector('ul').replaceChildren(...indices.map((index) => {
     const address = `gallery/${index}`;
-    const choose = button('', '', `Choose gallery image ${index}`, async () => {
-      try {
-        onClick(new File([await getBlob(address)], `gallery-${index}.png`, {type: 'image/png'}));
-      } catch (error) {
-        showError(error.message);
-      }
+    const choose = button('', '', `Choose gallery image ${index}`, () => {
+      const content = getBlob(address);
+      clicks = clicks.then(async () => {
+        onClick(new File([await content], `gallery-${index}.png`, {type: 'image/png'}));
+      }).catch((error) => showError(error.message));
     });
     choose.append(element('img', '', '', {src: address, alt: ''}));  // the button has the name
     return element('li', '', choose);

@@ -6,8 +6,8 @@ import {post} from './server.js';
 
 const work = worker('search');
 const query = new Picker(byId('query'), [''], 'drop an image, or click', () => {
-  if (query.files.length) work(search);
-  else byId('search').querySelector('.results').hidden = true;
+  if (query.files.length) work.run(search);
+  else work.stop();
 });
 
 /** Returns rows as CSV (RFC 4180). */
@@ -33,7 +33,7 @@ export function startSearch({gallery, limits}) {
   byId('search-work').hidden = gallery === null;
   byId('search-hint').textContent = gallery === null
     ? 'To search images for a person, start the page with --gallery FOLDER.'
-    : `An image of a person finds the most similar of ${gallery.toLocaleString('en')} gallery images. The same image scores 1.`;
+    : `An image of a person finds the most similar of ${gallery.toLocaleString('en')} gallery images. The same file scores 1.`;
   if (gallery) {
     const people = byId('search').querySelector('.people');
     showPeople(people, gallery, (file) => {

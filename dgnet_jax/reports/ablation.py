@@ -199,9 +199,9 @@ def summarize(
 
   Returns:
     seeds. split. scores: row -> metric -> a fraction for each seed. gains: the same, minus the scores of the row's
-    baseline (`BASELINES`). images: kind of cell that generates -> kind of image -> group -> measure -> a number for each
-    seed, from the `images` of `reports.evaluation.evaluate`; without the values that a seed lacks, and empty on other data
-    than the built-in pedestrians.
+    baseline (`BASELINES`). images: kind of cell that generates -> kind of image -> group -> measure -> a number for
+    each seed, from the `images` of `reports.evaluation.evaluate`; without the values that a seed lacks, and empty on
+    other data than the built-in pedestrians.
   """
   all_cells = cells(folder, seeds, kinds)
   results = {(cell.kind, cell.seed): read_results(_results_path(cell, split)) for cell in all_cells}

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from dgnet_jax.models.layers import ConvLayer
 from dgnet_jax.models.shape_encoder import Shape
 from dgnet_jax.models.warping import cell_centres, repeated, sample, stretched
+from dgnet_jax.models.plain_operations import are_plain
 from dgnet_jax.types import Array, at_least_float32
 
 TEMPERATURE = 2.7  # initial logarithm of the factor of the attention's inner products
@@ -93,7 +94,11 @@ class Fetch(nn.Module):
 
     centres = cell_centres(rows, columns, stride).reshape(-1, 2)
     sharper = jax.nn.softmax(PLACE_SHARPNESS * logits, axis=-1)
-    place = jnp.einsum('nqsk,kc->nsqc', sharper, centres, precision=precise)
+    if are_plain():  # TensorFlow 2.21 converts a product with two columns to one that TFLite cannot run
+      rows_and_columns = [jnp.sum(sharper * centres[:, axis], axis=-1) for axis in (0, 1)]
+      place = jnp.stack(rows_and_columns, axis=-1).swapaxes(1, 2)
+    else:
+      place = jnp.einsum('nqsk,kc->nsqc', sharper, centres, precision=precise)
     place = self._refined(place.reshape(-1, rows, columns, 2), shape, donors)
     pixels = sample(donors.image.reshape(-1, height, width, 3), place).reshape(donors.image.shape)
     shares = repeated(share.transpose(0, 2, 1).reshape(-1, rows, columns, 1), stride)

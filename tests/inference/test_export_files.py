@@ -105,19 +105,16 @@ def test_embedder_of_every_style_and_the_loader_of_the_documentation(style, tmp_
 
 
 @needs_tflite
-def test_tflite_of_what_can_be_converted(tiny_run, correspondence_run, tmp_path, capsys):
+def test_tflite_of_both_designs(tiny_run, correspondence_run, tmp_path):
   main(['export', str(tiny_run[1]), f'--out={tmp_path / "adain"}', '--format=tflite'])
   compare(tiny_run[1], tmp_path / 'adain', 'tflite', ('embed', 'swap'), 1)
   description = json.loads((tmp_path / 'adain' / 'model.json').read_text())
   assert (description['step'], description['identities'], description['image_size_hw']) == (7, 4, [32, 16])
   assert description['embedding']['share'] == pytest.approx([2 / 3, 1 / 3])
   main(['export', str(correspondence_run), f'--out={tmp_path / "embed"}', '--format=tflite', '--only=embed'])
-  compare(correspondence_run, tmp_path / 'embed', 'tflite', ('embed',), 1)
-  capsys.readouterr()
-  with pytest.raises(SystemExit):
-    main(['export', str(correspondence_run), f'--out={tmp_path / "all"}', '--format=tflite'])
-  assert 'swap cannot be converted (' in (error := capsys.readouterr().err) and '--only=embed leaves it out' in error
-  assert sorted(path.name for path in tmp_path.iterdir()) == ['adain', 'embed']
+  assert sorted(path.name for path in (tmp_path / 'embed').iterdir()) == ['embed.tflite', 'model.json']
+  main(['export', str(correspondence_run), f'--out={tmp_path / "correspondence"}', '--format=tflite'])
+  compare(correspondence_run, tmp_path / 'correspondence', 'tflite', ('embed', 'swap'), 1)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from dgnet_jax.models.layers import ConvLayer
+from dgnet_jax.models.plain_operations import are_plain
 from dgnet_jax.models.shape_encoder import Shape
 from dgnet_jax.models.warping import cell_centres, repeated, sample, stretched
-from dgnet_jax.models.plain_operations import are_plain
 from dgnet_jax.types import Array, at_least_float32
 
 TEMPERATURE = 2.7  # initial logarithm of the factor of the attention's inner products

@@ -60,10 +60,11 @@ def read_evaluations(workdir: pathlib.Path) -> list[Evaluation]:
   Raises:
     UserError: results or metrics.jsonl cannot be read.
   """
-  best, evaluations = best_step(workdir), []
+  best, evaluations = best_step(workdir), []  # of DG-Net, whose steps are not the teacher's
   for folder in evaluation_folders(workdir):
     results, place = read_results(folder / 'results.json'), folder.relative_to(workdir / 'evaluation').parts
-    evaluations.append(Evaluation(folder, results, place, best is not None and results.get('step') == best[0]))
+    is_best = best is not None and results.get('step') == best[0] and 'teacher' not in place
+    evaluations.append(Evaluation(folder, results, place, is_best))
   # The newest checkpoint, the best one, other steps, held-out identities, other data.
   return sorted(evaluations, key=lambda own: (bool(own.place), not own.is_own_test, not own.is_best))
 

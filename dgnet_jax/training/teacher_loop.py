@@ -104,8 +104,8 @@ def _trained_in(
       logger.info(f'teacher: {folder}, trained for {saved["num_steps"]} steps')
       if _is_shorter(config, index, saved):
         logger.warning(
-          f'teacher.num_epochs={config.teacher.num_epochs} are more steps than those {saved["num_steps"]}; the teacher '
-          f'stays as it is. To train a longer one use another --workdir, or remove {folder}'
+          f'teacher.num_epochs={config.teacher.num_epochs} asks for more steps, but a finished teacher stays as it is; '
+          f'to train a longer one, use another --workdir or remove {folder}'
         )
     else:
       sizes = {'teacher.batch_size': config.teacher.batch_size}

@@ -181,6 +181,18 @@ def test_every_evaluation_is_shown_and_the_best_named(tmp_path):
   ]
 
 
+def test_a_teacher_alone_is_shown_and_is_not_the_best(tmp_path):
+  run = write_run(
+    tmp_path / 'run',
+    results={'evaluation/teacher': rankings(both=0.6) | {'step': 20}},
+    metrics=[{'step': 20, 'loss/total': 1, 'validation/mAP': 0.5}],
+  )
+  (run / 'checkpoints' / '20').mkdir(parents=True)
+  page = parsed(run)
+  assert 'Teacher alone, step 20' in page.text and 'best during training' not in page.text
+  assert 'Not evaluated' not in page.text
+
+
 def test_evaluations_are_bounded(tmp_path):
   names = [f'evaluation/step_{step:07d}' for step in range(1, 12)]
   run = write_run(tmp_path / 'run', results={name: rankings(both=0.5) for name in names})

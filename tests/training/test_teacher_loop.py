@@ -82,7 +82,7 @@ def test_trained_teacher_is_reused(trained, config, index, monkeypatch, lines):
   assert_equal(train_teacher(config, index, workdir), teachers)
   assert lines == [f'teacher: {workdir / "teacher"}, trained for 6 steps']
   assert_equal(train_teacher(with_teacher(config, num_epochs=9), index, workdir), teachers)
-  assert 'num_epochs=9 are more steps than those 6; the teacher stays as it is. To train a longer one' in lines[-1]
+  assert 'num_epochs=9 asks for more steps, but a finished teacher stays as it is; to train a longer' in lines[-1]
   assert_equal((load_teacher(config, index, workdir / 'teacher'),), teachers)
 
 

@@ -26,6 +26,6 @@ def get_config():
   config.optimizer.decay_steps = 80
   for ramp in config.ramps.values():
     ramp.update(start_step=60, per_step=0.05)
-  config.log.update(images_every_steps=60, checkpoint_every_steps=60)
+  config.log.update(images_every_steps=config.num_steps, checkpoint_every_steps=60)
   config.evaluation.update(num_swaps=4, num_ranked_queries=4)
   return config

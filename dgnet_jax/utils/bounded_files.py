@@ -1,6 +1,7 @@
 """Files that others may have made: regular files only, of bounded size, and JSON of bounded depth and integers."""
 
 import codecs
+import collections
 import errno
 import io
 import itertools
@@ -14,6 +15,7 @@ MAX_TEXT_BYTES = 2**28  # of tables, lists and JSON; a million file names have a
 MAX_DESCRIPTION_BYTES = 2**20  # of files that describe one thing; ours have a few thousand
 MAX_JSON_DEPTH = 32  # ours have six levels
 MAX_INTEGER_DIGITS = 19  # of 64 bits
+MAX_NAME_LENGTH = 60  # of names in messages
 
 # A string that is never closed lasts to the end, and nothing is tried twice.
 _STRUCTURE = re.compile(r'[\[\]{},:]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # strings whole
@@ -87,6 +89,15 @@ def _integer(digits: str) -> int:
   return int(digits)
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns the members of an object; Python's own would take the last of two with one name."""
+  members = dict(pairs)
+  if len(members) < len(pairs):
+    [(repeated, _)] = collections.Counter(name for name, _ in pairs).most_common(1)
+    raise ValueError(f'{repeated[:MAX_NAME_LENGTH]!r} is given twice')
+  return members
+
+
 def parse_json(text: str, max_tokens: int | None = None) -> Any:
   """Returns the value that `text` describes.
 
@@ -97,7 +108,7 @@ def parse_json(text: str, max_tokens: int | None = None) -> Any:
 
   Raises:
     ValueError: it is not JSON, is nested more than `MAX_JSON_DEPTH` levels deep, has integers of more than
-      `MAX_INTEGER_DIGITS` digits, or more than `max_tokens`.
+      `MAX_INTEGER_DIGITS` digits, two values of one name, or more than `max_tokens`.
   """
   if (
     max_tokens is not None and sum(1 for _ in itertools.islice(_STRUCTURE.finditer(text), max_tokens + 1)) > max_tokens
@@ -106,7 +117,7 @@ def parse_json(text: str, max_tokens: int | None = None) -> Any:
   steps = (1 if bracket in '[{' else -1 for bracket in _NOT_BRACKETS.sub('', text))
   if max(itertools.accumulate(steps), default=0) > MAX_JSON_DEPTH:
     raise ValueError(f'nested more than {MAX_JSON_DEPTH} levels deep')
-  return json.loads(text, parse_int=_integer)
+  return json.loads(text, parse_int=_integer, object_pairs_hook=_object)
 
 
 def read_json(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> Any:

@@ -104,6 +104,10 @@ def test_json_of_many_small_values_is_refused_in_little_memory(piece):
     tracemalloc.stop()
 
 
+def test_json_with_two_values_of_one_option_is_refused():
+  assert read(b'{"images": ["YQ=="], "count": 1, "count": 2}', 'application/json') == 'malformed'
+
+
 def test_json_of_all_images_and_options_is_read():
   content = {'images': ['YQ=='] * 32, 'count': 3}
   assert read(json.dumps(content).encode(), 'application/json').images['images'] == [b'a'] * 32

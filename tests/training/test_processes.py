@@ -63,6 +63,20 @@ for name, expected in (('split', numbers), ('whole', numbers + 1)):
     np.testing.assert_array_equal(shard.data, expected[shard.index])
 """
 
+# The newest checkpoint and the best one, also after a resumption.
+KEEP_BEST = """
+from dgnet_jax.training.checkpoints import Checkpoints
+for ranked in ([(1, 1), (2, 1), (3, 3), (4, 3)], [(5, 3), (6, 3)]):
+  with Checkpoints(sys.argv[3], 1) as checkpoints:
+    checkpoints.keep_best(checkpoints.latest_step() and 3)
+    for step, best in ranked:
+      checkpoints.save(step, tree(step))
+      checkpoints.keep_best(best)
+  with Checkpoints(sys.argv[3]) as checkpoints:
+    assert checkpoints.steps() == [3, step], checkpoints.steps()
+    assert int(checkpoints.restore(tree(0), 3)['step']) == 3
+"""
+
 # Each process has a half of a classifier of five identities, with padding.
 SPLIT = """
 import pathlib
@@ -287,6 +301,11 @@ def test_only_the_first_writes_and_split_arrays_are_joined(tmp_path):
   run_in_two_processes(WRITE_ALONE, str(tmp_path / 'first'), str(tmp_path / 'other'))
   assert sorted(path.name for path in (tmp_path / 'first').iterdir()) == ['1', '2']
   assert not (tmp_path / 'other').exists()
+
+
+def test_the_best_checkpoint_is_kept_by_both(tmp_path):
+  run_in_two_processes(KEEP_BEST, str(tmp_path))
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['3', '6']
 
 
 def test_classifiers_split_over_processes_are_joined_in_checkpoints(tmp_path):

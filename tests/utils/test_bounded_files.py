@@ -57,6 +57,18 @@ class TestJson:
     with pytest.raises(ValueError, match='a whole number of'):
       parse_json(number)
 
+  @pytest.mark.parametrize('text', ['{"a": 1, "b": 2, "a": 1}', '[{"x": {"a": 1, "\\u0061": 2}}]'])
+  def test_names_that_are_given_twice(self, text):
+    with pytest.raises(ValueError, match="^'a' is given twice$"):
+      parse_json(text)
+
+  def test_a_repeated_name_is_found_in_linear_time(self):
+    members = [f'"{i}": 0' for i in range(200_000)]
+    start = time.process_time()
+    with pytest.raises(ValueError, match="'199999' is given twice"):
+      parse_json('{' + ', '.join([*members, members[-1]]) + '}')
+    assert time.process_time() - start < 2
+
   @pytest.mark.parametrize('text', ['"' + r'\"' * 200_000, '"' * 200_001, '[]' * 200_000, '["\\', '{"a' * 100_000])
   def test_malformed_text_takes_linear_time(self, text):
     start = time.process_time()

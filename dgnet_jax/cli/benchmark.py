@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 DETAILS = """ranking  CMC and mAP of a test set of Market-1501's size, compared with the bare matrix product
          of queries and gallery, and with a full sort per query (NumPy).
 gallery  One query: embedding an image, and ranking random galleries for it, compared with the bare
-         matrix product (NumPy) and with a full sort.
+         matrix product (NumPy) and with a full sort. With --stored also reading the galleries from
+         disk, and what FAISS finds.
 input    Training batches from each data source, compared with one thread that reads, decodes
          and resizes the same images. Only loader device yields batches that are already on the devices.
 inference
@@ -47,7 +48,7 @@ affects them equally.
 EPILOG = r"""examples:
   dgnet benchmark ranking
   dgnet benchmark ranking --queries=11659 --gallery=82161 --people=3060 --distractors=0 --junk=0
-  dgnet benchmark gallery --config=market --sizes 100000 1000000
+  dgnet benchmark gallery --config=market --sizes 100000 1000000 --stored
   dgnet benchmark input --root=Market-1501-v15.09.15
   dgnet benchmark inference --config=market
   dgnet benchmark serving --config=market
@@ -82,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nargs='+',
     default=[100_000, 1_000_000],
     help='entries (default: 100000 1000000, which takes 4 GB of memory)',
+  )
+  search.add_argument(
+    '--stored',
+    action='store_true',
+    help='also read each gallery from disk, and search it with FAISS if that is installed: 8 GB of disk and 13 GB of '
+    'memory for 1000000 entries',
   )
   reading = parts.add_parser('input', help='training batches', allow_abbrev=False)
   reading.add_argument('--root', required=True, help='folder of a data set')
@@ -147,7 +154,7 @@ def _benchmark_config(options: argparse.Namespace) -> None:
   if options.part == 'gallery':
     from dgnet_jax.benchmarks.gallery import benchmark_gallery
 
-    benchmark_gallery(config, sizes=options.sizes, rounds=options.rounds)
+    benchmark_gallery(config, sizes=options.sizes, rounds=options.rounds, stored=options.stored)
     return
   if options.part == 'serving':
     require_serving_libraries()

@@ -35,6 +35,17 @@ def test_ranking_a_gallery_is_compared_with_a_matrix_product(tmp_path, capsys):
   assert 'embed one image' in text and '100 entries' in text and '20 entries' in text
 
 
+def test_a_stored_gallery_is_read_and_searched_with_faiss(tmp_path, capsys):
+  for library in ('pyarrow', 'faiss'):
+    pytest.importorskip(library)
+  save_config(frozen(tiny_config()), tmp_path / 'config.json')
+  main(['benchmark', 'gallery', f'--config={tmp_path / "config.json"}', '--sizes', '2500', '--rounds=1', '--stored'])
+  text = capsys.readouterr().out
+  assert list(ratios(text)) == ['gallery @ query', 'rank, the best 10', 'sort all', 'exact', 'FAISS']
+  assert 'open on disk' in text and 'read the embeddings' in text and 'build the index of FAISS' in text
+  assert float(re.search(r'FAISS finds ([\d.]+)% of the best 10 of 100 queries', text)[1]) > 30
+
+
 def test_input_compares_loaders_with_one_thread(tmp_path, capsys):
   more = ('0010_c1s1_000002_01.jpg', '0010_c1s1_000003_01.jpg')  # a batch for the tests' eight devices
   root = write_market(tmp_path, train=(*TRAIN, *more))

@@ -10,9 +10,11 @@ import importlib.util
 import json
 import logging
 import math
+import os
 import pathlib
 import time
 from typing import Any
+import weakref
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +38,9 @@ PROBED = 1 / 8  # of the groups, for each query
 MIN_PROBED = 16
 MIN_TRAINING, MAX_TRAINING = 1, 64  # entries for each group that centroids are computed from
 
+# The files of the index of each gallery when it was opened, and the index.
+_open_indexes: weakref.WeakKeyDictionary[Gallery, tuple[tuple[int, ...], Any]] = weakref.WeakKeyDictionary()
+
 
 def faiss_search(gallery: Gallery, queries: npt.NDArray[np.float32], count: int) -> list[Found]:
   """Like `search.most_similar`, with the index of a stored gallery, which is built if there is none that fits.
@@ -52,16 +57,26 @@ def faiss_search(gallery: Gallery, queries: npt.NDArray[np.float32], count: int)
   index = _opened(gallery, *check_faiss(gallery))
   count = min(count, len(gallery.paths))
   queries = np.ascontiguousarray(queries, np.float32)
-  index.nprobe = max(MIN_PROBED, math.ceil(PROBED * index.nlist))
-  scores, found = index.search(queries, count)
-  while (few := np.flatnonzero((found < 0).any(axis=1))).size and index.nprobe < index.nlist:
-    index.nprobe *= 2
-    scores[few], found[few] = index.search(queries[few], count)
+  probed = max(MIN_PROBED, math.ceil(PROBED * index.nlist))
+  scores, found = _search(index, queries, count, probed)
+  while (few := np.flatnonzero((found < 0).any(axis=1))).size and probed < index.nlist:
+    probed *= 2
+    scores[few], found[few] = _search(index, queries[few], count, probed)
   results = []
   for i, s in zip(found, scores, strict=True):
     order = np.lexsort((i, -s))
     results.append((i[order].astype(np.int64), s[order]))
   return results
+
+
+def _search(index: Any, queries: npt.NDArray[np.float32], count: int, probed: int) -> tuple[Any, Any]:
+  """Returns scores and entries, -1 where there are not enough in the groups that are probed."""
+  import faiss
+
+  parameters = faiss.SearchParametersIVF()  # not index.nprobe: other threads may be searching the same index
+  parameters.nprobe = probed
+  scores, found = index.search(queries, count, params=parameters)
+  return scores, found
 
 
 def check_faiss(gallery: Gallery | None) -> tuple[pathlib.Path, Description]:
@@ -83,6 +98,29 @@ def check_faiss(gallery: Gallery | None) -> tuple[pathlib.Path, Description]:
 
 
 def _opened(gallery: Gallery, folder: pathlib.Path, description: Description) -> Any:
+  """Returns the index of a gallery, which stays open as long as the gallery and the files are the same.
+
+  What one search has read from the file is mapped in memory for the next.
+  """
+  files = _files(folder)
+  if files is not None and (kept := _open_indexes.get(gallery)) is not None and kept[0] == files:
+    return kept[1]
+  index = _saved_or_built(gallery, folder, description)
+  if files is not None and files == _files(folder):
+    _open_indexes[gallery] = files, index
+  return index
+
+
+def _files(folder: pathlib.Path) -> tuple[int, ...] | None:
+  """Returns what changes when the files of an index do; None if one is missing."""
+  try:
+    found = [os.stat(folder / name) for name in (INDEX, ABOUT)]
+  except OSError:
+    return None
+  return tuple(number for file in found for number in (file.st_ino, file.st_size, file.st_mtime_ns))
+
+
+def _saved_or_built(gallery: Gallery, folder: pathlib.Path, description: Description) -> Any:
   """Returns the index, from the file if it is of this gallery."""
   key = {'format': FORMAT, 'gallery': _state(description), 'num_entries': len(gallery.paths)}
   if (index := _saved(folder, key)) is not None:  # without a lock, which needs a folder that can be written to

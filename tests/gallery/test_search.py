@@ -1,5 +1,6 @@
 """Exact and approximate search, and re-ranking."""
 
+from concurrent.futures import ThreadPoolExecutor
 import dataclasses
 import errno
 import os
@@ -14,7 +15,7 @@ import pytest
 from dgnet_jax.config.schema import RerankingConfig
 from dgnet_jax.errors import UserError
 from dgnet_jax.evaluation.reranking import Reranker
-from dgnet_jax.gallery import search
+from dgnet_jax.gallery import faiss_index, search
 from dgnet_jax.gallery.faiss_index import ABOUT, INDEX, faiss_search
 from dgnet_jax.gallery.gallery import Gallery, open_gallery
 from dgnet_jax.gallery.photos import Labels, Photo
@@ -156,6 +157,29 @@ class TestFaiss:
     more = np.concatenate([vectors, vectors[5:6]])
     ((index, _),) = faiss_search(self.store(gallery.folder, more), vectors[5:6], 2)
     assert index.tolist() == [5, len(vectors)] and os.stat(gallery.folder / INDEX).st_mtime_ns > built
+
+  def test_the_index_stays_open_until_its_files_change(self, stored, monkeypatch):
+    gallery, vectors = stored
+    opened, read = [], faiss_index._read
+    monkeypatch.setattr(faiss_index, '_read', lambda *arguments: opened.append(0) or read(*arguments))
+    first = faiss_search(gallery, vectors[:5], 3)  # builds
+    faiss_search(gallery, vectors[:5], 3)  # opens
+    before = len(opened)
+    for some, again in zip(first, faiss_search(gallery, vectors[:5], 3), strict=True):
+      np.testing.assert_array_equal(some[0], again[0])
+    assert len(opened) == before
+    os.utime(gallery.folder / INDEX)
+    faiss_search(gallery, vectors[:5], 3)
+    assert len(opened) == before + 1
+    faiss_search(open_gallery(gallery.folder), vectors[:5], 3)
+    assert len(opened) == before + 2
+
+  def test_threads_search_one_index_with_different_counts(self, stored):
+    gallery, vectors = stored
+    alone = {count: faiss_search(gallery, vectors[:1], count)[0][0].tolist() for count in (3, 1500)}
+    with ThreadPoolExecutor(4) as pool:
+      for count, found in pool.map(lambda count: (count, faiss_search(gallery, vectors[:1], count)), [3, 1500] * 20):
+        assert found[0][0].tolist() == alone[count]
 
   @pytest.mark.parametrize('damage', [INDEX, ABOUT])
   def test_damaged_files_are_built_anew(self, stored, damage):

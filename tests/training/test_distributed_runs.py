@@ -64,6 +64,7 @@ def test_two_processes_that_are_preempted_rank_during_training_like_one(tmp_path
   assert ranked == [2, 4, 6, 8, 10, 12]
 
 
+@EXHAUSTIVE
 def test_state_of_four_processes_goes_on_in_one_and_in_two(tmp_path):
   """The teacher, whose step compiles fast; it has the same loop and checkpoints."""
   half, fields = 3, ['--config.teacher.num_epochs=2', '--config.log.checkpoint_every_steps=3']

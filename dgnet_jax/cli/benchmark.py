@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   search.add_argument(
     '--stored',
     action='store_true',
-    help='also read each gallery from disk, and search it with FAISS if that is installed: 8 GB of disk and 13 GB of '
+    help='also read each gallery from disk, and search it with FAISS if that is installed: 8 GB of disk and 18 GB of '
     'memory for 1000000 entries',
   )
   reading = parts.add_parser('input', help='training batches', allow_abbrev=False)
